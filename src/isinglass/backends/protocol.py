@@ -1,0 +1,80 @@
+"""What the training loop asks of a backend. A backend is one folder with the file names of `torch/`."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Protocol, SupportsFloat
+
+import numpy as np
+from jaxtyping import Float32
+
+from isinglass.config import TrainConfig
+from isinglass.errors import ConfigError, MissingDependencyError
+from isinglass.models.checkpoint import Checkpoint, Weights
+from isinglass.names import did_you_mean
+from isinglass.packing import PackedBatch
+
+# name -> (module, the package it needs, how to install it)
+BACKENDS: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
+    {"torch": ("isinglass.backends.torch.backend", "torch", "pip install 'isinglass[torch]'")}
+)
+
+
+class Backend(Protocol):
+    """A model on a device, with its optimizer."""
+
+    device: str
+    """The device in words, for the result."""
+    notes: list[str]
+    """Every slower path taken, with its reason."""
+    compile_seconds: float
+    """Spent in the first step of each shape when compiling; else 0."""
+
+    def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
+        """One optimizer step on the mean loss of the batch's examples. Does not wait for the device."""
+
+    def take_losses(self) -> list[float]:
+        """The losses of the steps since the last call, in order. Waits for the device.
+
+        Raises:
+            TrainingDivergedError: one of them is NaN or infinite.
+        """
+
+    def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
+        """Logits (regression: the value) of each example of the batch."""
+
+    def backward(self, batch: PackedBatch, masks: None) -> SupportsFloat:
+        """Leave the gradient of the batch's mean loss in the backend, and return the loss; `masks` None: no dropout."""
+
+    def gradients(self) -> Weights:
+        """What `backward` left, under canonical names."""
+
+    def weights(self) -> Weights:
+        """All weights under canonical names."""
+
+    def synchronize(self) -> None:
+        """Wait for the device: a clock may be read after it."""
+
+    def peak_memory_bytes(self) -> int:
+        """Of the process on a CPU, of the device's tensors on a GPU."""
+
+
+def create_backend(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> Backend:
+    """Put a checkpoint on a device, ready to train and to predict.
+
+    Args:
+        num_outputs: of the head; 1 trains on the mean squared error, more on the cross entropy. A head that the
+            checkpoint lacks is drawn by `config.seed`.
+
+    Raises:
+        ConfigError: the backend is unknown or cannot run the precision on its device.
+        MissingDependencyError: its package is not installed.
+    """
+    if config.backend not in BACKENDS:
+        hint = did_you_mean(config.backend, BACKENDS)
+        raise ConfigError(f"There is no backend {config.backend!r}{hint}; there are {', '.join(BACKENDS)}.")
+    module, package, command = BACKENDS[config.backend]
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(f"The backend {config.backend!r} needs {package}, which is not installed: `{command}`.")
+    backend: Backend = importlib.import_module(module).create(config, checkpoint, num_outputs=num_outputs)
+    return backend

@@ -1,0 +1,1 @@
+"""PyTorch: the only folder that imports torch."""

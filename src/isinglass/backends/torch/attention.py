@@ -1,0 +1,232 @@
+"""Self-attention over packed batches.
+
+Shapes: T tokens of S examples, H hidden size = N heads x D head size. `flat` is the fast path: examples of like length
+form groups of n examples padded to their longest, L tokens; the keys that pad are masked, the queries that pad are
+thrown away. `rows` is the plain path: every row attends within itself, masked by example.
+
+A group is never copied example by example: one gather of D-wide pieces lays all groups of a layer out head by head,
+and because every real token stands there once, its gradient is a gather by the inverse index, not a scatter.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from isinglass.backends.torch.dropout import DropoutMasks, masked
+from isinglass.packing import PackedBatch
+
+LIKE_LENGTH: Final = 0.8  # a group's shortest example has at least this share of its longest's tokens
+FORBIDDEN: Final = np.float32(-1e30)  # added to a score: its weight is exactly 0, in float32 and bfloat16
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples `start` to `stop` of a flat batch, padded to `length` tokens.
+
+    Attributes:
+        key_bias: float32 (n * N, 1, L), 0 for tokens and a huge negative number for padding; None where nothing pads.
+    """
+
+    start: int
+    stop: int
+    length: int
+    key_bias: Tensor | None
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class FlatPlan:
+    """How one flat batch is attended, shared by all layers.
+
+    With P padded tokens in all groups together (P >= T), and `parts` projections side by side (3: query, key, value;
+    2: key, value; 1: context), the D-wide pieces of a (T, parts * N * D) tensor are laid out group by group, each group
+    as (parts, n, N, L, D).
+
+    Attributes:
+        pad: parts -> int64 (parts * N * P,): the piece at each place; padding repeats its example's first token.
+        unpad: parts -> int64 (T * parts * N,): the place of each piece, the inverse of `pad`.
+        is_real: float32 (N * P, 1), 0 where a query of the context's layout (parts = 1) is padding.
+    """
+
+    num_heads: int
+    groups: tuple[Group, ...]
+    pad: dict[int, Tensor]
+    unpad: dict[int, Tensor]
+    is_real: Tensor
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """How one batch of rows is attended.
+
+    Attributes:
+        bias: float32 (R, 1, L, L), 0 where query and key belong to the same example, else a huge negative number.
+        first_token: int64 (S,), on the flattened R * L axis.
+    """
+
+    num_heads: int
+    bias: Tensor
+    first_token: Tensor
+
+
+def plan_attention(batch: PackedBatch, num_heads: int, device: torch.device) -> FlatPlan | RowsPlan:
+    """Prepare one batch's attention: index arithmetic, once for all layers."""
+    if batch.is_flat:
+        return _plan_flat(batch, num_heads, device)
+    sequence = batch.sequence_ids
+    same = sequence[:, :, None] == sequence[:, None, :]  # gaps attend to gaps: no query is without keys
+    bias = torch.from_numpy(np.where(same, np.float32(0), FORBIDDEN)[:, None])
+    return RowsPlan(num_heads, bias.to(device), torch.from_numpy(batch.first_token).to(device))
+
+
+def like_length_groups(lengths: Int64[np.ndarray, " S"]) -> list[tuple[int, int]]:
+    """Cut ascending `lengths` into runs (start, stop) whose shortest has LIKE_LENGTH of the longest, or nearly.
+
+    Example: lengths 10, 11, 12, 30, 31 give (0, 3), (3, 5).
+    """
+    bounds: list[tuple[int, int]] = []
+    stop = len(lengths)
+    while stop > 0:
+        start = int(np.searchsorted(lengths[:stop], math.floor(LIKE_LENGTH * lengths[stop - 1])))
+        bounds.append((start, stop))
+        stop = start
+    return bounds[::-1]
+
+
+def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
+    groups: list[Group] = []
+    tokens_of: list[Int64[np.ndarray, "n L"]] = []  # the token at each place of each group
+    reals: list[Bool[np.ndarray, "n L"]] = []
+    for start, stop in like_length_groups(batch.lengths):
+        length = int(batch.lengths[stop - 1])
+        places = np.arange(length)[None, :]
+        real = places < batch.lengths[start:stop, None]
+        tokens_of.append(batch.first_token[start:stop, None] + np.where(real, places, 0))
+        reals.append(real)
+        key_bias = None
+        if not real.all():
+            bias = np.repeat(np.where(real, np.float32(0), FORBIDDEN), N, axis=0)[:, None, :]
+            key_bias = torch.from_numpy(bias).to(device)
+        groups.append(Group(start, stop, length, key_bias))
+    pad, unpad = {}, {}
+    for parts in (1, 2, 3):
+        part_and_head = np.arange(parts * N).reshape(parts, 1, N, 1)
+        index = np.concatenate([(t[None, :, None, :] * (parts * N) + part_and_head).ravel() for t in tokens_of])
+        inverse = np.empty(batch.num_tokens * parts * N, np.int64)
+        inverse[index[::-1]] = np.arange(len(index))[::-1]  # of a token's places the first stays: padding comes after it
+        pad[parts] = torch.from_numpy(index).to(device)
+        unpad[parts] = torch.from_numpy(inverse).to(device)
+    is_real = np.concatenate([np.repeat(real[:, None, :], N, axis=1).ravel() for real in reals])
+    return FlatPlan(N, tuple(groups), pad, unpad, torch.from_numpy(is_real[:, None].astype(np.float32)).to(device))
+
+
+class _Regroup(torch.autograd.Function):
+    """Rows of `x` by `index`; the gradient by `inverse`, times `is_real` if given.
+
+    Exact when rows that repeat another in the forward pass (padding) receive no gradient, which masked keys do not, and
+    when `is_real` removes what the backward pass would lay there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor, is_real: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inverse, is_real)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        inverse, is_real = ctx.saved_tensors
+        out = grad.index_select(0, inverse)
+        return out if is_real is None else out.mul_(is_real), None, None, None
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, masks: DropoutMasks | None) -> Tensor:
+    """softmax(q k^T / sqrt(D) + bias) v, with dropout of the weights.
+
+    Shapes: q (B, Lq, D); k, v (B, Lk, D); bias broadcasts to (B, Lq, Lk); the result is (B, Lq, D).
+    """
+    scale = 1 / math.sqrt(q.shape[-1])
+    if bias is None:
+        scores = torch.bmm(q, k.transpose(1, 2)) * scale
+    else:
+        scores = torch.baddbmm(bias.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
+    weights, factor = masked(torch.softmax(scores, -1), rate, masks)
+    if factor == 1.0:
+        return torch.bmm(weights, v)
+    return torch.baddbmm(v.new_empty(()), weights, v, beta=0, alpha=factor)
+
+
+def self_attention(qkv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: DropoutMasks | None) -> Tensor:
+    """Every token attends to the tokens of its example.
+
+    Args:
+        qkv: (tokens, 3 * H), queries, keys and values side by side; tokens is T, or R * L for rows.
+        rate: dropout of the attention weights.
+        masks: None outside training.
+
+    Returns:
+        (tokens, H).
+    """
+    tokens, H = qkv.shape[0], qkv.shape[1] // 3
+    N = plan.num_heads
+    if isinstance(plan, RowsPlan):
+        R, _, L, _ = plan.bias.shape
+        q, k, v = qkv.view(R, L, 3, N, H // N).permute(2, 0, 3, 1, 4).reshape(3, R * N, L, H // N)
+        context = _attend(q, k, v, _for_heads(plan.bias, N), rate, masks)
+        return context.view(R, N, L, H // N).transpose(1, 2).reshape(tokens, H)
+    pieces = _Regroup.apply(qkv.reshape(tokens * 3 * N, H // N), plan.pad[3], plan.unpad[3], None)
+    contexts = []
+    for group, piece in zip(plan.groups, _split(pieces, plan, 3), strict=True):
+        q, k, v = piece.view(3, group.size * N, group.length, H // N).unbind(0)
+        contexts.append(_attend(q, k, v, group.key_bias, rate, masks).view(-1, H // N))
+    joined = torch.cat(contexts)
+    return _Regroup.apply(joined, plan.unpad[1], plan.pad[1], plan.is_real).view(tokens, H)  # type: ignore[no-any-return]
+
+
+def first_token_attention(
+    q_first: Tensor, kv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: DropoutMasks | None
+) -> Tensor:
+    """Only the first token of each example attends: all that the last layer needs.
+
+    Args:
+        q_first: (S, H), queries of the first tokens.
+        kv: (tokens, 2 * H), keys and values side by side.
+
+    Returns:
+        (S, H).
+    """
+    (S, H), N = q_first.shape, plan.num_heads
+    if isinstance(plan, RowsPlan):
+        R, _, L, _ = plan.bias.shape
+        k, v = kv.view(R, L, 2, N, H // N).permute(2, 0, 3, 1, 4)  # (R, N, L, D) each
+        row = plan.first_token // L
+        q = q_first.view(S * N, 1, H // N)
+        bias = plan.bias.view(R * L, 1, L)[plan.first_token]
+        k, v = k[row].reshape(S * N, L, H // N), v[row].reshape(S * N, L, H // N)
+        return _attend(q, k, v, _for_heads(bias[:, None], N), rate, masks).view(S, H)
+    pieces = _Regroup.apply(kv.reshape(-1, H // N), plan.pad[2], plan.unpad[2], None)
+    contexts = []
+    for group, piece in zip(plan.groups, _split(pieces, plan, 2), strict=True):
+        k, v = piece.view(2, group.size * N, group.length, H // N).unbind(0)
+        q = q_first[group.start : group.stop].reshape(group.size * N, 1, H // N)
+        contexts.append(_attend(q, k, v, group.key_bias, rate, masks).view(group.size, H))
+    return torch.cat(contexts)
+
+
+def _for_heads(bias: Tensor, N: int) -> Tensor:
+    """(B, 1, Lq, Lk) to (B * N, Lq, Lk)."""
+    B, _, Lq, Lk = bias.shape
+    return bias.expand(B, N, Lq, Lk).reshape(B * N, Lq, Lk)
+
+
+def _split(pieces: Tensor, plan: FlatPlan, parts: int) -> tuple[Tensor, ...]:
+    sizes = [parts * plan.num_heads * group.size * group.length for group in plan.groups]
+    return torch.split(pieces, sizes)

@@ -1,0 +1,192 @@
+"""The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
+
+import math
+import platform
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32
+from torch import Tensor
+
+from isinglass.backends.torch.attention import plan_attention
+from isinglass.backends.torch.dropout import DropoutMasks
+from isinglass.backends.torch.memory import keep_freed_memory, peak_resident_bytes
+from isinglass.backends.torch.model import Classifier
+from isinglass.backends.torch.optimizer import Optimizer
+from isinglass.config import TrainConfig
+from isinglass.errors import ConfigError, TrainingDivergedError
+from isinglass.models.checkpoint import Checkpoint, Weights
+from isinglass.packing import PackedBatch
+
+_AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def create(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> "TorchBackend":
+    """The backend on the first GPU if there is one, else on the CPU."""
+    return TorchBackend(config, checkpoint, num_outputs, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+class TorchBackend:
+    """See `backends.protocol.Backend`."""
+
+    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, num_outputs: int, device: torch.device) -> None:
+        if config.precision == "fp16" and device.type == "cpu":
+            raise ConfigError("fp16 does not run on a CPU (no fast products, no loss scaling): use --precision bf16.")
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.device = _describe(device)
+        self.notes: list[str] = []
+        if config.precision == "bf16" and not _has_fast_bf16(device):
+            self.notes.append(f"bf16 has no hardware support on {self.device}: it runs, slowly.")
+        self.compile_seconds = 0.0
+        self._device = device
+        self._seed = config.seed
+        self._is_regression = num_outputs == 1
+        self._autocast = _AUTOCAST.get(config.precision)
+        self._losses: list[tuple[int, Tensor]] = []
+        self._seen_shapes: set[tuple[Any, ...]] = set()
+        self._compiles = config.compile
+        self._num_heads = checkpoint.config.num_attention_heads
+        self._model = Classifier(checkpoint.config, num_outputs)
+        self._model.load(checkpoint.weights, config.seed)
+        self._model.to(device)
+        self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
+        self._optimizer = Optimizer(self._model, config)
+
+    def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
+        """See the protocol."""
+        assert batch.labels is not None
+        started = self._start_of_new_shape(batch)
+        loss = self.backward(batch, DropoutMasks(self._seed, step, self._device))
+        self._optimizer.step(learning_rate)
+        self.clear_gradients()
+        self._losses.append((step, loss))
+        if started is not None:
+            self.synchronize()
+            self.compile_seconds += time.perf_counter() - started
+
+    def backward(self, batch: PackedBatch, masks: DropoutMasks | None) -> Tensor:
+        """Leave the gradient of the batch's mean loss in the parameters, and return the loss.
+
+        The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
+        added to, and later cleared, not all of the vocabulary's.
+        """
+        assert batch.labels is not None
+        word = self._model.word
+        if word.grad is None:
+            word.grad = torch.zeros_like(word)
+        self._ids = self._on_device(batch.input_ids)
+        words = word.detach()[self._ids].requires_grad_()
+        logits = self._logits(batch, words, masks)
+        loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device))
+        self._optimizer.scaled(loss).backward()
+        assert words.grad is not None
+        word.grad.index_add_(0, self._ids, words.grad)
+        word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
+        return loss.detach()
+
+    def clear_gradients(self) -> None:
+        """Forget what `backward` left."""
+        word = self._model.word
+        assert word.grad is not None
+        for parameter in self._model.parameters():
+            if parameter is not word:
+                parameter.grad = None
+        word.grad.index_fill_(0, self._ids, 0)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the examples, in fp32: squared error of a single output, else cross entropy."""
+        if self._is_regression:
+            return F.mse_loss(logits.float()[:, 0], labels)
+        return F.cross_entropy(logits.float(), labels)
+
+    def take_losses(self) -> list[float]:
+        """See the protocol."""
+        losses = [(step, float(loss)) for step, loss in self._losses]
+        self._losses.clear()
+        for step, loss in losses:
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(
+                    f"The loss is {loss} at step {step}: lower the learning rate, or use --precision fp32."
+                )
+        return [loss for _, loss in losses]
+
+    @torch.inference_mode()
+    def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
+        """See the protocol."""
+        words = self._model.word[self._on_device(batch.input_ids)]
+        logits: Float32[np.ndarray, "S outputs"] = self._logits(batch, words, None).float().cpu().numpy()
+        return logits
+
+    def weights(self) -> Weights:
+        """See the protocol."""
+        return self._model.weights()
+
+    def gradients(self) -> Weights:
+        """See the protocol."""
+        return self._model.gradients()
+
+    def synchronize(self) -> None:
+        """See the protocol."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def peak_memory_bytes(self) -> int:
+        """See the protocol."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return peak_resident_bytes()
+
+    def _on_device(self, array: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(array.reshape(-1)).to(self._device, torch.int64)
+
+    def _logits(self, batch: PackedBatch, words: Tensor, masks: DropoutMasks | None) -> Tensor:
+        context: AbstractContextManager[object] = nullcontext()
+        if self._autocast is not None:
+            context = torch.autocast(self._device.type, self._autocast)
+        with context:
+            logits: Tensor = self._forward(
+                words,
+                self._on_device(batch.token_type_ids),
+                self._on_device(batch.position_ids),
+                self._on_device(batch.first_token),
+                plan_attention(batch, self._num_heads, self._device),
+                masks,
+            )
+        return logits
+
+    def _start_of_new_shape(self, batch: PackedBatch) -> float | None:
+        """The time, if this batch is the first of its shape and so will be compiled for."""
+        shape = (batch.input_ids.shape, batch.num_examples)
+        if not self._compiles or shape in self._seen_shapes:
+            return None
+        self._seen_shapes.add(shape)
+        return time.perf_counter()
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu_flags()))
+
+
+def _cpu_flags() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return ["bf16"] if platform.machine() == "arm64" else []
+    lines = info.read_text().splitlines()
+    return next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    names = [] if not info.exists() else [x for x in info.read_text().splitlines() if x.startswith("model name")]
+    name = names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    return f"CPU: {name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,37 @@
+"""AdamW as BERT's fine-tuning uses it: bias correction on, no decay of biases and LayerNorms, gradients clipped."""
+
+import torch
+from torch import nn
+
+from isinglass.config import TrainConfig
+
+
+class Optimizer:
+    """AdamW over a model's parameters, and the fp16 loss scale that belongs to it."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        decayed = [p for p in model.parameters() if p.ndim >= 2]
+        others = [p for p in model.parameters() if p.ndim < 2]  # biases and LayerNorms are vectors
+        self._max_grad_norm = config.max_grad_norm
+        self._parameters = [*decayed, *others]
+        self._adamw = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            fused=True,
+        )
+        self._scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss to differentiate: times the fp16 loss scale, else itself."""
+        return self._scaler.scale(loss)
+
+    def step(self, learning_rate: float) -> None:
+        """Clip, and step at `learning_rate`; a step whose fp16 gradient overflowed is skipped and the scale lowered."""
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate
+        self._scaler.unscale_(self._adamw)
+        nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        self._scaler.step(self._adamw)
+        self._scaler.update()

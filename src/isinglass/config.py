@@ -1,0 +1,189 @@
+"""Settings of a run: frozen, checked when made, saved with each result.
+
+They are put together in one order: default < recipe < config file < flag (`resolve`).
+"""
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from isinglass.errors import ConfigError
+from isinglass.names import did_you_mean
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Layout = Literal["auto", "flat", "rows"]
+Schedule = Literal["linear", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. The defaults are the recipe `classic`: that of the GLUE example script of `transformers`.
+
+    Attributes:
+        task: a name that `isinglass tasks` lists.
+        model: a checkpoint directory, a name on the hub, or `demo`.
+        data_dir: directory in GLUE's layout; None: the hub (`demo`: the wheel).
+        backend: `torch`.
+        precision: of the matrix products; weights, optimizer and loss stay in fp32.
+        compile: compile the model for a few fixed shapes (`rows` layout).
+        layout: of packed batches; `auto` is `flat`, or `rows` when compiling.
+        recipe: name of the recipe that the values began with.
+        epochs: passes over the training set.
+        batch_size: EXAMPLES in a step, however many tokens they have.
+        learning_rate: the peak.
+        schedule: what follows the warm-up: `linear` falls to 0 at the last step, `constant` stays.
+        warmup_ratio: share of all steps in which the rate rises linearly from 0.
+        weight_decay: decoupled, of all weights but biases and LayerNorms.
+        adam_beta1, adam_beta2, adam_epsilon: AdamW's, with bias correction.
+        max_grad_norm: the gradient's largest 2-norm; longer ones are scaled down to it.
+        dropout: replaces all three rates of the model's config; None keeps those.
+        max_length: most tokens of an example, special tokens included.
+        eval_tokens: most tokens of an evaluation batch.
+        seed: of batches, dropout and a new head.
+    """
+
+    task: str = "demo"
+    model: str = "demo"
+    data_dir: str | None = None
+    backend: str = "torch"
+    precision: Precision = "fp32"
+    compile: bool = False
+    layout: Layout = "auto"
+    recipe: str = "classic"
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 2e-5
+    schedule: Schedule = "linear"
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    dropout: float | None = None
+    max_length: int = 128
+    eval_tokens: int = 4096
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_length", "eval_tokens"):
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
+            _require(name, getattr(self, name), 0 < getattr(self, name) < float("inf"), "above 0")
+        for name in ("warmup_ratio", "adam_beta1", "adam_beta2"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "0 or above")
+        _require("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "from 0 to below 1")
+        _require("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
+        if self.compile and self.layout == "flat":
+            raise ConfigError("layout is 'flat', but compiling needs the fixed shapes of 'rows': leave the layout out.")
+
+    @property
+    def uses_rows(self) -> bool:
+        """Whether batches are packed in the `rows` layout."""
+        return self.layout == "rows" or (self.layout == "auto" and self.compile)
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value}; it must be {expected}.")
+
+
+# Recipes are values with a source; a task's own entries come after the recipe's.
+RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
+    # the PyTorch table of the classic GLUE example: 3 epochs, WNLI 5
+    "classic": {},
+    # for encoders of MiniLM's size: the rate chosen on held-out parts of train (docs/benchmarks.md)
+    "small": {"learning_rate": 1e-4},
+}
+TASK_RECIPES: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
+    ("classic", "wnli"): {"epochs": 5},
+    ("small", "wnli"): {"epochs": 5},
+}
+
+
+def resolve(
+    *,
+    task: str,
+    recipe: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+) -> TrainConfig:
+    """Put a run's settings together: default < recipe < config file < flag < `--set`.
+
+    Args:
+        config_file: TOML or JSON, an object of fields of TrainConfig.
+        flags: fields given on the command line; None values mean that the flag was not given.
+        assignments: `field=value`, for the fields that have no flag.
+
+    Raises:
+        ConfigError: an unknown field or recipe, or a value of the wrong kind or out of range.
+    """
+    from_file = {} if config_file is None else _read(config_file)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    assigned = dict(_parse_assignment(text) for text in assignments)
+    name = recipe or assigned.get("recipe") or from_file.get("recipe") or "classic"
+    if name not in RECIPES:
+        raise ConfigError(f"There is no recipe {name!r}{did_you_mean(str(name), RECIPES)}; there are {', '.join(RECIPES)}.")
+    merged: dict[str, Any] = {}
+    for values in (RECIPES[name], TASK_RECIPES.get((name, task), {}), from_file, given, assigned):
+        merged.update(values)
+    merged |= {"task": task, "recipe": name}
+    kinds = typing.get_type_hints(TrainConfig)
+    for key, value in merged.items():
+        if key not in kinds:
+            raise ConfigError(f"There is no setting {key!r}{did_you_mean(key, kinds)}; there are {', '.join(kinds)}.")
+        merged[key] = _coerce(key, value, kinds[key])
+    return TrainConfig(**merged)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return dict(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error}.") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"The config file {path} is not a {path.suffix or 'TOML'} object of settings: {error}.") from None
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {text!r}: a setting and its value are expected, as in --set weight_decay=0.01.")
+    return key.strip(), value.strip()
+
+
+def _coerce(key: str, value: Any, kind: Any) -> Any:
+    """`value`, from a flag, file or `--set` text, as the field's type."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if type(None) in options and value in (None, "none"):
+        return None
+    plain = next(option for option in options if option is not type(None))
+    if typing.get_origin(plain) is Literal:
+        allowed = typing.get_args(plain)
+        if value not in allowed:
+            hint = did_you_mean(str(value), allowed)
+            raise ConfigError(f"{key} is {value!r}{hint}; it must be one of {', '.join(allowed)}.")
+        return value
+    try:
+        if plain is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if plain is int and not isinstance(value, str) and value != int(value):
+            raise ValueError
+        return plain(value)
+    except (ValueError, KeyError, TypeError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(plain, "text")
+        raise ConfigError(f"{key} is {value!r}; {expected} was expected.") from None
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """The settings as plain values, in the order of the fields."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,96 @@
+"""Files from the Hugging Face hub, through its own client and its own cache."""
+
+from pathlib import Path
+
+from isinglass.data.examples import Examples
+from isinglass.errors import DataError, HubError
+from isinglass.tasks import Split, Task
+from isinglass.tasks.glue import HUB_REPO
+
+
+def fetch(repo: str, file: str, *, repo_type: str, instead: str) -> Path | None:
+    """The path of one file of a hub repository in the local cache, downloaded if it is not there.
+
+    Args:
+        instead: what the user can do without the hub, for the message.
+
+    Returns:
+        None if the repository has no such file.
+
+    Raises:
+        HubError: the repository does not exist or needs a login, or it cannot be reached and the file is not cached.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(repo, file, repo_type=repo_type))
+    except LocalEntryNotFoundError:
+        raise HubError(f"The hub cannot be reached and {repo}/{file} is not in its cache: {instead}.") from None
+    except GatedRepoError:
+        raise HubError(f"{repo} is gated: accept its terms on the hub and log in with `hf auth login`.") from None
+    except RepositoryNotFoundError:
+        raise HubError(f"The hub has no {repo_type} {repo!r} (or it is private: `hf auth login`).") from None
+    except EntryNotFoundError:
+        return None
+    except HFValidationError:
+        raise HubError(f"{repo!r} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
+    except OSError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HubError(f"{repo}/{file} could not be had from the hub ({reason}): {instead}.") from None
+
+
+def read_split(task: Task, split: Split) -> Examples:
+    """Read one split of a GLUE task from the hub's Parquet files.
+
+    Raises:
+        HubError: as `fetch`.
+        DataError: the file is not Parquet, a column is missing, a text is null, or an integer label has no name.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = f"{task.hub_config}/{split.hub_split}-00000-of-00001.parquet"
+    path = fetch(HUB_REPO, file, repo_type="dataset", instead="give GLUE's files with --data-dir")
+    if path is None:
+        raise HubError(f"{HUB_REPO} on the hub has no file {file}: give GLUE's files with --data-dir.")
+    origin = f"{HUB_REPO}/{file}"
+    label_columns = ["label"] if split.label_column is not None else []
+    try:
+        schema = pq.read_schema(path)
+        for name in (*task.hub_text_columns, *label_columns):
+            if name not in schema.names:
+                raise DataError(f"{origin}: no column {name!r}; found {', '.join(map(repr, schema.names))}.")
+        table = pq.read_table(path, columns=[*task.hub_text_columns, *label_columns])
+    except pa.ArrowException as error:
+        raise DataError(f"{origin} (at {path}) is not a readable Parquet file: {error}.") from None
+    texts = []
+    for name in task.hub_text_columns:
+        column = table.column(name)
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
+            raise DataError(f"{origin}, row {row + 1}: the column {name!r} is null; a text was expected.")
+        texts.append([str(text) for text in column.to_pylist()])
+    if not texts[0]:
+        raise DataError(f"{origin} has no rows; {task.title}'s {split.name} set was expected.")
+    labels: list[str] | None = None
+    if label_columns:
+        labels = _names(table.column("label").to_pylist(), task, origin)
+    return Examples(texts=tuple(texts), labels=labels, origin=origin, line_numbers=range(1, len(texts[0]) + 1), unit="row")
+
+
+def _names(values: list[object], task: Task, origin: str) -> list[str]:
+    """The hub's integers as label names; a regression score as it is."""
+    if task.labels is None:
+        return [str(value) for value in values]
+    names = dict(enumerate(task.hub_labels or task.labels))
+    for row, value in enumerate(values, 1):
+        if value not in names:
+            raise DataError(f"{origin}, row {row}: the label is {value!r}; 0 to {len(names) - 1} expected for {task.title}.")
+    return [names[value] for value in values]  # type: ignore[index]  # checked above

@@ -1,0 +1,165 @@
+"""Texts to token ids, in batches by the Rust `tokenizers`, kept on disk by content and memory-mapped when used again.
+
+What is stored has no padding: all tokens of all examples lie on one axis, and `offsets` says where each example begins.
+
+Example, two pairs, `max_length` 8 (ids of BERT's vocabulary):
+
+    ("a cat", "sat")   [CLS] a cat [SEP] sat [SEP]       input_ids      101 1037 4937 102 2938 102 101 2053 102 2748 102
+    ("no", "yes")      [CLS] no [SEP] yes [SEP]          token_type_ids   0    0    0   0    1   1   0    0   0    1   1
+                                                         offsets        0, 6, 11
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+
+from isinglass.data.examples import Examples
+from isinglass.errors import CheckpointError, ConfigError
+
+CHUNK: Final = 4096  # examples handed to the tokenizer at a time: bounds the memory of its Python objects
+FORMAT: Final = "isinglass-tokens-1"  # part of the cache key: raise it when what is stored changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedTexts:
+    """N examples as token ids, T tokens in all. Arrays may be read-only memory maps.
+
+    Attributes:
+        input_ids: int32 (T,), each example with its special tokens, no padding.
+        token_type_ids: uint8 (T,), 0 for the first text and its specials, 1 for the second; all 0 where the tokenizer
+            makes no difference.
+        offsets: int64 (N + 1,): example i is `input_ids[offsets[i]:offsets[i + 1]]`.
+        truncated: how many examples were cut to `max_length`.
+    """
+
+    input_ids: Int32[np.ndarray, " T"]
+    token_type_ids: UInt8[np.ndarray, " T"]
+    offsets: Int64[np.ndarray, " N_plus_1"]
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " N"]:
+        """Tokens of each example."""
+        return np.diff(self.offsets)
+
+
+def cache_dir() -> Path:
+    """Where tokens are kept: `$ISINGLASS_CACHE`, else `$XDG_CACHE_HOME/isinglass`, else `~/.cache/isinglass`."""
+    if own := os.environ.get("ISINGLASS_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isinglass"
+
+
+def tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> TokenizedTexts:
+    """Tokenize, or map what an earlier call with the same tokenizer, length and texts left in the cache.
+
+    Pairs longer than `max_length` lose tokens from the longer text first. Any padding that `tokenizer_json` asks for is
+    ignored.
+
+    Args:
+        tokenizer_json: the text of a checkpoint's `tokenizer.json`.
+        max_length: most tokens of an example, special tokens included.
+
+    Raises:
+        CheckpointError: `tokenizer_json` is not one.
+        ConfigError: `max_length` leaves no room beside the special tokens.
+    """
+    directory = cache_dir() / "tokens" / _key(examples, tokenizer_json, max_length)
+    cached = _load(directory)
+    if cached is None:
+        _store(_tokenize(examples, tokenizer_json, max_length), directory)
+        cached = _load(directory)
+        assert cached is not None, f"{directory} was written but cannot be read"
+    return cached
+
+
+def _key(examples: Examples, tokenizer_json: str, max_length: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{FORMAT} {max_length} {len(examples.texts)} {len(examples)}\0{tokenizer_json}".encode())
+    for column in examples.texts:
+        digest.update(np.fromiter(map(len, column), np.int64, len(column)).data)  # so that no two splits of a text agree
+        for start in range(0, len(column), CHUNK):
+            digest.update("".join(column[start : start + CHUNK]).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> TokenizedTexts:
+    from tokenizers import Tokenizer  # imported where used: the readers above need none of it
+
+    try:
+        tokenizer: Any = Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # noqa: BLE001  # the Rust library raises no other
+        raise CheckpointError(f"tokenizer.json cannot be used: {error}.") from None
+    specials = tokenizer.num_special_tokens_to_add(is_pair=len(examples.texts) == 2)
+    if max_length < specials + len(examples.texts):
+        raise ConfigError(
+            f"max_length is {max_length}; with {specials} special tokens at least {specials + len(examples.texts)} needed."
+        )
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    ids: list[Int32[np.ndarray, " t"]] = []
+    types: list[UInt8[np.ndarray, " t"]] = []
+    lengths: list[int] = []
+    truncated = 0
+    for start in range(0, len(examples), CHUNK):
+        columns = [column[start : start + CHUNK] for column in examples.texts]
+        encodings = tokenizer.encode_batch_fast(list(zip(*columns, strict=True)) if len(columns) == 2 else columns[0])
+        flat: list[int] = []
+        flat_types: list[int] = []
+        for encoding in encodings:
+            flat += encoding.ids
+            flat_types += encoding.type_ids
+            lengths.append(len(encoding))
+            truncated += bool(encoding.overflowing)
+        ids.append(np.array(flat, np.int32))
+        types.append(np.array(flat_types, np.uint8))
+    return TokenizedTexts(
+        input_ids=np.concatenate(ids),
+        token_type_ids=np.concatenate(types),
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        truncated=truncated,
+    )
+
+
+_ARRAYS: Final[Sequence[str]] = ("input_ids", "token_type_ids", "offsets")
+
+
+def _store(tokens: TokenizedTexts, directory: Path) -> None:
+    """Write beside `directory`, then rename: a reader sees all of it or nothing."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
+    try:
+        for name in _ARRAYS:
+            np.save(partial / f"{name}.npy", getattr(tokens, name))
+        (partial / "meta.json").write_text(json.dumps({"truncated": tokens.truncated}))
+        shutil.rmtree(directory, ignore_errors=True)  # only a damaged entry can stand there
+        partial.rename(directory)
+    except OSError:
+        if not directory.is_dir():  # otherwise another process was faster, with the same content
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _load(directory: Path) -> TokenizedTexts | None:
+    """What is stored there, or None if nothing is or it is damaged (cut short by a full disk, say)."""
+    try:
+        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        truncated = json.loads((directory / "meta.json").read_text())["truncated"]
+    except (OSError, ValueError, KeyError):
+        return None
+    tokens = TokenizedTexts(**arrays, truncated=truncated)
+    consistent = len(tokens.input_ids) == len(tokens.token_type_ids) == int(tokens.offsets[-1])
+    return tokens if consistent else None

@@ -1,0 +1,33 @@
+"""What a user may catch. Every message is one sentence or two: what was found, where, what was expected, what to do."""
+
+
+class IsinglassError(Exception):
+    """Any mistake that the user can mend. The command line prints it without a traceback and exits with status 2."""
+
+
+class ConfigError(IsinglassError, ValueError):
+    """A setting is out of range, unknown, or does not fit another setting."""
+
+
+class DataError(IsinglassError, ValueError):
+    """A data file is missing or holds something other than what its task describes."""
+
+
+class CheckpointError(IsinglassError, ValueError):
+    """A model directory is incomplete, damaged, or of an architecture that is not served."""
+
+
+class HubError(IsinglassError, OSError):
+    """A file could not be had from the Hugging Face hub nor from its local cache."""
+
+
+class MissingDependencyError(IsinglassError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class TrainingDivergedError(IsinglassError, ArithmeticError):
+    """The loss became NaN or infinite; the message says at which step."""
+
+
+class OutputExistsError(IsinglassError, FileExistsError):
+    """The output is there already and would be overwritten."""

@@ -1,0 +1,1 @@
+"""Checkpoints, their families, and where they come from."""

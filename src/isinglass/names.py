@@ -1,0 +1,14 @@
+"""Offer the nearest known name for one that is not known."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """An insert for an error message; empty if nothing known is near.
+
+    >>> did_you_mean("mprc", ["mrpc", "rte"])
+    " (did you mean 'mrpc'?)"
+    """
+    near = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,156 @@
+"""PackedBatch: what every backend eats. No token of it is padding in `flat`; in `rows` the gaps are marked.
+
+S examples with T real tokens. Written out for S = 2, ids of `[CLS] a b [SEP]` and `[CLS] c [SEP]`:
+
+`flat`, one axis of T tokens without gaps, shortest example first (neighbours of like length make attention cheap):
+
+    input_ids        101    7  102  101    5    6  102        example_index  1  0
+    token_type_ids     0    0    0    0    0    0    0        first_token    0  3
+    position_ids       0    1    2    0    1    2    3        labels         of examples 1, 0
+    sequence_ids       0    0    0    1    1    1    1        cu_seqlens     0  3  7
+
+`rows`, R x L with L = 8, first fit, longest first, gaps marked by `sequence_ids` -1; more rows than needed are all gap:
+
+    input_ids        101    5    6  102  101    7  102    0   example_index  0  1
+    token_type_ids     0    0    0    0    0    0    0    0   first_token    0  4   (positions in the flattened R * L)
+    position_ids       0    1    2    3    0    1    2    0   labels         of examples 0, 1
+    sequence_ids       0    0    0    0    1    1    1   -1
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32, Int64
+from numpy.typing import NDArray
+
+from isinglass.data.examples import Labels
+from isinglass.data.tokenization import TokenizedTexts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """S examples of one step. Shapes are (T,) in the `flat` layout and (R, L) in `rows`; see the module's example.
+
+    Attributes:
+        input_ids: int32; the pad id in gaps.
+        token_type_ids: int32; 0 in gaps.
+        position_ids: int32; restart at 0 with each example (a family that counts from elsewhere adds its offset).
+        sequence_ids: int32; which of the S examples a token belongs to, -1 in a gap.
+        first_token: int64 (S,), where each example begins on the flattened token axis.
+        lengths: int64 (S,), tokens of each example.
+        example_index: int64 (S,), the position of each example in its file.
+        labels: int64 (S,) or float32 (S,), or None where they are hidden.
+    """
+
+    input_ids: Int32[np.ndarray, "..."]
+    token_type_ids: Int32[np.ndarray, "..."]
+    position_ids: Int32[np.ndarray, "..."]
+    sequence_ids: Int32[np.ndarray, "..."]
+    first_token: Int64[np.ndarray, " S"]
+    lengths: Int64[np.ndarray, " S"]
+    example_index: Int64[np.ndarray, " S"]
+    labels: Labels | None
+
+    @property
+    def num_examples(self) -> int:
+        """S."""
+        return len(self.example_index)
+
+    @property
+    def num_tokens(self) -> int:
+        """T, real tokens: gaps do not count."""
+        return int(self.lengths.sum())
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the layout is `flat`."""
+        return self.input_ids.ndim == 1
+
+    @property
+    def cu_seqlens(self) -> Int64[np.ndarray, " S_plus_1"]:
+        """Where each example begins, and T: only `flat` lays examples end to end."""
+        assert self.is_flat
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+
+def pack_flat(
+    tokens: TokenizedTexts,
+    index: Int64[np.ndarray, " S"],
+    labels: Labels | None,
+) -> PackedBatch:
+    """Lay the examples `index` of `tokens` end to end, shortest first.
+
+    Args:
+        labels: of all N examples, or None.
+    """
+    starts, ends = tokens.offsets[index], tokens.offsets[index + 1]
+    order = np.argsort(ends - starts, kind="stable")
+    index, starts, lengths = index[order], starts[order], (ends - starts)[order]
+    first_token = np.cumsum(lengths) - lengths
+    sequence_ids = np.repeat(np.arange(len(index)), lengths)
+    position_ids = np.arange(int(lengths.sum())) - first_token[sequence_ids]
+    source = starts[sequence_ids] + position_ids
+    return PackedBatch(
+        input_ids=tokens.input_ids[source],
+        token_type_ids=tokens.token_type_ids[source].astype(np.int32),
+        position_ids=position_ids.astype(np.int32),
+        sequence_ids=sequence_ids.astype(np.int32),
+        first_token=first_token,
+        lengths=lengths,
+        example_index=index,
+        labels=None if labels is None else labels[index],
+    )
+
+
+def pack_rows(
+    tokens: TokenizedTexts,
+    index: Int64[np.ndarray, " S"],
+    labels: Labels | None,
+    *,
+    row_length: int,
+    row_counts: Sequence[int],
+    pad_token_id: int,
+) -> PackedBatch:
+    """Lay the examples `index` into rows of `row_length` tokens, first fit, longest first.
+
+    Args:
+        row_length: L, at least the length of the longest example.
+        row_counts: the few sizes that R may have, ascending: R is the least that suffices, so that compilers meet few
+            shapes. If none suffices, R is what is needed.
+        pad_token_id: fills the gaps.
+    """
+    flat = pack_flat(tokens, index, labels)
+    order = np.argsort(-flat.lengths, kind="stable")
+    assert flat.lengths.max() <= row_length, "an example is longer than a row"
+    used: list[int] = []  # tokens in each row so far
+    first_token = np.empty(len(index), np.int64)
+    for rank, sequence in enumerate(order):
+        length = int(flat.lengths[sequence])
+        row = next((r for r, filled in enumerate(used) if filled + length <= row_length), len(used))
+        if row == len(used):
+            used.append(0)
+        first_token[rank] = row * row_length + used[row]
+        used[row] += length
+    num_rows = next((count for count in row_counts if count >= len(used)), len(used))
+    lengths = flat.lengths[order]
+    sequence_ids = np.repeat(np.arange(len(index)), lengths)
+    within = np.arange(flat.num_tokens) - (np.cumsum(lengths) - lengths)[sequence_ids]
+    source = flat.first_token[order][sequence_ids] + within
+    target = first_token[sequence_ids] + within
+
+    def lay(values: NDArray[np.int32], gap: int) -> Int32[np.ndarray, "R L"]:
+        out = np.full(num_rows * row_length, gap, np.int32)
+        out[target] = values
+        return out.reshape(num_rows, row_length)
+
+    return PackedBatch(
+        input_ids=lay(flat.input_ids[source], pad_token_id),
+        token_type_ids=lay(flat.token_type_ids[source], 0),
+        position_ids=lay(flat.position_ids[source], 0),
+        sequence_ids=lay(sequence_ids.astype(np.int32), -1),
+        first_token=first_token,
+        lengths=lengths,
+        example_index=flat.example_index[order],
+        labels=None if flat.labels is None else flat.labels[order],
+    )

@@ -1,0 +1,40 @@
+"""Which examples share a step: a pure function of (number of examples, batch size, seed, epoch).
+
+Nothing else enters: not the lengths, not the backend, not what happened before. So both backends train on the same
+batches, and a run that resumes in epoch 3 needs no stored generator state.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int64
+
+
+def num_steps(num_examples: int, batch_size: int) -> int:
+    """Steps of one epoch: the last, shorter batch counts; no example is dropped."""
+    return -(-num_examples // batch_size)
+
+
+def plan_epoch(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> list[Int64[np.ndarray, " S"]]:
+    """Shuffle all examples and cut them into steps of `batch_size`; the last step has what is left.
+
+    Example: `plan_epoch(5, 2, seed=0, epoch=0)` is three arrays of 2, 2 and 1 indices; together they are 0 to 4.
+    """
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_examples).astype(np.int64)
+    return [order[start : start + batch_size] for start in range(0, num_examples, batch_size)]
+
+
+def plan_evaluation(lengths: Int64[np.ndarray, " N"], max_tokens: int) -> Iterator[Int64[np.ndarray, " S"]]:
+    """Every example once, longest first, as many together as `max_tokens` holds (at least one).
+
+    Neighbours are of like length, which makes attention cheap; logits do not depend on neighbours, and the caller puts
+    them back into the order of the file by `PackedBatch.example_index`. Longest first, so that a batch that does not
+    fit into memory fails at once.
+    """
+    order = np.argsort(-lengths, kind="stable").astype(np.int64)
+    start = 0
+    while start < len(order):
+        ends = np.cumsum(lengths[order[start : start + max_tokens]])
+        count = max(1, int(np.searchsorted(ends, max_tokens, side="right")))
+        yield order[start : start + count]
+        start += count

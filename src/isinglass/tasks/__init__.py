@@ -1,0 +1,26 @@
+"""All tasks by name."""
+
+from types import MappingProxyType
+from typing import Final
+
+from isinglass.errors import ConfigError
+from isinglass.names import did_you_mean
+from isinglass.tasks.demo import DEMO
+from isinglass.tasks.glue import GLUE
+from isinglass.tasks.task import Split, Task, registry
+
+TASKS: Final[MappingProxyType[str, Task]] = registry((*GLUE, DEMO))
+
+__all__ = ["TASKS", "Split", "Task", "get_task"]
+
+
+def get_task(name: str) -> Task:
+    """The task of that name; `STS-B`, `sts_b` and `stsb` are one spelling.
+
+    Raises:
+        ConfigError: there is none; the message offers the nearest.
+    """
+    task = TASKS.get(name.lower().replace("-", "").replace("_", ""))
+    if task is None:
+        raise ConfigError(f"There is no task {name!r}{did_you_mean(name, TASKS)}; `isinglass tasks` lists them.")
+    return task

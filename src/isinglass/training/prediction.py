@@ -1,0 +1,73 @@
+"""Answers of a finished model to a split without labels, or to the user's own sentences."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from isinglass.backends.protocol import create_backend
+from isinglass.data import load_split
+from isinglass.data.examples import Examples
+from isinglass.data.tsv import read_user_texts
+from isinglass.errors import ConfigError, OutputExistsError
+from isinglass.tasks import Task, get_task
+from isinglass.training.preparation import label_order, prepare_texts
+from isinglass.training.run_dir import FinishedModel, prediction_rows
+from isinglass.training.trainer import Packer, Progress, predict
+
+Rows = list[tuple[str, ...]]
+
+
+def predict_split(
+    model: FinishedModel, split_name: str | None = None, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Rows:
+    """Predict a split of the model's task: its test set, or the one named. The first row is the header.
+
+    Raises:
+        ConfigError: there are several test sets and none was named.
+    """
+    task = get_task(model.config.task)
+    if split_name is None and len(task.test) != 1:
+        names = " or ".join(split.name for split in task.test)
+        raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
+    split = task.test[0] if split_name is None else task.split(split_name)
+    data_dir = model.config.data_dir
+    examples = load_split(task, split, None if data_dir is None else Path(data_dir))
+    return _predict(model, task, examples, split.name, on_progress)
+
+
+def predict_texts(model: FinishedModel, path: Path | None, on_progress: Callable[[Progress], None] = lambda _: None) -> Rows:
+    """Predict the lines of a text file, or of standard input if `path` is None. The first row is the header."""
+    task = get_task(model.config.task)
+    return _predict(model, task, read_user_texts(path, is_pair=task.is_pair), "input", on_progress)
+
+
+def _predict(
+    model: FinishedModel, task: Task, examples: Examples, name: str, on_progress: Callable[[Progress], None]
+) -> Rows:
+    order = label_order(model.checkpoint, task)
+    tokens = prepare_texts(examples, model.config, model.checkpoint)
+    backend = create_backend(model.config, model.checkpoint, num_outputs=task.num_outputs)
+    outputs = predict(backend, Packer.of(model.config, model.checkpoint), tokens, name, on_progress)
+    return list(prediction_rows(outputs, order))
+
+
+def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
+    """Write the rows tab-separated: all of them, or nothing.
+
+    Raises:
+        OutputExistsError: `path` exists and `overwrite` is false, or is a directory.
+    """
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a directory; --output names a file.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8") as lines:
+            lines.writelines("\t".join(row) + "\n" for row in rows)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)

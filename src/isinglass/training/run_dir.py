@@ -1,0 +1,130 @@
+"""What a run leaves on disk: all of it, or nothing.
+
+RUN_DIR/
+  result.json             the RunResult, settings included
+  steps.jsonl             loss and learning rate of each step
+  predictions-dev.tsv     the model's answer to each example of each scored split
+  model/                  a Hugging Face checkpoint
+"""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from isinglass.config import TrainConfig, resolve
+from isinglass.errors import ConfigError, DataError, OutputExistsError
+from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
+from isinglass.results import RunResult
+from isinglass.training.trainer import TrainedRun
+
+MODEL: Final = "model"
+RESULT: Final = "result.json"
+
+
+def new_run_name(config: TrainConfig) -> str:
+    """A directory name that tells the run apart by task, model, precision, seed and time of day."""
+    model = Path(config.model).name or "model"
+    return f"{config.task}-{model}-{config.precision}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def check_output(directory: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, to write where something else stands.
+
+    Raises:
+        OutputExistsError: `directory` is a file, or holds something and `overwrite` is false, or holds something that is
+            no run directory.
+    """
+    if directory.is_dir():
+        if not any(directory.iterdir()):
+            return
+        if not overwrite:
+            raise OutputExistsError(
+                f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite."
+            )
+        if not (directory / RESULT).is_file():
+            raise OutputExistsError(f"{directory} is not a run directory (no {RESULT}): --overwrite does not replace it.")
+    elif directory.exists():
+        raise OutputExistsError(f"{directory} is a file: choose another --output-dir.")
+
+
+def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> None:
+    """Write beside `directory`, then rename: whoever looks sees the whole run or none."""
+    check_output(directory, overwrite=overwrite)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        (partial / MODEL).mkdir()
+        save_checkpoint(run.checkpoint, run.weights, partial / MODEL)
+        with open(partial / "steps.jsonl", "w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)
+        for scored in run.scored:
+            rows = prediction_rows(scored.outputs, scored.label_order)
+            with open(partial / f"predictions-{scored.split.name}.tsv", "w", encoding="utf-8") as lines:
+                lines.writelines("\t".join(row) + "\n" for row in rows)
+        (partial / RESULT).write_text(run.result.to_json() + "\n", encoding="utf-8")
+        partial.chmod(0o755)
+        if directory.exists():
+            shutil.rmtree(directory)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedModel:
+    """A trained model and the settings under which to use it."""
+
+    checkpoint: Checkpoint
+    config: TrainConfig
+
+
+def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
+    """Load a run directory, or any checkpoint directory together with the name of its task.
+
+    Raises:
+        ConfigError: a bare checkpoint without `task`.
+        DataError: there is neither.
+    """
+    if (directory / RESULT).is_file() and (directory / MODEL).is_dir():
+        saved = RunResult.read(directory / RESULT).config
+        name = task or str(saved["task"])
+        config = resolve(task=name, flags={key: value for key, value in saved.items() if key != "task"})
+        return FinishedModel(checkpoint=load_checkpoint(directory / MODEL), config=config)
+    if (directory / CONFIG).is_file():
+        if task is None:
+            raise ConfigError(f"{directory} is a checkpoint without a run's settings: name its task with --task.")
+        return FinishedModel(
+            checkpoint=load_checkpoint(directory), config=resolve(task=task, flags={"model": str(directory)})
+        )
+    raise DataError(f"{directory} is neither a run directory ({RESULT} and {MODEL}/) nor a checkpoint ({CONFIG}).")
+
+
+def probabilities(outputs: Float32[np.ndarray, "N outputs"]) -> Float64[np.ndarray, "N outputs"]:
+    """Softmax over the outputs, in float64."""
+    shifted = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
+    exponentials = np.exp(shifted)
+    chances: Float64[np.ndarray, "N outputs"] = exponentials / exponentials.sum(1, keepdims=True)
+    return chances
+
+
+def prediction_rows(
+    outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None
+) -> Iterator[tuple[str, ...]]:
+    """A header and one row for each example: its index from 0, the label by name (or the value), each probability."""
+    if label_order is None:
+        yield ("index", "prediction")
+        for i, value in enumerate(outputs[:, 0]):
+            yield (str(i), f"{value:.6g}")
+        return
+    yield ("index", "prediction", *(f"probability:{name}" for name in label_order))
+    for i, chances in enumerate(probabilities(outputs)):
+        yield (str(i), label_order[int(chances.argmax())], *(f"{chance:.6g}" for chance in chances))

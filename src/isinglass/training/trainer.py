@@ -1,0 +1,339 @@
+"""The training loop and the evaluation, read from top to bottom."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from isinglass.backends.protocol import Backend, create_backend
+from isinglass.config import TrainConfig, as_dict
+from isinglass.data.examples import Labels
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.errors import ConfigError
+from isinglass.metrics import Scores, classification_scores, majority_scores, regression_scores
+from isinglass.models.checkpoint import Checkpoint, Weights
+from isinglass.models.source import load_model
+from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation
+from isinglass.results import RunResult, installed_versions, per_split
+from isinglass.tasks import Task, get_task
+from isinglass.training.preparation import PreparedSplit, label_order, prepare_split, with_head_for
+from isinglass.training.schedule import learning_rate
+
+PROGRESS_SECONDS: Final = 0.2  # the least time between two reports: reading a loss waits for the device
+ROW_STEP: Final = 4  # in the rows layout R is a multiple of this: few shapes, little waste
+ROW_MULTIPLE: Final = 8  # and L a multiple of this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands. `stage` is `train` or `evaluate NAME`; units are steps of `total`."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float | None
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One training step: `epoch` and `step` count from 0, `loss` is the mean over its examples."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One split with the model's answers.
+
+    Attributes:
+        outputs: float32 (N, num_outputs), logits or the value, in the order of the file.
+        label_order: name of each output; None for regression.
+    """
+
+    split: PreparedSplit
+    outputs: Float32[np.ndarray, "N outputs"]
+    label_order: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """All that a run leaves: its result, its model and what led to it."""
+
+    result: RunResult
+    checkpoint: Checkpoint
+    weights: Weights
+    steps: list[StepRecord]
+    scored: list[Scored]
+
+
+def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda _: None) -> TrainedRun:
+    """Fine-tune on a task's training set and score its dev sets.
+
+    Raises:
+        IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
+    """
+    task = get_task(config.task)
+    if task.train is None:
+        raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
+    checkpoint, head_note = with_head_for(load_model(config.model), task)
+    order = checkpoint.label_names
+    train_split = prepare_split(task, task.train, config, checkpoint, order)
+    dev_splits = [prepare_split(task, split, config, checkpoint, order) for split in task.dev]
+    backend = create_backend(config, checkpoint, num_outputs=task.num_outputs)
+    packer = Packer.of(config, checkpoint)
+
+    steps_per_epoch = num_steps(len(train_split.tokens), config.batch_size)
+    total_steps = steps_per_epoch * config.epochs
+    steps: list[StepRecord] = []
+    rates: list[float] = []
+    epoch_seconds: list[float] = []
+    tokens_done = 0
+    last_report = run_started = time.perf_counter()
+    for epoch in range(config.epochs):
+        backend.synchronize()
+        epoch_started = time.perf_counter()
+        for index in plan_epoch(len(train_split.tokens), config.batch_size, seed=config.seed, epoch=epoch):
+            batch = packer.pack(train_split.tokens, index, train_split.labels)
+            rates.append(learning_rate(config, len(rates), total_steps))
+            backend.train_step(batch, step=len(rates) - 1, learning_rate=rates[-1])
+            tokens_done += batch.num_tokens
+            if time.perf_counter() - last_report >= PROGRESS_SECONDS or len(rates) == total_steps:
+                _record(steps, backend.take_losses(), rates, steps_per_epoch)
+                last_report = time.perf_counter()
+                on_progress(
+                    Progress(
+                        stage="train",
+                        epoch=epoch,
+                        epochs=config.epochs,
+                        done=len(rates),
+                        total=total_steps,
+                        loss=float(np.mean([record.loss for record in steps[-20:]])),
+                        tokens_per_second=tokens_done / (last_report - run_started),
+                    )
+                )
+        backend.synchronize()
+        epoch_seconds.append(time.perf_counter() - epoch_started)
+
+    evaluation_started = time.perf_counter()
+    scored = [
+        Scored(split=split, outputs=predict(backend, packer, split.tokens, split.name, on_progress), label_order=order)
+        for split in dev_splits
+    ]
+    evaluation_seconds = time.perf_counter() - evaluation_started
+    lengths = train_split.tokens.lengths
+    result = make_result(
+        config,
+        task,
+        scored,
+        backend,
+        examples={split.name: len(split.tokens) for split in (train_split, *dev_splits)},
+        epoch_seconds=epoch_seconds,
+        evaluation_seconds=evaluation_seconds,
+        trained_tokens=tokens_done,
+        truncated_share=train_split.tokens.truncated / len(train_split.tokens),
+        padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
+        notes=[*train_split.examples.notes, *([head_note] if head_note else [])],
+    )
+    return TrainedRun(result=result, checkpoint=checkpoint, weights=backend.weights(), steps=steps, scored=scored)
+
+
+def evaluate(
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    split_names: Sequence[str] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[RunResult, list[Scored]]:
+    """Score a finished model on labelled splits of `config.task`: the dev sets unless others are named.
+
+    Labels are matched by name, through the checkpoint's `id2label`.
+    """
+    task = get_task(config.task)
+    order = label_order(checkpoint, task)
+    splits = task.dev if split_names is None else tuple(task.split(name) for name in split_names)
+    for split in splits:
+        if split.label_column is None:
+            raise ConfigError(f"{task.title}'s {split.name} set hides its labels: use `isinglass predict`.")
+    if not splits:
+        raise ConfigError(f"{task.title} has no labelled set: use `isinglass predict`.")
+    prepared = [prepare_split(task, split, config, checkpoint, order) for split in splits]
+    backend = create_backend(config, checkpoint, num_outputs=task.num_outputs)
+    packer = Packer.of(config, checkpoint)
+    started = time.perf_counter()
+    scored = [
+        Scored(split=split, outputs=predict(backend, packer, split.tokens, split.name, on_progress), label_order=order)
+        for split in prepared
+    ]
+    result = make_result(
+        config,
+        task,
+        scored,
+        backend,
+        examples={split.name: len(split.tokens) for split in prepared},
+        epoch_seconds=[],
+        evaluation_seconds=time.perf_counter() - started,
+        trained_tokens=0,
+        truncated_share=sum(s.tokens.truncated for s in prepared) / sum(len(s.tokens) for s in prepared),
+        padding_avoided=1
+        - float(sum(s.tokens.lengths.sum() for s in prepared)) / (sum(len(s.tokens) for s in prepared) * config.max_length),
+        notes=[note for split in prepared for note in split.examples.notes],
+    )
+    return result, scored
+
+
+def predict(
+    backend: Backend,
+    packer: "Packer",
+    tokens: TokenizedTexts,
+    name: str,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Float32[np.ndarray, "N outputs"]:
+    """The model's outputs for all examples, in the order of their file."""
+    outputs: Float32[np.ndarray, "N outputs"] | None = None
+    done = tokens_done = 0
+    started = last_report = time.perf_counter()
+    for batch in packer.evaluation_batches(tokens):
+        predicted = backend.predict(batch)
+        if outputs is None:
+            outputs = np.full((len(tokens), predicted.shape[1]), np.nan, np.float32)
+        outputs[batch.example_index] = predicted
+        done += batch.num_examples
+        tokens_done += batch.num_tokens
+        now = time.perf_counter()
+        if now - last_report >= PROGRESS_SECONDS or done == len(tokens):
+            last_report = now
+            speed = tokens_done / (now - started)
+            on_progress(
+                Progress(
+                    stage=f"evaluate {name}",
+                    epoch=0,
+                    epochs=0,
+                    done=done,
+                    total=len(tokens),
+                    loss=None,
+                    tokens_per_second=speed,
+                )
+            )
+    assert outputs is not None and done == len(tokens), "every example is predicted once"
+    return outputs
+
+
+def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
+    """Metrics, majority baseline, and whether one label was given to every example."""
+    labels = scored.split.labels
+    assert labels is not None
+    if scored.label_order is None:
+        values = labels.astype(np.float32)
+        constant: Scores = {name: float("nan") for name in task.metrics}
+        return regression_scores(task.metrics, values, scored.outputs[:, 0]), constant, False
+    positive = scored.label_order.index(task.positive_label) if task.positive_label in scored.label_order else 0
+    truth: Int64[np.ndarray, " N"] = labels.astype(np.int64)
+    answers = scored.outputs.argmax(1).astype(np.int64)
+    return (
+        classification_scores(task.metrics, truth, answers, positive),
+        majority_scores(task.metrics, truth, positive),
+        len(np.unique(answers)) == 1,
+    )
+
+
+def make_result(
+    config: TrainConfig,
+    task: Task,
+    scored: Sequence[Scored],
+    backend: Backend,
+    *,
+    examples: dict[str, int],
+    epoch_seconds: list[float],
+    evaluation_seconds: float,
+    trained_tokens: int,
+    truncated_share: float,
+    padding_avoided: float,
+    notes: list[str],
+) -> RunResult:
+    """Put a run's figures together."""
+    scores = {one.split.name: score(task, one) for one in scored}
+    train_seconds = sum(epoch_seconds)
+    return RunResult(
+        task=task.name,
+        split="+".join(scores),
+        backend=config.backend,
+        precision=config.precision,
+        compile=config.compile,
+        model=config.model,
+        seed=config.seed,
+        recipe=config.recipe,
+        metrics=per_split({name: found for name, (found, _, _) in scores.items()}),
+        majority=per_split({name: baseline for name, (_, baseline, _) in scores.items()}),
+        collapsed=any(collapsed for _, _, collapsed in scores.values()),
+        examples=examples,
+        train_seconds=train_seconds,
+        epoch_seconds=epoch_seconds,
+        compile_seconds=backend.compile_seconds,
+        evaluation_seconds=evaluation_seconds,
+        examples_per_second=examples.get("train", 0) * config.epochs / train_seconds if epoch_seconds else 0.0,
+        tokens_per_second=trained_tokens / train_seconds if epoch_seconds else 0.0,
+        truncated_share=truncated_share,
+        padding_avoided=padding_avoided,
+        peak_memory_bytes=backend.peak_memory_bytes(),
+        device=backend.device,
+        versions=installed_versions(),
+        config=as_dict(config),
+        notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
+    )
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Batches in the layout that the config asks for."""
+
+    config: TrainConfig
+    pad_token_id: int
+    row_length: int
+
+    @staticmethod
+    def of(config: TrainConfig, checkpoint: Checkpoint) -> "Packer":
+        """`row_length` holds every example: `max_length`, rounded up."""
+        length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
+        return Packer(config, checkpoint.config.pad_token_id, length)
+
+    def pack(
+        self,
+        tokens: TokenizedTexts,
+        index: Int64[np.ndarray, " S"],
+        labels: Labels | None,
+    ) -> PackedBatch:
+        """The examples `index` as one batch."""
+        if not self.config.uses_rows:
+            return pack_flat(tokens, index, labels)
+        return pack_rows(
+            tokens,
+            index,
+            labels,
+            row_length=self.row_length,
+            row_counts=range(ROW_STEP, len(index) + ROW_STEP, ROW_STEP),
+            pad_token_id=self.pad_token_id,
+        )
+
+    def evaluation_batches(self, tokens: TokenizedTexts) -> Sequence[PackedBatch]:
+        """All examples of like length together; in `rows`, as many in each batch as training has."""
+        if self.config.uses_rows:
+            size = self.config.batch_size
+            return [
+                self.pack(tokens, np.arange(i, min(i + size, len(tokens)), dtype=np.int64), None)
+                for i in range(0, len(tokens), size)
+            ]
+        return [self.pack(tokens, index, None) for index in plan_evaluation(tokens.lengths, self.config.eval_tokens)]
+
+
+def _record(steps: list[StepRecord], losses: Sequence[float], rates: Sequence[float], steps_per_epoch: int) -> None:
+    for loss in losses:
+        step = len(steps)
+        steps.append(StepRecord(epoch=step // steps_per_epoch, step=step, learning_rate=rates[step], loss=loss))

@@ -1,0 +1,71 @@
+"""Settings: their order of precedence, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from isinglass.config import RECIPES, TrainConfig, resolve
+from isinglass.errors import ConfigError
+
+
+def test_the_defaults_are_the_classic_recipe() -> None:
+    """batch 32, 2e-5 linear to 0, 3 epochs, WNLI 5, length 128, no warm-up, no decay, clipping at 1."""
+    config = resolve(task="mrpc")
+    found = (config.batch_size, config.learning_rate, config.schedule, config.epochs, config.max_length)
+    assert found == (32, 2e-5, "linear", 3, 128)
+    assert (config.warmup_ratio, config.weight_decay, config.max_grad_norm, config.precision) == (0, 0, 1, "fp32")
+    assert resolve(task="wnli").epochs == 5
+
+
+def test_default_then_recipe_then_file_then_flag_then_set(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("learning_rate = 3e-5\nepochs = 7\nbatch_size = 8\nseed = 5\n")
+    config = resolve(
+        task="rte",
+        recipe="small",
+        config_file=file,
+        flags={"epochs": 2, "batch_size": 16, "model": None},
+        assignments=("batch_size=4", "dropout=none"),
+    )
+    assert (config.learning_rate, config.epochs, config.batch_size, config.seed) == (3e-5, 2, 4, 5)
+    assert config.recipe == "small"
+    assert resolve(task="rte", recipe="small").learning_rate == RECIPES["small"]["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epochs=0", "epochs is 0; it must be at least 1"),
+        ("epochs=two", "epochs is 'two'; a whole number was expected"),
+        ("learning_rate=-1", "learning_rate is -1.0; it must be above 0"),
+        ("learning_rate=nan", "learning_rate is nan"),
+        ("dropout=1", "dropout is 1.0; it must be from 0 to below 1"),
+        ("precision=fp8", "precision is 'fp8'; it must be one of fp32, bf16, fp16"),
+        ("compile=maybe", "compile is 'maybe'; true or false was expected"),
+        ("weight_decy=0.1", r"no setting 'weight_decy' \(did you mean 'weight_decay'\?\)"),
+        ("weight_decay", "--set 'weight_decay': a setting and its value are expected"),
+        ("recipe=smal", r"no recipe 'smal' \(did you mean 'small'\?\)"),
+        ("seed=-1", "seed is -1"),
+    ],
+)
+def test_a_wrong_setting_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(task="rte", assignments=(assignment,))
+
+
+def test_a_config_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        resolve(task="rte", config_file=tmp_path / "none.toml")
+    (tmp_path / "bad.json").write_text("[1, 2")
+    with pytest.raises(ConfigError, match=r"bad\.json is not a"):
+        resolve(task="rte", config_file=tmp_path / "bad.json")
+    (tmp_path / "half.toml").write_text("epochs = 1.5")
+    with pytest.raises(ConfigError, match=r"epochs is 1\.5; a whole number"):
+        resolve(task="rte", config_file=tmp_path / "half.toml")
+
+
+def test_compiling_does_not_go_with_the_flat_layout() -> None:
+    with pytest.raises(ConfigError, match="fixed shapes"):
+        TrainConfig(compile=True, layout="flat")
+    assert TrainConfig(compile=True).uses_rows
+    assert not TrainConfig().uses_rows

@@ -1,0 +1,66 @@
+"""Metrics by their textbook values, and the schedule of the learning rate."""
+
+import numpy as np
+import pytest
+
+from isinglass.config import TrainConfig
+from isinglass.metrics import classification_scores, majority_scores, regression_scores
+from isinglass.results import by_split, per_split
+from isinglass.training.schedule import learning_rate
+
+LABELS = np.array([0, 0, 1, 1, 1])
+ANSWERS = np.array([0, 1, 1, 1, 0])
+
+
+def test_scores_by_hand() -> None:
+    found = classification_scores(("accuracy", "f1", "matthews"), LABELS, ANSWERS, positive=1)
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert found["matthews"] == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
+
+
+def test_f1_counts_the_positive_label_whatever_its_position() -> None:
+    """A checkpoint may have label `1` as its output 0."""
+    ours = classification_scores(("f1",), 1 - LABELS, 1 - ANSWERS, positive=0)
+    assert ours == classification_scores(("f1",), LABELS, ANSWERS, positive=1)
+
+
+def test_majority_answers_the_most_frequent_label() -> None:
+    assert majority_scores(("accuracy", "f1", "matthews"), LABELS, positive=1) == {
+        "accuracy": pytest.approx(0.6),
+        "f1": pytest.approx(0.75),
+        "matthews": 0.0,
+    }
+    assert majority_scores(("f1",), 1 - LABELS, positive=1) == {"f1": 0.0}
+
+
+def test_correlations_and_their_nan() -> None:
+    """A constant prediction has no correlation: NaN, never a made-up 0."""
+    labels, values = np.array([0, 1, 2, 5], np.float32), np.array([0, 2, 4, 10], np.float32)
+    assert regression_scores(("pearson", "spearman"), labels, values) == pytest.approx({"pearson": 1, "spearman": 1})
+    constant = regression_scores(("pearson",), labels, np.ones(4, np.float32))
+    assert np.isnan(constant["pearson"])
+    assert per_split({"dev": constant}) == {"pearson": None}
+
+
+def test_one_split_stands_alone_and_two_stand_apart() -> None:
+    two = {"dev_matched": {"accuracy": 0.5}, "dev_mismatched": {"accuracy": 0.25}}
+    assert per_split(two) == two
+    assert by_split(per_split(two), ["dev_matched", "dev_mismatched"]) == two
+    assert by_split({"accuracy": 0.5}, ["dev"]) == {"dev": {"accuracy": 0.5}}
+
+
+def test_the_rate_falls_linearly_to_zero_after_warm_up() -> None:
+    """The same numbers as `get_linear_schedule_with_warmup` of `transformers`."""
+    import torch
+    from transformers import get_linear_schedule_with_warmup
+
+    for ratio, total in ((0.0, 4), (0.1, 30), (0.25, 10)):
+        config = TrainConfig(learning_rate=1e-3, warmup_ratio=ratio)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+        schedule = get_linear_schedule_with_warmup(optimizer, -int(-ratio * total // 1), total)
+        for step in range(total):
+            assert learning_rate(config, step, total) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+            optimizer.step()
+            schedule.step()
+    assert learning_rate(TrainConfig(learning_rate=1e-3, schedule="constant"), 9, 10) == 1e-3

@@ -1,0 +1,39 @@
+"""The tasks as values, against GLUE's own facts."""
+
+import pytest
+
+from isinglass.errors import ConfigError
+from isinglass.tasks import TASKS
+
+
+def test_all_of_glue_is_there() -> None:
+    assert set(TASKS) == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax", "demo"}
+    with pytest.raises(TypeError):
+        TASKS["new"] = TASKS["rte"]  # type: ignore[index]
+
+
+def test_mnli_has_two_dev_sets_and_two_test_sets() -> None:
+    assert [split.name for split in TASKS["mnli"].dev] == ["dev_matched", "dev_mismatched"]
+    assert [split.name for split in TASKS["mnli"].test] == ["test_matched", "test_mismatched"]
+    with pytest.raises(ConfigError, match=r"MNLI has no split 'dev'; it has train, dev_matched"):
+        TASKS["mnli"].split("dev")
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "expected"),
+    [
+        ("mnli", ("entailment", "neutral", "contradiction"), ("entailment", "neutral", "contradiction")),
+        ("mnli", ("CONTRADICTION", "Neutral", "ENTAILMENT"), ("contradiction", "neutral", "entailment")),
+        ("mnli", ("LABEL_0", "LABEL_1", "LABEL_2"), None),
+        ("mnli", ("entailment", "entailment", "neutral"), None),
+        ("rte", ("not-entailment", "entailment"), ("not_entailment", "entailment")),
+        ("mrpc", ("equivalent", "not_equivalent"), ("1", "0")),
+        ("mrpc", ("LABEL_0", "LABEL_1"), ("0", "1")),
+        ("sst2", ("NEGATIVE", "POSITIVE"), ("0", "1")),
+        ("sst2", ("0", "1", "2"), None),
+        ("stsb", ("LABEL_0",), None),
+    ],
+)
+def test_labels_are_matched_by_name(task: str, names: tuple[str, ...], expected: tuple[str, ...] | None) -> None:
+    """Guards against the 5 to 7 % that a finished MNLI model scores when positions are taken for names."""
+    assert TASKS[task].match_labels(names) == expected

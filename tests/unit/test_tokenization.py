@@ -1,0 +1,89 @@
+"""Tokens against `transformers`' own tokenizers, and the cache on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isinglass.data.examples import Examples
+from isinglass.data.tokenization import _key, cache_dir, tokenize
+from isinglass.errors import CheckpointError, ConfigError
+from tests.tiny import FAMILIES, save_tiny, sentence, tiny_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISINGLASS_CACHE", str(tmp_path / "cache"))
+
+
+def pairs(count: int, longest: int = 40, *, single: bool = False) -> Examples:
+    rng = np.random.default_rng(0)
+    columns = tuple([sentence(rng, int(rng.integers(1, longest))) for _ in range(count)] for _ in range(1 if single else 2))
+    return Examples(texts=columns, labels=None, origin="here", line_numbers=range(1, count + 1))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_and_longest_first_truncation_equal_those_of_transformers(family: str, single: bool, tmp_path: Path) -> None:
+    """Guards against other specials, other types, or cutting the second text instead of the longer one."""
+    from transformers import AutoTokenizer
+
+    directory = save_tiny(tmp_path / "model", family)
+    reference = AutoTokenizer.from_pretrained(directory)
+    examples = pairs(50, single=single)
+    found = tokenize(examples, (directory / "tokenizer.json").read_text(), 32)
+    expected = reference(*examples.texts, truncation="longest_first", max_length=32, return_token_type_ids=True)
+    whole = reference(*examples.texts)["input_ids"]
+    assert found.truncated == sum(len(ids) > 32 for ids in whole) > 0
+    for i in range(50):
+        a, b = found.offsets[i], found.offsets[i + 1]
+        assert found.input_ids[a:b].tolist() == expected["input_ids"][i]
+        assert found.token_type_ids[a:b].tolist() == expected["token_type_ids"][i]
+
+
+def test_padding_asked_for_by_the_file_is_ignored() -> None:
+    """all-MiniLM-L6-v2's tokenizer.json pads everything to 128."""
+    tokenizer = tiny_tokenizer("bert")
+    tokenizer.enable_padding(length=128)
+    found = tokenize(pairs(3, 5), tokenizer.to_str(), 64)
+    assert found.lengths.max() < 20
+
+
+def test_the_second_call_maps_what_the_first_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer_json = tiny_tokenizer("bert").to_str()
+    first = tokenize(pairs(20), tokenizer_json, 32)
+    monkeypatch.setattr("isinglass.data.tokenization._tokenize", lambda *_: pytest.fail("tokenized again"))
+    second = tokenize(pairs(20), tokenizer_json, 32)
+    assert isinstance(second.input_ids, np.memmap)
+    assert second.truncated == first.truncated > 0
+    np.testing.assert_array_equal(first.input_ids, second.input_ids)
+
+
+def test_the_key_is_the_content() -> None:
+    """Another text, split of texts, length or tokenizer is another entry; another file name is not."""
+
+    def key(texts: tuple[list[str], ...], tokenizer: str = "t", length: int = 8, origin: str = "x") -> str:
+        return _key(Examples(texts=texts, labels=None, origin=origin, line_numbers=[1]), tokenizer, length)
+
+    base = (["ab", "c"], ["d", "e"])
+    others = [key((["a", "bc"], ["d", "e"])), key((["ab", "c"], ["d", "f"])), key((["ab", "c", "d", "e"],))]
+    others += [key(base, "u"), key(base, length=9)]
+    assert len({key(base), *others}) == 6
+    assert key(base, origin="y") == key(base)
+
+
+def test_a_damaged_entry_is_made_anew() -> None:
+    tokenizer_json = tiny_tokenizer("bert").to_str()
+    first = tokenize(pairs(20), tokenizer_json, 32).input_ids.copy()
+    (entry,) = (cache_dir() / "tokens").iterdir()
+    (entry / "input_ids.npy").write_bytes((entry / "input_ids.npy").read_bytes()[:200])
+    np.testing.assert_array_equal(tokenize(pairs(20), tokenizer_json, 32).input_ids, first)
+    np.save(entry / "input_ids.npy", first[:5])
+    np.testing.assert_array_equal(tokenize(pairs(20), tokenizer_json, 32).input_ids, first)
+
+
+def test_errors_name_the_file_and_the_least_length() -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be used"):
+        tokenize(pairs(1), "{}", 8)
+    with pytest.raises(ConfigError, match="max_length is 4; with 3 special tokens at least 5"):
+        tokenize(pairs(1), tiny_tokenizer("bert").to_str(), 4)
