@@ -38,8 +38,12 @@ def run(task, precision, seed):
     settings = resolve(task=task, recipe=args.recipe)
     row = {
         "tool": "transformers Trainer" if args.trainer_python else "isinglass",
-        "task": task, "recipe": args.recipe, "precision": precision, "seed": seed,
-        "learning_rate": settings.learning_rate, "epochs": settings.epochs,
+        "task": task,
+        "recipe": args.recipe,
+        "precision": precision,
+        "seed": seed,
+        "learning_rate": settings.learning_rate,
+        "epochs": settings.epochs,
     }
     done = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
     if keys_of(row) in {keys_of(other) for other in done}:
@@ -51,7 +55,7 @@ def run(task, precision, seed):
         command = [sys.executable, "-m", "isinglass", "train", task, "--json", "--data-dir", args.data_dir]
         command += ["--recipe", args.recipe, "--output-dir", f"{tempfile.mkdtemp()}/run"]
     command += ["--precision", precision, "--seed", str(seed)]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         sys.exit(f"{' '.join(command)}\n{finished.stderr}")
     found = json.loads(finished.stdout.splitlines()[-1])

@@ -1,7 +1,5 @@
 """The heart of it: a packed batch computes what each of its examples computes alone."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch

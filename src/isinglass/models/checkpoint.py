@@ -176,17 +176,17 @@ def _canonical(found: Weights, config: EncoderConfig, path: Path) -> Weights:
         if array.shape != expected:
             raise CheckpointError(f"{path}: {name} has shape {list(array.shape)}; {CONFIG} calls for {list(expected)}.")
         weights[canonical] = array
-    surplus = [name for name in found if not _is_ignored(name, family.ignored) and not name.endswith("position_ids")]
+    surplus = [
+        name
+        for name in found
+        if name.removeprefix(f"{family.prefix}.").split(".")[0] not in family.ignored and not name.endswith("position_ids")
+    ]
     if surplus:
         raise CheckpointError(
             f"{path} holds {len(surplus)} weights that {CONFIG} does not account for, the first {surplus[0]}: "
             f"config and weights are of different models."
         )
     return weights
-
-
-def _is_ignored(name: str, ignored: tuple[str, ...]) -> bool:
-    return any(name == part or name.startswith(f"{part}.") for part in ignored)
 
 
 def _label_names(config_json: Mapping[str, Any], num_outputs: int, path: Path) -> tuple[str, ...] | None:

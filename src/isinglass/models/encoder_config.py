@@ -1,7 +1,7 @@
 """What shapes an encoder, read from a checkpoint's `config.json`. Every value in it counts, or is refused."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from isinglass.errors import CheckpointError
@@ -99,6 +99,12 @@ class EncoderConfig:
             shapes[f"{name}.weight"] = shape
             shapes[f"{name}.bias"] = shape[:1]
         return shapes
+
+    def with_dropout(self, rate: float | None) -> "EncoderConfig":
+        """The same encoder with all three dropout rates at `rate`; None keeps them."""
+        if rate is None:
+            return self
+        return replace(self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
 
     @staticmethod
     def from_json(values: Mapping[str, Any], origin: str) -> "EncoderConfig":

@@ -23,7 +23,7 @@ class Family:
         prefix: what weights of the bare encoder begin with in a classifier's checkpoint; may be absent in others.
         config_keys: field of EncoderConfig -> (key in `config.json`, value if the key is absent).
         parameter_names: (canonical, checkpoint) spellings of each module; `{i}` is the layer.
-        ignored: first parts of names in pretraining checkpoints that a classifier does not use.
+        ignored: first parts of names (after the prefix, if they have it) that a classifier does not use.
         head_dropout_before_dense: whether the first token's vector is dropped out before `head.dense`.
         head_activation: between `head.dense` and `head.output`.
         attention_output_dropout: whether attention's output is dropped out before it joins the residual.
@@ -103,7 +103,7 @@ ROBERTA: Final = Family(
     prefix="roberta",
     config_keys={**_BERT_KEYS, "vocab_size": ("vocab_size", 50265), "pad_token_id": ("pad_token_id", 1)},
     parameter_names=_bert_names("roberta", "classifier.dense", "classifier.out_proj"),
-    ignored=("lm_head", "roberta.pooler"),
+    ignored=("lm_head", "pooler"),
     head_dropout_before_dense=True,
     head_activation="tanh",
     positions_from_pad=True,

@@ -70,12 +70,12 @@ class RowsPlan:
 
     Attributes:
         bias: float32 (R, 1, L, L), 0 where query and key belong to the same example, else a huge negative number.
-        first_token: int64 (S,), on the flattened R * L axis.
+        first_bias: float32 (1, S, R * L), the same for the first token of each example and all keys.
     """
 
     num_heads: int
     bias: Tensor
-    first_token: Tensor
+    first_bias: Tensor
 
 
 def plan_attention(batch: PackedBatch, num_heads: int, device: torch.device) -> FlatPlan | RowsPlan:
@@ -84,8 +84,11 @@ def plan_attention(batch: PackedBatch, num_heads: int, device: torch.device) -> 
         return _plan_flat(batch, num_heads, device)
     sequence = batch.sequence_ids
     same = sequence[:, :, None] == sequence[:, None, :]  # gaps attend to gaps: no query is without keys
-    bias = torch.from_numpy(np.where(same, np.float32(0), FORBIDDEN)[:, None])
-    return RowsPlan(num_heads, bias.to(device), torch.from_numpy(batch.first_token).to(device))
+    own = np.arange(batch.num_examples)[:, None] == sequence.reshape(1, -1)
+    bias, first_bias = (
+        torch.from_numpy(np.where(where, np.float32(0), FORBIDDEN)).to(device) for where in (same[:, None], own[None])
+    )
+    return RowsPlan(num_heads, bias, first_bias)
 
 
 def like_length_groups(lengths: Int64[np.ndarray, " S"]) -> list[tuple[int, int]]:
@@ -205,13 +208,10 @@ def first_token_attention(
     """
     (S, H), N = q_first.shape, plan.num_heads
     if isinstance(plan, RowsPlan):
-        R, _, L, _ = plan.bias.shape
-        k, v = kv.view(R, L, 2, N, H // N).permute(2, 0, 3, 1, 4)  # (R, N, L, D) each
-        row = plan.first_token // L
-        q = q_first.view(S * N, 1, H // N)
-        bias = plan.bias.view(R * L, 1, L)[plan.first_token]
-        k, v = k[row].reshape(S * N, L, H // N), v[row].reshape(S * N, L, H // N)
-        return _attend(q, k, v, _for_heads(bias[:, None], N), rate, masks).view(S, H)
+        k, v = kv.view(-1, 2, N, H // N).permute(1, 2, 0, 3)  # (N, R * L, D) each
+        q = q_first.view(S, N, H // N).transpose(0, 1)
+        context = _attend(q, k, v, plan.first_bias.expand(N, -1, -1), rate, masks)
+        return context.transpose(0, 1).reshape(S, H)
     pieces = _Regroup.apply(kv.reshape(-1, H // N), plan.pad[2], plan.unpad[2], None)
     contexts = []
     for group, piece in zip(plan.groups, _split(pieces, plan, 2), strict=True):

@@ -3,6 +3,7 @@
 import math
 import platform
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -49,10 +50,10 @@ class TorchBackend:
         self._is_regression = num_outputs == 1
         self._autocast = _AUTOCAST.get(config.precision)
         self._losses: list[tuple[int, Tensor]] = []
-        self._seen_shapes: set[tuple[Any, ...]] = set()
+        self._mask_elements: dict[tuple[int, ...], int] = {}  # by shape of the batch, when compiling
         self._compiles = config.compile
         self._num_heads = checkpoint.config.num_attention_heads
-        self._model = Classifier(checkpoint.config, num_outputs)
+        self._model = Classifier(checkpoint.config.with_dropout(config.dropout), num_outputs)
         self._model.load(checkpoint.weights, config.seed)
         self._model.to(device)
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
@@ -62,7 +63,8 @@ class TorchBackend:
         """See the protocol."""
         assert batch.labels is not None
         started = self._start_of_new_shape(batch)
-        loss = self.backward(batch, DropoutMasks(self._seed, step, self._device))
+        masks = DropoutMasks(self._seed, step, self._device, drawn_ahead=self._elements_ahead(batch))
+        loss = self.backward(batch, masks)
         self._optimizer.step(learning_rate)
         self.clear_gradients()
         self._losses.append((step, loss))
@@ -82,7 +84,7 @@ class TorchBackend:
             word.grad = torch.zeros_like(word)
         self._ids = self._on_device(batch.input_ids)
         words = word.detach()[self._ids].requires_grad_()
-        logits = self._logits(batch, words, masks)
+        logits = self._logits(batch, words, masks, self._forward)
         loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device))
         self._optimizer.scaled(loss).backward()
         assert words.grad is not None
@@ -120,7 +122,7 @@ class TorchBackend:
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
         words = self._model.word[self._on_device(batch.input_ids)]
-        logits: Float32[np.ndarray, "S outputs"] = self._logits(batch, words, None).float().cpu().numpy()
+        logits: Float32[np.ndarray, "S outputs"] = self._logits(batch, words, None, self._forward).float().cpu().numpy()
         return logits
 
     def weights(self) -> Weights:
@@ -145,28 +147,39 @@ class TorchBackend:
     def _on_device(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array.reshape(-1)).to(self._device, torch.int64)
 
-    def _logits(self, batch: PackedBatch, words: Tensor, masks: DropoutMasks | None) -> Tensor:
+    def _logits(
+        self, batch: PackedBatch, words: Tensor, masks: DropoutMasks | None, forward: Callable[..., Tensor]
+    ) -> Tensor:
         context: AbstractContextManager[object] = nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, self._autocast)
+        embedded = self._model.embed(words, self._on_device(batch.token_type_ids), self._on_device(batch.position_ids))
+        plan = plan_attention(batch, self._num_heads, self._device)
         with context:
-            logits: Tensor = self._forward(
-                words,
-                self._on_device(batch.token_type_ids),
-                self._on_device(batch.position_ids),
-                self._on_device(batch.first_token),
-                plan_attention(batch, self._num_heads, self._device),
-                masks,
-            )
+            logits: Tensor = forward(embedded, self._on_device(batch.first_token), plan, masks)
         return logits
+
+    def _elements_ahead(self, batch: PackedBatch) -> int:
+        """How many mask elements a compiled step needs: counted once for each shape by a plain forward pass."""
+        if not self._compiles:
+            return 0
+        shape = _shape(batch)
+        if shape not in self._mask_elements:
+            masks = DropoutMasks(0, 0, self._device)
+            with torch.no_grad():
+                self._logits(batch, self._model.word[self._on_device(batch.input_ids)], masks, self._model)
+            self._mask_elements[shape] = masks.elements
+        return self._mask_elements[shape]
 
     def _start_of_new_shape(self, batch: PackedBatch) -> float | None:
         """The time, if this batch is the first of its shape and so will be compiled for."""
-        shape = (batch.input_ids.shape, batch.num_examples)
-        if not self._compiles or shape in self._seen_shapes:
+        if not self._compiles or _shape(batch) in self._mask_elements:
             return None
-        self._seen_shapes.add(shape)
         return time.perf_counter()
+
+
+def _shape(batch: PackedBatch) -> tuple[int, ...]:
+    return (*batch.input_ids.shape, batch.num_examples)
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ of its bits, as a number, reach a threshold. The keep rate is exact to 1 / 32768
 the true keep rate happens where products are summed in float32, so that bfloat16 does not round it.
 """
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -19,26 +20,38 @@ _ONE: Final = {torch.float32: 0x3F800000, torch.bfloat16: 0x3F80, torch.float16:
 class DropoutMasks:
     """The masks of one training step, drawn in the order in which the model asks for them."""
 
-    def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        """Begin the masks of `step`; the same (seed, step) and order of calls give the same masks."""
+    def __init__(self, seed: int, step: int, device: torch.device, *, drawn_ahead: int = 0) -> None:
+        """Begin the masks of `step`; the same (seed, step) and order of calls give the same masks.
+
+        Args:
+            drawn_ahead: draw the bits of so many elements now, and then only hand them out: a compiled model cannot call
+                the generator.
+        """
         key = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         self._device = device
         self._generator = torch.Generator(device).manual_seed(key)
+        self._ahead = self._bits(drawn_ahead) if drawn_ahead else None
+        self.elements = 0  # handed out so far
 
     def draw(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> tuple[Tensor, float]:
         """A mask of independent zeros (with probability `rate`, in 1/32768ths) and ones, and 1 / (true keep rate)."""
-        count = int(np.prod(shape))
-        words = torch.empty(-(-count // 4), dtype=torch.int64, device=self._device)
-        words.random_(-(2**63), None, generator=self._generator)  # all 64 bits
+        count = math.prod(shape)
+        bits = self._bits(count) if self._ahead is None else self._ahead[self.elements : self.elements + count]
+        self.elements += count
         dropped = round(rate * LEVELS)
-        bits = words.view(torch.int16)[:count].view(shape)
-        bits >>= 1  # uniform over -16384 .. 16383, so that the difference below cannot overflow
-        kept = torch.rsub(bits, dropped - LEVELS // 2 - 1)  # negative where kept
+        # bits >> 1 is uniform over -16384 .. 16383, so that the difference, negative where kept, cannot overflow
+        kept = torch.rsub(bits.view(shape) >> 1, dropped - LEVELS // 2 - 1)
         kept >>= 15  # all ones where kept, else 0
         if dtype == torch.float32:
             kept = kept.to(torch.int32)
         kept &= _ONE[dtype]
         return kept.view(dtype), LEVELS / (LEVELS - dropped)
+
+    def _bits(self, count: int) -> Tensor:
+        """int16 (count,), all 16 bits random."""
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=self._device)
+        words.random_(-(2**63), None, generator=self._generator)
+        return words.view(torch.int16)[:count]
 
 
 class _Masked(torch.autograd.Function):

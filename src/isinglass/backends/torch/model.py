@@ -85,31 +85,31 @@ class Classifier(nn.Module):
         self.head_output = nn.Linear(H, num_outputs)
         self.head_activation = _ACTIVATION[config.family.head_activation]
 
-    def forward(
-        self,
-        words: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        first_token: Tensor,
-        plan: FlatPlan | RowsPlan,
-        masks: DropoutMasks | None,
-    ) -> Tensor:
-        """Logits (S, num_outputs) of the examples whose tokens are given.
+    def embed(self, words: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """The sum of the three embeddings, (T, E), in fp32: never compiled, because a compiled scatter of gradients adds in
+        whatever order its threads arrive.
 
         Args:
             words: (T, E), the tokens' rows of `self.word`. The caller looks them up, outside of the graph, because the
                 graph would answer with a gradient of all `vocab_size` rows, zeroed anew in each step.
             token_type_ids, position_ids: int64 (T,).
+        """
+        x = words + F.embedding(position_ids + self.config.position_offset, self.position)
+        return x if self.token_type is None else x + F.embedding(token_type_ids, self.token_type)
+
+    def forward(
+        self, embedded: Tensor, first_token: Tensor, plan: FlatPlan | RowsPlan, masks: DropoutMasks | None
+    ) -> Tensor:
+        """Logits (S, num_outputs) of the examples whose tokens are given.
+
+        Args:
+            embedded: (T, E), what `embed` returned.
             first_token: int64 (S,).
             plan: the batch's attention.
             masks: this step's dropout; None outside training.
         """
         config = self.config
-        x = words
-        if self.token_type is not None:
-            x = x + F.embedding(token_type_ids, self.token_type)
-        x = x + F.embedding(position_ids + config.position_offset, self.position)
-        x = dropout(self.embedding_norm(x), config.hidden_dropout_prob, masks)
+        x = dropout(self.embedding_norm(embedded), config.hidden_dropout_prob, masks)
         if self.projection is not None:
             x = self.projection(x)
         last = len(self.layers) - 1

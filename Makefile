@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all the set-up: Python 3.11 or newer and make are all that must be there.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check format docs clean
+
+demo: .venv/demo.stamp
+	$(BIN)/isinglass train demo --recipe small --output-dir runs/demo --overwrite
+
+test: check
+	$(BIN)/python -m pytest -q
+
+check: .venv/dev.stamp
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python benchmarks/write_docs.py --check
+
+format: .venv/dev.stamp
+	$(BIN)/ruff check --fix-only --quiet src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+docs: .venv/dev.stamp
+	$(BIN)/python benchmarks/write_docs.py
+
+# torch first: with the pinned version in place, a range asked for by another package installs nothing more
+.venv/torch.stamp: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isinglass needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	touch $@
+
+.venv/demo.stamp: .venv/torch.stamp pyproject.toml
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+.venv/dev.stamp: .venv/torch.stamp pyproject.toml
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

@@ -1,0 +1,22 @@
+"""Nothing a test does touches the user's caches or the hub."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # transformers forks nothing here, but warns
+
+
+@pytest.fixture(scope="session", autouse=True)
+def token_cache(tmp_path_factory) -> None:
+    os.environ["ISINGLASS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def glue_dir() -> Path:
+    """GLUE's own files, where `ISINGLASS_GLUE_DIR` names them."""
+    if not os.environ.get("ISINGLASS_GLUE_DIR"):
+        pytest.skip("ISINGLASS_GLUE_DIR is not set")
+    return Path(os.environ["ISINGLASS_GLUE_DIR"])
