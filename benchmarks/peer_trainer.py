@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import resource
 import tempfile
 import time
 
@@ -136,6 +137,7 @@ if args.predict:
 else:
     trained = trainer.train().metrics
     row |= {"train_seconds": trained["train_runtime"], "examples_per_second": trained["train_samples_per_second"]}
+    row |= {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     if args.steps < 0:
         evaluated = trainer.evaluate()
         row["metrics"] = {

@@ -31,7 +31,8 @@ class Checkpoint:
         config_json: everything in `config.json`, so that saving keeps what only others read.
         weights: canonical name -> float32 array. `head.*` may be absent (a pretrained encoder).
         label_names: of a trained head, in the order of its outputs; None without a head or for a single output.
-        tokenizer_json, tokenizer_config: the text of `tokenizer.json` and, if there, `tokenizer_config.json`.
+        tokenizer_json: the text of `tokenizer.json`.
+        tokenizer_config: everything in `tokenizer_config.json`, if there is one.
     """
 
     origin: str
@@ -40,7 +41,7 @@ class Checkpoint:
     weights: Weights
     label_names: tuple[str, ...] | None
     tokenizer_json: str
-    tokenizer_config: str | None
+    tokenizer_config: Mapping[str, Any] | None
 
     @property
     def num_outputs(self) -> int | None:
@@ -74,7 +75,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         weights=weights,
         label_names=None if outputs is None else _label_names(config_json, len(outputs), directory / CONFIG),
         tokenizer_json=tokenizer_json,
-        tokenizer_config=_read_text(extra) if extra.is_file() else None,
+        tokenizer_config=_read_json(extra) if extra.is_file() else None,
     )
 
 
@@ -107,7 +108,10 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
     (directory / CONFIG).write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
     (directory / TOKENIZER).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     if checkpoint.tokenizer_config is not None:
-        (directory / TOKENIZER_CONFIG).write_text(checkpoint.tokenizer_config, encoding="utf-8")
+        tokenizer_config = dict(checkpoint.tokenizer_config)
+        if checkpoint.config.type_vocab_size > 1:  # a generic tokenizer class of `transformers` would leave the types out
+            tokenizer_config.setdefault("model_input_names", ["input_ids", "token_type_ids", "attention_mask"])
+        (directory / TOKENIZER_CONFIG).write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
 
 
 def read_safetensors(path: Path) -> Weights:

@@ -1,0 +1,144 @@
+"""Time reading, tokenizing and planning a training set of MNLI's size: 392,702 synthetic pairs, cold and warm.
+
+Both passes are processes of their own over the same files: `cold` begins with an empty token cache, `warm` finds what
+`cold` left. The clock covers the reading of the TSV file, the labels, the tokens and the plan of three epochs; the
+imports are timed beside. Every pass is one line appended to `benchmarks/results/large_set.jsonl`.
+
+    python benchmarks/large_set.py
+"""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "large_set.jsonl"
+ROWS = 392702
+EPOCHS = 3
+
+
+def write_mnli(folder):
+    """MNLI's twelve columns; texts of random English-like words, 4 to 36 and 2 to 18 of them: about 39 tokens a pair."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    syllables = [a + b for a in "bcdfghjklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "in", "or", "un")]
+    words = ["".join(rng.choice(syllables, n)) for n in rng.integers(1, 3, 4000)]
+    common = [
+        "the",
+        "of",
+        "and",
+        "a",
+        "to",
+        "in",
+        "is",
+        "was",
+        "he",
+        "that",
+        "it",
+        "his",
+        "her",
+        "you",
+        "with",
+        "as",
+        "for",
+        "had",
+        "they",
+        "at",
+        "be",
+        "on",
+        "not",
+        "by",
+        "this",
+    ]
+    labels = ("contradiction", "entailment", "neutral")
+
+    def text(low, high):
+        count = int(rng.integers(low, high))
+        pick = rng.integers(0, len(words), count)
+        is_common = rng.random(count) < 0.6
+        return " ".join(common[i % len(common)] if c else words[i] for i, c in zip(pick, is_common, strict=True))
+
+    (folder / "MNLI").mkdir()
+    names = [
+        "index",
+        "promptID",
+        "pairID",
+        "genre",
+        "sentence1_binary_parse",
+        "sentence2_binary_parse",
+        "sentence1_parse",
+        "sentence2_parse",
+        "sentence1",
+        "sentence2",
+        "label1",
+        "gold_label",
+    ]
+    with open(folder / "MNLI" / "train.tsv", "w", encoding="utf-8") as lines:
+        lines.write("\t".join(names) + "\n")
+        for i in range(ROWS):
+            label = labels[i % 3]
+            unread = ["-"] * 7
+            lines.write("\t".join([str(i), *unread, text(4, 37), text(2, 19), label, label]) + "\n")
+
+
+def measure(folder):
+    """One pass in this process; prints its figures."""
+    started = time.perf_counter()
+    from isinglass.data import load_split
+    from isinglass.data.examples import encode_labels
+    from isinglass.data.tokenization import tokenize
+    from isinglass.models.source import demo_directory
+    from isinglass.packing import plan_epoch
+    from isinglass.tasks import get_task
+
+    task = get_task("mnli")
+    tokenizer_json = (demo_directory() / "tokenizer.json").read_text(encoding="utf-8")
+    imported = time.perf_counter()
+    examples = load_split(task, task.train, pathlib.Path(folder))
+    labels = encode_labels(examples, task, task.labels)
+    read = time.perf_counter()
+    tokens = tokenize(examples, tokenizer_json, 128)
+    tokenized = time.perf_counter()
+    steps = sum(len(plan_epoch(len(tokens), 32, seed=42, epoch=epoch)) for epoch in range(EPOCHS))
+    done = time.perf_counter()
+    assert len(labels) == len(tokens) == ROWS
+    figures = {
+        "examples": len(tokens),
+        "tokens": int(tokens.offsets[-1]),
+        "steps": steps,
+        "import_seconds": imported - started,
+        "read_seconds": read - imported,
+        "tokenize_seconds": tokenized - read,
+        "plan_seconds": done - tokenized,
+        "total_seconds": done - imported,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    print(json.dumps(figures))
+
+
+def main():
+    from isinglass.results import installed_versions
+
+    with tempfile.TemporaryDirectory() as name:
+        write_mnli(pathlib.Path(name))
+        environment = {**os.environ, "ISINGLASS_CACHE": f"{name}/cache", "TOKENIZERS_PARALLELISM": "true"}
+        for state in ("cold", "warm"):
+            command = [sys.executable, __file__, "--measure", name]
+            found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            row = {"pass": state, **json.loads(found.stdout), "versions": installed_versions()}
+            with open(RESULTS, "a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        measure(sys.argv[2])
+    else:
+        main()
