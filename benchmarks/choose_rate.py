@@ -1,6 +1,7 @@
 """Choose the recipe `small`'s learning rate on TRAIN alone: a fifth of each training set is held out and scored.
 
-The dev sets are not looked at. Every run is one line appended to `benchmarks/results/choose_rate.jsonl`.
+The dev sets are not looked at. Every run is one line appended to `benchmarks/results/choose_rate.jsonl`; what is there
+already is not run again.
 
     python benchmarks/choose_rate.py --data-dir GLUE_DIR
 """
@@ -39,11 +40,19 @@ def hold_out(task, directory):
         (folder / file).write_bytes(b"\n".join(header + part) + b"\n")
 
 
+def is_done(task, seed, rate):
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    wanted = (task, args.precision, seed, rate)
+    return any(tuple(row[k] for k in ("task", "precision", "seed", "learning_rate")) == wanted for row in rows)
+
+
 with tempfile.TemporaryDirectory() as name:
     held_out = pathlib.Path(name)
     for task in map(get_task, args.tasks):
         hold_out(task, held_out)
     for task, seed, rate in itertools.product(args.tasks, args.seeds, args.rates):
+        if is_done(task, seed, rate):
+            continue
         command = [sys.executable, "-m", "isinglass", "train", task, "--json", "--data-dir", str(held_out)]
         command += ["--precision", args.precision, "--seed", str(seed), "--learning-rate", str(rate)]
         command += ["--output-dir", f"{name}/{task}-{seed}-{rate}"]

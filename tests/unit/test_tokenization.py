@@ -87,3 +87,15 @@ def test_errors_name_the_file_and_the_least_length() -> None:
         tokenize(pairs(1), "{}", 8)
     with pytest.raises(ConfigError, match="max_length is 4; with 3 special tokens at least 5"):
         tokenize(pairs(1), tiny_tokenizer("bert").to_str(), 4)
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer_json = tiny_tokenizer("bert").to_str()
+    expected = tokenize(pairs(20), tokenizer_json, 32).input_ids
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ISINGLASS_CACHE", str(tmp_path / "file"))
+    np.testing.assert_array_equal(tokenize(pairs(20), tokenizer_json, 32).input_ids, expected)
+    assert "cannot be written" in caplog.text
+    assert "ISINGLASS_CACHE" in caplog.text

@@ -1,6 +1,6 @@
 """What the training loop asks of a backend. A backend is one folder with the file names of `torch/`."""
 
-import importlib
+import importlib.util
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Protocol, SupportsFloat

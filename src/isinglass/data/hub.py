@@ -1,5 +1,8 @@
 """Files from the Hugging Face hub, through its own client and its own cache."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from isinglass.data.examples import Examples
@@ -20,30 +23,33 @@ def fetch(repo: str, file: str, *, repo_type: str, instead: str) -> Path | None:
     Raises:
         HubError: the repository does not exist or needs a login, or it cannot be reached and the file is not cached.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library it is built on
         EntryNotFoundError,
         GatedRepoError,
         HFValidationError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
     try:
-        return Path(hf_hub_download(repo, file, repo_type=repo_type))
+        with _without_warnings():
+            return Path(hf_hub_download(repo, file, repo_type=repo_type))
     except LocalEntryNotFoundError:
+        if try_to_load_from_cache(repo, file, repo_type=repo_type) is _CACHED_NO_EXIST:
+            return None
         raise HubError(f"The hub cannot be reached and {repo}/{file} is not in its cache: {instead}.") from None
     except GatedRepoError:
         raise HubError(f"{repo} is gated: accept its terms on the hub and log in with `hf auth login`.") from None
     except RepositoryNotFoundError:
-        raise HubError(f"The hub has no {repo_type} {repo!r} (or it is private: `hf auth login`).") from None
+        raise HubError(f"The hub has no {repo_type} {repo!r}, or it is private (`hf auth login`): {instead}.") from None
     except EntryNotFoundError:
         return None
     except HFValidationError:
         raise HubError(f"{repo!r} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
-    except OSError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HubError(f"{repo}/{file} could not be had from the hub ({reason}): {instead}.") from None
+    except (OSError, HTTPError) as error:
+        raise HubError(f"{repo}/{file} could not be had from the hub ({_reason(error)}): {instead}.") from None
 
 
 def read_split(task: Task, split: Split) -> Examples:
@@ -62,26 +68,27 @@ def read_split(task: Task, split: Split) -> Examples:
         raise HubError(f"{HUB_REPO} on the hub has no file {file}: give GLUE's files with --data-dir.")
     origin = f"{HUB_REPO}/{file}"
     label_columns = ["label"] if split.label_column is not None else []
+    wanted = [*task.hub_text_columns, *label_columns]
     try:
         schema = pq.read_schema(path)
-        for name in (*task.hub_text_columns, *label_columns):
+        for name in wanted:
             if name not in schema.names:
                 raise DataError(f"{origin}: no column {name!r}; found {', '.join(map(repr, schema.names))}.")
-        table = pq.read_table(path, columns=[*task.hub_text_columns, *label_columns])
-    except pa.ArrowException as error:
-        raise DataError(f"{origin} (at {path}) is not a readable Parquet file: {error}.") from None
+        columns = pq.read_table(path, columns=wanted).to_pydict()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{origin} (at {path}) is not a readable Parquet file: {_reason(error)}.") from None
     texts = []
     for name in task.hub_text_columns:
-        column = table.column(name)
-        if column.null_count:
-            row = column.is_null().to_pylist().index(True)
+        column = columns[name]
+        if None in column:
+            row = column.index(None)
             raise DataError(f"{origin}, row {row + 1}: the column {name!r} is null; a text was expected.")
-        texts.append([str(text) for text in column.to_pylist()])
+        texts.append([str(text) for text in column])
     if not texts[0]:
         raise DataError(f"{origin} has no rows; {task.title}'s {split.name} set was expected.")
     labels: list[str] | None = None
     if label_columns:
-        labels = _names(table.column("label").to_pylist(), task, origin)
+        labels = _names(columns["label"], task, origin)
     return Examples(texts=tuple(texts), labels=labels, origin=origin, line_numbers=range(1, len(texts[0]) + 1), unit="row")
 
 
@@ -94,3 +101,22 @@ def _names(values: list[object], task: Task, origin: str) -> list[str]:
         if value not in names:
             raise DataError(f"{origin}, row {row}: the label is {value!r}; 0 to {len(names) - 1} expected for {task.title}.")
     return [names[value] for value in values]  # type: ignore[index]  # checked above
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence the client's notes on its retries: what came of them is told once, by us. HF_HUB_VERBOSITY still counts."""
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    if level == logging.WARNING:  # its default
+        client.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's text, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

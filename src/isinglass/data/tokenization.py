@@ -11,6 +11,7 @@ Example, two pairs, `max_length` 8 (ids of BERT's vocabulary):
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ from jaxtyping import Int32, Int64, UInt8
 
 from isinglass.data.examples import Examples
 from isinglass.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
 
 CHUNK: Final = 4096  # examples handed to the tokenizer at a time: bounds the memory of its Python objects
 FORMAT: Final = "isinglass-tokens-1"  # part of the cache key: raise it when what is stored changes
@@ -78,11 +81,18 @@ def tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> Tokeni
     """
     directory = cache_dir() / "tokens" / _key(examples, tokenizer_json, max_length)
     cached = _load(directory)
-    if cached is None:
-        _store(_tokenize(examples, tokenizer_json, max_length), directory)
-        cached = _load(directory)
-        assert cached is not None, f"{directory} was written but cannot be read"
-    return cached
+    if cached is not None:
+        return cached
+    tokens = _tokenize(examples, tokenizer_json, max_length)
+    try:
+        _store(tokens, directory)
+    except OSError as error:
+        logger.warning(
+            f"The token cache {cache_dir()} cannot be written ({error.strerror}): the tokens stay in memory; "
+            f"name another directory with ISINGLASS_CACHE."
+        )
+        return tokens
+    return _load(directory) or tokens
 
 
 def _key(examples: Examples, tokenizer_json: str, max_length: int) -> str:
@@ -137,7 +147,11 @@ _ARRAYS: Final[Sequence[str]] = ("input_ids", "token_type_ids", "offsets")
 
 
 def _store(tokens: TokenizedTexts, directory: Path) -> None:
-    """Write beside `directory`, then rename: a reader sees all of it or nothing."""
+    """Write beside `directory`, then rename: a reader sees all of it or nothing.
+
+    Raises:
+        OSError: the disk is full or may not be written.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
     try:

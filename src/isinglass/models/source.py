@@ -59,7 +59,7 @@ def _from_hub(name: str) -> Path:
     for file in (CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG):
         path = fetch(name, file, repo_type="model", instead="give a checkpoint directory with --model")
         if path is None and file != TOKENIZER_CONFIG:
-            raise HubError(f"{name} on the hub has no {file}; a checkpoint in this form was expected.")
+            raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
         paths[file] = path
     config = paths[CONFIG]
     assert config is not None

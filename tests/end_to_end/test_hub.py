@@ -1,0 +1,432 @@
+"""The hub through its own client, in processes of their own, from a server on this machine that answers as the hub does."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.tiny import save_tiny
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+GLUE = "datasets/nyu-mll/glue"
+MRPC_TRAIN = f"{GLUE}/mrpc/train-00000-of-00001.parquet"
+MODEL = "someone/tiny"
+TRAIN = ("-m", "isinglass", "train", "mrpc", "--epochs", "1", "--max-length", "40", "--json")
+LOAD_SPLITS = """
+import json, sys
+from isinglass.data import load_split
+from isinglass.errors import IsinglassError
+from isinglass.tasks import TASKS
+found = []
+for task, split in (name.split("/") for name in sys.argv[1:]):
+    try:
+        read = load_split(TASKS[task], TASKS[task].split(split), None)
+        found.append({"texts": read.texts, "labels": read.labels, "where": read.where(0)})
+    except IsinglassError as error:
+        found.append(f"{type(error).__name__}: {error}")
+print(json.dumps(found))
+"""
+LOAD_MODELS = """
+import json, sys
+from isinglass.errors import IsinglassError
+from isinglass.models.source import load_model
+found = []
+for name in sys.argv[1:]:
+    try:
+        found.append(len(load_model(name).weights))
+    except IsinglassError as error:
+        found.append(f"{type(error).__name__}: {error}")
+print(json.dumps(found))
+"""
+DAMAGE = """
+import collections, json, random
+from isinglass.data.hub import HUB_REPO, fetch, read_split
+from isinglass.errors import DataError
+from isinglass.tasks import TASKS
+task = TASKS["mrpc"]
+path = fetch(HUB_REPO, "mrpc/train-00000-of-00001.parquet", repo_type="dataset", instead="")
+whole = path.read_bytes()
+rng = random.Random(0)
+outcomes = collections.Counter()
+for _ in range(200):
+    content = bytearray(whole)
+    for at in rng.choices(range(len(content)), k=rng.choice((1, 3, 20))):
+        content[at] = rng.randrange(256)
+    path.write_bytes(content)
+    try:
+        read_split(task, task.train)
+        outcomes["read"] += 1
+    except DataError as error:
+        outcomes["in one line" if len(str(error).splitlines()) == 1 else str(error)] += 1
+print(json.dumps(outcomes))
+"""
+VERBOSITY = """
+import json, logging
+from huggingface_hub import hf_hub_download
+from isinglass.data.hub import HUB_REPO, fetch
+fetch(HUB_REPO, "mrpc/train-00000-of-00001.parquet", repo_type="dataset", instead="")
+print(json.dumps(logging.getLogger("huggingface_hub").level))
+"""
+
+
+@dataclass
+class Hub:
+    """What the server holds, how it refuses, and what it was asked.
+
+    Attributes:
+        files: `REPO/FILE` -> content; the REPO of a data set begins with `datasets/`.
+        refusals: REPO -> status and X-Error-Code for everything in it; None closes the connection without an answer.
+    """
+
+    endpoint: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    refusals: dict[str, tuple[int, str] | None] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+
+    def add_model(self, name: str, directory: Path) -> None:
+        self.files |= {f"{name}/{path.name}": path.read_bytes() for path in directory.iterdir()}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """`/REPO/resolve/main/FILE`, with the headers of huggingface.co."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        hub: Hub = self.server.hub
+        repo, _, file = self.path.removeprefix("/").partition("/resolve/main/")
+        hub.requests.append(f"{self.command} {repo}/{file}")
+        status, code, content = 200, "", hub.files.get(f"{repo}/{file}", b"")
+        if repo in hub.refusals:
+            refusal = hub.refusals[repo]
+            if refusal is None:
+                self.close_connection = True
+                return
+            status, code = refusal
+        elif not any(name.startswith(f"{repo}/") for name in hub.files):
+            status, code = 401, "RepoNotFound"  # so as not to say which private repositories there are
+        elif f"{repo}/{file}" not in hub.files:
+            status, code = 404, "EntryNotFound"
+        self.send_response(status)
+        if code:
+            content = b'{"error": "first line\\nsecond line"}'
+            self.send_header("X-Error-Code", code)
+        else:
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        if code in ("", "EntryNotFound"):
+            self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-HF-Warning", "unauthenticated; You are sending unauthenticated requests to the HF Hub.")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_GET = do_HEAD  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.hub
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def refused(tmp_path_factory) -> Iterator[subprocess.Popen[str]]:
+    """A run with nobody at the endpoint, begun before all others: for 23 s the client tries again."""
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))  # and does not listen
+        endpoint = f"http://127.0.0.1:{port.getsockname()[1]}"
+        with subprocess.Popen(**call(tmp_path_factory.mktemp("refused"), endpoint, *TRAIN, "--model", MODEL)) as process:
+            yield process
+            process.kill()
+
+
+def call(home: Path, endpoint: str, *arguments: object, **variables: str) -> dict[str, object]:
+    """Of `subprocess`: Python with its caches in `home`, the hub at `endpoint` and none of the user's settings of either."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not name.lower().endswith("_proxy")
+    }
+    ours = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "ISINGLASS_CACHE": str(home / "tokens"),
+    }
+    return dict(
+        args=[sys.executable, *map(str, arguments)],
+        cwd=home,
+        env={**kept, **ours, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def python(home: Path, endpoint: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(**call(home, endpoint, *arguments, **variables), timeout=120)
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> list:
+    """The JSON on standard output of a process that ended well and wrote nothing else."""
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def message(status: int, output: str, errors: str) -> str:
+    """The one line on standard error of a command that ended as a user's mistake does."""
+    assert (status, output, errors.count("\n")) == (2, "", 1), errors
+    assert errors.startswith("isinglass: ")
+    return errors.removeprefix("isinglass: ").rstrip("\n")
+
+
+def mistake(home: Path, endpoint: str, *options: object, **variables: str) -> str:
+    """What `isinglass train mrpc` says with these options."""
+    done = python(home, endpoint, *TRAIN, *options, **variables)
+    return message(done.returncode, done.stdout, done.stderr)
+
+
+def parquet(**columns: object) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+def mrpc(rows: int = 4, **changes: object) -> bytes:
+    """MRPC's columns on the hub; a change to None leaves the column out."""
+    columns = {
+        "sentence1": [f"the cat w{i} sleeps" for i in range(rows)],
+        "sentence2": [f"a dog w{i} runs" for i in range(rows)],
+        "label": pa.array([i % 2 for i in range(rows)], pa.int64()),
+        "idx": pa.array(range(rows), pa.int32()),
+        **changes,
+    }
+    return parquet(**{name: column for name, column in columns.items() if column is not None})
+
+
+def test_a_split_is_downloaded_once_and_then_read_from_the_cache(hub: Hub, tmp_path: Path) -> None:
+    """A file outside the client's cache would be fetched by each run, and be missing where there is no network."""
+    hub.files[MRPC_TRAIN] = mrpc(sentence1=["Yes\tno", " é\u2028 ", '"', ""], label=pa.array([1, 0, 0, 1]))
+    load = ("-c", LOAD_SPLITS, "mrpc/train")
+    (first,) = printed(python(tmp_path, hub.endpoint, *load))
+    assert first["texts"] == [["Yes\tno", " é\u2028 ", '"', ""], [f"a dog w{i} runs" for i in range(4)]]
+    assert first["labels"] == ["1", "0", "0", "1"]
+    assert first["where"] == "nyu-mll/glue/mrpc/train-00000-of-00001.parquet, row 1"
+    assert hub.requests == [f"HEAD {MRPC_TRAIN}", f"GET {MRPC_TRAIN}"]
+    hub.requests.clear()
+    assert printed(python(tmp_path, hub.endpoint, *load)) == [first]
+    assert hub.requests == [f"HEAD {MRPC_TRAIN}"]
+    hub.requests.clear()
+    assert printed(python(tmp_path, hub.endpoint, *load, HF_HUB_OFFLINE="1")) == [first]
+    assert hub.requests == []
+
+
+def test_the_hubs_integers_get_the_names_that_they_have_there(hub: Hub, tmp_path: Path) -> None:
+    """MNLI's integers do not count its labels in the order of the files; -1 on a test set is no label."""
+    texts = {"premise": ["a", "b", "c"], "hypothesis": ["d", "e", "f"]}
+    hub.files[f"{GLUE}/mnli/train-00000-of-00001.parquet"] = parquet(**texts, label=[0, 1, 2])
+    hub.files[f"{GLUE}/mnli/validation_mismatched-00000-of-00001.parquet"] = parquet(**texts, label=[2, 2, 0])
+    hub.files[f"{GLUE}/mnli/test_matched-00000-of-00001.parquet"] = parquet(**texts, label=[-1, -1, -1])
+    train, dev, test = printed(
+        python(tmp_path, hub.endpoint, "-c", LOAD_SPLITS, "mnli/train", "mnli/dev_mismatched", "mnli/test_matched")
+    )
+    assert train["texts"] == dev["texts"] == test["texts"] == [["a", "b", "c"], ["d", "e", "f"]]
+    assert train["labels"] == ["entailment", "neutral", "contradiction"]
+    assert dev["labels"] == ["contradiction", "contradiction", "entailment"]
+    assert test["labels"] is None
+
+
+def test_a_score_stays_a_number(hub: Hub, tmp_path: Path) -> None:
+    """STS-B's label is a float32: taken for an integer it would lose its fraction."""
+    texts = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
+    hub.files[f"{GLUE}/stsb/train-00000-of-00001.parquet"] = parquet(**texts, label=pa.array([3.8, 0], pa.float32()))
+    (train,) = printed(python(tmp_path, hub.endpoint, "-c", LOAD_SPLITS, "stsb/train"))
+    assert [float(label) for label in train["labels"]] == pytest.approx([3.8, 0])
+
+
+def test_a_task_trains_with_model_and_data_from_the_hub(hub: Hub, model: Path, tmp_path: Path) -> None:
+    """What the client prints on standard output would break the JSON; its notes are not ours to show."""
+    hub.add_model(MODEL, model)
+    hub.files[MRPC_TRAIN] = mrpc(40)
+    hub.files[MRPC_TRAIN.replace("train", "validation")] = mrpc(12)
+    done = python(tmp_path, hub.endpoint, *TRAIN, "--model", MODEL)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["task"], result["model"], result["split"]) == ("mrpc", MODEL, "dev")
+    assert result["examples"] == {"train": 40, "dev": 12}
+    assert all(line.startswith(("train ", "evaluate ")) for line in done.stderr.splitlines()), done.stderr
+    assert sorted(hub.requests) == sorted(f"{method} {file}" for method in ("GET", "HEAD") for file in hub.files)
+
+
+def test_a_name_is_asked_of_the_hub_and_a_path_is_not(hub: Hub, model: Path, tmp_path: Path) -> None:
+    """A mistyped path would be sent to a server, and a directory be passed over for a namesake on the hub."""
+    hub.add_model("tiny", model)
+    hub.add_model(MODEL, model)
+    (tmp_path / MODEL).mkdir(parents=True)
+    tiny, *others = printed(
+        python(tmp_path, hub.endpoint, "-c", LOAD_MODELS, "tiny", MODEL, "./tiny", "tiny/", "some/one/tiny", tmp_path / "x")
+    )
+    assert tiny > 0
+    assert others[0] == (
+        f"CheckpointError: {MODEL} is not a checkpoint: no config.json (it holds nothing); give the directory that holds it."
+    )
+    assert [other.split(" is not a directory;")[0] for other in others[1:]] == [
+        f"CheckpointError: {path}" for path in ("tiny", "tiny", "some/one/tiny", tmp_path / "x")
+    ]
+    assert {request.split(" ")[1].partition("/")[0] for request in hub.requests} == {"tiny"}
+
+
+def test_a_model_without_tokenizer_config_loads_again_offline(hub: Hub, model: Path, tmp_path: Path) -> None:
+    """That the hub has no such file must be remembered as its files are: offline it looked like one not downloaded."""
+    hub.add_model(MODEL, model)
+    del hub.files[f"{MODEL}/tokenizer_config.json"]
+    load = ("-c", LOAD_MODELS, MODEL)
+    (weights,) = printed(python(tmp_path, hub.endpoint, *load))
+    assert isinstance(weights, int)
+    hub.requests.clear()
+    assert printed(python(tmp_path, hub.endpoint, *load, HF_HUB_OFFLINE="1")) == [weights]
+    assert hub.requests == []
+
+
+def test_offline_with_an_empty_cache_is_said_in_one_line(hub: Hub, model: Path, tmp_path: Path) -> None:
+    """HF_HUB_OFFLINE must hold, and the message name the way that needs no hub: for a model and for data another."""
+    hub.add_model(MODEL, model)
+    assert mistake(tmp_path, hub.endpoint, "--model", MODEL, HF_HUB_OFFLINE="1") == (
+        f"The hub cannot be reached and {MODEL}/config.json is not in its cache: give a checkpoint directory with --model."
+    )
+    assert mistake(tmp_path, hub.endpoint, "--model", model, HF_HUB_OFFLINE="1") == (
+        "The hub cannot be reached and nyu-mll/glue/mrpc/train-00000-of-00001.parquet is not in its cache: "
+        "give GLUE's files with --data-dir."
+    )
+    assert hub.requests == []
+
+
+def test_a_model_that_the_hub_lacks_hides_or_holds_in_part_is_said_in_one_line(
+    hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    """Four answers of the hub that call for four different steps."""
+    hub.add_model(MODEL, model)
+    del hub.files[f"{MODEL}/model.safetensors"]
+    hub.refusals["gated/tiny"] = 403, "GatedRepo"
+    assert mistake(tmp_path, hub.endpoint, "--model", "nobody/tiny") == (
+        "The hub has no model 'nobody/tiny', or it is private (`hf auth login`): give a checkpoint directory with --model."
+    )
+    assert mistake(tmp_path, hub.endpoint, "--model", MODEL) == (
+        f"{MODEL} on the hub has no model.safetensors: "
+        "choose a model with config.json, model.safetensors and tokenizer.json."
+    )
+    assert mistake(tmp_path, hub.endpoint, "--model", "gated/tiny") == (
+        "gated/tiny is gated: accept its terms on the hub and log in with `hf auth login`."
+    )
+
+
+def test_other_answers_of_the_hub_are_errors_of_ours_too(hub: Hub, tmp_path: Path) -> None:
+    """Without a login a gated repository answers 401; a connection that breaks is no OSError in the client's library."""
+    hub.refusals |= {"gated/tiny": (401, "GatedRepo"), "broken/tiny": None, "moved/tiny": (404, "RevisionNotFound")}
+    names = ("gated/tiny", "broken/tiny", "moved/tiny", "not a/name")
+    gated, broken, moved, unnamed = printed(python(tmp_path, hub.endpoint, "-c", LOAD_MODELS, *names))
+    assert gated == "HubError: gated/tiny is gated: accept its terms on the hub and log in with `hf auth login`."
+    for name, said in (("broken/tiny", broken), ("moved/tiny", moved)):
+        assert said.startswith(f"HubError: {name}/config.json could not be had from the hub (")
+        assert said.endswith("): give a checkpoint directory with --model.")
+        assert "\n" not in said
+    assert unnamed == (
+        "HubError: 'not a/name' is neither a directory nor a name on the hub (USER/NAME): "
+        "give a checkpoint directory with --model."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(mrpc()[:-6], " is not a readable Parquet file: ", id="cut off"),
+        pytest.param(mrpc(sentence2=None), ": no column 'sentence2'; found 'sentence1', 'label', 'idx'.", id="no column"),
+        pytest.param(mrpc(label=[0, 1, 2, 0]), ", row 3: the label is 2; 0 to 1 expected for MRPC.", id="label"),
+        pytest.param(
+            mrpc(sentence2=["a", "b", None, "d"]),
+            ", row 3: the column 'sentence2' is null; a text was expected.",
+            id="null",
+        ),
+    ],
+)
+def test_damaged_data_are_said_in_one_line_that_names_the_file(
+    content: bytes, expected: str, hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    """A traceback out of Arrow, the text `None`, or a label of another task trained as one of this."""
+    hub.files[MRPC_TRAIN] = content
+    said = mistake(tmp_path, hub.endpoint, "--model", model)
+    assert said.startswith("nyu-mll/glue/mrpc/train-00000-of-00001.parquet")
+    assert expected in said
+
+
+def test_missing_labels_rows_and_files_are_said(hub: Hub, tmp_path: Path) -> None:
+    """A training set with labels hidden as a test set's are, or with none at all, trains nothing."""
+    hub.files[MRPC_TRAIN] = mrpc(label=None)
+    hub.files[f"{GLUE}/mrpc/validation-00000-of-00001.parquet"] = mrpc(label=pa.array([0, None, 1, 1], pa.int64()))
+    hub.files[f"{GLUE}/mrpc/test-00000-of-00001.parquet"] = mrpc(0)
+    hub.files[f"{GLUE}/rte/train-00000-of-00001.parquet"] = mrpc(label=[0, -1, 1, 1])
+    splits = ("mrpc/train", "mrpc/dev", "mrpc/test", "rte/train", "rte/dev")
+    assert printed(python(tmp_path, hub.endpoint, "-c", LOAD_SPLITS, *splits)) == [
+        "DataError: nyu-mll/glue/mrpc/train-00000-of-00001.parquet: "
+        "no column 'label'; found 'sentence1', 'sentence2', 'idx'.",
+        "DataError: nyu-mll/glue/mrpc/validation-00000-of-00001.parquet, row 2: "
+        "the label is None; 0 to 1 expected for MRPC.",
+        "DataError: nyu-mll/glue/mrpc/test-00000-of-00001.parquet has no rows; MRPC's test set was expected.",
+        "DataError: nyu-mll/glue/rte/train-00000-of-00001.parquet, row 2: the label is -1; 0 to 1 expected for RTE.",
+        "HubError: nyu-mll/glue on the hub has no file rte/validation-00000-of-00001.parquet: "
+        "give GLUE's files with --data-dir.",
+    ]
+
+
+def test_no_damage_to_a_file_makes_the_reader_fail_in_another_way(hub: Hub, tmp_path: Path) -> None:
+    """A damaged page is an OSError of Arrow's, and a damaged text a UnicodeDecodeError."""
+    hub.files[MRPC_TRAIN] = mrpc(40)
+    outcomes = printed(python(tmp_path, hub.endpoint, "-c", DAMAGE))
+    assert set(outcomes) == {"read", "in one line"}
+
+
+def test_the_clients_own_log_is_there_for_who_asks_for_it(hub: Hub, tmp_path: Path) -> None:
+    """Silencing the client for good would take its warnings from a program that uses it for other things too."""
+    hub.files[MRPC_TRAIN] = mrpc()
+    assert printed(python(tmp_path, hub.endpoint, "-c", VERBOSITY)) == logging.WARNING
+    asked = python(tmp_path, hub.endpoint, "-c", VERBOSITY, HF_HUB_VERBOSITY="info")
+    assert json.loads(asked.stdout) == logging.INFO
+    assert "unauthenticated requests" in asked.stderr
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_refuses_is_said_in_one_line(refused: subprocess.Popen[str]) -> None:
+    """The client logs eleven lines of its retries, and each of them twice where a program logs to standard error."""
+    output, errors = refused.communicate(timeout=60)
+    assert message(refused.returncode, output, errors) == (
+        f"The hub cannot be reached and {MODEL}/config.json is not in its cache: give a checkpoint directory with --model."
+    )
