@@ -6,18 +6,21 @@ the commands, so that `--help` answers at once.
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from isinglass.errors import IsinglassError
+from isinglass.errors import ConfigError, IsinglassError
 
 if TYPE_CHECKING:
     from isinglass.results import RunResult
     from isinglass.training.trainer import Progress
+
+LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
 
 app = typer.Typer(
     name="isinglass",
@@ -134,8 +137,12 @@ def predict(
 ) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
     with _errors_in_one_line():
-        from isinglass.training.prediction import predict_split, predict_texts, write_predictions
+        from isinglass.training.prediction import check_predictions, predict_split, predict_texts, write_predictions
 
+        if input_file is not None and split is not None:
+            raise ConfigError(f"--input {input_file} and --split {split} exclude each other: leave one of them out.")
+        if output is not None:
+            check_predictions(output, overwrite=overwrite)
         finished = _finished(run_dir, task, data_dir, precision)
         with _progress() as on_progress:
             if input_file is None:
@@ -143,38 +150,51 @@ def predict(
             else:
                 rows = predict_texts(finished, None if input_file == "-" else Path(input_file), on_progress)
         if output is None:
-            sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
+            print("\n".join("\t".join(row) for row in rows))
         else:
             write_predictions(rows, output, overwrite=overwrite)
-            print(f"{len(rows) - 1} predictions written to {output}", file=sys.stderr)
+            print(_plain(f"{len(rows) - 1} predictions written to {output}"), file=sys.stderr)
 
 
 @app.command()
 def tasks() -> None:
     """List the tasks: sizes, columns, metrics, and the score of always answering the most frequent label."""
-    from rich.table import Table
+    with _errors_in_one_line():
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
 
-    from isinglass.tasks import TASKS
+        from isinglass.tasks import TASKS
 
-    table = Table(
-        caption="Sizes are those of the published data. Majority: always answering the dev set's most frequent label."
-    )
-    for column in ("task", "train", "dev", "test", "text columns", "label column", "labels", "metrics", "majority"):
-        table.add_column(column, justify="right" if column in ("train", "dev", "test") else "left")
-    for task in TASKS.values():
-        first = task.train or task.test[0]
-        table.add_row(
-            task.name,
-            str(task.train.rows) if task.train else "-",
-            " + ".join(str(split.rows) for split in task.dev) or "-",
-            " + ".join(str(split.rows) for split in task.test) or "-",
-            ", ".join(map(str, first.text_columns)),
-            "-" if first.label_column is None else str(first.label_column),
-            f"{task.score_range[0]:g} to {task.score_range[1]:g}" if task.labels is None else ", ".join(task.labels),
-            ", ".join(task.metrics),
-            "\n".join(", ".join(_percent(value) for value in one) for one in task.dev_majority) or "-",
+        heads = ("task", "train", "dev", "test", "texts -> label", "labels", "metrics", "majority")
+        rows = [heads]
+        for task in TASKS.values():
+            first = task.train or task.test[0]
+            label = "-" if first.label_column is None else first.label_column
+            rows.append(
+                (
+                    task.name,
+                    str(task.train.rows) if task.train else "-",
+                    " + ".join(str(split.rows) for split in task.dev) or "-",
+                    " + ".join(str(split.rows) for split in task.test) or "-",
+                    f"{', '.join(map(str, first.text_columns))} -> {label}",
+                    f"{task.score_range[0]:g} to {task.score_range[1]:g}" if task.labels is None else ", ".join(task.labels),
+                    ", ".join(task.metrics),
+                    " + ".join(", ".join(_percent(value) for value in one) for one in task.dev_majority) or "-",
+                )
+            )
+        table = Table(
+            title="Columns and labels of GLUE's files, sizes as published, majority on dev",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=True,
         )
-    _console(stderr=False).print(table)
+        for name, *column in zip(*rows, strict=True):
+            width = max(len(word) for cell in (name, *column) for word in cell.split())  # lines end between words
+            table.add_column(name, width=width, justify="right" if name in ("train", "dev", "test") else "left")
+        for row in rows[1:]:
+            table.add_row(*row)
+        _console(stderr=False).print(table)
 
 
 @app.callback(invoke_without_command=True)
@@ -183,7 +203,8 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Print 
     if version:
         from importlib.metadata import version as installed
 
-        print(installed("isinglass"))
+        with _errors_in_one_line():
+            print(installed("isinglass"))
         raise typer.Exit
 
 
@@ -205,22 +226,38 @@ def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: 
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """A user's mistake is one sentence on standard error and exit status 2."""
+    """A user's mistake, or a full disk, is one sentence on standard error and exit status 2."""
     logging.basicConfig(format="isinglass: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         yield
+        print(end="", flush=True)  # here, not when Python ends: a closed pipe or a full disk shows itself now
     except IsinglassError as error:
-        print(f"isinglass: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        _fail(str(error), 2)
     except KeyboardInterrupt:
-        print("isinglass: interrupted; nothing was written.", file=sys.stderr)
-        raise typer.Exit(130) from None
+        _fail("interrupted; no file was written.", 130)
+    except OSError as error:
+        if sys.stdout:
+            with suppress(OSError):
+                sys.stdout.close()  # what it did not take is not tried again when Python ends
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `isinglass predict RUN_DIR | head`
+            raise typer.Exit(1) from None
+        _fail(f"{error.filename or 'Writing output'}: {error.strerror}." if error.strerror else str(error), 2)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"isinglass: {_plain(message)}", file=sys.stderr)
+    raise typer.Exit(status) from None
+
+
+def _plain(text: str) -> str:
+    """A user's text on one line: what cannot be printed, or would steer the terminal, is written as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """A progress bar on a terminal; elsewhere a plain line every ten percent."""
-    if sys.stderr.isatty():
+    """A progress bar on a terminal; elsewhere plain lines: the first report, every ten percent, and each minute."""
+    if sys.stderr and sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as ProgressBar
 
@@ -242,12 +279,13 @@ def _progress() -> Iterator[Callable[["Progress"], None]]:
 
             yield update
         return
-    tenths: dict[str, int] = {}
+    printed: dict[str, tuple[int, float]] = {}  # stage -> (tenths done, time) of its last line
 
     def log(now: "Progress") -> None:
-        tenth = 10 * now.done // now.total
-        if tenth > tenths.get(now.stage, 0):
-            tenths[now.stage] = tenth
+        tenth, clock = 10 * now.done // now.total, time.monotonic()
+        last = printed.get(now.stage)
+        if last is None or tenth > last[0] or clock - last[1] >= LOG_SECONDS:
+            printed[now.stage] = (tenth, clock)
             epoch = "" if now.loss is None else f", epoch {now.epoch + 1}/{now.epochs}"
             print(f"{now.stage} {now.done}/{now.total}{epoch}, {_figures(now)}", file=sys.stderr, flush=True)
 
@@ -261,9 +299,8 @@ def _figures(now: "Progress") -> str:
 
 def _show(result: "RunResult", directory: Path | None, *, as_json: bool) -> None:
     if as_json:
-        print(result.to_json())
+        print(result.to_json().encode("utf-8", "backslashreplace").decode())  # a path need not be UTF-8; \udcff is JSON
         return
-    from rich.markup import escape
     from rich.table import Table
 
     from isinglass.results import by_split
@@ -272,7 +309,7 @@ def _show(result: "RunResult", directory: Path | None, *, as_json: bool) -> None
     task = get_task(result.task)
     splits = result.split.split("+")
     metrics, majority = by_split(result.metrics, splits), by_split(result.majority, splits)
-    table = Table(title=f"{task.title}: {escape(result.model)}, {result.precision}, seed {result.seed}")
+    table = Table()
     for column in ("split", "examples", "metric"):
         table.add_column(column)
     table.add_column("result", justify="right")
@@ -287,20 +324,21 @@ def _show(result: "RunResult", directory: Path | None, *, as_json: bool) -> None
                 _percent(majority[split][name]),
             )
     console = _console(stderr=False)
+    console.print(f"{task.title}: {_plain(result.model)}, {result.precision}, seed {result.seed}")
     console.print(table)
     if result.collapsed:
         console.print("Collapsed: the model gives every example the same label.")
     if result.epoch_seconds:
         console.print(
             f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "
-            f"{result.tokens_per_second:,.0f} tokens/s) on {escape(result.device)}; {result.padding_avoided:.0%} of the "
+            f"{result.tokens_per_second:,.0f} tokens/s) on {result.device}; {result.padding_avoided:.0%} of the "
             f"tokens of padding to {result.config['max_length']} not computed, {result.truncated_share:.1%} of the training "
             f"examples truncated."
         )
     for note in result.notes:
-        console.print(f"Note: {escape(note)}")
+        console.print(f"Note: {_plain(note)}")
     if directory is not None:
-        console.print(f"Run written to {escape(str(directory))}")
+        console.print(f"Run written to {_plain(str(directory))}")
 
 
 def _percent(value: float | None) -> str:
@@ -311,7 +349,7 @@ def _percent(value: float | None) -> str:
 def _console(*, stderr: bool) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def main() -> None:

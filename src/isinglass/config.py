@@ -164,9 +164,9 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
 def _coerce(key: str, value: Any, kind: Any) -> Any:
     """`value`, from a flag, file or `--set` text, as the field's type."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if type(None) in options and value in (None, "none"):
-        return None
     plain = next(option for option in options if option is not type(None))
+    if type(None) in options and (value is None or (value == "none" and plain is not str)):  # a directory may be called none
+        return None
     if typing.get_origin(plain) is Literal:
         allowed = typing.get_args(plain)
         if value not in allowed:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 Scores = dict[str, float]
 
@@ -17,6 +15,8 @@ def classification_scores(
 
     F1 is that of the label `positive`, 0 if it is never predicted. Matthews is 0 where one label only is predicted.
     """
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # a second to import: not before a score is due
+
     known = {
         "accuracy": lambda: accuracy_score(labels, predicted),
         "f1": lambda: f1_score(labels == positive, predicted == positive, zero_division=0),
@@ -29,6 +29,8 @@ def regression_scores(
     metrics: Sequence[str], labels: Float32[np.ndarray, " N"], predicted: Float32[np.ndarray, " N"]
 ) -> Scores:
     """Pearson's and Spearman's correlation, -1 to 1; NaN where the predictions, or the labels, are all the same."""
+    from scipy.stats import pearsonr, spearmanr
+
     if len(labels) < 2 or np.ptp(predicted) == 0 or np.ptp(labels) == 0:
         return dict.fromkeys(metrics, float("nan"))
     x, y = labels.astype(np.float64), predicted.astype(np.float64)

@@ -12,7 +12,7 @@ from isinglass.data.tsv import read_user_texts
 from isinglass.errors import ConfigError, OutputExistsError
 from isinglass.tasks import Task, get_task
 from isinglass.training.preparation import label_order, prepare_texts
-from isinglass.training.run_dir import FinishedModel, prediction_rows
+from isinglass.training.run_dir import FinishedModel, check_parent, prediction_rows
 from isinglass.training.trainer import Packer, Progress, predict
 
 Rows = list[tuple[str, ...]]
@@ -52,22 +52,37 @@ def _predict(
     return list(prediction_rows(outputs, order))
 
 
+def check_predictions(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, to write where something else stands or where nothing can be written.
+
+    Raises:
+        OutputExistsError: `path` exists and `overwrite` is false, or is a directory or a device.
+        ConfigError: `path` cannot be made.
+    """
+    if path.exists() and not path.is_file():
+        raise OutputExistsError(f"{path} is a directory or a device; --output names a file.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
+    check_parent(path, option="--output")
+
+
 def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
     """Write the rows tab-separated: all of them, or nothing.
 
     Raises:
-        OutputExistsError: `path` exists and `overwrite` is false, or is a directory.
+        OutputExistsError, ConfigError: as `check_predictions`.
+        OSError: the disk is full, say. Nothing is left of the rows.
     """
-    if path.is_dir():
-        raise OutputExistsError(f"{path} is a directory; --output names a file.")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    check_predictions(path, overwrite=overwrite)
     try:
-        with open(handle, "w", encoding="utf-8") as lines:
-            lines.writelines("\t".join(row) + "\n" for row in rows)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as lines:
+                lines.writelines("\t".join(row) + "\n" for row in rows)
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error

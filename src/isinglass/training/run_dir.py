@@ -9,6 +9,7 @@ RUN_DIR/
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float32, Float64
+from safetensors import SafetensorError
 
 from isinglass.config import TrainConfig, resolve
 from isinglass.errors import ConfigError, DataError, OutputExistsError
@@ -37,28 +39,68 @@ def new_run_name(config: TrainConfig) -> str:
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work is done, to write where something else stands.
+    """Refuse, before any work is done, to write where something else stands or where nothing can be written.
 
     Raises:
         OutputExistsError: `directory` is a file, or holds something and `overwrite` is false, or holds something that is
-            no run directory.
+            no run directory, or cannot be replaced.
+        ConfigError: `directory` cannot be made.
     """
-    if directory.is_dir():
-        if not any(directory.iterdir()):
-            return
-        if not overwrite:
-            raise OutputExistsError(
-                f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite."
-            )
-        if not (directory / RESULT).is_file():
-            raise OutputExistsError(f"{directory} is not a run directory (no {RESULT}): --overwrite does not replace it.")
-    elif directory.exists():
+    real, working = _real(directory), Path.cwd()
+    if real in (working, *working.parents) or os.path.ismount(real):
+        raise OutputExistsError(
+            f"{directory} is the working directory, one above it, or a mount point, and cannot be replaced: name a new "
+            f"directory in it, --output-dir {directory / 'run'}."
+        )
+    if real.is_dir():
+        if any(real.iterdir()):
+            if not overwrite:
+                raise OutputExistsError(
+                    f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite."
+                )
+            if not (real / RESULT).is_file():
+                raise OutputExistsError(
+                    f"{directory} is not a run directory (no {RESULT}): --overwrite does not replace it."
+                )
+    elif os.path.lexists(real):
         raise OutputExistsError(f"{directory} is a file: choose another --output-dir.")
+    check_parent(directory, option="--output-dir")
+
+
+def check_parent(path: Path, *, option: str) -> None:
+    """Try out whether `path` can be made, missing directories above it included; nothing is left behind.
+
+    Raises:
+        ConfigError: it cannot; the message names the option that says where.
+    """
+    above = next(parent for parent in _real(path).parents if os.path.lexists(parent))
+    try:
+        Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=above)).rmdir()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made in {above} ({error.strerror}): choose another {option}.") from None
+
+
+def _real(path: Path) -> Path:
+    """Absolute, symbolic links followed: what a link points to is replaced, not the link."""
+    return Path(os.path.realpath(path))
 
 
 def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> None:
-    """Write beside `directory`, then rename: whoever looks sees the whole run or none."""
+    """Write beside `directory`, then rename: whoever looks sees the whole run or none.
+
+    Raises:
+        OutputExistsError, ConfigError: as `check_output`.
+        OSError: the disk is full, say. Nothing is left of the run.
+    """
     check_output(directory, overwrite=overwrite)
+    try:
+        _write(run, _real(directory))
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"The run could not be written to {directory} and nothing is left of it: {reason}.") from error
+
+
+def _write(run: TrainedRun, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
@@ -70,11 +112,19 @@ def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> None:
             rows = prediction_rows(scored.outputs, scored.label_order)
             with open(partial / f"predictions-{scored.split.name}.tsv", "w", encoding="utf-8") as lines:
                 lines.writelines("\t".join(row) + "\n" for row in rows)
-        (partial / RESULT).write_text(run.result.to_json() + "\n", encoding="utf-8")
+        # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
+        (partial / RESULT).write_text(run.result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
         partial.chmod(0o755)
+        replaced = partial.with_name(f"{partial.name}-replaced")
         if directory.exists():
-            shutil.rmtree(directory)
-        partial.rename(directory)
+            directory.rename(replaced)
+        try:
+            partial.rename(directory)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(directory)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -92,10 +142,12 @@ def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
 
     Raises:
         ConfigError: a bare checkpoint without `task`.
-        DataError: there is neither.
+        DataError: there is neither, or the run's settings are not in its `result.json`.
     """
     if (directory / RESULT).is_file() and (directory / MODEL).is_dir():
         saved = RunResult.read(directory / RESULT).config
+        if not isinstance(saved, dict) or "task" not in saved:
+            raise DataError(f"{directory / RESULT} does not name its task under 'config': it is not what a run writes.")
         name = task or str(saved["task"])
         config = resolve(task=name, flags={key: value for key, value in saved.items() if key != "task"})
         return FinishedModel(checkpoint=load_checkpoint(directory / MODEL), config=config)
