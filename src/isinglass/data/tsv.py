@@ -7,8 +7,9 @@ carriage return or a Unicode line separator inside a sentence does not end it.
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from isinglass.data.examples import Examples
 from isinglass.errors import DataError
@@ -17,13 +18,17 @@ from isinglass.tasks import Split, Task
 
 logger = logging.getLogger(__name__)
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BLOCK_BYTES: Final = 1 << 16  # some hundred lines: more at once wake the garbage collector (docs/experiments.md)
 
 
-def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text without its line end) of a UTF-8 file, or of standard input if `path` is None.
+def read_lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines of a UTF-8 file, or of standard input if `path` is None, some hundred at a time.
 
     A byte order mark is dropped; a carriage return before LF belongs to the line end.
+
+    Yields:
+        The number of the first line, counted from 1, and the lines without their ends.
 
     Raises:
         DataError: the file is missing, a directory, empty, not UTF-8, or holds a NUL byte.
@@ -34,8 +39,8 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
     if path.is_dir():
         raise DataError(f"{path} is a directory; a file was expected.")
     try:
-        with open(path, "rb") as lines:
-            yield from _decode(lines, str(path))
+        with open(path, "rb") as stream:
+            yield from _decode(stream, str(path))
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         found = f"{path.parent} holds {', '.join(beside[:8])}" if beside else f"{path.parent} is missing or empty"
@@ -44,22 +49,27 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} may not be read: check its permissions.") from None
 
 
-def _decode(lines: BinaryIO, origin: str) -> Iterator[tuple[int, str]]:
-    number = 0
-    for number, raw in enumerate(lines, 1):
-        if number == 1:
-            raw = raw.removeprefix(BYTE_ORDER_MARK)
-        raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-        if b"\0" in raw:
+def _decode(stream: BinaryIO, origin: str) -> Iterator[tuple[int, list[str]]]:
+    first = 1
+    while raw := stream.readlines(BLOCK_BYTES):
+        if first == 1:
+            raw[0] = raw[0].removeprefix(BYTE_ORDER_MARK)
+        whole = b"".join(raw)
+        if b"\0" in whole:
+            number = first + next(i for i, line in enumerate(raw) if b"\0" in line)
             raise DataError(f"{origin}, line {number}: a NUL byte; the file is damaged or is not a text file.")
         try:
-            yield number, raw.decode("utf-8")
+            text = whole.decode("utf-8")
         except UnicodeDecodeError as error:
+            number = first + whole.count(b"\n", 0, error.start)
+            byte = error.start - whole.rfind(b"\n", 0, error.start)
             raise DataError(
-                f"{origin}, line {number}, byte {error.start + 1}: 0x{raw[error.start]:02x} is not UTF-8; "
-                f"save the file as UTF-8."
+                f"{origin}, line {number}, byte {byte}: 0x{whole[error.start]:02x} is not UTF-8; save the file as UTF-8."
             ) from None
-    if number == 0:
+        lines = text.removesuffix("\n").split("\n")
+        yield first, [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+        first += len(raw)
+    if first == 1:
         raise DataError(f"{origin} is empty; rows of tab-separated text were expected.")
 
 
@@ -78,27 +88,31 @@ def read_split(task: Task, split: Split, data_dir: Path) -> Examples:
             f"{data_dir} has no folder {task.folder}; it holds "
             f"{', '.join(sorted(p.name for p in data_dir.iterdir())[:12]) or 'nothing'}. --data-dir is the folder above."
         )
-    lines = read_lines(path)
-    columns, expected, source = _columns(split, lines, path)
+    blocks = read_lines(path)
+    first, lines = next(blocks)
+    columns, expected, source = _columns(split, lines[0], path)
     texts: tuple[list[str], ...] = tuple([] for _ in split.text_columns)
     labels: list[str] = []
     numbers: list[int] = []
     skipped: list[int] = []
-    for number, line in lines:
-        fields = line.split("\t")
-        if expected is None:
-            expected, source = len(fields), f"line {number}"
-            _check_width(columns, len(fields), path, number)
-        if len(fields) != expected:
-            if task.skips_short_rows and len(fields) < expected:
-                skipped.append(number)
-                continue
-            raise DataError(f"{path}, line {number}: {len(fields)} tab-separated fields; {source} has {expected}.")
+    if split.has_header:
+        first, lines = first + 1, lines[1:]
+    for start, block in chain([(first, lines)], blocks):
+        rows = [line.split("\t") for line in block]
+        places: Sequence[int] = range(start, start + len(rows))
+        if any(len(row) != expected for row in rows):
+            numbered = list(zip(places, rows, strict=True))
+            for place, row in numbered:
+                if len(row) > expected or (len(row) < expected and not task.skips_short_rows):
+                    raise DataError(f"{path}, line {place}: {len(row)} tab-separated fields; {source} has {expected}.")
+            skipped += [place for place, row in numbered if len(row) < expected]
+            places = [place for place, row in numbered if len(row) == expected]
+            rows = [row for row in rows if len(row) == expected]
         for column, text in zip(columns, texts, strict=False):
-            text.append(fields[column])
+            text += [row[column] for row in rows]
         if split.label_column is not None:
-            labels.append(fields[columns[-1]])
-        numbers.append(number)
+            labels += [row[columns[-1]] for row in rows]
+        numbers += places
     if not numbers:
         raise DataError(f"{path} has no rows below its header; {task.title}'s {split.name} set was expected.")
     notes: tuple[str, ...] = ()
@@ -114,26 +128,26 @@ def read_split(task: Task, split: Split, data_dir: Path) -> Examples:
     )
 
 
-def _columns(split: Split, lines: Iterator[tuple[int, str]], path: Path) -> tuple[list[int], int | None, str]:
-    """Positions of the text columns and then the label column, the number of fields, and what tells it."""
+def _columns(split: Split, line: str, path: Path) -> tuple[list[int], int, str]:
+    """Positions of the text columns and then the label column, the number of fields, and what tells it: the first line."""
     wanted: Sequence[str | int] = [*split.text_columns]
     if split.label_column is not None:
         wanted = [*wanted, split.label_column]
+    fields = line.split("\t")
     if not split.has_header:
-        return [int(column) for column in wanted], None, ""
-    header = next(lines)[1].split("\t")
-    for name in wanted:
-        if header.count(str(name)) != 1:
-            problem = f"twice the column {name!r}" if name in header else f"no column {name!r}"
+        positions = [int(column) for column in wanted]
+        if max(positions) >= len(fields):
             raise DataError(
-                f"{path}, line 1: {problem}{did_you_mean(str(name), header)}; found {', '.join(map(repr, header))}."
+                f"{path}, line 1: {len(fields)} tab-separated fields; at least {max(positions) + 1} were expected."
             )
-    return [header.index(str(name)) for name in wanted], len(header), "the header"
-
-
-def _check_width(columns: Sequence[int], found: int, path: Path, number: int) -> None:
-    if max(columns) >= found:
-        raise DataError(f"{path}, line {number}: {found} tab-separated fields; at least {max(columns) + 1} expected.")
+        return positions, len(fields), "line 1"
+    for name in wanted:
+        if fields.count(str(name)) != 1:
+            problem = f"twice the column {name!r}" if name in fields else f"no column {name!r}"
+            raise DataError(
+                f"{path}, line 1: {problem}{did_you_mean(str(name), fields)}; found {', '.join(map(repr, fields))}."
+            )
+    return [fields.index(str(name)) for name in wanted], len(fields), "the header"
 
 
 def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
@@ -146,12 +160,13 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     expected = 2 if is_pair else 1
     texts: tuple[list[str], ...] = tuple([] for _ in range(expected))
     numbers: list[int] = []
-    for number, line in read_lines(path):
-        fields = line.split("\t")
-        if len(fields) != expected:
-            form = "two texts separated by one tab" if is_pair else "one text without tabs"
-            raise DataError(f"{origin}, line {number}: {len(fields)} tab-separated fields; {form} expected.")
-        for text, column in zip(fields, texts, strict=True):
-            column.append(text)
-        numbers.append(number)
+    for first, lines in read_lines(path):
+        for number, line in enumerate(lines, first):
+            fields = line.split("\t")
+            if len(fields) != expected:
+                form = "two texts separated by one tab" if is_pair else "one text without tabs"
+                raise DataError(f"{origin}, line {number}: {len(fields)} tab-separated fields; {form} expected.")
+            for text, column in zip(fields, texts, strict=True):
+                column.append(text)
+            numbers.append(number)
     return Examples(texts=texts, labels=None, origin=origin, line_numbers=numbers)
