@@ -13,9 +13,8 @@ _NEVER: Final = 2**31 - 1
 def keep_freed_memory() -> None:
     """Let glibc keep what a step frees for the next step, instead of handing it back to the kernel.
 
-    By default every activation of more than 32 MiB, and often smaller ones, is mapped anew and zeroed page by page at first
-    touch: a copy of 11 MB then takes several times as long as the copy alone (docs/experiments.md). Elsewhere than on
-    glibc this does nothing.
+    Otherwise blocks above glibc's thresholds, which most activations are, begin with page faults anew in each step
+    (docs/experiments.md). Elsewhere than on glibc this does nothing.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
