@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 import isinglass.backends.torch.backend
+from isinglass.backends.cpu import describe_cpu
 from isinglass.backends.protocol import create_backend
-from isinglass.backends.torch.backend import _describe
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
@@ -106,7 +106,13 @@ for trick, measured in {
     "training step, freed memory given back to the kernel or kept": kept_memory,
 }.items():
     before, after = measured()
-    row = {"trick": trick, "before_ms": before, "after_ms": after, "device": _describe(CPU), "torch": torch.__version__}
+    row = {
+        "trick": trick,
+        "before_ms": before,
+        "after_ms": after,
+        "device": describe_cpu(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
     with open(RESULTS, "a") as lines:
         lines.write(json.dumps(row) + "\n")
     print(json.dumps(row))

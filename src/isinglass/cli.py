@@ -58,7 +58,7 @@ def train(
     max_length: Annotated[int | None, typer.Option(help="Most tokens of an example.  [classic: 128]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of batches, dropout and the new head.  [default: 42]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, or fp16 (GPU only).  [default: fp32]")] = None,
-    backend: Annotated[str | None, typer.Option(help="torch.  [default: torch]")] = None,
+    backend: Annotated[str | None, typer.Option(help="torch, tensorflow or jax.  [default: torch]")] = None,
     compile_model: Annotated[
         bool | None, typer.Option("--compile", help="Compile the model for a few fixed shapes.")
     ] = None,

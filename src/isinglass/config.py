@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from isinglass.errors import ConfigError
 from isinglass.names import did_you_mean
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "amp"]
 Layout = Literal["auto", "flat", "rows"]
 Schedule = Literal["linear", "constant"]
 
@@ -29,10 +29,11 @@ class TrainConfig:
         task: a name that `isinglass tasks` lists.
         model: a checkpoint directory, a name on the hub, or `demo`.
         data_dir: directory in GLUE's layout; None: the hub (`demo`: the wheel).
-        backend: `torch`.
-        precision: of the matrix products; weights, optimizer and loss stay in fp32.
-        compile: compile the model for a few fixed shapes (`rows` layout).
-        layout: of packed batches; `auto` is `flat`, or `rows` when compiling.
+        backend: `torch`, `tensorflow` or `jax`.
+        precision: of the matrix products; weights, optimizer and loss stay in fp32. `amp`: fp16 on a GPU, bf16 on a CPU.
+        compile: compile the model by torch.compile, for a few fixed shapes (`rows` layout); torch only.
+        xla: compile the training step by XLA; tensorflow only (jax always does).
+        layout: of packed batches; `auto` is `flat` for torch, and `rows` when compiling and for the other backends.
         recipe: name of the recipe that the values began with.
         epochs: passes over the training set.
         batch_size: EXAMPLES in a step, however many tokens they have.
@@ -54,6 +55,7 @@ class TrainConfig:
     backend: str = "torch"
     precision: Precision = "fp32"
     compile: bool = False
+    xla: bool = False
     layout: Layout = "auto"
     recipe: str = "classic"
     epochs: int = 3
@@ -81,13 +83,30 @@ class TrainConfig:
         _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "0 or above")
         _require("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "from 0 to below 1")
         _require("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
-        if self.compile and self.layout == "flat":
-            raise ConfigError("layout is 'flat', but compiling needs the fixed shapes of 'rows': leave the layout out.")
+        if self.compile and self.backend != "torch":
+            raise ConfigError(f"compile is torch's; for the backend {self.backend} use --xla.")
+        if self.xla and self.backend == "torch":
+            raise ConfigError("xla is not available in the backend torch: use --compile, or --backend tensorflow.")
+        if self.layout == "flat" and (self.compile or self.backend != "torch"):
+            why = "compiling" if self.compile else f"the backend {self.backend}"
+            raise ConfigError(f"layout is 'flat', but {why} needs the fixed shapes of 'rows': leave the layout out.")
 
     @property
     def uses_rows(self) -> bool:
         """Whether batches are packed in the `rows` layout."""
-        return self.layout == "rows" or (self.layout == "auto" and self.compile)
+        return self.layout == "rows" or (self.layout == "auto" and (self.compile or self.backend != "torch"))
+
+    def precision_on(self, device: Literal["cpu", "gpu"]) -> Precision:
+        """What runs there: `amp` resolved.
+
+        Raises:
+            ConfigError: fp16 on a CPU.
+        """
+        if self.precision == "fp16" and device == "cpu":
+            raise ConfigError("fp16 does not run on a CPU (no fast products, no loss scaling): use --precision bf16.")
+        if self.precision == "amp":
+            return "bf16" if device == "cpu" else "fp16"
+        return self.precision
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:

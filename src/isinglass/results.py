@@ -15,7 +15,18 @@ from isinglass.errors import DataError
 # One dev set: name -> score. Several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
 Metrics = dict[str, float | None] | dict[str, dict[str, float | None]]
 
-_REPORTED: Final = ("isinglass", "numpy", "tokenizers", "torch", "scikit-learn", "scipy")
+_REPORTED: Final = (
+    "isinglass",
+    "numpy",
+    "tokenizers",
+    "torch",
+    "tensorflow",
+    "tensorflow_cpu",
+    "keras",
+    "jax",
+    "scikit-learn",
+    "scipy",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +42,9 @@ class RunResult:
         examples: split -> rows.
         train_seconds: wall clock of all training steps with their input; tokenizing and evaluation are not in it.
         epoch_seconds: the same of each epoch.
-        compile_seconds: of `train_seconds`, the first step of each shape when compiling; else 0.
+        compile, xla: whether torch.compile, or XLA, compiled the training step.
+        compile_seconds: of `train_seconds`, the first step of each shape when tracing or compiling; else 0.
+        compilations: how many training programs were traced or compiled.
         evaluation_seconds: wall clock of predicting all scored splits.
         examples_per_second, tokens_per_second: in training; tokens are real ones, never padding.
         truncated_share: of the training examples, those cut to `max_length`.
@@ -47,6 +60,7 @@ class RunResult:
     backend: str
     precision: str
     compile: bool
+    xla: bool
     model: str
     seed: int
     recipe: str
@@ -57,6 +71,7 @@ class RunResult:
     train_seconds: float
     epoch_seconds: list[float]
     compile_seconds: float
+    compilations: int
     evaluation_seconds: float
     examples_per_second: float
     tokens_per_second: float

@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from isinglass.backends.torch.backend import TorchBackend
-from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint, read_safetensors, save_checkpoint
-from isinglass.packing import pack_flat, pack_rows
+from tests.backends.variants import VARIANTS, backend_for, pack
 from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer
 
 LENGTHS = [5, 1, 17, 3, 40, 41, 8, 2]
@@ -24,12 +22,6 @@ def save_reference(directory: Path, family: str, **changes: object):
     model.save_pretrained(directory)
     tiny_tokenizer(family).save(str(directory / "tokenizer.json"))
     return model, load_checkpoint(directory)
-
-
-def backend_for(checkpoint: Checkpoint, **settings: object) -> TorchBackend:
-    config = TrainConfig(**settings)  # type: ignore[arg-type]
-    assert checkpoint.num_outputs is not None
-    return TorchBackend(config, checkpoint, checkpoint.num_outputs, torch.device("cpu"))
 
 
 def padded_inputs(tokens, pad: int) -> dict[str, torch.Tensor]:
@@ -49,20 +41,14 @@ def reference_logits(model, tokens, family: str) -> torch.Tensor:
     return model(**inputs).logits
 
 
-def pack(layout: str, tokens, labels, pad: int):
-    if layout == "flat":
-        return pack_flat(tokens, INDEX, labels)
-    return pack_rows(tokens, INDEX, labels, row_length=48, row_counts=(4, 8), pad_token_id=pad)
-
-
-@pytest.mark.parametrize("layout", ["flat", "rows"])
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_gradients_equal_those_of_transformers(family: str, layout: str, tmp_path: Path) -> None:
+def test_logits_and_gradients_equal_those_of_transformers(family: str, variant: str, tmp_path: Path) -> None:
     """Guards against every slip in names, fused weights, positions, masks, first-token shortcut and backward passes."""
     model, checkpoint = save_reference(tmp_path, family)
     tokens = random_tokens(LENGTHS, types=1 if family == "roberta" else 2)
-    batch = pack(layout, tokens, LABELS, model.config.pad_token_id)
-    backend = backend_for(checkpoint, dropout=0.0)
+    batch = pack(variant, tokens, INDEX, LABELS, pad=model.config.pad_token_id)
+    backend = backend_for(variant, checkpoint, batch_size=10)
 
     expected = reference_logits(model, tokens, family)
     logits = np.empty((len(LENGTHS), 3), np.float32)
@@ -102,21 +88,23 @@ def reference_names(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ("distilbert", {"activation": "relu"}),
     ],
 )
-def test_every_config_value_counts(family: str, changes: dict[str, object], tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]])
+def test_every_config_value_counts(family: str, changes: dict[str, object], variant: str, tmp_path: Path) -> None:
     """Guards against a value that is read but not used: each change moves the logits of the reference, and ours follow."""
     model, checkpoint = save_reference(tmp_path, family, **changes)
     tokens = random_tokens(LENGTHS, types=1 if family == "roberta" else 2)
-    batch = pack_flat(tokens, INDEX, None)
+    batch = pack(variant, tokens, INDEX, None, pad=model.config.pad_token_id)
     expected = reference_logits(model, tokens, family).detach().numpy()[batch.example_index]
-    np.testing.assert_allclose(backend_for(checkpoint).predict(batch), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(backend_for(variant, checkpoint).predict(batch), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_checkpoint_is_the_same_files_content(family: str, tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_the_same_files_content(family: str, variant: str, tmp_path: Path) -> None:
     """Loading and saving returns every weight of the checkpoint under its own name."""
     _, checkpoint = save_reference(tmp_path / "a", family)
     (tmp_path / "b").mkdir()
-    save_checkpoint(checkpoint, backend_for(checkpoint).weights(), tmp_path / "b")
+    save_checkpoint(checkpoint, backend_for(variant, checkpoint).weights(), tmp_path / "b")
     before, after = (read_safetensors(tmp_path / x / "model.safetensors") for x in "ab")
     assert before.keys() == after.keys()
     for name in before:

@@ -16,7 +16,11 @@ from isinglass.packing import PackedBatch
 
 # name -> (module, the package it needs, how to install it)
 BACKENDS: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
-    {"torch": ("isinglass.backends.torch.backend", "torch", "pip install 'isinglass[torch]'")}
+    {
+        "torch": ("isinglass.backends.torch.backend", "torch", "pip install 'isinglass[torch]'"),
+        "tensorflow": ("isinglass.backends.keras.backend", "tensorflow", "pip install 'isinglass[tensorflow]'"),
+        "jax": ("isinglass.backends.keras.backend", "jax", "pip install 'isinglass[jax]'"),
+    }
 )
 
 
@@ -25,10 +29,16 @@ class Backend(Protocol):
 
     device: str
     """The device in words, for the result."""
+    precision: str
+    """What runs: `amp` resolved."""
     notes: list[str]
     """Every slower path taken, with its reason."""
     compile_seconds: float
-    """Spent in the first step of each shape when compiling; else 0."""
+    """Spent in the first step of each shape when tracing or compiling; else 0."""
+
+    @property
+    def compilations(self) -> int:
+        """How many training programs were traced or compiled, one for each shape of batch; 0 where nothing is."""
 
     def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
         """One optimizer step on the mean loss of the batch's examples. Does not wait for the device."""
@@ -46,6 +56,9 @@ class Backend(Protocol):
     def backward(self, batch: PackedBatch, masks: None) -> SupportsFloat:
         """Leave the gradient of the batch's mean loss in the backend, and return the loss; `masks` None: no dropout."""
 
+    def clear_gradients(self) -> None:
+        """Forget what `backward` left."""
+
     def gradients(self) -> Weights:
         """What `backward` left, under canonical names."""
 
@@ -57,6 +70,11 @@ class Backend(Protocol):
 
     def peak_memory_bytes(self) -> int:
         """Of the process on a CPU, of the device's tensors on a GPU."""
+
+
+def slow_bf16(device: str) -> str:
+    """The note of a device without bf16 instructions."""
+    return f"bf16 has no hardware support on {device}: it runs, slowly."
 
 
 def create_backend(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> Backend:

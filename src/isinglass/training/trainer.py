@@ -16,15 +16,14 @@ from isinglass.errors import ConfigError
 from isinglass.metrics import Scores, classification_scores, majority_scores, regression_scores
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
-from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation
+from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation, row_counts
 from isinglass.results import RunResult, installed_versions, per_split
 from isinglass.tasks import Task, get_task
 from isinglass.training.preparation import PreparedSplit, label_order, prepare_split, with_head_for
 from isinglass.training.schedule import learning_rate
 
 PROGRESS_SECONDS: Final = 0.2  # the least time between two reports: reading a loss waits for the device
-ROW_STEP: Final = 4  # in the rows layout R is a multiple of this: few shapes, little waste
-ROW_MULTIPLE: Final = 8  # and L a multiple of this
+ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +264,9 @@ def make_result(
         task=task.name,
         split="+".join(scores),
         backend=config.backend,
-        precision=config.precision,
+        precision=backend.precision,
         compile=config.compile,
+        xla=config.xla or config.backend == "jax",
         model=config.model,
         seed=config.seed,
         recipe=config.recipe,
@@ -277,6 +277,7 @@ def make_result(
         train_seconds=train_seconds,
         epoch_seconds=epoch_seconds,
         compile_seconds=backend.compile_seconds,
+        compilations=backend.compilations,
         evaluation_seconds=evaluation_seconds,
         examples_per_second=examples.get("train", 0) * config.epochs / train_seconds if epoch_seconds else 0.0,
         tokens_per_second=trained_tokens / train_seconds if epoch_seconds else 0.0,
@@ -318,7 +319,7 @@ class Packer:
             index,
             labels,
             row_length=self.row_length,
-            row_counts=range(ROW_STEP, len(index) + ROW_STEP, ROW_STEP),
+            row_counts=row_counts(len(index)),
             pad_token_id=self.pad_token_id,
         )
 

@@ -1,11 +1,9 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
 import math
-import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,13 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
+from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
+from isinglass.backends.protocol import slow_bf16
 from isinglass.backends.torch.attention import plan_attention
 from isinglass.backends.torch.dropout import DropoutMasks
-from isinglass.backends.torch.memory import keep_freed_memory, peak_resident_bytes
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, TrainingDivergedError
+from isinglass.errors import TrainingDivergedError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -36,19 +35,20 @@ class TorchBackend:
     """See `backends.protocol.Backend`."""
 
     def __init__(self, config: TrainConfig, checkpoint: Checkpoint, num_outputs: int, device: torch.device) -> None:
-        if config.precision == "fp16" and device.type == "cpu":
-            raise ConfigError("fp16 does not run on a CPU (no fast products, no loss scaling): use --precision bf16.")
-        if device.type == "cpu":
-            keep_freed_memory()
-        self.device = _describe(device)
+        on_cpu = device.type == "cpu"
+        self.precision = config.precision_on("cpu" if on_cpu else "gpu")
+        self.device = describe_cpu(torch.get_num_threads()) if on_cpu else str(torch.cuda.get_device_name(device))
         self.notes: list[str] = []
-        if config.precision == "bf16" and not _has_fast_bf16(device):
-            self.notes.append(f"bf16 has no hardware support on {self.device}: it runs, slowly.")
+        if on_cpu:
+            keep_freed_memory()
+        fast_bf16 = has_fast_bf16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.precision == "bf16" and not fast_bf16:
+            self.notes.append(slow_bf16(self.device))
         self.compile_seconds = 0.0
         self._device = device
         self._seed = config.seed
         self._is_regression = num_outputs == 1
-        self._autocast = _AUTOCAST.get(config.precision)
+        self._autocast = _AUTOCAST.get(self.precision)
         self._losses: list[tuple[int, Tensor]] = []
         self._mask_elements: dict[tuple[int, ...], int] = {}  # by shape of the batch, when compiling
         self._compiles = config.compile
@@ -57,7 +57,7 @@ class TorchBackend:
         self._model.load(checkpoint.weights, config.seed)
         self._model.to(device)
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
-        self._optimizer = Optimizer(self._model, config)
+        self._optimizer = Optimizer(self._model, config, scales_loss=self.precision == "fp16")
 
     def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
         """See the protocol."""
@@ -133,6 +133,11 @@ class TorchBackend:
         """See the protocol."""
         return self._model.gradients()
 
+    @property
+    def compilations(self) -> int:
+        """See the protocol."""
+        return len(self._mask_elements)
+
     def synchronize(self) -> None:
         """See the protocol."""
         if self._device.type == "cuda":
@@ -180,26 +185,3 @@ class TorchBackend:
 
 def _shape(batch: PackedBatch) -> tuple[int, ...]:
     return (*batch.input_ids.shape, batch.num_examples)
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu_flags()))
-
-
-def _cpu_flags() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return ["bf16"] if platform.machine() == "arm64" else []
-    lines = info.read_text().splitlines()
-    return next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    names = [] if not info.exists() else [x for x in info.read_text().splitlines() if x.startswith("model name")]
-    name = names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
-    return f"CPU: {name}, {torch.get_num_threads()} threads"

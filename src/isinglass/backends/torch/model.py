@@ -20,6 +20,7 @@ from isinglass.backends.torch.attention import FlatPlan, RowsPlan, first_token_a
 from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, dropout
 from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
+from isinglass.models.head import with_head
 
 _ACTIVATION: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "gelu": F.gelu,
@@ -122,21 +123,12 @@ class Classifier(nn.Module):
         return logits
 
     def load(self, weights: Weights, seed: int) -> None:
-        """Take `weights` (canonical names); what the head lacks is drawn from N(0, initializer_range) by `seed`, biases 0.
-
-        The draw is NumPy's, so that every backend begins with the same head.
-        """
-        rng = np.random.default_rng([seed, 0x68656164])  # "head": apart from the seeds of batches and dropout
+        """Take `weights` (canonical names); what the head lacks is new, drawn by `seed`."""
+        complete = with_head(weights, self.config, self.head_output.out_features, seed)
         with torch.no_grad():
             for name, parameters in self._by_canonical_name().items():
                 for part, parameter in parameters.items():
-                    canonical = f"{name}.{part}"
-                    shape = tuple(parameter.shape)
-                    found = weights.get(canonical)
-                    if found is None:
-                        drawn = rng.normal(0, self.config.initializer_range, shape)
-                        found = drawn if part == "weight" else np.zeros(shape)
-                    parameter.copy_(torch.from_numpy(np.ascontiguousarray(found, np.float32)))
+                    parameter.copy_(torch.from_numpy(np.ascontiguousarray(complete[f"{name}.{part}"])))
 
     def weights(self) -> Weights:
         """Canonical name -> float32 array, copied off the device."""

@@ -9,7 +9,7 @@ from isinglass.config import TrainConfig
 class Optimizer:
     """AdamW over a model's parameters, and the fp16 loss scale that belongs to it."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, *, scales_loss: bool) -> None:
         decayed = [p for p in model.parameters() if p.ndim >= 2]
         others = [p for p in model.parameters() if p.ndim < 2]  # biases and LayerNorms are vectors
         self._max_grad_norm = config.max_grad_norm
@@ -21,7 +21,7 @@ class Optimizer:
             eps=config.adam_epsilon,
             fused=True,
         )
-        self._scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
+        self._scaler = torch.amp.GradScaler("cuda", enabled=scales_loss)
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss to differentiate: times the fp16 loss scale, else itself."""

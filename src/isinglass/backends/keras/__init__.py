@@ -1,0 +1,1 @@
+"""Keras 3 on TensorFlow or JAX: the only folder that imports keras, tensorflow or jax."""

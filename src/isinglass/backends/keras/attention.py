@@ -1,0 +1,82 @@
+"""Self-attention over packed batches in the `rows` layout, in keras.ops.
+
+Shapes: R rows of L places, S examples, H hidden size = N heads x D head size. Every row attends within itself, masked by
+example. Softmax is in float32 whatever the products are in.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+from keras import ops
+
+from isinglass.backends.keras.dropout import DropoutMasks, dropout
+
+FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """How one batch of rows is attended, shared by all layers.
+
+    Attributes:
+        bias: float32 (R, 1, L, L), 0 where query and key belong to the same example, else FORBIDDEN.
+        first_bias: float32 (1, S, R * L), the same for the first token of each example and all keys.
+    """
+
+    num_heads: int
+    bias: Any
+    first_bias: Any
+
+
+def plan_attention(sequence_ids: Any, num_examples: int, num_heads: int) -> RowsPlan:
+    """Prepare one batch's attention from its `sequence_ids`, int32 (R, L)."""
+    same = ops.expand_dims(sequence_ids, 2) == ops.expand_dims(sequence_ids, 1)  # gaps attend to gaps
+    own = ops.expand_dims(ops.arange(num_examples, dtype="int32"), 1) == ops.reshape(sequence_ids, (1, -1))
+    bias, first_bias = (ops.where(where, 0.0, FORBIDDEN) for where in (ops.expand_dims(same, 1), ops.expand_dims(own, 0)))
+    return RowsPlan(num_heads, bias, first_bias)
+
+
+def _attend(q: Any, k: Any, v: Any, bias: Any, rate: float, masks: DropoutMasks | None) -> Any:
+    """softmax(q k^T / sqrt(D) + bias) v, with dropout of the weights.
+
+    Shapes: q (..., Lq, D); k, v (..., Lk, D); bias broadcasts to (..., Lq, Lk); the result is (..., Lq, D).
+    """
+    scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
+    weights = ops.softmax(ops.cast(scores, "float32") * (1 / math.sqrt(q.shape[-1])) + bias)
+    return ops.matmul(ops.cast(dropout(weights, rate, masks), v.dtype), v)
+
+
+def self_attention(qkv: Any, plan: RowsPlan, rate: float, masks: DropoutMasks | None) -> Any:
+    """Every token attends to the tokens of its example.
+
+    Args:
+        qkv: (R * L, 3 * H), queries, keys and values side by side.
+        rate: dropout of the attention weights.
+        masks: None outside training.
+
+    Returns:
+        (R * L, H).
+    """
+    R, _, L, _ = plan.bias.shape
+    H, N = qkv.shape[1] // 3, plan.num_heads
+    q, k, v = ops.unstack(ops.transpose(ops.reshape(qkv, (R, L, 3, N, H // N)), (2, 0, 3, 1, 4)), 3)  # (R, N, L, D) each
+    context = _attend(q, k, v, plan.bias, rate, masks)
+    return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (R * L, H))
+
+
+def first_token_attention(q_first: Any, kv: Any, plan: RowsPlan, rate: float, masks: DropoutMasks | None) -> Any:
+    """Only the first token of each example attends: all that the last layer needs.
+
+    Args:
+        q_first: (S, H), queries of the first tokens.
+        kv: (R * L, 2 * H), keys and values side by side.
+
+    Returns:
+        (S, H).
+    """
+    (S, H), N = q_first.shape, plan.num_heads
+    k, v = ops.unstack(ops.transpose(ops.reshape(kv, (-1, 2, N, H // N)), (1, 2, 0, 3)), 2)  # (N, R * L, D) each
+    q = ops.transpose(ops.reshape(q_first, (S, N, H // N)), (1, 0, 2))
+    context = _attend(q, k, v, plan.first_bias, rate, masks)
+    return ops.reshape(ops.transpose(context, (1, 0, 2)), (S, H))

@@ -1,0 +1,281 @@
+"""The Keras backend, on TensorFlow or JAX: a classifier, its optimizer and its device behind the backends' protocol."""
+
+import importlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from jaxtyping import Float32
+
+from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
+from isinglass.backends.protocol import slow_bf16
+from isinglass.config import TrainConfig
+from isinglass.errors import ConfigError, MissingDependencyError, TrainingDivergedError
+from isinglass.models.checkpoint import Checkpoint, Weights
+from isinglass.packing import PackedBatch
+
+if TYPE_CHECKING:
+    from isinglass.backends.keras.dropout import DropoutMasks
+
+Inputs = dict[str, Any]  # name -> tensor: what a compiled program takes
+_POLICY: Final = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+
+
+def create(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> "KerasBackend":
+    """The backend on the first GPU if there is one, else on the CPU.
+
+    Raises:
+        ConfigError: Keras runs on another framework already: one process has one.
+        MissingDependencyError: keras is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the CPU are not the user's business
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = config.backend
+    try:
+        keras: Any = importlib.import_module("keras")
+    except ImportError:
+        raise MissingDependencyError(
+            f"The backend {config.backend!r} needs keras, which is not installed: "
+            f"`pip install 'isinglass[{config.backend}]'`."
+        ) from None
+    if keras.backend.backend() != config.backend:
+        raise ConfigError(
+            f"Keras runs on {keras.backend.backend()} in this process: use the backend {config.backend} in another one."
+        )
+    return KerasBackend(config, checkpoint, num_outputs)
+
+
+class KerasBackend:
+    """See `backends.protocol.Backend`."""
+
+    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, num_outputs: int) -> None:
+        from isinglass.backends.keras.model import Classifier
+        from isinglass.backends.keras.optimizer import create_optimizer
+
+        on_gpu, self.device = _device(config.backend)
+        self.precision = config.precision_on("gpu" if on_gpu else "cpu")
+        self.notes: list[str] = []
+        if self.precision == "bf16" and not on_gpu and not has_fast_bf16():
+            self.notes.append(slow_bf16(self.device))
+        self.compile_seconds = 0.0
+        self._seed = config.seed
+        self._is_regression = num_outputs == 1
+        self._num_examples = config.batch_size  # every batch is filled up to it: one shape less to compile for
+        self._losses: list[tuple[int, Any]] = []
+        self._seen: set[tuple[str, tuple[int, ...]]] = set()
+        self._gradients: list[Any] = []
+        self._model = Classifier(checkpoint.config.with_dropout(config.dropout), num_outputs, _POLICY[self.precision])
+        self._model.load(checkpoint.weights, config.seed)
+        self._optimizer = create_optimizer(self._model.parameters, config, scales_loss=self.precision == "fp16")
+        programs = _tensorflow_programs if config.backend == "tensorflow" else _jax_programs
+        self._train, self._differentiate, self._predict = programs(self, xla=config.xla)
+
+    def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
+        """See the protocol."""
+        from isinglass.backends.keras.dropout import step_key
+
+        started = self._start_of_new_shape("train", batch)
+        self._optimizer.learning_rate = learning_rate
+        inputs = self._inputs(batch) | {"key": step_key(self._seed, step)}
+        self._losses.append((step, self._train(inputs)))
+        if started is not None:
+            self.synchronize()
+            self.compile_seconds += time.perf_counter() - started
+
+    def take_losses(self) -> list[float]:
+        """See the protocol."""
+        losses = [(step, float(loss)) for step, loss in self._losses]
+        self._losses.clear()
+        for step, loss in losses:
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(
+                    f"The loss is {loss} at step {step}: lower the learning rate, or use --precision fp32."
+                )
+        return [loss for _, loss in losses]
+
+    def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
+        """See the protocol."""
+        logits = np.asarray(self._predict(self._inputs(batch)))[: batch.num_examples]
+        found: Float32[np.ndarray, "S outputs"] = logits
+        return found
+
+    def backward(self, batch: PackedBatch, masks: None) -> float:
+        """See the protocol."""
+        assert masks is None
+        loss, self._gradients = self._differentiate(self._inputs(batch))
+        return float(loss)
+
+    def clear_gradients(self) -> None:
+        """Forget what `backward` left."""
+        self._gradients = []
+
+    def gradients(self) -> Weights:
+        """See the protocol."""
+        return self._model.named(self._gradients)
+
+    def weights(self) -> Weights:
+        """See the protocol."""
+        return self._model.named([variable.numpy() for variable in self._model.parameters])
+
+    @property
+    def compilations(self) -> int:
+        """See the protocol."""
+        return sum(program == "train" for program, _ in self._seen)
+
+    def synchronize(self) -> None:
+        """See the protocol."""
+        if self._losses:
+            float(self._losses[-1][1])
+
+    def peak_memory_bytes(self) -> int:
+        """See the protocol."""
+        return peak_resident_bytes()
+
+    def loss(self, inputs: Inputs, masks: "DropoutMasks | None") -> Any:
+        """Mean over the examples, in fp32: squared error of a single output, else cross entropy."""
+        from keras import ops
+
+        logits = self.logits(inputs, masks)
+        if self._is_regression:
+            losses = ops.square(logits[:, 0] - inputs["labels"])
+        else:
+            chosen = ops.expand_dims(inputs["labels"], 1)
+            losses = -ops.take_along_axis(ops.log_softmax(logits), chosen, axis=1)[:, 0]
+        return ops.sum(losses * inputs["weights"])
+
+    def logits(self, inputs: Inputs, masks: "DropoutMasks | None") -> Any:
+        """Float32 (S, num_outputs)."""
+        names = ("input_ids", "token_type_ids", "position_ids", "sequence_ids", "first_token")
+        return self._model(*(inputs[name] for name in names), masks=masks)
+
+    def _inputs(self, batch: PackedBatch) -> Inputs:
+        """The batch's arrays, filled up to the batch size with examples that weigh nothing."""
+        missing = self._num_examples - batch.num_examples
+        assert missing >= 0 and not batch.is_flat
+
+        def filled(values: np.ndarray[Any, Any], dtype: type) -> np.ndarray[Any, Any]:
+            return np.pad(values.astype(dtype), (0, missing))
+
+        inputs: Inputs = {
+            "input_ids": batch.input_ids,
+            "token_type_ids": batch.token_type_ids,
+            "position_ids": batch.position_ids,
+            "sequence_ids": batch.sequence_ids,
+            "first_token": filled(batch.first_token, np.int32),
+            "weights": filled(np.full(batch.num_examples, 1 / batch.num_examples), np.float32),
+        }
+        if batch.labels is not None:
+            inputs["labels"] = filled(batch.labels, np.float32 if self._is_regression else np.int32)
+        return inputs
+
+    def _start_of_new_shape(self, program: str, batch: PackedBatch) -> float | None:
+        """The time, if this batch is the first of its shape and so will be traced for."""
+        if (program, batch.input_ids.shape) in self._seen:
+            return None
+        self._seen.add((program, batch.input_ids.shape))
+        return time.perf_counter()
+
+
+Programs = tuple[Callable[[Inputs], Any], Callable[[Inputs], tuple[Any, list[Any]]], Callable[[Inputs], Any]]
+
+
+def _tensorflow_programs(backend: KerasBackend, *, xla: bool) -> Programs:
+    """A training step, loss with gradients, and prediction, as functions that TensorFlow traces once for each shape."""
+    import tensorflow as tf
+
+    from isinglass.backends.keras.dropout import DropoutMasks
+
+    variables, optimizer = backend._model.parameters, backend._optimizer
+
+    def differentiate(inputs: Inputs, masks: DropoutMasks | None, scale: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
+        with tf.GradientTape() as tape:
+            loss = backend.loss(inputs, masks)
+            scaled = scale(loss)
+        # a gradient by rows is summed up into a dense one: the clipping needs its norm, Adam all of it
+        return loss, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, [v.value for v in variables])]
+
+    def train(inputs: Inputs) -> Any:
+        loss, gradients = differentiate(inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss)
+        optimizer.apply(gradients, variables)
+        return loss
+
+    compiled = [
+        tf.function(program, jit_compile=xla, autograph=False)
+        for program in (
+            train,
+            lambda inputs: differentiate(inputs, None, lambda loss: loss),
+            lambda inputs: backend.logits(inputs, None),
+        )
+    ]
+
+    def on(program: Any) -> Callable[[Inputs], Any]:
+        return lambda inputs: program({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
+
+    first, second, third = (on(program) for program in compiled)
+    return first, second, third
+
+
+def _jax_programs(backend: KerasBackend, *, xla: bool) -> Programs:  # noqa: ARG001  # JAX always compiles by XLA
+    """The same as functions of the state, which JAX compiles once for each shape."""
+    import jax
+    import keras
+
+    from isinglass.backends.keras.dropout import DropoutMasks
+
+    variables, optimizer = backend._model.parameters, backend._optimizer
+
+    def differentiate(
+        values: list[Any], inputs: Inputs, masks: DropoutMasks | None, scale: Callable[[Any], Any]
+    ) -> tuple[Any, list[Any]]:
+        def scaled(values: list[Any]) -> tuple[Any, Any]:
+            with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+                loss = backend.loss(inputs, masks)
+                return scale(loss), loss
+
+        gradients, loss = jax.grad(scaled, has_aux=True)(values)
+        return loss, gradients
+
+    @jax.jit
+    def step(values: list[Any], state: list[Any], inputs: Inputs) -> tuple[Any, list[Any], list[Any]]:
+        with keras.StatelessScope(state_mapping=zip(optimizer.variables, state, strict=True)):
+            loss, gradients = differentiate(values, inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss)
+        values, state = optimizer.stateless_apply(state, gradients, values)
+        return loss, values, state
+
+    def train(inputs: Inputs) -> Any:
+        loss, values, state = step([v.value for v in variables], [v.value for v in optimizer.variables], inputs)
+        for variable, value in zip([*variables, *optimizer.variables], [*values, *state], strict=True):
+            variable.assign(value)
+        return loss
+
+    def now() -> list[Any]:
+        return [v.value for v in variables]
+
+    gradient = jax.jit(lambda values, inputs: differentiate(values, inputs, None, lambda loss: loss))
+
+    @jax.jit
+    def logits(values: list[Any], inputs: Inputs) -> Any:
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+            return backend.logits(inputs, None)
+
+    return train, lambda inputs: gradient(now(), inputs), lambda inputs: logits(now(), inputs)
+
+
+def _device(backend: str) -> tuple[bool, str]:
+    """Whether there is a GPU, and the device in words."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if gpus:
+            return True, str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name))
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
+        return False, describe_cpu(threads)
+    import jax
+
+    device = jax.devices()[0]
+    return (True, str(device.device_kind)) if device.platform == "gpu" else (False, describe_cpu(available_cores()))

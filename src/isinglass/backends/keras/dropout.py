@@ -1,0 +1,54 @@
+"""Dropout whose masks are a pure function of (seed, step), in keras.ops.
+
+The key of a step is an input of the compiled program; each mask folds in how many were drawn before it, so that the
+same program draws other masks in each step and the same ones again when a run is repeated.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt32
+from keras import ops, random
+
+
+def step_key(seed: int, step: int) -> UInt32[np.ndarray, " 1"]:
+    """The key of one step, below 2^30: Keras takes larger ones modulo 2^31 - 2 on TensorFlow."""
+    return np.random.SeedSequence([seed, step]).generate_state(1, np.uint32) >> np.uint32(2)
+
+
+class _Key(random.SeedGenerator):
+    """What keras.random asks for its next seed: a tensor (key, index) instead of a variable's state."""
+
+    def __init__(self, key: Any, index: int) -> None:
+        self._key, self._index = key, index
+
+    def next(self, ordered: bool = True) -> Any:  # noqa: ARG002  # Keras' signature
+        index = ops.full((1,), self._index, dtype=self._key.dtype)
+        return ops.concatenate([self._key, index])
+
+
+class DropoutMasks:
+    """The masks of one training step, drawn in the order in which the model asks for them."""
+
+    def __init__(self, key: Any) -> None:
+        """Begin the masks of a step; `key` is `step_key`'s, as a tensor."""
+        self._key = key
+        self._drawn = 0
+
+    def draw(self, shape: tuple[int, ...], rate: float) -> Any:
+        """Independent booleans, false with probability `rate`."""
+        self._drawn += 1
+        return random.uniform(shape, dtype="float32", seed=_Key(self._key, self._drawn)) >= rate
+
+
+def dropout(x: Any, rate: float, masks: DropoutMasks | None) -> Any:
+    """Inverted dropout of `x`; `x` itself outside training (`masks` None) or at rate 0."""
+    if masks is None or rate == 0:
+        return x
+    kept = ops.cast(masks.draw(x.shape, rate), "float32") * (1 / (1 - rate))
+    return x * ops.cast(kept, x.dtype) if x.dtype == "float32" else ops.cast(ops.cast(x, "float32") * kept, x.dtype)
+
+
+def add_dropped_out(residual: Any, x: Any, rate: float, masks: DropoutMasks | None) -> Any:
+    """Residual + dropout(x), in float32."""
+    return residual + dropout(ops.cast(x, "float32"), rate, masks)

@@ -1,0 +1,38 @@
+"""AdamW as BERT's fine-tuning uses it: bias correction on, no decay of biases and LayerNorms, gradients clipped."""
+
+from typing import Any
+
+from keras import ops, optimizers
+
+from isinglass.config import TrainConfig
+
+
+class _AdamW(optimizers.AdamW):
+    """Keras' AdamW adds epsilon before bias correction; this one after it, as in PyTorch and in the paper."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        step = ops.cast(self.iterations + 1, "float32")
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
+        self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
+        bias_1, bias_2 = 1 - ops.power(self.beta_1, step), 1 - ops.power(self.beta_2, step)
+        denominator = ops.sqrt(v) / ops.sqrt(bias_2) + self.epsilon
+        self.assign_sub(variable, (learning_rate / bias_1) * m / denominator)
+
+
+def create_optimizer(variables: list[Any], config: TrainConfig, *, scales_loss: bool) -> Any:
+    """AdamW over a model's variables; with `scales_loss`, inside Keras' dynamic fp16 loss scale."""
+    adamw = _AdamW(
+        name="adamw",
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        beta_1=config.adam_beta1,
+        beta_2=config.adam_beta2,
+        epsilon=config.adam_epsilon,
+        global_clipnorm=config.max_grad_norm,
+    )
+    adamw.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])  # biases and LayerNorms are vectors
+    optimizer = optimizers.LossScaleOptimizer(adamw) if scales_loss else adamw
+    optimizer.build(variables)
+    return optimizer
