@@ -119,7 +119,7 @@ class KerasBackend:
 
     def weights(self) -> Weights:
         """See the protocol."""
-        return self._model.named([variable.numpy() for variable in self._model.parameters])
+        return self._model.named([variable.value for variable in self._model.parameters])
 
     @property
     def compilations(self) -> int:
