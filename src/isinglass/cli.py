@@ -5,6 +5,7 @@ the commands, so that `--help` answers at once.
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,11 +58,15 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak, falling linearly to 0.  [classic: 2e-5]")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of an example.  [classic: 128]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of batches, dropout and the new head.  [default: 42]")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, or fp16 (GPU only).  [default: fp32]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, fp16 (GPU only), or amp: fp16 on a GPU, bf16 on a CPU.  [default: fp32]")
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="torch, tensorflow or jax.  [default: torch]")] = None,
     compile_model: Annotated[
-        bool | None, typer.Option("--compile", help="Compile the model for a few fixed shapes.")
+        bool | None, typer.Option("--compile", help="torch: compile the model for a few fixed shapes.")
     ] = None,
+    xla: Annotated[bool | None, typer.Option("--xla", help="tensorflow: compile the training step by XLA.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Train so often, each time with the next seed.")] = 1,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON file of settings; flags go before it.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: --set weight_decay=0.01")
@@ -88,18 +93,26 @@ def train(
                 "precision": precision,
                 "backend": backend,
                 "compile": compile_model,
+                "xla": xla,
             },
             assignments=tuple(assignments or ()),
+            environment=os.environ,
         )
-        from isinglass.training.run_dir import check_output, new_run_name, write_run
+        from isinglass.training.run_dir import check_output, new_run_name, repetitions, write_run
         from isinglass.training.trainer import train as run_training
 
-        directory = output_dir or Path("runs") / new_run_name(settings)
-        check_output(directory, overwrite=overwrite)
-        with _progress() as on_progress:
-            run = run_training(settings, on_progress)
-        write_run(run, directory, overwrite=overwrite)
-        _show(run.result, directory, as_json=json_output)
+        planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
+        for _, directory in planned:
+            check_output(directory, overwrite=overwrite)
+        results = []
+        for one, directory in planned:
+            with _progress() as on_progress:
+                run = run_training(one, on_progress)
+            write_run(run, directory, overwrite=overwrite)
+            _show(run.result, directory, as_json=json_output)
+            results.append(run.result)
+        if runs > 1 and not json_output:
+            _show_repetitions(results)
 
 
 @app.command()
@@ -339,6 +352,38 @@ def _show(result: "RunResult", directory: Path | None, *, as_json: bool) -> None
         console.print(f"Note: {_plain(note)}")
     if directory is not None:
         console.print(f"Run written to {_plain(str(directory))}")
+
+
+def _show_repetitions(results: "list[RunResult]") -> None:
+    """Seconds of each epoch and scores of each run: the first epoch has the tracing and compiling in it."""
+    from statistics import mean, stdev
+
+    from rich.table import Table
+
+    from isinglass.results import by_split
+
+    first = results[0]
+    splits = first.split.split("+")
+    scores = [[value for split in by_split(one.metrics, splits).values() for value in split.values()] for one in results]
+    table = Table()
+    table.add_column("run")
+    for epoch in range(1, len(first.epoch_seconds) + 1):
+        table.add_column(f"epoch {epoch} (s)", justify="right")
+    for split, metrics in by_split(first.metrics, splits).items():
+        for name in metrics:
+            table.add_column(f"{split} {name}", justify="right")
+    for one, found in zip(results, scores, strict=True):
+        seconds = [f"{value:.1f}" for value in one.epoch_seconds]
+        table.add_row(f"seed {one.seed}", *seconds, *(_percent(value) for value in found))
+    spread = []
+    for column in zip(*scores, strict=True):
+        known = [100 * value for value in column if value is not None]
+        spread.append(f"{mean(known):.2f} ± {stdev(known):.2f}" if len(known) == len(column) else "NaN")
+    table.add_row("mean ± sd", *("" for _ in first.epoch_seconds), *spread)
+    compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
+    console = _console(stderr=False)
+    console.print(f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {_plain(first.device)}")
+    console.print(table)
 
 
 def _percent(value: float | None) -> str:

@@ -134,13 +134,16 @@ def resolve(
     config_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     assignments: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> TrainConfig:
-    """Put a run's settings together: default < recipe < config file < flag < `--set`.
+    """Put a run's settings together: default < recipe < environment < config file < flag < `--set`.
 
     Args:
         config_file: TOML or JSON, an object of fields of TrainConfig.
         flags: fields given on the command line; None values mean that the flag was not given.
         assignments: `field=value`, for the fields that have no flag.
+        environment: where USE_XLA and USE_AMP are looked up, the switches of the classic TensorFlow example: with the
+            backend tensorflow they stand for `xla` and for the precision `amp`.
 
     Raises:
         ConfigError: an unknown field or recipe, or a value of the wrong kind or out of range.
@@ -154,6 +157,8 @@ def resolve(
     merged: dict[str, Any] = {}
     for values in (RECIPES[name], TASK_RECIPES.get((name, task), {}), from_file, given, assigned):
         merged.update(values)
+    if merged.get("backend") == "tensorflow":
+        merged = _switches(environment or {}) | merged
     merged |= {"task": task, "recipe": name}
     kinds = typing.get_type_hints(TrainConfig)
     for key, value in merged.items():
@@ -161,6 +166,18 @@ def resolve(
             raise ConfigError(f"There is no setting {key!r}{did_you_mean(key, kinds)}; there are {', '.join(kinds)}.")
         merged[key] = _coerce(key, value, kinds[key])
     return TrainConfig(**merged)
+
+
+def _switches(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {"USE_XLA": ("xla", True), "USE_AMP": ("precision", "amp")}
+    chosen: dict[str, Any] = {}
+    for variable, (field, value) in known.items():
+        found = environment.get(variable, "").lower()
+        if found not in ("", "0", "1", "false", "true"):
+            raise ConfigError(f"The environment variable {variable} is {environment[variable]!r}; 0 or 1 was expected.")
+        if found in ("1", "true"):
+            chosen[field] = value
+    return chosen
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -69,3 +69,36 @@ def test_compiling_does_not_go_with_the_flat_layout() -> None:
         TrainConfig(compile=True, layout="flat")
     assert TrainConfig(compile=True).uses_rows
     assert not TrainConfig().uses_rows
+
+
+def test_the_switches_of_the_classic_tensorflow_example_count_where_no_flag_is_given() -> None:
+    """USE_XLA and USE_AMP are tensorflow's alone, and never win over a flag."""
+    switches = {"USE_XLA": "1", "USE_AMP": "True"}
+    chosen = resolve(task="mrpc", flags={"backend": "tensorflow"}, environment=switches)
+    assert (chosen.xla, chosen.precision) == (True, "amp")
+    chosen = resolve(
+        task="mrpc", flags={"backend": "tensorflow", "precision": "fp32"}, environment=switches | {"USE_XLA": "0"}
+    )
+    assert (chosen.xla, chosen.precision) == (False, "fp32")
+    chosen = resolve(task="mrpc", flags={}, environment=switches)
+    assert (chosen.backend, chosen.xla, chosen.precision) == ("torch", False, "fp32")
+    with pytest.raises(ConfigError, match="USE_XLA is 'maybe'; 0 or 1"):
+        resolve(task="mrpc", flags={"backend": "tensorflow"}, environment={"USE_XLA": "maybe"})
+
+
+def test_each_compiler_is_asked_for_where_it_is() -> None:
+    with pytest.raises(ConfigError, match="xla is not available in the backend torch: use --compile"):
+        TrainConfig(xla=True)
+    with pytest.raises(ConfigError, match="compile is torch's; for the backend tensorflow use --xla"):
+        TrainConfig(compile=True, backend="tensorflow")
+    with pytest.raises(ConfigError, match="the backend jax needs the fixed shapes"):
+        TrainConfig(layout="flat", backend="jax")
+    assert TrainConfig(backend="tensorflow").uses_rows
+
+
+def test_amp_is_fp16_on_a_gpu_and_bf16_on_a_cpu() -> None:
+    amp = TrainConfig(precision="amp")
+    assert (amp.precision_on("gpu"), amp.precision_on("cpu")) == ("fp16", "bf16")
+    assert TrainConfig(precision="fp16").precision_on("gpu") == "fp16"
+    with pytest.raises(ConfigError, match="fp16 does not run on a CPU"):
+        TrainConfig(precision="fp16").precision_on("cpu")

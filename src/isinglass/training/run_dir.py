@@ -38,6 +38,14 @@ def new_run_name(config: TrainConfig) -> str:
     return f"{config.task}-{model}-{config.precision}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
+def repetitions(config: TrainConfig, directory: Path, runs: int) -> list[tuple[TrainConfig, Path]]:
+    """Settings and directory of each of several runs: seeds count up, each in a directory of its own below `directory`."""
+    if runs == 1:
+        return [(config, directory)]
+    seeds = range(config.seed, config.seed + runs)
+    return [(dataclasses.replace(config, seed=seed), directory / f"seed{seed}") for seed in seeds]
+
+
 def check_output(directory: Path, *, overwrite: bool) -> None:
     """Refuse, before any work is done, to write where something else stands or where nothing can be written.
 

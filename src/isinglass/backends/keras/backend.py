@@ -189,6 +189,7 @@ def _tensorflow_programs(backend: KerasBackend, *, xla: bool) -> Programs:
 
     from isinglass.backends.keras.dropout import DropoutMasks
 
+    tf.get_logger().setLevel("ERROR")  # it warns of tracing more than once: the result counts the few shapes there are
     variables, optimizer = backend._model.parameters, backend._optimizer
 
     def differentiate(inputs: Inputs, masks: DropoutMasks | None, scale: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
