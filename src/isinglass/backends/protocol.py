@@ -1,7 +1,8 @@
 """What the training loop asks of a backend. A backend is one folder with the file names of `torch/`."""
 
 import importlib.util
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol, SupportsFloat
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, MissingDependencyError
+from isinglass.errors import ConfigError, MissingDependencyError, TrainingDivergedError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.names import did_you_mean
 from isinglass.packing import PackedBatch
@@ -70,6 +71,21 @@ class Backend(Protocol):
 
     def peak_memory_bytes(self) -> int:
         """Of the process on a CPU, of the device's tensors on a GPU."""
+
+
+def finite_losses(losses: Sequence[tuple[int, SupportsFloat]]) -> list[float]:
+    """The losses of (step, loss) pairs, read off the device.
+
+    Raises:
+        TrainingDivergedError: one of them is NaN or infinite.
+    """
+    found = [float(loss) for _, loss in losses]
+    for (step, _), loss in zip(losses, found, strict=True):
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"The loss is {loss} at step {step}: lower the learning rate, or use --precision fp32."
+            )
+    return found
 
 
 def slow_bf16(device: str) -> str:

@@ -1,7 +1,6 @@
 """The Keras backend, on TensorFlow or JAX: a classifier, its optimizer and its device behind the backends' protocol."""
 
 import importlib
-import math
 import os
 import sys
 import time
@@ -12,9 +11,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
-from isinglass.backends.protocol import slow_bf16
+from isinglass.backends.protocol import finite_losses, slow_bf16
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, MissingDependencyError, TrainingDivergedError
+from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -88,14 +87,8 @@ class KerasBackend:
 
     def take_losses(self) -> list[float]:
         """See the protocol."""
-        losses = [(step, float(loss)) for step, loss in self._losses]
-        self._losses.clear()
-        for step, loss in losses:
-            if not math.isfinite(loss):
-                raise TrainingDivergedError(
-                    f"The loss is {loss} at step {step}: lower the learning rate, or use --precision fp32."
-                )
-        return [loss for _, loss in losses]
+        losses, self._losses = self._losses, []
+        return finite_losses(losses)
 
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""

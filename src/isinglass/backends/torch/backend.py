@@ -1,6 +1,5 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +12,12 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
-from isinglass.backends.protocol import slow_bf16
+from isinglass.backends.protocol import finite_losses, slow_bf16
 from isinglass.backends.torch.attention import plan_attention
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.config import TrainConfig
-from isinglass.errors import TrainingDivergedError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -109,14 +107,8 @@ class TorchBackend:
 
     def take_losses(self) -> list[float]:
         """See the protocol."""
-        losses = [(step, float(loss)) for step, loss in self._losses]
-        self._losses.clear()
-        for step, loss in losses:
-            if not math.isfinite(loss):
-                raise TrainingDivergedError(
-                    f"The loss is {loss} at step {step}: lower the learning rate, or use --precision fp32."
-                )
-        return [loss for _, loss in losses]
+        losses, self._losses = self._losses, []
+        return finite_losses(losses)
 
     @torch.inference_mode()
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
