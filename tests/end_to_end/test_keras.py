@@ -29,7 +29,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def run(task: str, glue: Path, model: Path, **flags: object) -> TrainedRun:
-    values = {"data_dir": str(glue), "model": str(model), "epochs": 2, "batch_size": 16, "max_length": 40, "backend": KERAS}
+    values = {"data_dir": str(glue), "model": str(model), "epochs": 3, "batch_size": 40, "max_length": 40, "backend": KERAS}
     return train(resolve(task=task, flags={**values, **flags}))
 
 
@@ -38,8 +38,8 @@ def test_tasks_of_every_kind_train_and_score(task: str, glue: Path, model: Path)
     result = run(task, glue, model).result
     scores = result.metrics["dev_matched"] if task == "mnli" else result.metrics
     assert set(scores) == set(TASKS[task].metrics)
-    assert (result.backend, result.precision, len(result.epoch_seconds)) == (KERAS, "fp32", 2)
-    assert 1 <= result.compilations <= 6
+    assert (result.backend, result.precision, len(result.epoch_seconds)) == (KERAS, "fp32", 3)
+    assert result.compilations == 1, "a batch of the same examples has the same shape in every epoch"
     assert 0 < result.compile_seconds < result.train_seconds
     assert result.versions["keras"]
 
