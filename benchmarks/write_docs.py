@@ -16,7 +16,7 @@ from collections import defaultdict
 
 from scipy.stats import ttest_ind
 
-from isinglass.config import RECIPES, TrainConfig
+from isinglass.config import RECIPES, TrainConfig, resolve
 from isinglass.tasks import TASKS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -120,8 +120,7 @@ def speed(row_of=None):
         medians = {side: statistics.median(row["examples_per_second"] for row in found) for side, found in sides.items()}
         peak = {side: max(row["peak_memory_bytes"] for row in found) / 2**20 for side, found in sides.items()}
         device = next(row["device"] for row in sides["isinglass"] if row["device"])
-        recipe = TrainConfig().epochs if task != "wnli" else 5
-        train = TASKS[task].train.rows * recipe
+        train = TASKS[task].train.rows * resolve(task=task).epochs
         for side in SIDES:
             if side in medians:
                 values = [row["examples_per_second"] for row in sides[side]]

@@ -11,20 +11,23 @@ from jaxtyping import UInt32
 from keras import ops, random
 
 
-def step_key(seed: int, step: int) -> UInt32[np.ndarray, " 1"]:
-    """The key of one step, below 2^30: Keras takes larger ones modulo 2^31 - 2 on TensorFlow."""
-    return np.random.SeedSequence([seed, step]).generate_state(1, np.uint32) >> np.uint32(2)
+def step_key(seed: int, step: int) -> UInt32[np.ndarray, " 2"]:
+    """The key of one step: 50 random bits, so that no two steps of a long run share one, and room for 1024 masks.
+
+    Both words are below 2^30: Keras takes larger ones modulo 2^31 - 2 on TensorFlow.
+    """
+    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32) >> np.uint32(2)
+    return words & np.array([0x3FFFFFFF, 0x3FFFFC00], np.uint32)
 
 
 class _Key(random.SeedGenerator):
-    """What keras.random asks for its next seed: a tensor (key, index) instead of a variable's state."""
+    """What keras.random asks for its next seed: a step's key and the mask's index instead of a variable's state."""
 
     def __init__(self, key: Any, index: int) -> None:
         self._key, self._index = key, index
 
     def next(self, ordered: bool = True) -> Any:  # noqa: ARG002  # Keras' signature
-        index = ops.full((1,), self._index, dtype=self._key.dtype)
-        return ops.concatenate([self._key, index])
+        return self._key + ops.convert_to_tensor([0, self._index], dtype="uint32")
 
 
 class DropoutMasks:
@@ -46,7 +49,7 @@ def dropout(x: Any, rate: float, masks: DropoutMasks | None) -> Any:
     if masks is None or rate == 0:
         return x
     kept = ops.cast(masks.draw(x.shape, rate), "float32") * (1 / (1 - rate))
-    return x * ops.cast(kept, x.dtype) if x.dtype == "float32" else ops.cast(ops.cast(x, "float32") * kept, x.dtype)
+    return ops.cast(ops.cast(x, "float32") * kept, x.dtype)
 
 
 def add_dropped_out(residual: Any, x: Any, rate: float, masks: DropoutMasks | None) -> Any:
