@@ -108,9 +108,8 @@ def train(
         for one, directory in planned:
             with _progress() as on_progress:
                 run = run_training(one, on_progress)
-            write_run(run, directory, overwrite=overwrite)
-            _show(run.result, directory, as_json=json_output)
-            results.append(run.result)
+            results.append(write_run(run, directory, overwrite=overwrite))
+            _show(results[-1], directory, as_json=json_output)
         if runs > 1 and not json_output:
             _show_repetitions(results)
 

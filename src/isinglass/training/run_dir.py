@@ -93,7 +93,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> None:
+def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> RunResult:
     """Write beside `directory`, then rename: whoever looks sees the whole run or none.
 
     Raises:
@@ -102,13 +102,13 @@ def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> None:
     """
     check_output(directory, overwrite=overwrite)
     try:
-        _write(run, _real(directory))
+        return _write(run, _real(directory))
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"The run could not be written to {directory} and nothing is left of it: {reason}.") from error
 
 
-def _write(run: TrainedRun, directory: Path) -> None:
+def _write(run: TrainedRun, directory: Path) -> RunResult:
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
@@ -116,12 +116,14 @@ def _write(run: TrainedRun, directory: Path) -> None:
         save_checkpoint(run.checkpoint, run.weights, partial / MODEL)
         with open(partial / "steps.jsonl", "w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)
+        predictions = {scored.split.name: f"predictions-{scored.split.name}.tsv" for scored in run.scored}
         for scored in run.scored:
             rows = prediction_rows(scored.outputs, scored.label_order)
-            with open(partial / f"predictions-{scored.split.name}.tsv", "w", encoding="utf-8") as lines:
+            with open(partial / predictions[scored.split.name], "w", encoding="utf-8") as lines:
                 lines.writelines("\t".join(row) + "\n" for row in rows)
+        result = dataclasses.replace(run.result, predictions=predictions)
         # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
-        (partial / RESULT).write_text(run.result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
+        (partial / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
         partial.chmod(0o755)
         replaced = partial.with_name(f"{partial.name}-replaced")
         if directory.exists():
@@ -133,6 +135,7 @@ def _write(run: TrainedRun, directory: Path) -> None:
                 replaced.rename(directory)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
+        return result
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from isinglass.metrics import Scores, classification_scores, majority_scores, re
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
 from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation, row_counts
-from isinglass.results import RunResult, installed_versions, per_split
+from isinglass.results import RunResult, installed_versions, per_split, source_commit
 from isinglass.tasks import Task, get_task
 from isinglass.training.preparation import PreparedSplit, label_order, prepare_split, with_head_for
 from isinglass.training.schedule import learning_rate
@@ -128,7 +128,6 @@ def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda 
         for split in dev_splits
     ]
     evaluation_seconds = time.perf_counter() - evaluation_started
-    lengths = train_split.tokens.lengths
     result = make_result(
         config,
         task,
@@ -138,8 +137,8 @@ def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda 
         epoch_seconds=epoch_seconds,
         evaluation_seconds=evaluation_seconds,
         trained_tokens=tokens_done,
-        truncated_share=train_split.tokens.truncated / len(train_split.tokens),
-        padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
+        truncated=train_split.tokens.truncated,
+        lengths=train_split.tokens.lengths,
         notes=[*train_split.examples.notes, *([head_note] if head_note else [])],
     )
     return TrainedRun(result=result, checkpoint=checkpoint, weights=backend.weights(), steps=steps, scored=scored)
@@ -180,9 +179,8 @@ def evaluate(
         epoch_seconds=[],
         evaluation_seconds=time.perf_counter() - started,
         trained_tokens=0,
-        truncated_share=sum(s.tokens.truncated for s in prepared) / sum(len(s.tokens) for s in prepared),
-        padding_avoided=1
-        - float(sum(s.tokens.lengths.sum() for s in prepared)) / (sum(len(s.tokens) for s in prepared) * config.max_length),
+        truncated=sum(s.tokens.truncated for s in prepared),
+        lengths=np.concatenate([s.tokens.lengths for s in prepared]),
         notes=[note for split in prepared for note in split.examples.notes],
     )
     return result, scored
@@ -253,11 +251,15 @@ def make_result(
     epoch_seconds: list[float],
     evaluation_seconds: float,
     trained_tokens: int,
-    truncated_share: float,
-    padding_avoided: float,
+    truncated: int,
+    lengths: Int64[np.ndarray, " N"],
     notes: list[str],
 ) -> RunResult:
-    """Put a run's figures together."""
+    """Put a run's figures together.
+
+    Args:
+        truncated, lengths: of the training examples, or without training of those that were scored.
+    """
     scores = {one.split.name: score(task, one) for one in scored}
     train_seconds = sum(epoch_seconds)
     return RunResult(
@@ -281,12 +283,16 @@ def make_result(
         evaluation_seconds=evaluation_seconds,
         examples_per_second=examples.get("train", 0) * config.epochs / train_seconds if epoch_seconds else 0.0,
         tokens_per_second=trained_tokens / train_seconds if epoch_seconds else 0.0,
-        truncated_share=truncated_share,
-        padding_avoided=padding_avoided,
+        truncated_share=truncated / len(lengths),
+        padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
+        train_lengths=np.bincount(lengths).tolist() if epoch_seconds else [],
         peak_memory_bytes=backend.peak_memory_bytes(),
         device=backend.device,
         versions=installed_versions(),
+        git_commit=source_commit(),
         config=as_dict(config),
+        start_from=None,
+        predictions={},
         notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
     )
 

@@ -1,0 +1,1 @@
+"""What is made of records: tables, a page with pictures, a submission. Nothing here trains."""

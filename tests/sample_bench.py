@@ -1,0 +1,104 @@
+"""A directory as `isinglass bench` leaves it, made of random answers: for what reads such directories."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from isinglass.config import as_dict, resolve
+from isinglass.metrics import classification_scores, majority_scores, regression_scores
+from isinglass.results import RunResult, append_record, per_split
+from isinglass.tasks import TASKS
+from isinglass.training.run_dir import prediction_rows
+
+
+def sample_result(task: str = "rte", **changes: object) -> RunResult:
+    """A result with plausible figures; settings (`seed`, `precision`, `backend`, ...) go into `config` too."""
+    described = TASKS[task]
+    settings = {name: changes.pop(name) for name in ("seed", "precision", "backend", "model", "xla", "compile") if name in changes}
+    config = resolve(task=task, flags={"seed": 1, "model": "demo", **settings})
+    scores = {split.name: dict.fromkeys(described.metrics, 0.6) for split in described.dev}
+    baseline = {
+        split.name: dict(zip(described.metrics, found or [None] * 9, strict=False))
+        for split, found in zip(described.dev, described.dev_majority or [None], strict=False)
+    }
+    values: dict[str, object] = {
+        "task": task,
+        "split": "+".join(split.name for split in described.dev),
+        "backend": config.backend,
+        "precision": "bf16" if config.precision == "amp" else config.precision,
+        "compile": config.compile,
+        "xla": config.xla,
+        "model": config.model,
+        "seed": config.seed,
+        "recipe": config.recipe,
+        "metrics": scores if len(scores) > 1 else next(iter(scores.values())),
+        "majority": baseline if len(baseline) > 1 else next(iter(baseline.values())),
+        "collapsed": False,
+        "examples": {split.name: 40 for split in (described.train, *described.dev)},
+        "train_seconds": 60.5,
+        "epoch_seconds": [20.5, 20.0, 20.0],
+        "compile_seconds": 0.0,
+        "compilations": 0,
+        "evaluation_seconds": 2.0,
+        "examples_per_second": 30.0,
+        "tokens_per_second": 1600.0,
+        "truncated_share": 0.01,
+        "padding_avoided": 0.55,
+        "train_lengths": [0] * 20 + [5, 10, 15, 8, 2],
+        "peak_memory_bytes": 2**30,
+        "device": "CPU: a test, 2 threads",
+        "versions": {"python": "3.11.0", "isinglass": "0.1.0", "torch": "2.13.0"},
+        "git_commit": "0" * 40,
+        "config": as_dict(config),
+        "start_from": None,
+        "predictions": {},
+        "notes": [],
+    }
+    return RunResult(**{**values, **changes})
+
+
+def write_sample_run(directory: Path, task: str = "rte", *, skill: float = 0.5, rows: int = 40, **changes: object) -> RunResult:
+    """Append one run with random answers, of which a share `skill` is right for sure, on dev and test sets of `rows` rows."""
+    described = TASKS[task]
+    result = sample_result(task, **changes)
+    name = f"{task}-{result.backend}-{result.precision}-seed{result.seed}"
+    folder = directory / "runs" / name
+    (directory / "examples").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
+    data, rng = np.random.default_rng(0), np.random.default_rng(result.seed + 100 * len(result.precision))
+    predictions, metrics, majority = {}, {}, {}
+    for split in (*described.dev, *described.test):
+        texts = [[f"{column} {i} <b>&\"'" for column in described.hub_text_columns] for i in range(rows)]
+        if described.labels is None:
+            truth = data.uniform(0, 5, rows).astype(np.float32)
+            outputs = np.where(rng.random(rows) < skill, truth, rng.uniform(0, 5, rows))[:, None].astype(np.float32)
+            names = [f"{value:.3f}" for value in truth]
+            metrics[split.name] = regression_scores(described.metrics, truth, outputs[:, 0])
+            majority[split.name] = dict.fromkeys(described.metrics, float("nan"))
+        else:
+            truth = data.integers(0, len(described.labels), rows)
+            outputs = rng.normal(size=(rows, len(described.labels))).astype(np.float32)
+            outputs[np.arange(rows), truth] += np.where(rng.random(rows) < skill, 5, 0)
+            names = [described.labels[i] for i in truth]
+            positive = described.labels.index("1") if "1" in described.labels else 0
+            metrics[split.name] = classification_scores(described.metrics, truth, outputs.argmax(1), positive)
+            majority[split.name] = majority_scores(described.metrics, truth, positive)
+        if split.label_column is not None:
+            lines = [{"texts": text, "label": name} for text, name in zip(texts, names, strict=True)]
+            (directory / "examples" / f"{task}-{split.name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+        predictions[split.name] = f"runs/{name}/predictions-{split.name}.tsv"
+        answers = prediction_rows(outputs, described.labels)
+        (directory / predictions[split.name]).write_text("".join("\t".join(row) + "\n" for row in answers))
+    steps = [{"epoch": i // 10, "step": i, "learning_rate": 2e-5 * (1 - i / 30), "loss": 0.7 - 0.01 * i} for i in range(30)]
+    (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    scored = [split.name for split in described.dev]
+    result = dataclasses.replace(
+        result,
+        metrics=per_split({name: metrics[name] for name in scored}),
+        majority=per_split({name: majority[name] for name in scored}),
+        predictions=predictions,
+    )
+    append_record(directory, result)
+    return result
