@@ -16,7 +16,9 @@ from isinglass.training.run_dir import prediction_rows
 def sample_result(task: str = "rte", **changes: object) -> RunResult:
     """A result with plausible figures; settings (`seed`, `precision`, `backend`, ...) go into `config` too."""
     described = TASKS[task]
-    settings = {name: changes.pop(name) for name in ("seed", "precision", "backend", "model", "xla", "compile") if name in changes}
+    settings = {
+        name: changes.pop(name) for name in ("seed", "precision", "backend", "model", "xla", "compile") if name in changes
+    }
     config = resolve(task=task, flags={"seed": 1, "model": "demo", **settings})
     scores = {split.name: dict.fromkeys(described.metrics, 0.6) for split in described.dev}
     baseline = {
@@ -59,8 +61,10 @@ def sample_result(task: str = "rte", **changes: object) -> RunResult:
     return RunResult(**{**values, **changes})
 
 
-def write_sample_run(directory: Path, task: str = "rte", *, skill: float = 0.5, rows: int = 40, **changes: object) -> RunResult:
-    """Append one run with random answers, of which a share `skill` is right for sure, on dev and test sets of `rows` rows."""
+def write_sample_run(
+    directory: Path, task: str = "rte", *, skill: float = 0.5, rows: int = 40, **changes: object
+) -> RunResult:
+    """Append one run with random answers, a share `skill` of them right for sure; dev and test sets have `rows` rows."""
     described = TASKS[task]
     result = sample_result(task, **changes)
     name = f"{task}-{result.backend}-{result.precision}-seed{result.seed}"
@@ -87,7 +91,9 @@ def write_sample_run(directory: Path, task: str = "rte", *, skill: float = 0.5, 
             majority[split.name] = majority_scores(described.metrics, truth, positive)
         if split.label_column is not None:
             lines = [{"texts": text, "label": name} for text, name in zip(texts, names, strict=True)]
-            (directory / "examples" / f"{task}-{split.name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+            (directory / "examples" / f"{task}-{split.name}.jsonl").write_text(
+                "".join(json.dumps(one) + "\n" for one in lines)
+            )
         predictions[split.name] = f"runs/{name}/predictions-{split.name}.tsv"
         answers = prediction_rows(outputs, described.labels)
         (directory / predictions[split.name]).write_text("".join("\t".join(row) + "\n" for row in answers))

@@ -1,5 +1,6 @@
 """GLUE's own files, where `ISINGLASS_GLUE_DIR` names them: sizes, labels and majorities are those that `tasks` states."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,10 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from isinglass.config import resolve
 from isinglass.data import load_split
 from isinglass.data.examples import encode_labels
 from isinglass.metrics import majority_scores
 from isinglass.tasks import TASKS
+from isinglass.training.prediction import predict_texts
+from isinglass.training.run_dir import load_run, write_run
+from isinglass.training.trainer import TrainedRun, train
+from tests.backends.variants import KERAS
 
 REAL = ("cola", "mrpc", "rte", "stsb", "wnli")  # the tasks that anyone may download without a form
 
@@ -52,3 +58,56 @@ def test_wnli_trains_on_the_demo_model_from_the_command_line(glue_dir: Path, tmp
     assert result["majority"]["accuracy"] == pytest.approx(40 / 71)
     assert round(result["metrics"]["accuracy"] * 71) == pytest.approx(result["metrics"]["accuracy"] * 71)
     assert any("adversarial" in note for note in result["notes"])
+
+
+def first_rows(source: Path, directory: Path, task: str, **rows: int) -> Path:
+    """The first rows of a task's train and dev files, in a data directory of their own."""
+    folder = directory / TASKS[task].folder
+    folder.mkdir(parents=True)
+    for split, count in rows.items():
+        lines = (source / folder.name / f"{split}.tsv").read_bytes().split(b"\n")
+        (folder / f"{split}.tsv").write_bytes(b"\n".join(lines[: count + 1]) + b"\n")
+    return directory
+
+
+def trained(backend: str, task: str, data_dir: Path) -> TrainedRun:
+    flags = {"data_dir": str(data_dir), "backend": backend, "epochs": 1, "dropout": 0.0, "learning_rate": 1e-4}
+    return train(resolve(task=task, flags=flags))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "rows"), [("wnli", {"train": 160, "dev": 71}), ("mrpc", {"train": 160, "dev": 100})])
+def test_both_frameworks_train_to_the_same_answers(task: str, rows: dict[str, int], glue_dir: Path, tmp_path: Path) -> None:
+    """The embedded model over real batches, dropout off: one framework's training must not drift away from the other's."""
+    data_dir = first_rows(glue_dir, tmp_path, task, **rows)
+    one, other = trained("torch", task, data_dir), trained(KERAS, task, data_dir)
+    assert len(one.scored[0].outputs) == rows["dev"]
+    np.testing.assert_allclose(other.scored[0].outputs, one.scored[0].outputs, rtol=0, atol=2e-3)
+    np.testing.assert_array_equal(other.scored[0].outputs.argmax(1), one.scored[0].outputs.argmax(1))
+    assert other.result.metrics == one.result.metrics
+    np.testing.assert_allclose([s.loss for s in other.steps], [s.loss for s in one.steps], rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trained_on", "asked_on"), [(KERAS, "torch"), ("torch", KERAS)])
+def test_the_quick_tour_goes_round(trained_on: str, asked_on: str, glue_dir: Path, tmp_path: Path) -> None:
+    """Two questions to a model fine-tuned on MRPC: the same answers from either framework, and from `transformers`."""
+    from transformers import pipeline
+
+    data_dir = first_rows(glue_dir, tmp_path / "glue", "mrpc", train=160, dev=32)
+    write_run(trained(trained_on, "mrpc", data_dir), tmp_path / "run", overwrite=False)
+    sentence = "This research was consistent with his findings."
+    others = ("His findings were compatible with this research.", "His findings were not compatible with this research.")
+    (tmp_path / "questions.tsv").write_text("".join(f"{sentence}\t{other}\n" for other in others))
+    answers = {}
+    for backend in (trained_on, asked_on):
+        finished = load_run(tmp_path / "run")
+        asked = dataclasses.replace(finished, config=dataclasses.replace(finished.config, backend=backend))
+        _, *rows = predict_texts(asked, tmp_path / "questions.tsv")
+        answers[backend] = np.array([[float(chance) for chance in row[2:]] for row in rows])
+    np.testing.assert_allclose(answers[asked_on], answers[trained_on], atol=1e-5)
+    classify = pipeline("text-classification", model=str(tmp_path / "run" / "model"), top_k=None)
+    found = classify([{"text": sentence, "text_pair": other} for other in others])
+    chances = [{one["label"]: one["score"] for one in scores} for scores in found]
+    expected = [[scores[name] for name in ("0", "1")] for scores in chances]
+    np.testing.assert_allclose(answers[asked_on], expected, atol=1e-5)

@@ -15,12 +15,12 @@ from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.names import did_you_mean
 from isinglass.packing import PackedBatch
 
-# name -> (module, the package it needs, how to install it)
-BACKENDS: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
+# name -> (module, the packages it needs, how to install them)
+BACKENDS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = MappingProxyType(
     {
-        "torch": ("isinglass.backends.torch.backend", "torch", "pip install 'isinglass[torch]'"),
-        "tensorflow": ("isinglass.backends.keras.backend", "tensorflow", "pip install 'isinglass[tensorflow]'"),
-        "jax": ("isinglass.backends.keras.backend", "jax", "pip install 'isinglass[jax]'"),
+        "torch": ("isinglass.backends.torch.backend", ("torch",), "pip install 'isinglass[torch]'"),
+        "tensorflow": ("isinglass.backends.keras.backend", ("tensorflow", "keras"), "pip install 'isinglass[tensorflow]'"),
+        "jax": ("isinglass.backends.keras.backend", ("jax", "keras"), "pip install 'isinglass[jax]'"),
     }
 )
 
@@ -93,6 +93,22 @@ def slow_bf16(device: str) -> str:
     return f"bf16 has no hardware support on {device}: it runs, slowly."
 
 
+def check_installed(name: str) -> str:
+    """The module of the backend of that name, not imported: asked before the data are read.
+
+    Raises:
+        ConfigError: there is none of that name.
+        MissingDependencyError: its package is not installed.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"There is no backend {name!r}{did_you_mean(name, BACKENDS)}; there are {', '.join(BACKENDS)}.")
+    module, packages, command = BACKENDS[name]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(f"The backend {name!r} needs {package}, which is not installed: `{command}`.")
+    return module
+
+
 def create_backend(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> Backend:
     """Put a checkpoint on a device, ready to train and to predict.
 
@@ -104,11 +120,6 @@ def create_backend(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: 
         ConfigError: the backend is unknown or cannot run the precision on its device.
         MissingDependencyError: its package is not installed.
     """
-    if config.backend not in BACKENDS:
-        hint = did_you_mean(config.backend, BACKENDS)
-        raise ConfigError(f"There is no backend {config.backend!r}{hint}; there are {', '.join(BACKENDS)}.")
-    module, package, command = BACKENDS[config.backend]
-    if importlib.util.find_spec(package) is None:
-        raise MissingDependencyError(f"The backend {config.backend!r} needs {package}, which is not installed: `{command}`.")
-    backend: Backend = importlib.import_module(module).create(config, checkpoint, num_outputs=num_outputs)
+    module = importlib.import_module(check_installed(config.backend))
+    backend: Backend = module.create(config, checkpoint, num_outputs=num_outputs)
     return backend

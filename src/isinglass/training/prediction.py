@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from isinglass.backends.protocol import create_backend
+from isinglass.backends.protocol import check_installed, create_backend
 from isinglass.data import load_split
 from isinglass.data.examples import Examples
 from isinglass.data.tsv import read_user_texts
@@ -45,6 +45,7 @@ def predict_texts(model: FinishedModel, path: Path | None, on_progress: Callable
 def _predict(
     model: FinishedModel, task: Task, examples: Examples, name: str, on_progress: Callable[[Progress], None]
 ) -> Rows:
+    check_installed(model.config.backend)
     order = label_order(model.checkpoint, task)
     tokens = prepare_texts(examples, model.config, model.checkpoint)
     backend = create_backend(model.config, model.checkpoint, num_outputs=task.num_outputs)

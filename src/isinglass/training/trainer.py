@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from isinglass.backends.protocol import Backend, create_backend
+from isinglass.backends.protocol import Backend, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data.examples import Labels
 from isinglass.data.tokenization import TokenizedTexts
@@ -80,6 +80,7 @@ def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
     """
+    check_installed(config.backend)
     task = get_task(config.task)
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
@@ -154,6 +155,7 @@ def evaluate(
 
     Labels are matched by name, through the checkpoint's `id2label`.
     """
+    check_installed(config.backend)
     task = get_task(config.task)
     order = label_order(checkpoint, task)
     splits = task.dev if split_names is None else tuple(task.split(name) for name in split_names)

@@ -1,6 +1,5 @@
 """The Keras backend, on TensorFlow or JAX: a classifier, its optimizer and its device behind the backends' protocol."""
 
-import importlib
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ from jaxtyping import Float32
 from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
 from isinglass.backends.protocol import finite_losses, slow_bf16
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, MissingDependencyError
+from isinglass.errors import ConfigError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -29,18 +28,12 @@ def create(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> 
 
     Raises:
         ConfigError: Keras runs on another framework already: one process has one.
-        MissingDependencyError: keras is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the CPU are not the user's business
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = config.backend
-    try:
-        keras: Any = importlib.import_module("keras")
-    except ImportError:
-        raise MissingDependencyError(
-            f"The backend {config.backend!r} needs keras, which is not installed: "
-            f"`pip install 'isinglass[{config.backend}]'`."
-        ) from None
+    import keras
+
     if keras.backend.backend() != config.backend:
         raise ConfigError(
             f"Keras runs on {keras.backend.backend()} in this process: use the backend {config.backend} in another one."
