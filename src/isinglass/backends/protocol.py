@@ -93,6 +93,11 @@ def slow_bf16(device: str) -> str:
     return f"bf16 has no hardware support on {device}: it runs, slowly."
 
 
+def widened_bf16(device: str) -> str:
+    """The note of a CPU without bf16 instructions whose bf16 products run in fp32."""
+    return f"bf16 has no hardware support on {device}: its products run in fp32 and are rounded, as fast as fp32."
+
+
 def check_installed(name: str) -> str:
     """The module of the backend of that name, not imported: asked before the data are read.
 

@@ -12,8 +12,9 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
-from isinglass.backends.protocol import finite_losses, slow_bf16
+from isinglass.backends.protocol import finite_losses, slow_bf16, widened_bf16
 from isinglass.backends.torch.attention import plan_attention
+from isinglass.backends.torch.bf16 import WidenedProducts
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
@@ -40,8 +41,11 @@ class TorchBackend:
         if on_cpu:
             keep_freed_memory()
         fast_bf16 = has_fast_bf16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
+        self._products: AbstractContextManager[object] = nullcontext()
         if self.precision == "bf16" and not fast_bf16:
-            self.notes.append(slow_bf16(self.device))
+            widened = on_cpu and not config.compile
+            self._products = WidenedProducts() if widened else nullcontext()
+            self.notes.append(widened_bf16(self.device) if widened else slow_bf16(self.device))
         self.compile_seconds = 0.0
         self._device = device
         self._seed = config.seed
@@ -82,9 +86,10 @@ class TorchBackend:
             word.grad = torch.zeros_like(word)
         self._ids = self._on_device(batch.input_ids)
         words = word.detach()[self._ids].requires_grad_()
-        logits = self._logits(batch, words, masks, self._forward)
-        loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device))
-        self._optimizer.scaled(loss).backward()
+        with self._products:
+            logits = self._logits(batch, words, masks, self._forward)
+            loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device))
+            self._optimizer.scaled(loss).backward()
         assert words.grad is not None
         word.grad.index_add_(0, self._ids, words.grad)
         word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
@@ -114,8 +119,10 @@ class TorchBackend:
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
         words = self._model.word[self._on_device(batch.input_ids)]
-        logits: Float32[np.ndarray, "S outputs"] = self._logits(batch, words, None, self._forward).float().cpu().numpy()
-        return logits
+        with self._products:
+            logits = self._logits(batch, words, None, self._forward)
+        found: Float32[np.ndarray, "S outputs"] = logits.float().cpu().numpy()
+        return found
 
     def weights(self) -> Weights:
         """See the protocol."""

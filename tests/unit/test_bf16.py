@@ -1,0 +1,39 @@
+"""bf16 products in fp32 arithmetic: the numerics of bf16, forward and backward."""
+
+import pytest
+import torch
+
+from isinglass.backends.torch.bf16 import WidenedProducts
+
+
+def products(dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    a, b, bias = (torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in ((7, 33), (33, 5), (5,)))
+    batch = torch.randn((3, 7, 33), generator=generator).to(dtype).requires_grad_()
+    found = [
+        a @ b,
+        torch.addmm(bias, a, b),
+        torch.bmm(batch, b.expand(3, -1, -1)),
+        torch.baddbmm(bias, batch, b.expand(3, -1, -1), alpha=0.5),
+    ]
+    sum(one.float().square().sum() for one in found).backward()
+    return [*(one.detach() for one in found), *(leaf.grad for leaf in (a, b, bias, batch))]
+
+
+def test_widened_products_are_those_of_bf16() -> None:
+    """Guards against a product that is not rounded, or rounded twice: one unit in the last of 8 bits is allowed."""
+    plain = products(torch.bfloat16)
+    with WidenedProducts():
+        widened = products(torch.bfloat16)
+    for one, other in zip(widened, plain, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), other.float(), rtol=2**-7, atol=2**-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_other_precisions_are_left_alone(dtype: torch.dtype) -> None:
+    plain = products(dtype)
+    with WidenedProducts():
+        widened = products(dtype)
+    for one, other in zip(widened, plain, strict=True):
+        assert torch.equal(one, other)
