@@ -1,4 +1,4 @@
-"""The command line: parses and prints, and nothing else. Only this file prints.
+"""The command line: parses, calls and prints, and nothing else.
 
 Results go to standard output; progress, notes and errors to standard error. What takes time to import is imported inside
 the commands, so that `--help` answers at once.
@@ -7,21 +7,26 @@ the commands, so that `--help` answers at once.
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from isinglass.errors import ConfigError, IsinglassError
-
-if TYPE_CHECKING:
-    from isinglass.results import RunResult
-    from isinglass.training.trainer import Progress
-
-LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
+from isinglass.errors import ConfigError, DataError, IsinglassError
+from isinglass.names import printable
+from isinglass.terminal import (
+    bench_events,
+    console,
+    percent,
+    progress,
+    show_plan,
+    show_repetitions,
+    show_result,
+    show_submission,
+    show_table,
+)
 
 app = typer.Typer(
     name="isinglass",
@@ -36,6 +41,7 @@ DataDir = Annotated[
     str | None,
     typer.Option("--data-dir", help="Directory in GLUE's layout (holds MRPC/train.tsv ...). Default: the hub."),
 ]
+Partial = Literal["refuse", "absent", "majority"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory, or a checkpoint directory together with --task.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Use the model on another task with the same labels (ax).")]
@@ -106,12 +112,12 @@ def train(
             check_output(directory, overwrite=overwrite)
         results = []
         for one, directory in planned:
-            with _progress() as on_progress:
+            with progress() as on_progress:
                 run = run_training(one, on_progress)
             results.append(write_run(run, directory, overwrite=overwrite))
-            _show(results[-1], directory, as_json=json_output)
+            show_result(results[-1], directory, as_json=json_output)
         if runs > 1 and not json_output:
-            _show_repetitions(results)
+            show_repetitions(results)
 
 
 @app.command()
@@ -128,9 +134,9 @@ def evaluate(
         from isinglass.training.trainer import evaluate as run_evaluation
 
         finished = _finished(run_dir, task, data_dir, precision)
-        with _progress() as on_progress:
+        with progress() as on_progress:
             result, _ = run_evaluation(finished.config, finished.checkpoint, split or None, on_progress)
-        _show(result, None, as_json=json_output)
+        show_result(result, None, as_json=json_output)
 
 
 @app.command()
@@ -156,7 +162,7 @@ def predict(
         if output is not None:
             check_predictions(output, overwrite=overwrite)
         finished = _finished(run_dir, task, data_dir, precision)
-        with _progress() as on_progress:
+        with progress() as on_progress:
             if input_file is None:
                 rows = predict_split(finished, split, on_progress)
             else:
@@ -165,7 +171,141 @@ def predict(
             print("\n".join("\t".join(row) for row in rows))
         else:
             write_predictions(rows, output, overwrite=overwrite)
-            print(_plain(f"{len(rows) - 1} predictions written to {output}"), file=sys.stderr)
+            print(printable(f"{len(rows) - 1} predictions written to {output}"), file=sys.stderr)
+
+
+@app.command()
+def bench(
+    preset: Annotated[
+        str | None, typer.Option(help="seed-pytorch, seed-tensorflow or glue: a table in one command.")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option("--tasks", help="Instead of a preset, or of its tasks: rte,mrpc")] = None,
+    data_dir: DataDir = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where results are gathered; what is there is not run again.  [default: bench/PRESET]"),
+    ] = None,
+    models: Annotated[str | None, typer.Option(help="Checkpoint directories or names, separated by commas.")] = None,
+    backends: Annotated[str | None, typer.Option(help="torch,tensorflow,jax")] = None,
+    precisions: Annotated[str | None, typer.Option(help="fp32,bf16,fp16,amp")] = None,
+    xla: Annotated[bool | None, typer.Option("--xla/--no-xla", help="tensorflow: with XLA too.")] = None,
+    compile_model: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch: compiled too.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted up from the setting `seed`.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="`classic` or `small`.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="RTE, MRPC and STS-B begin with the weights fine-tuned on this task: mnli")
+    ] = None,
+    predict_test: Annotated[
+        bool | None, typer.Option("--predict-test", help="Predict the test sets too, for `isinglass submit`.")
+    ] = None,
+    keep_models: Annotated[bool | None, typer.Option("--keep-models", help="Keep every model in OUTPUT/runs.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Beside each row the published figure.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimate, and stop.")] = False,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of all runs.")
+    ] = None,
+) -> None:
+    """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
+    with _errors_in_one_line():
+        from isinglass.bench.harness import calibrate, opened, records_of, run_all, set_damaged_aside
+        from isinglass.bench.plan import engine, estimated_seconds, left_to_do, make_plan
+        from isinglass.bench.presets import select
+
+        selection = select(
+            preset,
+            tasks=_names(tasks),
+            models=_names(models),
+            backends=_names(backends),
+            precisions=_names(precisions),
+            xla=xla,
+            compile=compile_model,
+            seeds=seeds,
+            recipe=recipe,
+            start_from=start_from,
+            predict_test=predict_test,
+            keep_models=keep_models,
+            assignments=tuple(assignments or ()),
+        )
+        plan = make_plan(selection, data_dir)
+        directory = output or Path("bench") / (preset or "results")
+        with opened(directory) as held:
+            for line in set_damaged_aside(held):
+                logging.warning(
+                    "%s, line %d is no record (%s) and was set aside in results.damaged.jsonl: its run is made again.",
+                    directory / "results.jsonl", line.number, line.reason,
+                )  # fmt: skip
+            left = left_to_do(plan, records_of(directory), directory)
+            calibrations = calibrate(left, held)
+            show_plan(plan, left, calibrations)
+            if dry_run:
+                return
+            seconds = {
+                run.key: estimated_seconds(run, calibrations[engine(run.config)])
+                for run in left
+                if engine(run.config) in calibrations
+            }
+            with bench_events(seconds) as events:
+                run_all(plan, held, events)
+        for table in _tables(plan, directory, selection.table, with_published=published):
+            show_table(table)
+        print(printable(f"Results in {directory}; `isinglass report {directory}` makes a page of them."), file=sys.stderr)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A directory that `isinglass bench` wrote.")],
+    published: Annotated[bool, typer.Option("--published", help="Beside each row the published figure.")] = False,
+) -> None:
+    """Make one HTML page, and Markdown, of a bench: tables, curves, intervals, differences, mistakes."""
+    with _errors_in_one_line():
+        from isinglass.report.html import write_report
+        from isinglass.results import read_records
+
+        for path in write_report(directory, with_published=published):
+            print(printable(str(path)))
+        damaged = read_records(directory).damaged
+        if damaged:
+            lines = ", ".join(f"line {line.number} ({line.reason})" for line in damaged)
+            raise DataError(
+                f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; `isinglass bench` on it "
+                f"sets such lines aside and makes their runs again."
+            )
+
+
+@app.command()
+def submit(
+    directory: Annotated[
+        Path | None, typer.Argument(help="A directory that `isinglass bench --predict-test` wrote.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The zip.")] = Path("submission.zip"),
+    partial: Annotated[
+        Partial, typer.Option(help="Files that no run answers: `absent`, or filled with the `majority` label.")
+    ] = "refuse",
+    backend: Annotated[str | None, typer.Option(help="Only runs of this backend.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Only runs of this precision.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only runs of this model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only runs of this seed.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Judge this zip, by whatever tool it was made.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zip that --output names.")] = False,
+) -> None:
+    """Write the zip that GLUE's server takes, from the runs that are best on dev; or judge one with --check."""
+    with _errors_in_one_line():
+        from isinglass.report.submission import check_submission, write_submission
+
+        if (directory is None) == (check is None):
+            raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
+        if check is not None:
+            problems = check_submission(check)
+            for problem in problems:
+                print(printable(str(problem)))
+            if problems:
+                raise DataError(f"{check} would not be taken: {len(problems)} problems.")
+            print(printable(f"{check}: eleven files, each with the right rows, order and alphabet."))
+            return
+        assert directory is not None
+        chosen = {"backend": backend, "precision": precision, "model": model, "seed": seed}
+        written = write_submission(directory, output, partial=partial, overwrite=overwrite, select=chosen)
+        show_submission(written)
 
 
 @app.command()
@@ -191,7 +331,7 @@ def tasks() -> None:
                     f"{', '.join(map(str, first.text_columns))} -> {label}",
                     f"{task.score_range[0]:g} to {task.score_range[1]:g}" if task.labels is None else ", ".join(task.labels),
                     ", ".join(task.metrics),
-                    " + ".join(", ".join(_percent(value) for value in one) for one in task.dev_majority) or "-",
+                    " + ".join(", ".join(percent(value) for value in one) for one in task.dev_majority) or "-",
                 )
             )
         table = Table(
@@ -206,7 +346,7 @@ def tasks() -> None:
             table.add_column(name, width=width, justify="right" if name in ("train", "dev", "test") else "left")
         for row in rows[1:]:
             table.add_row(*row)
-        _console(stderr=False).print(table)
+        console(stderr=False).print(table)
 
 
 @app.callback(invoke_without_command=True)
@@ -218,6 +358,31 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Print 
         with _errors_in_one_line():
             print(installed("isinglass"))
         raise typer.Exit
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> Any:
+    """The table of a bench: of its own runs, whatever else the directory holds."""
+    from functools import partial
+
+    from isinglass.report.answers import read_answers
+    from isinglass.report.tables import check_same_version, pytorch_table, scores_table, speed_table, tensorflow_table
+    from isinglass.results import read_records, run_key
+    from isinglass.training.timing import CLOCK
+
+    keys = {run.key for run in plan.runs}
+    records = read_records(directory)
+    results = [one for one in records.results if run_key(one.config, one.start_from) in keys]
+    failed = [one for one in records.failed if run_key(one.config, one.start_from) in keys]
+    check_same_version(results)
+    if kind == "pytorch":
+        return [pytorch_table(results, failed, clock=CLOCK, with_published=with_published)]
+    if kind == "tensorflow":
+        return [tensorflow_table(results, failed, with_published=with_published)]
+    return [scores_table(results, partial(read_answers, directory)), speed_table(results, clock=CLOCK)]
 
 
 def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: str | None) -> Any:
@@ -257,143 +422,8 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"isinglass: {_plain(message)}", file=sys.stderr)
+    print(f"isinglass: {printable(message)}", file=sys.stderr)
     raise typer.Exit(status) from None
-
-
-def _plain(text: str) -> str:
-    """A user's text on one line: what cannot be printed, or would steer the terminal, is written as in Python."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """A progress bar on a terminal; elsewhere plain lines: the first report, every ten percent, and each minute."""
-    if sys.stderr and sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as ProgressBar
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        with ProgressBar(*columns, console=_console(stderr=True)) as bar:
-            bars: dict[str, Any] = {}
-
-            def update(now: "Progress") -> None:
-                if now.stage not in bars:
-                    bars[now.stage] = bar.add_task(now.stage, total=now.total, figures="")
-                name = now.stage if now.loss is None else f"epoch {now.epoch + 1}/{now.epochs}"
-                bar.update(bars[now.stage], completed=now.done, description=name, figures=_figures(now))
-
-            yield update
-        return
-    printed: dict[str, tuple[int, float]] = {}  # stage -> (tenths done, time) of its last line
-
-    def log(now: "Progress") -> None:
-        tenth, clock = 10 * now.done // now.total, time.monotonic()
-        last = printed.get(now.stage)
-        if last is None or tenth > last[0] or clock - last[1] >= LOG_SECONDS:
-            printed[now.stage] = (tenth, clock)
-            epoch = "" if now.loss is None else f", epoch {now.epoch + 1}/{now.epochs}"
-            print(f"{now.stage} {now.done}/{now.total}{epoch}, {_figures(now)}", file=sys.stderr, flush=True)
-
-    yield log
-
-
-def _figures(now: "Progress") -> str:
-    loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
-    return f"{loss}{now.tokens_per_second:,.0f} tokens/s"
-
-
-def _show(result: "RunResult", directory: Path | None, *, as_json: bool) -> None:
-    if as_json:
-        print(result.to_json().encode("utf-8", "backslashreplace").decode())  # a path need not be UTF-8; \udcff is JSON
-        return
-    from rich.table import Table
-
-    from isinglass.results import by_split
-    from isinglass.tasks import get_task
-
-    task = get_task(result.task)
-    splits = result.split.split("+")
-    metrics, majority = by_split(result.metrics, splits), by_split(result.majority, splits)
-    table = Table()
-    for column in ("split", "examples", "metric"):
-        table.add_column(column)
-    table.add_column("result", justify="right")
-    table.add_column("majority", justify="right")
-    for split in splits:
-        for name in task.metrics:
-            table.add_row(
-                split,
-                str(result.examples[split]),
-                name,
-                _percent(metrics[split][name]),
-                _percent(majority[split][name]),
-            )
-    console = _console(stderr=False)
-    console.print(f"{task.title}: {_plain(result.model)}, {result.precision}, seed {result.seed}")
-    console.print(table)
-    if result.collapsed:
-        console.print("Collapsed: the model gives every example the same label.")
-    if result.epoch_seconds:
-        console.print(
-            f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "
-            f"{result.tokens_per_second:,.0f} tokens/s) on {result.device}; {result.padding_avoided:.0%} of the "
-            f"tokens of padding to {result.config['max_length']} not computed, {result.truncated_share:.1%} of the training "
-            f"examples truncated."
-        )
-    for note in result.notes:
-        console.print(f"Note: {_plain(note)}")
-    if directory is not None:
-        console.print(f"Run written to {_plain(str(directory))}")
-
-
-def _show_repetitions(results: "list[RunResult]") -> None:
-    """Seconds of each epoch and scores of each run: the first epoch has the tracing and compiling in it."""
-    from statistics import mean, stdev
-
-    from rich.table import Table
-
-    from isinglass.results import by_split
-
-    first = results[0]
-    splits = first.split.split("+")
-    scores = [[value for split in by_split(one.metrics, splits).values() for value in split.values()] for one in results]
-    table = Table()
-    table.add_column("run")
-    for epoch in range(1, len(first.epoch_seconds) + 1):
-        table.add_column(f"epoch {epoch} (s)", justify="right")
-    for split, metrics in by_split(first.metrics, splits).items():
-        for name in metrics:
-            table.add_column(f"{split} {name}", justify="right")
-    for one, found in zip(results, scores, strict=True):
-        seconds = [f"{value:.1f}" for value in one.epoch_seconds]
-        table.add_row(f"seed {one.seed}", *seconds, *(_percent(value) for value in found))
-    spread = []
-    for column in zip(*scores, strict=True):
-        known = [100 * value for value in column if value is not None]
-        spread.append(f"{mean(known):.2f} ± {stdev(known):.2f}" if len(known) == len(column) else "NaN")
-    table.add_row("mean ± sd", *("" for _ in first.epoch_seconds), *spread)
-    compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
-    console = _console(stderr=False)
-    console.print(f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {_plain(first.device)}")
-    console.print(table)
-
-
-def _percent(value: float | None) -> str:
-    """A score in hundredths, as GLUE's tables print it."""
-    return "NaN" if value is None else f"{100 * value:.2f}"
-
-
-def _console(*, stderr: bool) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def main() -> None:

@@ -14,12 +14,15 @@ import math
 import os
 import platform
 import subprocess
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from isinglass.config import resolve
 from isinglass.errors import DataError
 
 # One dev set: name -> score. Several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
@@ -204,10 +207,30 @@ def run_key(config: Mapping[str, Any], start_from: str | None) -> str:
 
 
 def _record(line: bytes) -> RunResult | FailedRun:
-    values = json.loads(line)
+    values = json.loads(line.decode("utf-8"))
     if not isinstance(values, dict):
         raise ValueError("it is JSON, but no object")
-    return FailedRun(**values["failed"]) if "failed" in values else RunResult(**values)
+    record = FailedRun(**values["failed"]) if "failed" in values else RunResult(**values)
+    _check_kinds(record)
+    return record
+
+
+def _check_kinds(record: RunResult | FailedRun) -> None:
+    """Refuse a record whose fields are not of their kind: what it says comes from a file.
+
+    Raises:
+        TypeError, ConfigError: with the field's name.
+    """
+    for name, kind in typing.get_type_hints(type(record)).items():
+        options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        plain = tuple({typing.get_origin(option) or option for option in options})
+        value = getattr(record, name)
+        if not isinstance(value, (*plain, int) if float in plain else plain):
+            raise TypeError(f"{name} is {type(value).__name__}")
+    resolve(task=str(record.config.get("task")), flags={k: v for k, v in record.config.items() if k != "task"})
+    texts = record.predictions.values() if isinstance(record, RunResult) else ()
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("predictions has something other than file names")
 
 
 def per_split(scores: Mapping[str, Mapping[str, float]]) -> Metrics:

@@ -22,7 +22,8 @@ class Split:
     Attributes:
         name: how results and options call it: `train`, `dev`, `dev_matched`, `test`, ...
         file: path of the TSV below the task's folder.
-        rows: rows that the published data set has, for the overview; never used to judge a user's file.
+        rows: rows that the published data set has: for the overview, and for a submission of its test sets; never used to
+            judge what a user trains on.
         text_columns: the columns with one text (single sentences) or two (pairs): names if the file has a header,
             else 0-based positions.
         label_column: the column with the label, or None where labels are hidden.

@@ -12,10 +12,8 @@ from isinglass.data.tsv import read_user_texts
 from isinglass.errors import ConfigError, OutputExistsError
 from isinglass.tasks import Task, get_task
 from isinglass.training.preparation import label_order, prepare_texts
-from isinglass.training.run_dir import FinishedModel, check_parent, prediction_rows
+from isinglass.training.run_dir import FinishedModel, Rows, check_parent, prediction_rows
 from isinglass.training.trainer import Packer, Progress, predict
-
-Rows = list[tuple[str, ...]]
 
 
 def predict_split(

@@ -4,7 +4,7 @@ RUN_DIR/
   result.json             the RunResult, settings included
   steps.jsonl             loss and learning rate of each step
   predictions-dev.tsv     the model's answer to each example of each scored split
-  model/                  a Hugging Face checkpoint
+  model/                  a Hugging Face checkpoint (a bench keeps it only where it is asked for)
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
 from isinglass.results import RunResult
 from isinglass.training.trainer import TrainedRun
+
+Rows = list[tuple[str, ...]]  # of a predictions file, the header first
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
@@ -93,8 +95,21 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> RunResult:
+def write_run(
+    run: TrainedRun,
+    directory: Path,
+    *,
+    overwrite: bool,
+    with_model: bool = True,
+    predictions: Mapping[str, Rows] | None = None,
+) -> RunResult:
     """Write beside `directory`, then rename: whoever looks sees the whole run or none.
+
+    Args:
+        predictions: of further splits, by name, each with its header.
+
+    Returns:
+        The result, which now names its prediction files.
 
     Raises:
         OutputExistsError, ConfigError: as `check_output`.
@@ -102,26 +117,27 @@ def write_run(run: TrainedRun, directory: Path, *, overwrite: bool) -> RunResult
     """
     check_output(directory, overwrite=overwrite)
     try:
-        return _write(run, _real(directory))
+        return _write(run, _real(directory), with_model=with_model, predictions=predictions or {})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"The run could not be written to {directory} and nothing is left of it: {reason}.") from error
 
 
-def _write(run: TrainedRun, directory: Path) -> RunResult:
+def _write(run: TrainedRun, directory: Path, *, with_model: bool, predictions: Mapping[str, Rows]) -> RunResult:
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        (partial / MODEL).mkdir()
-        save_checkpoint(run.checkpoint, run.weights, partial / MODEL)
+        if with_model:
+            (partial / MODEL).mkdir()
+            save_checkpoint(run.checkpoint, run.weights, partial / MODEL)
         with open(partial / "steps.jsonl", "w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)
-        predictions = {scored.split.name: f"predictions-{scored.split.name}.tsv" for scored in run.scored}
-        for scored in run.scored:
-            rows = prediction_rows(scored.outputs, scored.label_order)
-            with open(partial / predictions[scored.split.name], "w", encoding="utf-8") as lines:
+        answers = {one.split.name: list(prediction_rows(one.outputs, one.label_order)) for one in run.scored}
+        files = {name: f"predictions-{name}.tsv" for name in (*answers, *predictions)}
+        for name, rows in (*answers.items(), *predictions.items()):
+            with open(partial / files[name], "w", encoding="utf-8") as lines:
                 lines.writelines("\t".join(row) + "\n" for row in rows)
-        result = dataclasses.replace(run.result, predictions=predictions)
+        result = dataclasses.replace(run.result, predictions=files)
         # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
         (partial / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
         partial.chmod(0o755)

@@ -21,6 +21,7 @@ from isinglass.results import RunResult, installed_versions, per_split, source_c
 from isinglass.tasks import Task, get_task
 from isinglass.training.preparation import PreparedSplit, label_order, prepare_split, with_head_for
 from isinglass.training.schedule import learning_rate
+from isinglass.training.timing import EpochClock
 
 PROGRESS_SECONDS: Final = 0.2  # the least time between two reports: reading a loss waits for the device
 ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
@@ -74,8 +75,13 @@ class TrainedRun:
     scored: list[Scored]
 
 
-def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda _: None) -> TrainedRun:
+def train(
+    config: TrainConfig, on_progress: Callable[[Progress], None] = lambda _: None, *, first_weights: str | None = None
+) -> TrainedRun:
     """Fine-tune on a task's training set and score its dev sets.
+
+    Args:
+        first_weights: the checkpoint to begin with, if not `config.model` itself but one fine-tuned from it before.
 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
@@ -84,7 +90,7 @@ def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda 
     task = get_task(config.task)
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
-    checkpoint, head_note = with_head_for(load_model(config.model), task)
+    checkpoint, head_note = with_head_for(load_model(first_weights or config.model), task)
     order = checkpoint.label_names
     train_split = prepare_split(task, task.train, config, checkpoint, order)
     dev_splits = [prepare_split(task, split, config, checkpoint, order) for split in task.dev]
@@ -95,33 +101,30 @@ def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda 
     total_steps = steps_per_epoch * config.epochs
     steps: list[StepRecord] = []
     rates: list[float] = []
-    epoch_seconds: list[float] = []
+    clock = EpochClock(backend.synchronize)
     tokens_done = 0
     last_report = run_started = time.perf_counter()
     for epoch in range(config.epochs):
-        backend.synchronize()
-        epoch_started = time.perf_counter()
-        for index in plan_epoch(len(train_split.tokens), config.batch_size, seed=config.seed, epoch=epoch):
-            batch = packer.pack(train_split.tokens, index, train_split.labels)
-            rates.append(learning_rate(config, len(rates), total_steps))
-            backend.train_step(batch, step=len(rates) - 1, learning_rate=rates[-1])
-            tokens_done += batch.num_tokens
-            if time.perf_counter() - last_report >= PROGRESS_SECONDS or len(rates) == total_steps:
-                _record(steps, backend.take_losses(), rates, steps_per_epoch)
-                last_report = time.perf_counter()
-                on_progress(
-                    Progress(
-                        stage="train",
-                        epoch=epoch,
-                        epochs=config.epochs,
-                        done=len(rates),
-                        total=total_steps,
-                        loss=float(np.mean([record.loss for record in steps[-20:]])),
-                        tokens_per_second=tokens_done / (last_report - run_started),
+        with clock:
+            for index in plan_epoch(len(train_split.tokens), config.batch_size, seed=config.seed, epoch=epoch):
+                batch = packer.pack(train_split.tokens, index, train_split.labels)
+                rates.append(learning_rate(config, len(rates), total_steps))
+                backend.train_step(batch, step=len(rates) - 1, learning_rate=rates[-1])
+                tokens_done += batch.num_tokens
+                if time.perf_counter() - last_report >= PROGRESS_SECONDS or len(rates) == total_steps:
+                    _record(steps, backend.take_losses(), rates, steps_per_epoch)
+                    last_report = time.perf_counter()
+                    on_progress(
+                        Progress(
+                            stage="train",
+                            epoch=epoch,
+                            epochs=config.epochs,
+                            done=len(rates),
+                            total=total_steps,
+                            loss=float(np.mean([record.loss for record in steps[-20:]])),
+                            tokens_per_second=tokens_done / (last_report - run_started),
+                        )
                     )
-                )
-        backend.synchronize()
-        epoch_seconds.append(time.perf_counter() - epoch_started)
 
     evaluation_started = time.perf_counter()
     scored = [
@@ -135,7 +138,7 @@ def train(config: TrainConfig, on_progress: Callable[[Progress], None] = lambda 
         scored,
         backend,
         examples={split.name: len(split.tokens) for split in (train_split, *dev_splits)},
-        epoch_seconds=epoch_seconds,
+        epoch_seconds=clock.seconds,
         evaluation_seconds=evaluation_seconds,
         trained_tokens=tokens_done,
         truncated=train_split.tokens.truncated,

@@ -1,0 +1,172 @@
+"""Which runs a bench consists of, in which order, what is left of them, and how long that will take."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from isinglass.bench.presets import Selection
+from isinglass.config import TrainConfig, as_dict, resolve
+from isinglass.errors import ConfigError
+from isinglass.results import RunResult, run_key
+from isinglass.tasks import TASKS, Task, get_task
+
+STARTED: Final = ("rte", "mrpc", "stsb")  # small sets of pairs, which fine-tuning on MNLI first helps (RoBERTa, ModernBERT)
+EVALUATION_SHARE: Final = 1 / 3  # of a training step's operations: the forward pass alone
+OVERHEAD_SECONDS: Final = 10.0  # starting a process, its imports, loading, scoring and writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run.
+
+    Attributes:
+        start_from: the run whose model this one begins with.
+        keep_model: whether its model stays on the disk.
+        predict_test: whether the test sets are predicted.
+    """
+
+    config: TrainConfig
+    start_from: "PlannedRun | None" = None
+    keep_model: bool = False
+    predict_test: bool = False
+
+    @property
+    def key(self) -> str:
+        """As `results.run_key`."""
+        return run_key(as_dict(self.config), self.start_from.config.task if self.start_from else None)
+
+    @property
+    def name(self) -> str:
+        """The run's directory: readable, and no other run's."""
+        one = self.config
+        compiler = "-xla" if one.xla else "-compiled" if one.compile else ""
+        digest = hashlib.sha256(self.key.encode()).hexdigest()[:8]
+        return f"{one.task}-{Path(one.model).name}-{one.backend}-{one.precision}{compiler}-seed{one.seed}-{digest}"
+
+    @property
+    def title(self) -> str:
+        """For the display: what differs between the runs of a bench."""
+        one = self.config
+        compiler = " XLA" if one.xla else " compiled" if one.compile else ""
+        start = f" from {TASKS[self.start_from.config.task].title}" if self.start_from else ""
+        return f"{TASKS[one.task].title}{start} {one.model} {one.backend} {one.precision}{compiler} seed {one.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The runs in their order, and the tasks left out with the reason."""
+
+    runs: tuple[PlannedRun, ...]
+    skipped: tuple[str, ...]
+
+
+def make_plan(selection: Selection, data_dir: str | None) -> Plan:
+    """Every combination of the selection, task by task; a run that others start from goes before them.
+
+    Raises:
+        ConfigError: an unknown name, a combination that no backend runs, or a task whose files are not there.
+    """
+    tasks = [get_task(name) for name in selection.tasks]
+    present, skipped = _with_data(tasks, data_dir, skip=selection.skip_missing)
+    source = None if selection.start_from is None else get_task(selection.start_from).name
+    if source is not None and source not in {task.name for task in present}:
+        raise ConfigError(f"start-from is {source}, but {source} is not among the tasks that are run: add it to --tasks.")
+    ordered = sorted(present, key=lambda task: task.name != source)
+    runs: dict[str, PlannedRun] = {}
+    sources: dict[str, PlannedRun] = {}  # settings less the task's -> the run to start from
+    for task in ordered:
+        for config in _configs(selection, task.name, data_dir):
+            mark = repr((config.model, config.backend, config.precision, config.xla, config.compile, config.seed))
+            run = PlannedRun(
+                config=config,
+                start_from=sources.get(mark) if task.name in STARTED else None,
+                keep_model=selection.keep_models or task.name == source,
+                predict_test=selection.predict_test,
+            )
+            if task.name == source:
+                sources[mark] = run
+            runs.setdefault(run.key, run)
+    return Plan(runs=tuple(runs.values()), skipped=tuple(skipped))
+
+
+def _configs(selection: Selection, task: str, data_dir: str | None) -> list[TrainConfig]:
+    found = []
+    for model in selection.models:
+        for backend in selection.backends:
+            for precision in selection.precisions:
+                for compiler in _compilers(selection, backend):
+                    flags = {"model": model, "backend": backend, "precision": precision, "data_dir": data_dir}
+                    chosen = {**selection.settings, **flags, **compiler}
+                    base = resolve(task=task, recipe=selection.recipe, flags=chosen, assignments=selection.assignments)
+                    seeds = range(base.seed, base.seed + selection.seeds)
+                    found += [replace(base, seed=seed) for seed in seeds]
+    return found
+
+
+def _compilers(selection: Selection, backend: str) -> list[dict[str, bool]]:
+    choices: list[dict[str, bool]] = [{}]
+    if selection.xla and backend == "tensorflow":
+        choices.append({"xla": True})
+    if selection.compile and backend == "torch":
+        choices.append({"compile": True})
+    return choices
+
+
+def _with_data(tasks: Sequence[Task], data_dir: str | None, *, skip: bool) -> tuple[list[Task], list[str]]:
+    present, skipped = [], []
+    for task in tasks:
+        if task.train is None:
+            raise ConfigError(f"{task.title} has no training set: --predict-test predicts it after MNLI.")
+        missing = [] if data_dir is None or not task.hub_config else _missing_files(task, Path(data_dir))
+        if not missing:
+            present.append(task)
+        elif skip:
+            skipped.append(f"{task.title} is left out: {missing[0]} is not there.")
+        else:
+            raise ConfigError(f"{task.title}: {missing[0]} is not there; leave the task out, or name another --data-dir.")
+    if not present:
+        raise ConfigError(f"None of the tasks has its files in {data_dir}: name a directory in GLUE's layout.")
+    return present, skipped
+
+
+def _missing_files(task: Task, data_dir: Path) -> list[Path]:
+    assert task.train is not None
+    files = [data_dir / task.folder / split.file for split in (task.train, *task.dev)]
+    return [file for file in files if not file.is_file()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What a few steps told: real tokens per second in training, and the tokens of each task's train and dev sets."""
+
+    tokens_per_second: float
+    compile_seconds: float
+    train_tokens: Mapping[str, int]
+    dev_tokens: Mapping[str, int]
+
+
+def engine(config: TrainConfig) -> str:
+    """What decides a run's speed in tokens per second: runs that share it share a calibration."""
+    return repr((config.model, config.backend, config.precision, config.xla, config.compile, config.max_length))
+
+
+def estimated_seconds(run: PlannedRun, calibration: Calibration) -> float:
+    """Training and evaluation at the calibrated speed, compiling, and the start."""
+    task = run.config.task
+    tokens = calibration.train_tokens[task] * run.config.epochs + calibration.dev_tokens[task] * EVALUATION_SHARE
+    return tokens / calibration.tokens_per_second + calibration.compile_seconds + OVERHEAD_SECONDS
+
+
+def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> list[PlannedRun]:
+    """The runs without a result; and, before them, those whose model one of them starts from if it is not there any more."""
+    done = {run_key(result.config, result.start_from) for result in results}
+    left = {run.key: run for run in plan.runs if run.key not in done}
+    needed = {run.start_from.key for run in left.values() if run.start_from} - left.keys()
+    again = {
+        run.key: run
+        for run in plan.runs
+        if run.key in needed and not (directory / "runs" / run.name / "model" / "config.json").is_file()
+    }
+    return [run for run in plan.runs if run.key in left or run.key in again]

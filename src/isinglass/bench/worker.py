@@ -1,0 +1,193 @@
+"""One run, or one calibration, in a process of its own: `python -m isinglass.bench.worker`.
+
+The request is one JSON line on standard input, which the bench then holds open: when it closes, because the bench was
+killed, this process ends at once. Answers are JSON lines on standard output: `{"progress": ...}` and at last one of
+`{"result": ...}`, `{"calibration": ...}` and `{"error": ...}`. What libraries print goes to standard error.
+
+A process a run, because Keras has one framework a process, peak memory belongs to a process, and a crash ends only it.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from isinglass.backends.protocol import create_backend
+from isinglass.bench.plan import Calibration
+from isinglass.config import TrainConfig, resolve
+from isinglass.errors import IsinglassError
+from isinglass.models.source import load_model
+from isinglass.packing import plan_epoch
+from isinglass.results import RunResult
+from isinglass.tasks import TASKS, get_task
+from isinglass.training.prediction import predict_split
+from isinglass.training.preparation import prepare_split, with_head_for
+from isinglass.training.run_dir import FinishedModel, Rows, write_run
+from isinglass.training.trainer import Packer, Scored, TrainedRun, train
+
+CALIBRATION_SECONDS: Final = 5.0
+CALIBRATION_STEPS: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """Train, predict and write one run.
+
+    Attributes:
+        config: settings, as `config.as_dict` has them.
+        start_from, first_weights: the task that the first weights were fine-tuned on, and their directory.
+        bench: the directory of the bench; the run goes to `runs/name`.
+    """
+
+    config: dict[str, Any]
+    start_from: str | None
+    first_weights: str | None
+    bench: str
+    name: str
+    keep_model: bool
+    predict_test: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRequest:
+    """Time a few steps of the first task, and count the tokens of all."""
+
+    configs: list[dict[str, Any]]
+
+
+def perform(request: RunRequest, answer: "Answers") -> RunResult:
+    """Make one run and leave it in the bench's directory; its prediction files are named relative to that."""
+    bench = Path(request.bench)
+    config = config_from(request.config)
+    run = train(config, lambda now: answer.send(progress=dataclasses.asdict(now)), first_weights=request.first_weights)
+    run = dataclasses.replace(run, result=dataclasses.replace(run.result, start_from=request.start_from))
+    predictions = _test_predictions(config, run) if request.predict_test else {}
+    for scored in run.scored:
+        write_examples(scored, bench / "examples" / f"{config.task}-{scored.split.name}.jsonl")
+    result = write_run(
+        run, bench / "runs" / request.name, overwrite=True, with_model=request.keep_model, predictions=predictions
+    )
+    located = {split: f"runs/{request.name}/{file}" for split, file in result.predictions.items()}
+    return dataclasses.replace(result, predictions=located)
+
+
+def calibrate(request: CalibrationRequest) -> Calibration:
+    """Train a few steps of the first configuration's task, as many as fit in CALIBRATION_SECONDS."""
+    configs = [config_from(values) for values in request.configs]
+    train_tokens, dev_tokens = {}, {}
+    first = configs[0]
+    for config in configs[::-1]:  # the first task's split and checkpoint are what the loop leaves
+        task = get_task(config.task)
+        checkpoint, _ = with_head_for(load_model(config.model), task)
+        splits = [
+            prepare_split(task, s, config, checkpoint, checkpoint.label_names)
+            for s in task.splits
+            if s.label_column is not None
+        ]
+        assert task.train is not None
+        train_tokens[task.name] = sum(int(s.tokens.lengths.sum()) for s in splits if s.name == task.train.name)
+        dev_tokens[task.name] = sum(int(s.tokens.lengths.sum()) for s in splits if s.name != task.train.name)
+    split = next(s for s in splits if task.train is not None and s.name == task.train.name)
+    backend = create_backend(first, checkpoint, num_outputs=task.num_outputs)
+    packer = Packer.of(first, checkpoint)
+    seconds = tokens = 0.0
+    epochs = (plan_epoch(len(split.tokens), first.batch_size, seed=first.seed, epoch=epoch) for epoch in itertools.count())
+    for step, index in enumerate(itertools.islice(itertools.chain.from_iterable(epochs), CALIBRATION_STEPS)):
+        compiling = backend.compile_seconds
+        started = time.perf_counter()
+        batch = packer.pack(split.tokens, index, split.labels)
+        backend.train_step(batch, step=step, learning_rate=first.learning_rate)
+        backend.synchronize()
+        if step > 0 and backend.compile_seconds == compiling:  # a step that warms up or compiles is not the run's speed
+            seconds += time.perf_counter() - started
+            tokens += batch.num_tokens
+        if seconds > CALIBRATION_SECONDS:
+            break
+    return Calibration(
+        tokens_per_second=tokens / seconds,
+        compile_seconds=backend.compile_seconds,
+        train_tokens=train_tokens,
+        dev_tokens=dev_tokens,
+    )
+
+
+def _test_predictions(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
+    """Split -> rows of each test set whose file is there; for MNLI also AX's."""
+    finished = FinishedModel(checkpoint=dataclasses.replace(run.checkpoint, weights=run.weights), config=config)
+    predictions: dict[str, Rows] = {}
+    for split in TASKS[config.task].test:
+        if _is_there(config, config.task, split.file):
+            predictions[split.name] = predict_split(finished, split.name)
+    if config.task == "mnli" and _is_there(config, "ax", TASKS["ax"].test[0].file):
+        ax = FinishedModel(checkpoint=finished.checkpoint, config=dataclasses.replace(config, task="ax"))
+        predictions["ax"] = predict_split(ax)
+    return predictions
+
+
+def _is_there(config: TrainConfig, task: str, file: str) -> bool:
+    return config.data_dir is None or (Path(config.data_dir) / TASKS[task].folder / file).is_file()
+
+
+def write_examples(scored: Scored, path: Path) -> None:
+    """Texts and label of each example, one JSON object a line, whole or not at all; what is there already stays."""
+    if path.exists():
+        return
+    examples = scored.split.examples
+    assert examples.labels is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as lines:
+        for texts, label in zip(zip(*examples.texts, strict=True), examples.labels, strict=True):
+            lines.write(json.dumps({"texts": list(texts), "label": label}) + "\n")
+    Path(partial).replace(path)
+
+
+def config_from(values: dict[str, Any]) -> TrainConfig:
+    """The inverse of `config.as_dict`."""
+    return resolve(
+        task=values["task"], recipe=values["recipe"], flags={k: v for k, v in values.items() if k not in ("task", "recipe")}
+    )
+
+
+class Answers:
+    """Lines to the bench."""
+
+    def __init__(self, lines: TextIO) -> None:
+        self._lines = lines
+
+    def send(self, **message: Any) -> None:
+        """One message, at once."""
+        self._lines.write(json.dumps(message) + "\n")
+        self._lines.flush()
+
+
+def _end_with_the_bench() -> None:
+    os.read(0, 1)  # not sys.stdin, whose buffer Python must be able to close when it ends
+    os._exit(1)
+
+
+def main() -> None:
+    """Read the request, do it, answer."""
+    answers = Answers(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_bench, daemon=True).start()
+    try:
+        if "run" in request:
+            answers.send(result=json.loads(perform(RunRequest(**request["run"]), answers).to_json()))
+        else:
+            answers.send(calibration=dataclasses.asdict(calibrate(CalibrationRequest(**request["calibrate"]))))
+    except (IsinglassError, OSError, MemoryError) as error:
+        answers.send(error=str(error) or type(error).__name__)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

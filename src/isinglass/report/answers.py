@@ -1,0 +1,136 @@
+"""The answers that one run gave to one labelled split, beside the texts and the labels."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from isinglass.data.examples import Examples, Labels, encode_labels
+from isinglass.errors import DataError
+from isinglass.results import RunResult
+from isinglass.tasks import Task, get_task
+
+PROBABILITY: Final = "probability:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """N examples and what one run answered, in the order of their file.
+
+    Attributes:
+        labels: the task's C label names, in its own order whatever that of the model's outputs; None for regression.
+        truth, predicted: int64 (N,), positions in `labels`; float32 (N,) for regression.
+        probabilities: float64 (N, C), columns in the order of `labels`; None for regression.
+        texts: one text, or two, of each example.
+        positive: the position of the label that F1 counts.
+    """
+
+    labels: tuple[str, ...] | None
+    truth: Labels
+    predicted: Labels
+    probabilities: Float64[np.ndarray, "N C"] | None
+    texts: list[tuple[str, ...]]
+    positive: int = 1
+
+
+def read_answers(directory: Path, result: RunResult, split: str) -> Answers:
+    """Join a run's predictions of a split with the split's texts and labels.
+
+    Args:
+        directory: that holds the result: see `isinglass.results`.
+
+    Raises:
+        ConfigError: there is no such task or split.
+        DataError: a file is missing or damaged, the two do not have the same number of rows, a label is unknown, or the
+            result names a file outside of `directory`.
+    """
+    task = get_task(result.task)
+    examples = directory / "examples" / f"{task.name}-{task.split(split).name}.jsonl"
+    predictions = _predictions_file(directory, result, split)
+    texts, names = _read_examples(examples)
+    answers, probabilities = _read_predictions(predictions, task)
+    if len(answers) != len(texts):
+        raise DataError(f"{predictions} answers {len(answers)} examples; {examples} holds {len(texts)}.")
+    known = task.labels or ()
+    return Answers(
+        labels=task.labels,
+        truth=_encoded(names, examples, 1, task),
+        predicted=_values(answers, predictions) if task.labels is None else _encoded(answers, predictions, 2, task),
+        probabilities=probabilities,
+        texts=texts,
+        positive=known.index(task.positive_label) if task.positive_label in known else 0,
+    )
+
+
+def _predictions_file(directory: Path, result: RunResult, split: str) -> Path:
+    """The file, which must lie in `directory`: a result may come from a stranger."""
+    named = result.predictions.get(split)
+    if named is None:
+        raise DataError(f"{directory}: the result of {result.task}, seed {result.seed}, names no predictions of {split}.")
+    if Path(named).is_absolute() or not (directory / named).resolve().is_relative_to(directory.resolve()):
+        raise DataError(
+            f"{directory}: the result of {result.task}, seed {result.seed}, names predictions outside of it: {named!r}."
+        )
+    return directory / named
+
+
+def _lines(path: Path) -> list[str]:
+    """The file's lines: only a line feed ends one."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: it is not UTF-8.") from None
+    return text.removesuffix("\n").split("\n")
+
+
+def _read_examples(path: Path) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Texts and label of each line."""
+    texts, labels = [], []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            example = json.loads(line)
+            texts.append(tuple(map(str, example["texts"])))
+            labels.append(str(example["label"]))
+        except (ValueError, TypeError, KeyError):
+            raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
+    return texts, labels
+
+
+def _read_predictions(path: Path, task: Task) -> tuple[list[str], Float64[np.ndarray, "N C"] | None]:
+    """The second column, and the probabilities in the order of the task's labels."""
+    names = [PROBABILITY + name for name in task.labels or ()]
+    header, *rows = [line.split("\t") for line in _lines(path)]
+    if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):
+        expected = ", ".join(["index", "prediction", *names])
+        raise DataError(f"{path}, line 1: the columns are {', '.join(header)}; {expected} were expected.")
+    for i, row in enumerate(rows):
+        if len(row) != len(header) or row[0] != str(i):
+            raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
+    answers = [row[1] for row in rows]
+    if task.labels is None:
+        return answers, None
+    order = [header.index(name) for name in names]
+    chances = [[_number(row[column], path, line) for column in order] for line, row in enumerate(rows, start=2)]
+    return answers, np.array(chances, np.float64).reshape(-1, len(names))
+
+
+def _encoded(names: list[str], path: Path, first_line: int, task: Task) -> Labels:
+    lines = range(first_line, first_line + len(names))
+    return encode_labels(Examples(texts=([],), labels=names, origin=str(path), line_numbers=lines), task, task.labels)
+
+
+def _values(answers: list[str], path: Path) -> Float32[np.ndarray, " N"]:
+    return np.array([_number(answer, path, line) for line, answer in enumerate(answers, start=2)], np.float32)
+
+
+def _number(text: str, path: Path, line: int) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DataError(f"{path}, line {line}: {text!r} is not a number.") from None

@@ -1,0 +1,436 @@
+"""The zip that https://gluebenchmark.com takes: made of a bench directory's predictions, or judged, whoever made it.
+
+Eleven files at the root of the zip, each with one row for each row of a test set:
+
+    index   prediction        tab-separated
+    0       entailment        words: MNLI-m, MNLI-mm, AX, QNLI, RTE
+    1       not_entailment    `0` or `1`: CoLA, SST-2, MRPC, QQP, WNLI; a number from 0 to 5: STS-B
+
+What is written passes the judge of other people's zips first, so that the two cannot disagree.
+"""
+
+import io
+import logging
+import math
+import os
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+from isinglass.data.tsv import BYTE_ORDER_MARK, read_lines
+from isinglass.errors import ConfigError, DataError, OutputExistsError
+from isinglass.names import did_you_mean
+from isinglass.results import RESULTS, RunResult, by_split, read_records
+from isinglass.tasks import TASKS, Task
+from isinglass.training.run_dir import check_parent
+
+logger = logging.getLogger(__name__)
+
+HEADER: Final = b"index\tprediction"
+ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the same answers give the same bytes
+LARGEST_FILE: Final = 16 << 20  # bytes; the largest of the eleven, QQP.tsv, has 3.4 MB
+LARGEST_ZIP: Final = 32 << 20  # bytes, packed and unpacked; all eleven have less than 5 MB
+MOST_PROBLEMS: Final = 20  # told of one file
+
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
+_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,20}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+_INDEX: Final = re.compile(rb"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """One of the eleven: the `task` whose runs answer it and the `key` of their predictions; what its test set is like."""
+
+    name: str
+    task: Task
+    key: str
+    rows: int
+    majority: str
+
+
+def _file(name: str, task: str, key: str, majority: str) -> _File:
+    split = TASKS["ax"].split("test") if key == "ax" else TASKS[task].split(key)
+    return _File(name=name, task=TASKS[task], key=key, rows=split.rows, majority=majority)
+
+
+_FILES: Final = (  # the last column is the most frequent label of the published dev set
+    _file("CoLA.tsv", "cola", "test", "1"),  # 721 of 1043
+    _file("SST-2.tsv", "sst2", "test", "1"),  # 444 of 872
+    _file("MRPC.tsv", "mrpc", "test", "1"),  # 279 of 408
+    _file("STS-B.tsv", "stsb", "test", "2.500"),  # the middle of 0 to 5
+    _file("QQP.tsv", "qqp", "test", "0"),  # 25545 of 40430
+    _file("MNLI-m.tsv", "mnli", "test_matched", "entailment"),  # 3479 of 9815
+    _file("MNLI-mm.tsv", "mnli", "test_mismatched", "entailment"),  # 3463 of 9832
+    _file("QNLI.tsv", "qnli", "test", "not_entailment"),  # 2761 of 5463
+    _file("RTE.tsv", "rte", "test", "entailment"),  # 146 of 277
+    _file("WNLI.tsv", "wnli", "test", "0"),  # 40 of 71
+    _file("AX.tsv", "mnli", "ax", "entailment"),  # as MNLI
+)
+_NAMES: Final = tuple(file.name for file in _FILES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmittedFile:
+    """One of the eleven files: a run's predictions, or one label on every row, or absent.
+
+    Attributes:
+        name: `RTE.tsv`.
+        run: whose predictions it holds, else None.
+        dev_score: the run's value of its task's first metric on dev (MNLI: mean of both sets); None if it has none.
+        candidates: of how many runs with test predictions this one is the best.
+        filled: the label on every row; None if the file is a run's or absent.
+    """
+
+    name: str
+    run: RunResult | None = None
+    dev_score: float | None = None
+    candidates: int = 0
+    filled: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A written zip and where each of the eleven files came from, absent ones included."""
+
+    path: Path
+    files: tuple[SubmittedFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What GLUE's server would stumble over; `str` makes one sentence of it.
+
+    Attributes:
+        file: one of the eleven names, or the zip's own.
+        line: counted from 1; None where the whole file is meant.
+        found, expected: in words; what stands in the zip is quoted, control characters escaped.
+    """
+
+    file: str
+    line: int | None = None
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}, line {self.line}"
+        return f"{place}: {self.found}; expected {self.expected}."
+
+
+def write_submission(
+    directory: Path,
+    output: Path,
+    *,
+    partial: Literal["refuse", "absent", "majority"] = "refuse",
+    overwrite: bool = False,
+    select: Mapping[str, str | int | None] | None = None,
+    rows: Mapping[str, int] | None = None,
+) -> Submission:
+    """Write the zip: for each task the test predictions of the run that is best on dev.
+
+    MNLI-m, MNLI-mm and AX come from one run; one that answers all three goes before one that does not. Of equal runs the
+    first in `results.jsonl` is taken; one without a score only if no other has any.
+
+    Args:
+        directory: as `isinglass bench` leaves it.
+        output: the zip, replaced only with `overwrite`. On any error it stays as it was.
+        partial: what becomes of files that no run answers: `refuse` to write, leave them `absent`, or fill them with
+            the `majority` label.
+        select: `backend`, `precision` (what ran), `model`, `seed`: what a run must have; None: any.
+        rows: file name -> rows, where other than the published test sets'.
+
+    Raises:
+        OutputExistsError: `output` exists and `overwrite` is false, or it is no zip.
+        ConfigError: `output` cannot be made there, or no run is like `select`.
+        DataError: there are no results; a file is missing and `partial` is `refuse`; a predictions file lies outside of
+            `directory`, or does not hold what GLUE takes.
+        OSError: the disk is full, say.
+    """
+    _check_output(output, overwrite=overwrite)
+    wanted = {name: value for name, value in (select or {}).items() if value is not None}
+    results = _selected(directory, wanted)
+    files = tuple(_choose(file, results, fill=partial == "majority") for file in _FILES)
+    missing = [file.name for file in files if file.run is None]
+    if missing and (partial == "refuse" or (partial == "absent" and len(missing) == len(files))):
+        among = f" ({', '.join(f'{name} {value}' for name, value in wanted.items())})" if wanted else ""
+        raise DataError(
+            f"{directory} has no test predictions{among} for {', '.join(missing)}: add such runs with `isinglass bench "
+            f"--predict-test`, or say --partial absent|majority to leave these files out or fill them with one label."
+        )
+    sizes = _expected_rows(rows)
+    contents = {}
+    for file, chosen in zip(_FILES, files, strict=True):
+        if chosen.run is not None:
+            contents[file.name] = _from_run(file, directory, chosen.run.predictions[file.key], sizes[file.name])
+        elif chosen.filled is not None:
+            answers = "".join(f"{i}\t{chosen.filled}\n" for i in range(sizes[file.name]))
+            contents[file.name] = HEADER + b"\n" + answers.encode()
+    _write_zip(contents, output)
+    return Submission(path=output, files=files)
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise OutputExistsError(f"{output} exists: choose another --output, or replace it with --overwrite.")
+    if output.exists() and not (output.is_file() and zipfile.is_zipfile(output)):
+        raise OutputExistsError(f"{output} is not a zip: --overwrite does not replace it; choose another --output.")
+    check_parent(output, option="--output")
+
+
+def _expected_rows(rows: Mapping[str, int] | None) -> dict[str, int]:
+    return {file.name: file.rows for file in _FILES} | dict(rows or {})
+
+
+def _selected(directory: Path, select: Mapping[str, str | int]) -> list[RunResult]:
+    """All finished runs that are as `select` says."""
+    records = read_records(directory)
+    for line in records.damaged:
+        logger.warning("%s, line %d is no record and is left out: %s.", directory / RESULTS, line.number, line.reason)
+    results = records.results
+    for name, value in select.items():
+        if name not in ("backend", "precision", "model", "seed"):
+            raise ConfigError(f"Runs are selected by backend, precision, model or seed; {name!r} is none of them.")
+        known = sorted({str(getattr(result, name)) for result in records.results})
+        if str(value) not in known:
+            near = did_you_mean(str(value), known)
+            raise ConfigError(f"{directory} has no run with {name} {value}{near}; it has {', '.join(known) or 'no runs'}.")
+        results = [result for result in results if str(getattr(result, name)) == str(value)]
+    return results
+
+
+def _choose(file: _File, results: Sequence[RunResult], *, fill: bool) -> SubmittedFile:
+    """The task's best run; the same one for each file of the task."""
+    candidates = [result for result in results if result.task == file.task.name and _answered(result)]
+    run = max(candidates, key=_rank, default=None)
+    if run is None or file.key not in run.predictions:
+        return SubmittedFile(name=file.name, filled=file.majority if fill else None)
+    return SubmittedFile(name=file.name, run=run, dev_score=_dev_score(run), candidates=len(candidates))
+
+
+def _rank(result: RunResult) -> tuple[int, bool, float]:
+    score = _dev_score(result)
+    return _answered(result), score is not None, score or 0.0
+
+
+def _answered(result: RunResult) -> int:
+    """How many of the eleven files the run's predictions fill."""
+    return sum(file.task.name == result.task and file.key in result.predictions for file in _FILES)
+
+
+def _dev_score(result: RunResult) -> float | None:
+    """The task's first metric, its mean over the dev sets; None if one of them has no number."""
+    metric, dev = TASKS[result.task].metrics[0], by_split(result.metrics, result.split.split("+"))
+    scores = [found.get(metric) for found in dev.values()]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None
+
+
+def _from_run(file: _File, directory: Path, predictions: str, rows: int) -> bytes:
+    """The first two columns of a predictions file; STS-B's values clipped to its range, with three decimals."""
+    path = _inside(directory, predictions)
+    lines = []
+    for _, block in read_lines(path):
+        for line in block:
+            fields = line.split("\t", 2)[:2]
+            if file.task.is_regression:
+                fields[1:] = [_clipped(text, file.task.score_range) for text in fields[1:]]
+            lines.append("\t".join(fields) + "\n")
+    content = "".join(lines).encode()
+    for problem in _judge(file, content, rows):
+        place = path if problem.line is None else f"{path}, line {problem.line}"
+        raise DataError(
+            f"{place}: {problem.found}; {file.name} takes {problem.expected}. Run it again with `isinglass bench`, or name "
+            f"another run by its --seed."
+        )
+    return content
+
+
+def _inside(directory: Path, predictions: str) -> Path:
+    """The file that a result names, if it lies in the bench directory once links are followed."""
+    try:
+        path = Path(os.path.realpath(directory / predictions))
+        leaves = Path(predictions).is_absolute() or not path.is_relative_to(os.path.realpath(directory))
+    except ValueError:  # a NUL character, say
+        leaves = True
+    if leaves:
+        raise DataError(
+            f"{directory / RESULTS} names the predictions {predictions!r}; relative paths of files below {directory} were "
+            f"expected, and no other file is read."
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is not a file, though {directory / RESULTS} names it: run it again with `isinglass bench`.")
+    return path
+
+
+def _clipped(text: str, score_range: tuple[float, float]) -> str:
+    """`5.2` -> `5.000`; what is no finite number stays as it is, for the judge."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return f"{min(max(score_range[0], value), score_range[1]):.3f}" if math.isfinite(value) else text
+
+
+def _write_zip(contents: Mapping[str, bytes], output: Path) -> None:
+    """Write beside `output`, then rename: whoever looks sees the whole zip or none."""
+    target = Path(os.path.realpath(output))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    beside = Path(name)
+    try:
+        with open(handle, "wb") as stream:
+            with zipfile.ZipFile(stream, "w") as archive:
+                for file, content in contents.items():
+                    entry = zipfile.ZipInfo(file, date_time=ZIP_TIME)
+                    entry.compress_type = zipfile.ZIP_DEFLATED
+                    entry.create_system = 3  # Unix, whatever makes it
+                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                    archive.writestr(entry, content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.chmod(0o644)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_submission(path: Path, *, rows: Mapping[str, int] | None = None) -> list[Problem]:
+    """Judge any zip: all that GLUE would not take about it; an empty list means that it is good.
+
+    Nothing is unpacked to disk, and no more than `LARGEST_FILE` bytes at a time to memory. Line ends of Windows, blank
+    lines and a last line without its end are taken: no reader of tables stumbles over them. A byte order mark is not: some
+    read it as part of the header.
+
+    Args:
+        path: the zip.
+        rows: file name -> rows, where other than the published test sets'.
+
+    Returns:
+        At most `MOST_PROBLEMS` for each file and for the zip itself, then one that counts the rest.
+
+    Raises:
+        DataError: there is no file, or it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(LARGEST_ZIP + 1)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); a zip file was expected.") from None
+    if len(data) > LARGEST_ZIP:
+        return [_too_large(path.name)]
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except _DAMAGED as error:
+        return [Problem(file=path.name, found=f"no zip, or a damaged one ({_reason(error)})", expected="a zip")]
+    entries = archive.infolist()
+    problems = _first(_misplaced([entry.orig_filename for entry in entries], path.name), path.name)
+    if sum(entry.file_size for entry in entries) > LARGEST_ZIP:
+        return [*problems, _too_large(path.name)]
+    by_name, sizes = {entry.orig_filename: entry for entry in entries}, _expected_rows(rows)
+    for file in _FILES:
+        if file.name in by_name:
+            problems += _first(_judge_entry(archive, by_name[file.name], file, sizes[file.name]), file.name)
+    return problems
+
+
+def _misplaced(names: Sequence[str], archive: str) -> Iterator[Problem]:
+    """Each entry that is not one of the eleven at the root, and each of the eleven that lies nowhere in the zip."""
+    for name, times in Counter(names).items():
+        if name not in _NAMES:
+            only = "only the eleven files, at the root of the zip"
+            yield Problem(file=archive, found=f"the entry {_shown(name)}", expected=only)
+        elif times > 1:
+            yield Problem(file=archive, found=f"{name} {times} times", expected="each file once")
+    somewhere = {re.split(r"[/\\]", name)[-1] for name in names}
+    for name in _NAMES:
+        if name not in somewhere:
+            yield Problem(file=archive, found=f"no {name}", expected="all eleven files")
+
+
+def _judge_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: _File, rows: int) -> Iterator[Problem]:
+    """Judge one of the eleven as it lies in a zip."""
+    content, flaw = b"", None
+    if entry.flag_bits & 0x1:
+        flaw = "it is encrypted"
+    elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        flaw = "it is a symbolic link or another special file"
+    elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks the others without bounds
+        flaw = f"it is compressed by method {entry.compress_type}, neither stored nor deflated"
+    else:
+        try:
+            with archive.open(entry) as stream:
+                content = stream.read(LARGEST_FILE + 1)  # whatever size the zip declares
+        except _DAMAGED as error:
+            flaw = f"it cannot be unpacked ({_reason(error)})"
+        if len(content) > LARGEST_FILE:
+            flaw = f"it has more than {LARGEST_FILE >> 20} MiB"
+    if flaw is not None:
+        yield Problem(file=file.name, found=flaw, expected=f"a plain file of {rows} short rows")
+    else:
+        yield from _judge(file, content, rows)
+
+
+def _judge(file: _File, content: bytes, rows: int) -> Iterator[Problem]:
+    """Judge one file. Indices are counted on from a wrong one: one row left out is one problem, not thousands."""
+    count = index = 0
+    for number, raw in enumerate(io.BytesIO(content), start=1):
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if number == 1:
+            if line.startswith(BYTE_ORDER_MARK):
+                yield Problem(file=file.name, line=1, found="a byte order mark", expected="the header without one")
+            elif line != HEADER:
+                yield Problem(file=file.name, line=1, found=f"the header {_shown(line)}", expected=_shown(HEADER))
+            continue
+        count += bool(line)
+        if not line or count > rows:
+            continue
+        fields = line.split(b"\t", 2)
+        if fields[0] != str(index).encode():
+            yield Problem(file=file.name, line=number, found=f"the index {_shown(fields[0])}", expected=_shown(str(index)))
+        index = 1 + (int(fields[0]) if _INDEX.fullmatch(fields[0]) else index)
+        if len(fields) != 2:
+            tabs = line.count(b"\t")
+            yield Problem(file=file.name, line=number, found=f"{tabs + 1} tab-separated fields", expected="2")
+        elif wanted := _wanted(file.task, fields[1]):
+            yield Problem(file=file.name, line=number, found=f"the prediction {_shown(fields[1])}", expected=wanted)
+    if count != rows:
+        yield Problem(file=file.name, found=f"{count} rows", expected=f"{rows}, as many as the test set has")
+
+
+def _wanted(task: Task, prediction: bytes) -> str | None:
+    """What the task takes, in words; None if the prediction is that."""
+    text = prediction.decode("utf-8", "replace")
+    if task.labels is not None:
+        return None if text in task.labels else " or ".join(task.labels)
+    low, high = task.score_range
+    return None if _NUMBER.fullmatch(text) and low <= float(text) <= high else f"a number from {low:g} to {high:g}"
+
+
+def _shown(text: str | bytes) -> str:
+    """Quoted, in one line, cut when long; bytes that are not UTF-8 are said to be so."""
+    if isinstance(text, str):
+        return repr(text if len(text) <= 60 else f"{text[:60]}...")
+    try:
+        return _shown(text.decode("utf-8"))
+    except UnicodeDecodeError:
+        return f"{text[:60]!r}, which is not UTF-8"
+
+
+def _reason(error: BaseException) -> str:
+    return _shown(str(error))[1:-1] or type(error).__name__
+
+
+def _too_large(archive: str) -> Problem:
+    return Problem(file=archive, found=f"more than {LARGEST_ZIP >> 20} MiB, packed or unpacked", expected="less than 5")
+
+
+def _first(problems: Iterator[Problem], file: str) -> list[Problem]:
+    """Some of them, and one more that counts the rest."""
+    told = list(islice(problems, MOST_PROBLEMS))
+    if rest := sum(1 for _ in problems):
+        told.append(Problem(file=file, found=f"{rest} more problems", expected="none"))
+    return told

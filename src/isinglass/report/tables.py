@@ -1,0 +1,626 @@
+"""Tables of results as values, and their text. Each is built from results alone: no figure is typed by hand.
+
+Runs that differ in nothing but their seed (and in where their data lay) are one row, with the mean over them. A precision
+is always the one that ran, never the one that was asked for.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from isinglass.config import RECIPES, TASK_RECIPES
+from isinglass.errors import DataError
+from isinglass.names import printable
+from isinglass.report import published
+from isinglass.report.answers import Answers
+from isinglass.report.statistics import paired_difference, score_interval, summary
+from isinglass.results import FailedRun, RunResult, by_split
+from isinglass.tasks import TASKS, Task, get_task
+from isinglass.tasks.task import MetricName
+
+AnswersOf = Callable[[RunResult, str], Answers]
+"""The answers that a run gave to a split: `partial(read_answers, directory)`."""
+
+ABSENT: Final = "-"
+FAILED: Final = "failed"
+COLLAPSED: Final = "†"
+TITLES: Final[dict[str, str]] = {
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "matthews": "Matthews corr.",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
+PRECISIONS: Final = ("fp32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
+PACKAGES: Final[dict[str, tuple[str, ...]]] = {
+    "torch": ("torch",),
+    "tensorflow": ("tensorflow", "tensorflow_cpu", "keras"),
+    "jax": ("jax", "keras"),
+}
+NO_SETTING: Final = ("seed", "data_dir")  # what runs of one configuration may differ in
+SPREAD: Final = "±: sample standard deviation over the runs, their number in brackets; they differ in their seed."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A title, columns, rows of as many cells, and notes: plain text, as yet unescaped."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows), "a row has a cell for each column"
+
+    def to_markdown(self) -> str:
+        """A heading of the third level, a table as GitHub reads it, and a list of the notes."""
+        head, *rows = [[_escaped(cell) for cell in cells] for cells in (self.columns, *self.rows)]
+        widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = [head, ["-" * width for width in widths], *rows]
+        table = "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
+        notes = "".join(f"- {_escaped(note)}\n" for note in self.notes)
+        return f"### {_escaped(self.title)}\n\n{table}" + (f"\n{notes}" if notes else "")
+
+    def to_text(self) -> str:
+        """Columns side by side, for a terminal or a log."""
+        head, *rows = [[printable(cell) for cell in cells] for cells in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = [head, ["-" * width for width in widths], *rows]
+        table = "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+        return f"{printable(self.title)}\n\n{table}" + "".join(f"Note: {printable(note)}\n" for note in self.notes)
+
+
+def check_same_version(results: Sequence[RunResult]) -> None:
+    """Refuse to show results of different versions of isinglass side by side.
+
+    Raises:
+        DataError: there are such; the message says which.
+    """
+    found: dict[str, list[RunResult]] = {}
+    for result in results:
+        found.setdefault(result.versions.get("isinglass", "unknown"), []).append(result)
+    if len(found) > 1:
+        listed = " and ".join(f"{version} ({_titles(some)})" for version, some in found.items())
+        raise DataError(
+            f"One table cannot hold results of isinglass {listed}: run all of them again with one version, or report each "
+            f"version from a directory of its own."
+        )
+
+
+def pytorch_table(
+    results: Sequence[RunResult], failed: Sequence[FailedRun], *, clock: str, with_published: bool = False
+) -> Table:
+    """One row a task, result and training time in fp32 and in each other precision that ran on the backend torch.
+
+    Args:
+        results, failed: of other backends too: those are left out.
+        clock: a sentence on what the training time covers.
+        with_published: add the published figures of the same tasks.
+    """
+    groups = _groups(results, failed, backend="torch")
+    others = [p for p in PRECISIONS[1:] if any(group.precision == p for group in groups)]
+    columns = ["Task", "Metric", "Result", "Training time"]
+    for precision in others:
+        columns += [f"Result ({precision.upper()})", f"Training time ({precision.upper()})"]
+    if with_published:
+        columns += [f"Published {what}" for what in ("result", "training time", "result (FP16)", "training time (FP16)")]
+    rows = []
+    for (task, variant), members in _by_variant(groups, "precision"):
+        ran = {group.precision: group for group in members}
+        row = [_with(task.title, variant), "/".join(title for _, _, title in _metrics(task))]
+        for precision in ("fp32", *others):
+            row += [_result(ran.get(precision)), _training_time(ran.get(precision))]
+        rows.append((*row, *(_published_task(task) if with_published else ())))
+    notes = [
+        _precisions(others),
+        clock,
+        _settings(groups),
+        *_provenance(groups),
+        *_spread_note(groups),
+        *_first_weights(groups),
+        *_collapsed(groups),
+        *_failures(groups),
+        *_own_notes(groups),
+        *([f"Published: {published.SOURCE}: {published.PYTORCH_FACTS}."] if with_published else []),
+    ]
+    return Table(
+        title="GLUE development sets, PyTorch", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes))
+    )
+
+
+def tensorflow_table(results: Sequence[RunResult], failed: Sequence[FailedRun], *, with_published: bool = False) -> Table:
+    """MRPC on the backend tensorflow, one row a mode: seconds of the second epoch, accuracy of each run in order of seed.
+
+    Args:
+        results, failed: of other backends and tasks too: those are left out.
+        with_published: add the published rows, which are of other devices.
+    """
+    groups = [group for group in _groups(results, failed, backend="tensorflow") if group.task.name == "mrpc"]
+    counts = sorted({len(group.runs) for group in groups if group.runs})
+    runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
+    rows = []
+    for (_, variant), members in _by_variant(groups, "precision", "xla"):
+        for group in members:
+            accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", "accuracy")) or FAILED
+            rows.append(
+                (
+                    "; ".join(dict.fromkeys(run.device for run in group.runs)) or ABSENT,
+                    _with(_mode(group), variant),
+                    _second_epoch(group.runs),
+                    accuracies + _dagger(group),
+                    f"{_mean(run.compile_seconds for run in group.runs):.1f}s" if group.runs else ABSENT,
+                )
+            )
+    if with_published:
+        for mode in published.TENSORFLOW:
+            accuracies = "/".join(f"{value:.4f}" for value in mode.accuracies) or ABSENT
+            rows.append((f"{mode.gpu} (published)", mode.mode, f"{mode.epoch_seconds}s", accuracies, ABSENT))
+    scored = " or ".join(sorted({str(run.examples["dev"]) for group in groups for run in group.runs}))
+    dropped = published.TENSORFLOW_EXAMPLES - published.TENSORFLOW_SCORED
+    notes = [
+        "Time: training steps with their input, mean over the runs; tracing and compiling fall in the first epoch. "
+        "Compile time: the first step of each shape, mean over the runs.",
+        f"Val acc: one run after the other, by seed; all {scored or published.TENSORFLOW_EXAMPLES} validation examples are "
+        f"scored (the published script dropped the last {dropped}).",
+        _settings(groups),
+        *_provenance(groups),
+        *_first_weights(groups),
+        *_collapsed(groups),
+        *_failures(groups),
+        *_own_notes(groups),
+        *([f"Published: {published.SOURCE}: {published.TENSORFLOW_FACTS}."] if with_published else []),
+    ]
+    return Table(
+        title="MRPC, TensorFlow",
+        columns=("Device", "Mode", "Time (2nd epoch)", f"Val acc ({runs} run{'' if runs == '1' else 's'})", "Compile time"),
+        rows=tuple(rows),
+        notes=tuple(filter(None, notes)),
+    )
+
+
+def scores_table(results: Sequence[RunResult], answers: AnswersOf) -> Table:
+    """One row for each metric of each split and configuration: mean, spread over the seeds, interval, majority."""
+    groups = _groups(results)
+    differing = _differing(groups) - {"model", "backend", "precision"}
+    columns = ["Task", "Metric", "Model", "Backend", "Precision", *(["Settings"] if differing else [])]
+    columns += ["Result", "95 % interval", "Majority", "Collapsed"]
+    rows = []
+    for group in groups:
+        first, collapsed = group.runs[0], sum(run.collapsed for run in group.runs)
+        for split in first.split.split("+"):
+            read = [answers(run, split) for run in group.runs]
+            for metric in group.task.metrics:
+                low, high = score_interval(metric, read)
+                settings = [", ".join(_words(group, differing)) or ABSENT] if differing else []
+                majority = by_split(first.majority, first.split.split("+"))[split][metric]
+                rows.append(
+                    (
+                        group.task.title,
+                        _metric_title(group.task, split, metric),
+                        _short(first.model),
+                        first.backend,
+                        first.precision,
+                        *settings,
+                        _spread(_values(group.runs, split, metric)) + _count(group),
+                        _interval(low, high),
+                        ABSENT if group.task.is_regression else _points(majority),
+                        f"{collapsed} of {len(group.runs)}" if collapsed else "no",
+                    )
+                )
+    notes = [
+        "95 % interval: of the mean over the runs, were other examples scored; Wilson's for accuracy, else a bootstrap over "
+        "the examples. What other seeds would give is not in it.",
+        "Majority: the score of always answering the most frequent label. Collapsed: runs that gave every example of a "
+        "split the same label.",
+        _settings(groups),
+        *_provenance(groups),
+        *_spread_note(groups),
+        *_first_weights(groups),
+        *_own_notes(groups),
+    ]
+    return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes)))
+
+
+def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table:
+    """One row for each metric of each two configurations of a task that differ in one respect, the second less the first."""
+    groups = _groups(results)
+    differing = _differing(groups)
+    rows, tests, single = [], [], False
+    for first, second in itertools.combinations(groups, 2):
+        if first.task is not second.task or len(_respects(first, second)) != 1:
+            continue
+        for split in first.runs[0].split.split("+"):
+            a, b = ([answers(run, split) for run in group.runs] for group in (first, second))
+            for metric in first.task.metrics:
+                found = paired_difference(metric, a, b)
+                tests.append(found.test)
+                single |= not found.compares_settings
+                rows.append(
+                    (
+                        first.task.title,
+                        _metric_title(first.task, split, metric),
+                        _label(first, differing),
+                        _label(second, differing),
+                        _points(found.mean, signed=True),
+                        _interval(found.low, found.high, signed=True),
+                        _p_value(found.p_value),
+                        f"{found.runs_a}, {found.runs_b}",
+                        "difference" if found.is_difference else "no difference shown",
+                    )
+                )
+    notes = [
+        f"Difference: of the second less the first, in points, on the same examples; a difference is what has p < 0.05. "
+        f"Of twenty pairs of equals one has that by chance. Tests: {', '.join(dict.fromkeys(tests))}."
+        if rows
+        else "No two configurations of one task differ in one respect only.",
+        "Where one side is a single run, the models were compared, not their settings: that needs several seeds of each."
+        if single
+        else "",
+    ]
+    columns = ("Task", "Metric", "First", "Second", "Difference", "95 % interval", "p", "Runs", "Verdict")
+    return Table(title="Differences", columns=columns, rows=tuple(rows), notes=tuple(filter(None, notes)))
+
+
+def speed_table(results: Sequence[RunResult], *, clock: str) -> Table:
+    """One row a task and configuration: means over the runs.
+
+    Args:
+        clock: a sentence on what the training time covers.
+    """
+    groups = _groups(results)
+    differing = _differing(groups)
+    rows = tuple(
+        (
+            group.task.title,
+            _label(group, differing),
+            f"{_mean(run.examples_per_second for run in group.runs):.1f}",
+            f"{_mean(run.tokens_per_second for run in group.runs):,.0f}",
+            _training_time(group),
+            f"{_mean(run.compile_seconds for run in group.runs):.1f} s",
+            f"{_mean(run.evaluation_seconds for run in group.runs):.1f} s",
+            f"{_mean(run.padding_avoided for run in group.runs):.0%}",
+            f"{_mean(run.peak_memory_bytes for run in group.runs) / 2**20:,.0f}",
+        )
+        for group in groups
+    )
+    notes = [
+        f"{clock} Means over the runs of a row.",
+        "Tokens are real ones, never padding. Padding not computed: of the tokens that padding every training example to "
+        "the longest allowed length would make.",
+        _settings(groups),
+        *_provenance(groups),
+        *_own_notes(groups),
+    ]
+    return Table(
+        title="Speed",
+        columns=(
+            "Task",
+            "Configuration",
+            "examples/s",
+            "real tokens/s",
+            "Training time",
+            "Compile",
+            "Evaluation",
+            "Padding not computed",
+            "Peak memory (MiB)",
+        ),
+        rows=rows,
+        notes=tuple(filter(None, notes)),
+    )
+
+
+# Configurations
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """The runs of one configuration of one task, by seed, and those that failed.
+
+    Attributes:
+        settings: what all of them share: the config but `NO_SETTING`, the precision that ran, and `start_from`.
+    """
+
+    task: Task
+    settings: dict[str, Any]
+    runs: list[RunResult] = field(default_factory=list)
+    failed: list[FailedRun] = field(default_factory=list)
+
+    @property
+    def precision(self) -> str:
+        return str(self.settings["precision"])
+
+
+def _groups(results: Sequence[RunResult], failed: Sequence[FailedRun] = (), *, backend: str | None = None) -> list[_Group]:
+    """Runs by configuration, in the order of `TASKS` and then of their first run. Of two runs of a seed the last counts."""
+    check_same_version(results)
+    amp = {result.backend: result.precision for result in results if result.config["precision"] == "amp"}
+    found: dict[str, _Group] = {}
+    records: list[RunResult | FailedRun] = [*results, *failed]
+    for record in records:
+        settings = {name: value for name, value in record.config.items() if name not in NO_SETTING}
+        settings["start_from"] = record.start_from
+        if backend not in (None, settings["backend"]):
+            continue
+        if settings["precision"] == "amp":
+            settings["precision"] = amp.get(settings["backend"], "amp")
+        group = _Group(task=get_task(settings["task"]), settings=settings)
+        group = found.setdefault(json.dumps(settings, sort_keys=True), group)
+        if isinstance(record, FailedRun):
+            group.failed.append(record)
+        else:
+            group.runs[:] = sorted(
+                [run for run in group.runs if run.seed != record.seed] + [record], key=lambda run: run.seed
+            )
+    order = list(TASKS)
+    return sorted(found.values(), key=lambda group: order.index(group.task.name))
+
+
+def _by_variant(groups: Sequence[_Group], *aside: str) -> Iterator[tuple[tuple[Task, str], list[_Group]]]:
+    """Groups that differ in no setting but those aside, with the words that tell them from the task's other such groups."""
+    found: dict[str, list[_Group]] = {}
+    for group in groups:
+        shared = {name: value for name, value in group.settings.items() if name not in aside}
+        found.setdefault(json.dumps(shared, sort_keys=True), []).append(group)
+    for members in found.values():
+        task = members[0].task
+        told = _differing([group for group in groups if group.task is task]).difference(aside)
+        yield (task, ", ".join(_words(members[0], told))), members
+
+
+def _differing(groups: Sequence[_Group]) -> set[str]:
+    """The settings in which groups of the same task differ."""
+    pairs = itertools.combinations(groups, 2)
+    return {name for a, b in pairs if a.task is b.task for name in a.settings if a.settings[name] != b.settings[name]}
+
+
+def _respects(a: _Group, b: _Group) -> set[str]:
+    """The settings in which two groups differ; those that come with another recipe are not counted beside it."""
+    differing = _differing([a, b])
+    if "recipe" in differing:
+        for group in (a, b):
+            recipe = group.settings["recipe"]
+            differing -= {*RECIPES.get(recipe, ()), *TASK_RECIPES.get((recipe, group.task.name), ())}
+    return differing
+
+
+def _label(group: _Group, differing: set[str]) -> str:
+    """`torch bf16, compiled`: backend, precision, and what else tells it from others."""
+    words = _words(group, differing - {"backend", "precision"})
+    return ", ".join([f"{group.settings['backend']} {group.precision}", *words])
+
+
+def _words(group: _Group, names: set[str]) -> list[str]:
+    """The settings of those names in words, in the order of the config."""
+    words = []
+    for name, value in group.settings.items():
+        if name not in names:
+            continue
+        match name:
+            case "model":
+                words.append(_short(value))
+            case "start_from":
+                words += [f"from {get_task(value).title}"] if value else []
+            case "compile" | "xla":
+                words += [{"compile": "compiled", "xla": "XLA"}[name]] if value else []
+            case _:
+                words.append(f"{name} {_plain(value)}")
+    return words
+
+
+# Cells
+
+
+def _metrics(task: Task) -> list[tuple[str, MetricName, str]]:
+    """Split, metric and title of each score of a task, in the order of GLUE's table."""
+    return [(split.name, metric, _metric_title(task, split.name, metric)) for split in task.dev for metric in task.metrics]
+
+
+def _metric_title(task: Task, split: str, metric: str) -> str:
+    """`Accuracy`; where a task has several dev sets, `Matched acc.`."""
+    if len(task.dev) == 1:
+        return TITLES[metric]
+    return f"{split.removeprefix('dev_').capitalize()} {'acc.' if metric == 'accuracy' else TITLES[metric]}"
+
+
+def _values(runs: Sequence[RunResult], split: str, metric: str) -> list[float]:
+    """The score of each run; NaN for None."""
+    found = [by_split(run.metrics, run.split.split("+"))[split][metric] for run in runs]
+    return [math.nan if value is None else value for value in found]
+
+
+def _result(group: _Group | None) -> str:
+    """`83.91/84.10`, or `83.91 ± 0.20/84.10 ± 0.15 (3)`; with a dagger where a run collapsed."""
+    if group is None:
+        return ABSENT
+    if not group.runs:
+        return FAILED
+    scores = "/".join(_spread(_values(group.runs, split, metric)) for split, metric, _ in _metrics(group.task))
+    return scores + _count(group) + _dagger(group)
+
+
+def _spread(values: Sequence[float]) -> str:
+    found = summary(values)
+    return (
+        _points(found.mean) if found.sd is None or math.isnan(found.sd) else f"{_points(found.mean)} ± {_points(found.sd)}"
+    )
+
+
+def _count(group: _Group) -> str:
+    return f" ({len(group.runs)})" if len(group.runs) > 1 else ""
+
+
+def _dagger(group: _Group) -> str:
+    return COLLAPSED if any(run.collapsed for run in group.runs) else ""
+
+
+def _points(score: float | None, *, signed: bool = False) -> str:
+    """A score in hundredths, as GLUE's tables print it."""
+    if score is None or math.isnan(score):
+        return "NaN"
+    return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
+
+
+def _interval(low: float, high: float, *, signed: bool = False) -> str:
+    return "NaN" if math.isnan(low) else f"{_points(low, signed=signed)} to {_points(high, signed=signed)}"
+
+
+def _p_value(value: float) -> str:
+    return "NaN" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _training_time(group: _Group | None) -> str:
+    return _time(_mean(run.train_seconds for run in group.runs)) if group and group.runs else ABSENT
+
+
+def _time(seconds: float) -> str:
+    """`2:35:23` from one hour on, else `40:57`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def _second_epoch(runs: Sequence[RunResult]) -> str:
+    """`41s`, below ten `6.4s`; absent where there was none."""
+    seconds = [run.epoch_seconds[1] for run in runs if len(run.epoch_seconds) > 1]
+    if not seconds:
+        return ABSENT
+    mean = _mean(seconds)
+    return f"{mean:.0f}s" if mean >= 9.95 else f"{mean:.1f}s"
+
+
+def _mode(group: _Group) -> str:
+    amp = "" if group.precision == "fp32" else "AMP" if group.precision == "amp" else f"AMP ({group.precision})"
+    return " + ".join(filter(None, ["XLA" if group.settings["xla"] else "", amp])) or "FP32"
+
+
+def _published_task(task: Task) -> tuple[str, str, str, str]:
+    for row in published.PYTORCH:
+        if row.task == task.name:
+            scores, fp16_scores = ("/".join(f"{value:.2f}" for value in some) for some in (row.scores, row.fp16_scores))
+            return scores, _time(row.train_seconds), fp16_scores, _time(row.fp16_train_seconds)
+    return ABSENT, ABSENT, ABSENT, ABSENT
+
+
+# Notes
+
+
+def _precisions(others: Sequence[str]) -> str:
+    named = ", ".join(precision.upper() for precision in others)
+    if not named:
+        return "FP32 only was run."
+    mix = " Each precision has columns of its own." if len(others) > 1 else ""
+    return f"Columns without a precision: FP32. {named}: of the matrix products; weights, optimizer and loss in FP32.{mix}"
+
+
+def _settings(groups: Sequence[_Group]) -> str:
+    """Model, recipe and the settings that matter most, with the tasks that have others: `epochs 3 (WNLI 5)`."""
+    names = ("model", "recipe", "epochs", "batch_size", "learning_rate", "schedule", "max_length")
+    return f"Settings: {'; '.join(f'{name} {_setting(groups, name)}' for name in names)}." if groups else ""
+
+
+def _setting(groups: Sequence[_Group], name: str) -> str:
+    values = [_short(group.settings[name]) if name == "model" else _plain(group.settings[name]) for group in groups]
+    usual = max(dict.fromkeys(values), key=values.count)
+    others = dict.fromkeys(
+        f"{group.task.title} {value}" for group, value in zip(groups, values, strict=True) if value != usual
+    )
+    return f"{usual} ({', '.join(others)})" if others else usual
+
+
+def _provenance(groups: Sequence[_Group]) -> list[str]:
+    """Devices, versions, commits and seeds."""
+    runs = _runs(groups)
+    if not runs:
+        return []
+    packages = ["isinglass", "python", *dict.fromkeys(itertools.chain(*(PACKAGES.get(run.backend, ()) for run in runs)))]
+    versions = [f"{name} {run.versions[name]}" for name in packages for run in runs if name in run.versions]
+    commits = dict.fromkeys(f"commit {run.git_commit}" for run in runs if run.git_commit)
+    return [
+        f"Device: {'; '.join(dict.fromkeys(run.device for run in runs))}.",
+        f"Versions: {', '.join(dict.fromkeys([*versions, *commits]))}.",
+        f"Seeds: {', '.join(map(str, sorted({run.seed for run in runs})))}.",
+    ]
+
+
+def _spread_note(groups: Sequence[_Group]) -> list[str]:
+    return [SPREAD] if any(len(group.runs) > 1 for group in groups) else []
+
+
+def _first_weights(groups: Sequence[_Group]) -> list[str]:
+    """For each task that others start from, which ones do."""
+    starts: dict[str, list[RunResult]] = {}
+    for run in _runs(groups):
+        if run.start_from is not None:
+            starts.setdefault(get_task(run.start_from).title, []).append(run)
+    return [
+        f"{_titles(some)} start{'' if ',' in _titles(some) else 's'} from {origin}'s weights."
+        for origin, some in starts.items()
+    ]
+
+
+def _collapsed(groups: Sequence[_Group]) -> list[str]:
+    """What the dagger stands for, and how many runs it is."""
+    differing = _differing(groups)
+    found = [
+        f"{group.task.title}, {_label(group, differing)}: {sum(run.collapsed for run in group.runs)} of {len(group.runs)}"
+        for group in groups
+        if _dagger(group)
+    ]
+    return [f"{COLLAPSED} Runs that gave every example of a split the same label: {'; '.join(found)}."] if found else []
+
+
+def _failures(groups: Sequence[_Group]) -> list[str]:
+    """One note for each configuration and error."""
+    differing = _differing(groups)
+    notes = []
+    for group in groups:
+        for error in dict.fromkeys(one.error for one in group.failed):
+            seeds = ", ".join(str(one.config["seed"]) for one in group.failed if one.error == error)
+            notes.append(f"Failed: {group.task.title}, {_label(group, differing)}, seed {seeds}: {error}")
+    return notes
+
+
+def _own_notes(groups: Sequence[_Group]) -> list[str]:
+    """The tasks' warnings, and what the runs themselves noted: each slower path, above all."""
+    runs = _runs(groups)
+    notes = [*(get_task(run.task).warning for run in runs), *(note for run in runs for note in run.notes)]
+    return [note for note in dict.fromkeys(notes) if note]
+
+
+def _runs(groups: Sequence[_Group]) -> list[RunResult]:
+    return [run for group in groups for run in group.runs]
+
+
+# Words
+
+
+def _titles(results: Iterable[RunResult]) -> str:
+    """The tasks of the results: `RTE, MRPC`."""
+    return ", ".join(dict.fromkeys(get_task(result.task).title for result in results))
+
+
+def _with(words: str, variant: str) -> str:
+    return f"{words} ({variant})" if variant else words
+
+
+def _short(model: object) -> str:
+    """The last part of a model's name or path: a reader does not need to know the user's directories."""
+    return Path(str(model)).name or str(model)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return summary(list(values)).mean
+
+
+def _escaped(text: str) -> str:
+    """A cell of a Markdown table."""
+    return printable(text).translate({ord(c): f"\\{c}" for c in "\\|<"})

@@ -1,0 +1,261 @@
+"""What the commands show: progress, results, tables. With cli.py, the only file that prints."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from isinglass.names import printable
+
+if TYPE_CHECKING:
+    from isinglass.bench.harness import Events
+    from isinglass.bench.plan import Calibration, Plan, PlannedRun
+    from isinglass.report.submission import Submission
+    from isinglass.report.tables import Table
+    from isinglass.results import FailedRun, RunResult
+    from isinglass.training.trainer import Progress
+
+LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
+
+
+@contextmanager
+def progress() -> Iterator[Callable[["Progress"], None]]:
+    """A progress bar on a terminal; elsewhere plain lines: the first report, every ten percent, and each minute."""
+    if sys.stderr and sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as ProgressBar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
+        with ProgressBar(*columns, console=console(stderr=True)) as bar:
+            bars: dict[str, Any] = {}
+
+            def update(now: "Progress") -> None:
+                if now.stage not in bars:
+                    bars[now.stage] = bar.add_task(now.stage, total=now.total, figures="")
+                name = now.stage if now.loss is None else f"epoch {now.epoch + 1}/{now.epochs}"
+                bar.update(bars[now.stage], completed=now.done, description=name, figures=_figures(now))
+
+            yield update
+        return
+    printed: dict[str, tuple[int, float]] = {}  # stage -> (tenths done, time) of its last line
+
+    def log(now: "Progress") -> None:
+        tenth, clock = 10 * now.done // now.total, time.monotonic()
+        last = printed.get(now.stage)
+        if last is None or tenth > last[0] or clock - last[1] >= LOG_SECONDS:
+            printed[now.stage] = (tenth, clock)
+            epoch = "" if now.loss is None else f", epoch {now.epoch + 1}/{now.epochs}"
+            print(f"{now.stage} {now.done}/{now.total}{epoch}, {_figures(now)}", file=sys.stderr, flush=True)
+
+    yield log
+
+
+def _figures(now: "Progress") -> str:
+    loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
+    return f"{loss}{now.tokens_per_second:,.0f} tokens/s"
+
+
+def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -> None:
+    """Print a result: scores beside the majority, speed, notes; or one JSON object."""
+    if as_json:
+        print(result.to_json().encode("utf-8", "backslashreplace").decode())  # a path need not be UTF-8; \udcff is JSON
+        return
+    from rich.table import Table
+
+    from isinglass.results import by_split
+    from isinglass.tasks import get_task
+
+    task = get_task(result.task)
+    splits = result.split.split("+")
+    metrics, majority = by_split(result.metrics, splits), by_split(result.majority, splits)
+    table = Table()
+    for column in ("split", "examples", "metric"):
+        table.add_column(column)
+    table.add_column("result", justify="right")
+    table.add_column("majority", justify="right")
+    for split in splits:
+        for name in task.metrics:
+            table.add_row(
+                split,
+                str(result.examples[split]),
+                name,
+                percent(metrics[split][name]),
+                percent(majority[split][name]),
+            )
+    out = console(stderr=False)
+    out.print(f"{task.title}: {printable(result.model)}, {result.precision}, seed {result.seed}")
+    out.print(table)
+    if result.collapsed:
+        out.print("Collapsed: the model gives every example the same label.")
+    if result.epoch_seconds:
+        out.print(
+            f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "
+            f"{result.tokens_per_second:,.0f} tokens/s) on {result.device}; {result.padding_avoided:.0%} of the "
+            f"tokens of padding to {result.config['max_length']} not computed, {result.truncated_share:.1%} of the training "
+            f"examples truncated."
+        )
+    for note in result.notes:
+        out.print(f"Note: {printable(note)}")
+    if directory is not None:
+        out.print(f"Run written to {printable(str(directory))}")
+
+
+def show_repetitions(results: "list[RunResult]") -> None:
+    """Seconds of each epoch and scores of each run: the first epoch has the tracing and compiling in it."""
+    from statistics import mean, stdev
+
+    from rich.table import Table
+
+    from isinglass.results import by_split
+
+    first = results[0]
+    splits = first.split.split("+")
+    scores = [[value for split in by_split(one.metrics, splits).values() for value in split.values()] for one in results]
+    table = Table()
+    table.add_column("run")
+    for epoch in range(1, len(first.epoch_seconds) + 1):
+        table.add_column(f"epoch {epoch} (s)", justify="right")
+    for split, metrics in by_split(first.metrics, splits).items():
+        for name in metrics:
+            table.add_column(f"{split} {name}", justify="right")
+    for one, found in zip(results, scores, strict=True):
+        seconds = [f"{value:.1f}" for value in one.epoch_seconds]
+        table.add_row(f"seed {one.seed}", *seconds, *(percent(value) for value in found))
+    spread = []
+    for column in zip(*scores, strict=True):
+        known = [100 * value for value in column if value is not None]
+        spread.append(f"{mean(known):.2f} ± {stdev(known):.2f}" if len(known) == len(column) else "NaN")
+    table.add_row("mean ± sd", *("" for _ in first.epoch_seconds), *spread)
+    compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
+    out = console(stderr=False)
+    out.print(f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {printable(first.device)}")
+    out.print(table)
+
+
+def show_plan(plan: "Plan", left: "Sequence[PlannedRun]", calibrations: "Mapping[str, Calibration]") -> None:
+    """Print what a bench will run, one line for the seeds of a configuration, and how long it is likely to take."""
+    from isinglass.bench.plan import engine, estimated_seconds
+    from isinglass.report.tables import Table
+
+    rows: dict[tuple[str, str, str, str, str, str], list[PlannedRun]] = {}
+    for run in plan.runs:
+        one = run.config
+        compiler = "XLA" if one.xla else "torch.compile" if one.compile else "-"
+        start = run.start_from.config.task if run.start_from else "-"
+        rows.setdefault((one.task, one.model, start, one.backend, str(one.precision), compiler), []).append(run)
+    waiting = {run.key for run in left}
+    body = []
+    total = 0.0
+    for key, runs in rows.items():
+        to_do = [run for run in runs if run.key in waiting]
+        seconds = [
+            estimated_seconds(run, calibrations[engine(run.config)]) if engine(run.config) in calibrations else float("nan")
+            for run in to_do
+        ]
+        total += sum(seconds)
+        seeds = ", ".join(str(run.config.seed) for run in runs)
+        estimate = _clock(sum(seconds)) if to_do else "-"
+        body.append((*key, seeds, str(len(runs) - len(to_do)), str(len(to_do)), estimate))
+    columns = ("task", "model", "start from", "backend", "precision", "compiler", "seeds", "done", "to do", "estimate")
+    notes = (
+        [f"{len(left)} of {len(plan.runs)} runs to do, about {_clock(total)} by a few timed steps of each kind."]
+        if left
+        else []
+    )
+    show_table(Table(title="Plan", columns=columns, rows=tuple(body), notes=(*notes, *plan.skipped)), stderr=True)
+
+
+def show_submission(submission: "Submission") -> None:
+    """Print where each of the eleven files comes from."""
+    from isinglass.report.tables import Table
+
+    rows = []
+    for file in submission.files:
+        run = file.run
+        if run is None:
+            source = "absent" if file.filled is None else f"every row {file.filled}"
+            rows.append((file.name, source, "-", "-"))
+            continue
+        source = f"{run.model} {run.backend} {run.precision} seed {run.seed}"
+        rows.append((file.name, source, percent(file.dev_score), f"best of {file.candidates}"))
+    note = "The best of several runs on dev flatters its dev score: the server's will be lower."
+    several = any(file.candidates > 1 for file in submission.files)
+    columns = ("file", "predictions of", "dev", "chosen as")
+    show_table(Table(title=str(submission.path), columns=columns, rows=tuple(rows), notes=(note,) if several else ()))
+
+
+def show_table(table: "Table", *, stderr: bool = False) -> None:
+    """Print a table as plain text."""
+    print(table.to_text(), file=sys.stderr if stderr else sys.stdout)
+
+
+@contextmanager
+def bench_events(estimates: "Mapping[str, float]") -> Iterator["Events"]:
+    """Show each run as it starts, goes on and ends, and the time that is left by the estimates as they have proved so far.
+
+    Args:
+        estimates: key -> seconds, of the runs to do, in their order.
+    """
+    from isinglass.bench.harness import Events
+    from isinglass.results import FailedRun, by_split
+
+    left = dict(estimates)
+    spent = expected = started = 0.0
+    with ExitStack() as bars:
+        show: Callable[[Progress], None] = lambda _: None  # noqa: E731
+
+        def on_start(run: "PlannedRun", number: int, total: int) -> None:
+            nonlocal started, show
+            started = time.monotonic()
+            correction = spent / expected if expected else 1.0
+            print(
+                f"[{number}/{total}] {printable(run.title)}: about {_clock(sum(left.values()) * correction)} left",
+                file=sys.stderr,
+            )
+            show = bars.enter_context(progress())
+
+        def on_end(run: "PlannedRun", record: "RunResult | FailedRun") -> None:
+            nonlocal spent, expected
+            bars.close()
+            spent, expected = spent + time.monotonic() - started, expected + left.pop(run.key, 0.0)
+            if isinstance(record, FailedRun):
+                print(f"failed: {printable(record.error)}", file=sys.stderr, flush=True)
+                return
+            splits = record.split.split("+")
+            scores = [
+                f"{name} {percent(value)}"
+                for split in by_split(record.metrics, splits).values()
+                for name, value in split.items()
+            ]
+            print(f"trained in {_clock(record.train_seconds)}: {', '.join(scores)}", file=sys.stderr, flush=True)
+
+        yield Events(on_start=on_start, on_progress=lambda now: show(now), on_end=on_end)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    if seconds != seconds:  # NaN
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def percent(value: float | None) -> str:
+    """A score in hundredths, as GLUE's tables print it."""
+    return "NaN" if value is None else f"{100 * value:.2f}"
+
+
+def console(*, stderr: bool) -> Any:
+    """A console that prints texts as they are."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)

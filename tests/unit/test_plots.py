@@ -1,0 +1,181 @@
+"""Plots as inline SVG: what a page relies on, and what is drawn."""
+
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from isinglass.report import plots
+from isinglass.report.plots import ScorePanel, Series, SpeedPanel
+
+FP32, BF16 = Series("torch fp32", 0), Series("torch bf16, a <b> & $x$", 1)
+
+
+def draw(kind: str, key: str = "k") -> str:
+    rng = np.random.default_rng(0)
+    match kind:
+        case "scores":
+            scores = {FP32: [60.0, 65.0, None], BF16: [61.0, 52.7, 64.0]}
+            panels = [
+                ScorePanel(label="accuracy (%)", scores=scores, majority=52.7),
+                ScorePanel(label="F1 (%)", scores=scores, majority=None),
+            ]
+            return plots.seed_scores(key, "RTE $a$ <i>", panels)
+        case "speed":
+            units = ("examples/s", "real tokens/s", "training (minutes)")
+            panels = [SpeedPanel(label=unit, values={FP32: [30.0, 31.0], BF16: [1600.0]}) for unit in units]
+            return plots.speed_bars(key, "RTE", panels)
+        case "curves":
+            return plots.learning_curves(key, "RTE", {FP32: [rng.random(90), rng.random(90)], BF16: [rng.random(90)]})
+        case "lengths":
+            return plots.length_histogram(key, "RTE", [0] * 10 + [5, 9, 4] + [0] * 5 + [2], 20)
+        case "confusion":
+            return plots.confusion_matrix(
+                key, "RTE", BF16, ["entailment", "not_entailment"], np.array([[120, 26], [60, 71]])
+            )
+        case "scatter":
+            return plots.value_scatter(key, "STS-B", FP32, rng.uniform(0, 5, 40), rng.uniform(-1, 6, 40), (0.0, 5.0))
+    raise AssertionError(kind)
+
+
+LABELS = {
+    "scores": ["accuracy (%)", "F1 (%)"],
+    "speed": ["examples/s", "real tokens/s", "training (minutes)"],
+    "curves": ["training loss", "step"],
+    "lengths": ["examples", "length, or position, in tokens"],
+    "confusion": ["predicted label", "true label"],
+    "scatter": ["predicted score", "true score"],
+}
+every_plot = pytest.mark.parametrize("kind", LABELS)
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@every_plot
+def test_a_plot_is_xml_with_a_title_labels_and_units(kind):
+    """A plot without units, or text drawn as outlines, which no reader of the screen can read out."""
+    svg = draw(kind)
+    root = ET.fromstring(svg)
+    assert root.get("role") == "img" and root.get("aria-label")
+    assert [float(size) > 100 for size in root.get("viewBox").split()[2:]] == [True, True]
+    written = texts(svg)
+    assert written and set(LABELS[kind]) <= set(written)
+    assert any(text.startswith(("RTE", "STS-B")) for text in written)
+
+
+@every_plot
+def test_every_colour_is_the_pages_own(kind):
+    """Black text on a dark page, or a white box around a plot."""
+    svg = draw(kind)
+    without_variables = re.sub(r"var\(--[a-z0-9-]+, (#[0-9a-f]{6}|Canvas)\)", "", svg)
+    assert not re.search(r"#[0-9a-f]{6}|\b(black|white)\b|rgb", re.sub(r'="#[^"]*"|url\(#[^)]*\)', "", without_variables))
+    for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"):
+        assert "fill: currentColor" in element.get("style")
+        assert "font-family" not in element.get("style")
+
+
+def test_ids_of_all_plots_of_a_page_are_different_and_every_reference_is_answered():
+    """Two plots whose clip paths share an id: the second is cut by the first's frame."""
+    page = "".join(draw(kind, f"{kind}-{i}") for kind in LABELS for i in range(2))
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
+    assert ids and len(ids) == len(set(ids))
+    assert {first or second for first, second in references} == set(ids)
+
+
+@every_plot
+def test_the_same_values_give_the_same_bytes(kind):
+    """A date or a random id, which makes every report differ from the last one."""
+    assert draw(kind) == draw(kind)
+    assert "<metadata" not in draw(kind) and "<style" not in draw(kind)
+
+
+def test_names_are_text_and_not_formulas_or_markup():
+    """`$x$` set as mathematics, or `<b>` taken for a tag."""
+    assert "RTE $a$ <i>" in texts(draw("scores"))
+    assert any("<b> & $x$" in text for text in texts(draw("scores")))
+
+
+def test_a_score_that_is_not_a_number_is_counted():
+    """A seed that vanishes from the plot without a word."""
+    assert "torch fp32 (1 NaN)" in texts(draw("scores"))
+
+
+def test_a_task_without_a_majority_has_no_line_in_the_legend():
+    """A regression whose legend explains a line that is not there."""
+    panel = ScorePanel(label="Pearson, in hundredths", scores={FP32: [80.0]}, majority=None)
+    assert "most frequent label" not in texts(plots.seed_scores("k", "STS-B", [panel]))
+    assert "most frequent label" in texts(draw("scores"))
+
+
+def test_scores_that_are_all_missing_still_make_a_plot():
+    """The smallest of no numbers."""
+    panel = ScorePanel(label="accuracy (%)", scores={FP32: [None, None]}, majority=None)
+    assert "torch fp32 (2 NaN)" in texts(plots.seed_scores("k", "RTE", [panel]))
+
+
+def test_smoothing_keeps_a_constant_a_line_and_the_number_of_steps():
+    """A moving mean that pulls the ends of the curve to zero."""
+    np.testing.assert_allclose(plots.smooth(np.full(100, 0.7)), 0.7)
+    line = np.arange(200.0)
+    np.testing.assert_allclose(plots.smooth(line)[5:-5], line[5:-5])
+    np.testing.assert_allclose(plots.smooth(np.array([3.0, 1.0])), [3.0, 1.0])
+
+
+def test_a_long_run_is_thinned():
+    """Three epochs of QQP are 34,000 steps: a page of a hundred megabytes."""
+    loss = np.random.default_rng(0).random(34_000)
+    assert len(plots.learning_curves("k", "QQP", {FP32: [loss] * 5})) < 60_000
+
+
+def test_the_share_of_padding_is_that_of_the_lengths():
+    """A shaded area that is not what padding would add."""
+    lengths = [10] * 5 + [11] * 9 + [12] * 4 + [18] * 2
+    expected = 1 - sum(lengths) / (20 * len(lengths))
+    assert f"padding ({expected:.0%})" in texts(draw("lengths"))
+    assert "max_length 20" in texts(draw("lengths"))
+
+
+def test_every_cell_of_a_matrix_shows_its_count_and_its_share_of_the_row():
+    """A matrix that is transposed: rows are true labels."""
+    written = texts(draw("confusion"))
+    assert [text for text in written if text.isdigit()] == ["120", "26", "60", "71"]
+    assert [text for text in written if text.endswith("%")] == ["82%", "18%", "46%", "54%"]
+
+
+def test_a_label_that_never_occurs_divides_by_nothing():
+    """A row of zeros, as a small dev set may have."""
+    svg = plots.confusion_matrix("k", "RTE", FP32, ["a", "b"], np.array([[3, 1], [0, 0]]))
+    assert [text for text in texts(svg) if text.endswith("%")] == ["75%", "25%", "0%", "0%"]
+
+
+def test_a_scatter_has_a_dot_for_each_example():
+    """Dots of no length that a renderer simplifies away."""
+    truth = np.random.default_rng(0).uniform(0, 5, 1500)
+    svg = plots.value_scatter("k", "STS-B", FP32, truth, truth, (0.0, 5.0))
+    dots = next(path for path in re.findall(r' d="([^"]+)"', svg) if path.count("M") > 100)
+    assert dots.count("M") == 1500
+
+
+def test_letters_that_matplotlib_has_no_shape_for_are_no_warning():
+    """A model's name in Chinese: the reader's own fonts show it."""
+    assert "模型" in texts(plots.confusion_matrix("k", "模型", FP32, ["a", "b"], np.eye(2, dtype=np.int64)))
+
+
+def test_nothing_of_matplotlib_is_changed_or_shared():
+    """A report from within a notebook that leaves its colours, or a hidden list of open figures, behind."""
+    program = (
+        "import sys, matplotlib\n"
+        "from tests.unit.test_plots import draw\n"
+        "settings = lambda: {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != 'backend'}\n"
+        "before = settings()\n"
+        "draw('scores')\n"
+        "assert settings() == before\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
