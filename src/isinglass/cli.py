@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -73,6 +73,9 @@ def train(
     ] = None,
     xla: Annotated[bool | None, typer.Option("--xla", help="tensorflow: compile the training step by XLA.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Train so often, each time with the next seed.")] = 1,
+    log_to: Annotated[
+        Literal["tensorboard"] | None, typer.Option(help="Write scalars beside the run, in tensorboard/RUN.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON file of settings; flags go before it.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: --set weight_decay=0.01")
@@ -112,8 +115,10 @@ def train(
             check_output(directory, overwrite=overwrite)
         results = []
         for one, directory in planned:
-            with progress() as on_progress:
-                run = run_training(one, on_progress)
+            with progress() as on_progress, _log(log_to, directory) as log:
+                run = run_training(one, on_progress if log is None else log.after(on_progress))
+                if log is not None:
+                    log.result(run.result)
             results.append(write_run(run, directory, overwrite=overwrite))
             show_result(results[-1], directory, as_json=json_output)
         if runs > 1 and not json_output:
@@ -358,6 +363,12 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Print 
         with _errors_in_one_line():
             print(installed("isinglass"))
         raise typer.Exit
+
+
+def _log(to: str | None, directory: Path) -> Any:
+    from isinglass.training.tensorboard import TensorBoardLog
+
+    return nullcontext() if to is None else TensorBoardLog(directory.parent / "tensorboard" / directory.name)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -30,7 +30,7 @@ from isinglass.tasks import TASKS, get_task
 from isinglass.training.prediction import predict_split
 from isinglass.training.preparation import prepare_split, with_head_for
 from isinglass.training.run_dir import FinishedModel, Rows, write_run
-from isinglass.training.trainer import Packer, Scored, TrainedRun, train
+from isinglass.training.trainer import Packer, Progress, Scored, TrainedRun, train
 
 CALIBRATION_SECONDS: Final = 5.0
 CALIBRATION_STEPS: Final = 20
@@ -66,7 +66,7 @@ def perform(request: RunRequest, answer: "Answers") -> RunResult:
     """Make one run and leave it in the bench's directory; its prediction files are named relative to that."""
     bench = Path(request.bench)
     config = config_from(request.config)
-    run = train(config, lambda now: answer.send(progress=dataclasses.asdict(now)), first_weights=request.first_weights)
+    run = train(config, answer.progress, first_weights=request.first_weights)
     run = dataclasses.replace(run, result=dataclasses.replace(run.result, start_from=request.start_from))
     predictions = _test_predictions(config, run) if request.predict_test else {}
     for scored in run.scored:
@@ -161,6 +161,10 @@ class Answers:
 
     def __init__(self, lines: TextIO) -> None:
         self._lines = lines
+
+    def progress(self, now: Progress) -> None:
+        """Where the run stands, without its steps: the run's own file has them."""
+        self.send(progress=dataclasses.asdict(dataclasses.replace(now, steps=())))
 
     def send(self, **message: Any) -> None:
         """One message, at once."""

@@ -29,7 +29,7 @@ ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands. `stage` is `train` or `evaluate NAME`; units are steps of `total`."""
+    """Where a run stands. `stage` is `train` or `evaluate NAME`; `done` of `total` units; `steps`: the new ones."""
 
     stage: str
     epoch: int
@@ -38,6 +38,7 @@ class Progress:
     total: int
     loss: float | None
     tokens_per_second: float
+    steps: "tuple[StepRecord, ...]" = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ def train(
                 backend.train_step(batch, step=len(rates) - 1, learning_rate=rates[-1])
                 tokens_done += batch.num_tokens
                 if time.perf_counter() - last_report >= PROGRESS_SECONDS or len(rates) == total_steps:
+                    reported = len(steps)
                     _record(steps, backend.take_losses(), rates, steps_per_epoch)
                     last_report = time.perf_counter()
                     on_progress(
@@ -123,6 +125,7 @@ def train(
                             total=total_steps,
                             loss=float(np.mean([record.loss for record in steps[-20:]])),
                             tokens_per_second=tokens_done / (last_report - run_started),
+                            steps=tuple(steps[reported:]),
                         )
                     )
 
