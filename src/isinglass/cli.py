@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from isinglass.errors import ConfigError, DataError, IsinglassError
+from isinglass.errors import ConfigError, DataError, IsinglassError, RunFailedError
 from isinglass.names import printable
 from isinglass.terminal import (
     bench_events,
@@ -250,10 +250,14 @@ def bench(
                 if engine(run.config) in calibrations
             }
             with bench_events(seconds) as events:
-                run_all(plan, held, events)
+                failed = run_all(plan, held, events)
         for table in _tables(plan, directory, selection.table, with_published=published):
             show_table(table)
         print(printable(f"Results in {directory}; `isinglass report {directory}` makes a page of them."), file=sys.stderr)
+        if failed:
+            raise RunFailedError(
+                f"{failed} of {len(left)} runs failed, each with its reason above; the same command tries them again."
+            )
 
 
 @app.command()
@@ -393,7 +397,7 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
         return [pytorch_table(results, failed, clock=CLOCK, with_published=with_published)]
     if kind == "tensorflow":
         return [tensorflow_table(results, failed, with_published=with_published)]
-    return [scores_table(results, partial(read_answers, directory)), speed_table(results, clock=CLOCK)]
+    return [scores_table(results, partial(read_answers, directory), failed), speed_table(results, clock=CLOCK)]
 
 
 def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: str | None) -> Any:

@@ -29,5 +29,9 @@ class TrainingDivergedError(IsinglassError, ArithmeticError):
     """The loss became NaN or infinite; the message says at which step."""
 
 
+class RunFailedError(IsinglassError, RuntimeError):
+    """Some runs of a bench failed; the others are recorded."""
+
+
 class OutputExistsError(IsinglassError, FileExistsError):
     """The output is there already and would be overwritten."""

@@ -134,9 +134,13 @@ def test_a_failed_run_is_recorded_and_stops_nothing(glue: Path, model: Path, tmp
     sound = file.read_text()
     file.write_text(sound.replace("not_entailment", "perhaps", 1))
     command = arguments(data, model, output)
-    finished = bench(*command)
+    finished = bench(*command, status=2)
     assert "failed: " in finished.stderr
     assert "the label is 'perhaps'" in finished.stderr
+    assert finished.stderr.endswith("1 of 2 runs failed, each with its reason above; the same command tries them again.\n")
+    row = next(line.split() for line in finished.stdout.splitlines() if line.startswith("RTE "))
+    assert row[-4:] == ["failed", "-", "-", "-"]
+    assert "Note: Failed: RTE" in finished.stdout
     assert [one.task for one in read_records(output).results] == ["wnli"]
     (failure,) = read_records(output).failed
     assert "the label is 'perhaps'" in failure.error
@@ -168,7 +172,7 @@ def test_a_run_whose_process_is_killed_is_a_failed_run(glue: Path, model: Path, 
     with started(*arguments(glue, model, output, "rte,wnli", "--set", "epochs=400")) as process:
         os.kill(until_training(process), signal.SIGKILL)
         rest = process.stderr.read() if process.stderr else ""
-    assert process.returncode == 0
+    assert process.returncode == 2
     assert "failed: the run's process was ended by SIGKILL (out of memory?)" in rest
     assert [one.task for one in read_records(output).results] == ["wnli"]
 

@@ -107,3 +107,12 @@ def test_the_demo_model_is_the_hubs_own_file_and_nothing_else(monkeypatch: pytes
     monkeypatch.setattr(source, "DEMO_PACKAGE", "not_installed_at_all")
     with pytest.raises(MissingDependencyError, match=r"pip install 'isinglass\[demo\]'"):
         source.load_model("demo")
+
+
+def test_a_directory_called_demo_does_not_hide_the_embedded_model(tmp_path: Path, monkeypatch) -> None:
+    """A run or a bench written to `demo` must not make the next one fail."""
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert source.load_model("demo").config.hidden_size == 384
+    with pytest.raises(CheckpointError, match="demo is not a checkpoint"):
+        source.load_model("./demo")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from isinglass.config import as_dict
 from isinglass.errors import OutputExistsError
 from isinglass.results import RESULTS, DamagedLine, FailedRun, RunResult, append_record, read_records
 from isinglass.training.trainer import Progress
+
+logger = logging.getLogger(__name__)
 
 LOCK: Final = ".lock"
 CALIBRATION: Final = "calibration.json"
@@ -42,8 +45,8 @@ class Events:
     on_end: Callable[[PlannedRun, RunResult | FailedRun], None] = lambda _run, _record: None
 
 
-def run_all(plan: Plan, bench: Bench, events: Events) -> None:
-    """Make every run that `results.jsonl` lacks."""
+def run_all(plan: Plan, bench: Bench, events: Events) -> int:
+    """Make every run that `results.jsonl` lacks; how many of them failed."""
     left = left_to_do(plan, records_of(bench.directory), bench.directory)
     failed: set[str] = set()
     for number, run in enumerate(left, start=1):
@@ -58,6 +61,7 @@ def run_all(plan: Plan, bench: Bench, events: Events) -> None:
             failed.add(run.key)
         append_record(bench.directory, record)
         events.on_end(run, record)
+    return len(failed)
 
 
 def records_of(directory: Path) -> list[RunResult]:
@@ -85,6 +89,8 @@ def calibrate(runs: Sequence[PlannedRun], bench: Bench) -> dict[str, Calibration
             partial = path.with_name(f".{CALIBRATION}")
             partial.write_text(json.dumps({key: asdict(value) for key, value in known.items()}), encoding="utf-8")
             partial.replace(path)
+        else:
+            logger.warning("No estimate for %s: %s", " and ".join(sorted(configs)), answer["error"])
     return {key: known[key] for key in by_engine if key in known}
 
 

@@ -18,7 +18,8 @@ DEMO_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab1
 def load_model(name: str) -> Checkpoint:
     """Load `demo`, a checkpoint directory, or `USER/NAME` (or a bare `NAME`) from the hub.
 
-    An existing directory comes first; what looks like a path (`./x`, `/x`, `x/`) is never asked of the hub.
+    `demo` is the embedded model whatever lies here (`./demo` is a directory); any other name is an existing directory
+    first. What looks like a path (`./x`, `/x`, `x/`) is never asked of the hub.
 
     Raises:
         CheckpointError: what is there is no checkpoint that is served.
@@ -26,7 +27,7 @@ def load_model(name: str) -> Checkpoint:
         HubError: the hub has no such model, or cannot be reached.
     """
     path = Path(name)
-    if name == DEMO and not path.is_dir():
+    if name == DEMO:
         return load_checkpoint(demo_directory())
     if path.is_dir() or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         return load_checkpoint(path.expanduser())

@@ -183,29 +183,30 @@ def tensorflow_table(results: Sequence[RunResult], failed: Sequence[FailedRun], 
     )
 
 
-def scores_table(results: Sequence[RunResult], answers: AnswersOf) -> Table:
+def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Sequence[FailedRun] = ()) -> Table:
     """One row for each metric of each split and configuration: mean, spread over the seeds, interval, majority."""
-    groups = _groups(results)
+    groups = _groups(results, failed)
     differing = _differing(groups) - {"model", "backend", "precision"}
     columns = ["Task", "Metric", "Model", "Backend", "Precision", *(["Settings"] if differing else [])]
     columns += ["Result", "95 % interval", "Majority", "Collapsed"]
     rows = []
     for group in groups:
+        settings = [", ".join(_words(group, differing)) or ABSENT] if differing else []
+        what = (_short(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
+        if not group.runs:
+            rows += [(group.task.title, title, *what, FAILED, *[ABSENT] * 3) for _, _, title in _metrics(group.task)]
+            continue
         first, collapsed = group.runs[0], sum(run.collapsed for run in group.runs)
         for split in first.split.split("+"):
             read = [answers(run, split) for run in group.runs]
             for metric in group.task.metrics:
                 low, high = score_interval(metric, read)
-                settings = [", ".join(_words(group, differing)) or ABSENT] if differing else []
                 majority = by_split(first.majority, first.split.split("+"))[split][metric]
                 rows.append(
                     (
                         group.task.title,
                         _metric_title(group.task, split, metric),
-                        _short(first.model),
-                        first.backend,
-                        first.precision,
-                        *settings,
+                        *what,
                         _spread(_values(group.runs, split, metric)) + _count(group),
                         _interval(low, high),
                         ABSENT if group.task.is_regression else _points(majority),
@@ -221,6 +222,7 @@ def scores_table(results: Sequence[RunResult], answers: AnswersOf) -> Table:
         *_provenance(groups),
         *_spread_note(groups),
         *_first_weights(groups),
+        *_failures(groups),
         *_own_notes(groups),
     ]
     return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes)))
