@@ -1,13 +1,18 @@
-"""Training speed of isinglass and of `transformers`' Trainer, the sides alternating in one sitting on the same examples.
+"""Training speed of isinglass and of its peers, the sides alternating in one sitting on the same examples.
 
-Both sides train one epoch of the same 640 examples, drawn from the task's training set by a fixed seed, with the same
-weights, batch 32 and every dropout on; each measurement is a process of its own, and each tool's own clock is read (it
-covers the steps with their input, not imports, tokenizing or evaluation). Sides: `isinglass`; `dynamic`, the Trainer at
-its best (padded to the batch's longest, grouped by length); `padded`, the Trainer as the classic example scripts run it
-(padded to 128). Every measurement is one line appended to `benchmarks/results/throughput.jsonl`; compare within a
-sitting only.
+All sides train on the same 640 examples, drawn from the task's training set by a fixed seed, with the same weights,
+batch 32 and every dropout on; each measurement is a process of its own, and each tool's own clock is read (it covers the
+steps with their input, not imports, tokenizing or evaluation). Every measurement is one line appended to
+`benchmarks/results/throughput.jsonl`; compare within a sitting only.
 
-    python benchmarks/throughput.py --data-dir GLUE_DIR --trainer-python PEER_ENV/bin/python --tasks mrpc --rounds 5
+PyTorch sides train one epoch: `isinglass`; `dynamic`, `transformers`' Trainer at its best (padded to the batch's longest,
+grouped by length); `padded`, the Trainer as the classic example scripts run it (padded to 128). TensorFlow sides train
+two and the second counts, so that tracing and compiling do not: `tensorflow`, `tensorflow-xla`; `kerashub`,
+`kerashub-xla`, KerasHub's `fit` (padded to 128).
+
+    python benchmarks/throughput.py --data-dir GLUE_DIR --peer-python PEER_ENV/bin/python --tasks mrpc --rounds 5
+    python benchmarks/throughput.py --data-dir GLUE_DIR --peer-python PEER_ENV/bin/python \\
+        --sides tensorflow tensorflow-xla kerashub kerashub-xla
 """
 
 import argparse
@@ -27,7 +32,7 @@ EXAMPLES = 640
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data-dir", type=pathlib.Path, required=True)
-parser.add_argument("--trainer-python", required=True)
+parser.add_argument("--peer-python", required=True)
 parser.add_argument("--tasks", nargs="+", default=["mrpc"])
 parser.add_argument("--sides", nargs="+", default=["isinglass", "dynamic", "padded"])
 parser.add_argument("--precision", default="fp32", help="of all sides")
@@ -47,17 +52,31 @@ def sample(task, directory):
         (folder / split.file).write_bytes(b"\n".join(header + rows) + b"\n")
 
 
-def measure(side, task, directory):
-    if side == "isinglass":
-        command = [sys.executable, "-m", "isinglass", "train", task, "--json", "--output-dir", f"{tempfile.mkdtemp()}/run"]
-    else:
-        padding = "max_length" if side == "padded" else "dynamic"
-        command = [args.trainer_python, str(HERE / "peer_trainer.py"), "--task", task, "--padding", padding]
-    command += ["--data-dir", str(directory), "--epochs", "1", "--precision", args.precision]
+def command_of(side, task, data_dir):
+    ours = [sys.executable, "-m", "isinglass", "train", task, "--json", "--output-dir", f"{tempfile.mkdtemp()}/run"]
+    trainer = [args.peer_python, str(HERE / "peer_trainer.py"), "--task", task, "--epochs", "1", "--padding"]
+    kerashub = [args.peer_python, str(HERE / "peer_kerashub.py"), "--task", task]
+    commands = {
+        "isinglass": [*ours, "--epochs", "1"],
+        "dynamic": [*trainer, "dynamic"],
+        "padded": [*trainer, "max_length"],
+        "tensorflow": [*ours, "--epochs", "2", "--backend", "tensorflow"],
+        "tensorflow-xla": [*ours, "--epochs", "2", "--backend", "tensorflow", "--xla"],
+        "kerashub": kerashub,
+        "kerashub-xla": [*kerashub, "--xla"],
+    }
+    return [*commands[side], "--data-dir", str(data_dir), "--precision", args.precision]
+
+
+def measure(side, task, data_dir):
+    command = command_of(side, task, data_dir)
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         sys.exit(f"{' '.join(command)}\n{finished.stderr}")
-    return json.loads(finished.stdout.splitlines()[-1])
+    found = json.loads(finished.stdout.splitlines()[-1])
+    if side.startswith("tensorflow"):
+        found["examples_per_second"] = EXAMPLES / found["epoch_seconds"][1]
+    return found
 
 
 sitting = time.strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,10 +1,11 @@
 """Time single tricks of the CPU path against the plain way, alternating in one process; medians of 30 rounds.
 
-Each trick is one line appended to `benchmarks/results/tricks.jsonl`.
+Each trick is one line appended to `benchmarks/results/tricks.jsonl`. Words choose the tricks whose names hold one.
 
-    python benchmarks/tricks.py
+    python benchmarks/tricks.py [WORD ...]
 """
 
+import contextlib
 import json
 import pathlib
 import statistics
@@ -70,8 +71,8 @@ def word_gradients():
     return alternate(dense, rows)
 
 
-def training_steps():
-    """Milliseconds of one training step of all-MiniLM-L6-v2 on 32 examples of MRPC's lengths, median of ROUNDS."""
+def backend_and_batch(precision="fp32"):
+    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(24, 83, 32)
     tokens = TokenizedTexts(
@@ -80,8 +81,13 @@ def training_steps():
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         truncated=0,
     )
-    backend = create_backend(TrainConfig(), load_model("demo"), num_outputs=2)
-    batch = pack_flat(tokens, np.arange(32), rng.integers(0, 2, 32))
+    backend = create_backend(TrainConfig(precision=precision), load_model("demo"), num_outputs=2)
+    return backend, pack_flat(tokens, np.arange(32), rng.integers(0, 2, 32))
+
+
+def training_steps():
+    """Milliseconds of one training step, median of ROUNDS."""
+    backend, batch = backend_and_batch()
     steps = range(ROUNDS + 3)
     return statistics.median(
         [milliseconds(lambda s=s: backend.train_step(batch, step=s, learning_rate=0)) for s in steps][3:]
@@ -95,6 +101,20 @@ def kept_memory():
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
+def bf16_products():
+    """Steps in bf16 on a CPU without bf16 instructions: three of each, because the plain ones take so long."""
+    backend, batch = backend_and_batch("bf16")
+    widened = backend._products
+    if isinstance(widened, contextlib.nullcontext):
+        sys.exit("This CPU has bf16 instructions: nothing is widened on it.")
+    times = ([], [])
+    for step in range(4):
+        for products, kept in zip((contextlib.nullcontext(), widened), times, strict=True):
+            backend._products = products
+            kept.append(milliseconds(lambda s=step: backend.train_step(batch, step=s, learning_rate=0)))
+    return [statistics.median(kept[1:]) for kept in times]
+
+
 if "--steps" in sys.argv:
     if "--give-back" in sys.argv:
         isinglass.backends.torch.backend.keep_freed_memory = lambda: None
@@ -104,7 +124,10 @@ for trick, measured in {
     "dropout mask of 1700 x 1536: bernoulli_, or thresholds on 16 random bits": dropout_masks,
     "gradient of the word embedding, 1700 tokens: dense, or this step's rows": word_gradients,
     "training step, freed memory given back to the kernel or kept": kept_memory,
+    "training step in bf16 without bf16 instructions: PyTorch's products, or fp32's rounded": bf16_products,
 }.items():
+    if len(sys.argv) > 1 and not any(word in trick for word in sys.argv[1:]):
+        continue
     before, after = measured()
     row = {
         "trick": trick,

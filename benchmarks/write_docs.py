@@ -17,13 +17,25 @@ from collections import defaultdict
 from scipy.stats import ttest_ind
 
 from isinglass.config import RECIPES, TrainConfig, resolve
+from isinglass.report.tables import pytorch_table, tensorflow_table
+from isinglass.results import read_records
 from isinglass.tasks import TASKS
+from isinglass.training.timing import CLOCK
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/experiments.md", "docs/guide.md")
 TRAINER = "transformers Trainer"
-SIDES = {"isinglass": "isinglass", "dynamic": "Trainer at its best", "padded": "Trainer, padded to 128"}
+SIDES = {
+    "isinglass": "isinglass, PyTorch",
+    "dynamic": "Trainer at its best",
+    "padded": "Trainer, padded to 128",
+    "tensorflow": "isinglass, TensorFlow",
+    "tensorflow-xla": "isinglass, TensorFlow with XLA",
+    "kerashub": "KerasHub",
+    "kerashub-xla": "KerasHub with XLA",
+}
+OWN = ("isinglass", "tensorflow", "tensorflow-xla")
 
 
 def read(name):
@@ -119,7 +131,8 @@ def speed(row_of=None):
             continue
         medians = {side: statistics.median(row["examples_per_second"] for row in found) for side, found in sides.items()}
         peak = {side: max(row["peak_memory_bytes"] for row in found) / 2**20 for side, found in sides.items()}
-        device = next(row["device"] for row in sides["isinglass"] if row["device"])
+        device = next(row["device"] for found in sides.values() for row in found if row["device"])
+        own = max((side for side in medians if side in OWN), key=medians.get)  # the faster of isinglass' own sides
         train = TASKS[task].train.rows * resolve(task=task).epochs
         for side in SIDES:
             if side in medians:
@@ -131,7 +144,7 @@ def speed(row_of=None):
                         precision,
                         SIDES[side],
                         f"{medians[side]:.1f} ({min(values):.1f} to {max(values):.1f}, {len(values)} rounds)",
-                        "1" if side == "isinglass" else f"{medians['isinglass'] / medians[side]:.2f}",
+                        "-" if side in OWN else f"{medians[own] / medians[side]:.2f}",
                         f"{minutes}:{seconds:02}",
                         f"{peak[side]:.0f}",
                         f"{device}, {sitting}",
@@ -157,6 +170,18 @@ def large_set():
         for name, row in newest.items()
     ]
     return table(["pass", "pairs", "tokens", *(f"{part} (s)" for part in parts), "peak MiB", "cores"], rows)
+
+
+def preset(name):
+    """The table of a bench preset, from the records that `isinglass bench` left in `results/NAME`."""
+    if not (RESULTS / name / "results.jsonl").exists():
+        return "Not run yet."
+    records = read_records(RESULTS / name)
+    if name == "seed-pytorch":
+        shown = pytorch_table(records.results, records.failed, clock=CLOCK, with_published=True)
+    else:
+        shown = tensorflow_table(records.results, records.failed, with_published=True)
+    return shown.to_markdown().strip()
 
 
 def tricks():
@@ -197,6 +222,8 @@ FIGURES = {
     "speed": speed,
     "speed on MRPC": lambda: speed("mrpc"),
     "large set": large_set,
+    "seed-pytorch": lambda: preset("seed-pytorch"),
+    "seed-tensorflow": lambda: preset("seed-tensorflow"),
     "tricks": tricks,
     "settings": settings,
 }

@@ -192,6 +192,25 @@ def read_records(directory: Path) -> Records:
     )
 
 
+def file_below(directory: Path, named: str) -> Path:
+    """The file that a result names. The result may come from a stranger: the file must lie there once links are followed.
+
+    Raises:
+        DataError: it is absolute, or leaves the directory.
+    """
+    try:
+        path = Path(os.path.realpath(directory / named))
+        leaves = Path(named).is_absolute() or not path.is_relative_to(os.path.realpath(directory))
+    except ValueError:  # a NUL character, say
+        leaves = True
+    if leaves:
+        raise DataError(
+            f"{directory / RESULTS} names the file {named!r}; relative paths of files below {directory} were expected, and "
+            f"no other file is read."
+        )
+    return path
+
+
 def append_record(directory: Path, record: RunResult | FailedRun) -> None:
     """Append one line to `directory/results.jsonl`; it is on the disk when this returns."""
     with open(directory / RESULTS, "ab") as lines:

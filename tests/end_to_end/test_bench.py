@@ -88,6 +88,15 @@ def test_a_second_call_runs_only_what_is_missing(glue: Path, model: Path, tmp_pa
     assert scores(mended.stdout) == scores(first.stdout), "the same seed gives the same numbers"
 
 
+def test_other_examples_under_the_same_name_are_no_rival_scores(glue: Path, model: Path, tmp_path: Path) -> None:
+    """Guards against a paired test over examples that are not pairs: the dev set was mended between two runs."""
+    data, output = write_glue(TASKS["rte"], tmp_path / "glue", rows=24), tmp_path / "bench"
+    bench(*arguments(data, model, output, "rte"))
+    write_glue(TASKS["rte"], data, rows=24, seed=7)
+    finished = bench(*arguments(data, model, output, "rte", "--set", "seed=43"), status=2)
+    assert "dev.tsv has changed since earlier runs of this bench were scored on it: use a new --output." in finished.stderr
+
+
 def scores(table: str) -> list[str]:
     return [line for line in table.split("Speed")[0].splitlines() if line.startswith(("RTE", "WNLI"))]
 

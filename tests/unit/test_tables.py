@@ -473,7 +473,7 @@ def test_a_result_reaches_no_file_outside_its_directory(tmp_path: Path) -> None:
     outside = inside.rename(tmp_path / "predictions.tsv")
     inside.symlink_to(outside)
     for named in ("../predictions.tsv", str(outside), result.predictions["dev"]):
-        with pytest.raises(DataError, match="names predictions outside of it"):
+        with pytest.raises(DataError, match="no other file is read"):
             read_answers(tmp_path / "bench", dataclasses.replace(result, predictions={"dev": named}), "dev")
     with pytest.raises(DataError, match="names no predictions of dev"):
         read_answers(tmp_path / "bench", dataclasses.replace(result, predictions={}), "dev")

@@ -22,7 +22,7 @@ from typing import Any, Final, TextIO
 from isinglass.backends.protocol import create_backend
 from isinglass.bench.plan import Calibration
 from isinglass.config import TrainConfig, resolve
-from isinglass.errors import IsinglassError
+from isinglass.errors import DataError, IsinglassError
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.results import RunResult
@@ -136,16 +136,27 @@ def _is_there(config: TrainConfig, task: str, file: str) -> bool:
 
 
 def write_examples(scored: Scored, path: Path) -> None:
-    """Texts and label of each example, one JSON object a line, whole or not at all; what is there already stays."""
-    if path.exists():
-        return
+    """Texts and label of each example, one JSON object a line, whole or not at all.
+
+    Raises:
+        DataError: other examples are there already: earlier runs were scored on other data.
+    """
     examples = scored.split.examples
     assert examples.labels is not None
+    content = "".join(
+        json.dumps({"texts": texts, "label": label}) + "\n"
+        for texts, label in zip(zip(*examples.texts, strict=True), examples.labels, strict=True)
+    )
+    if path.exists():
+        if path.read_text(encoding="utf-8") != content:
+            raise DataError(
+                f"{examples.origin} has changed since earlier runs of this bench were scored on it: use a new --output."
+            )
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as lines:
-        for texts, label in zip(zip(*examples.texts, strict=True), examples.labels, strict=True):
-            lines.write(json.dumps({"texts": list(texts), "label": label}) + "\n")
+    with open(handle, "w", encoding="utf-8") as lines:
+        lines.write(content)
     Path(partial).replace(path)
 
 

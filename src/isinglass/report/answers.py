@@ -10,7 +10,7 @@ from jaxtyping import Float32, Float64
 
 from isinglass.data.examples import Examples, Labels, encode_labels
 from isinglass.errors import DataError
-from isinglass.results import RunResult
+from isinglass.results import RunResult, file_below
 from isinglass.tasks import Task, get_task
 
 PROBABILITY: Final = "probability:"
@@ -70,11 +70,7 @@ def _predictions_file(directory: Path, result: RunResult, split: str) -> Path:
     named = result.predictions.get(split)
     if named is None:
         raise DataError(f"{directory}: the result of {result.task}, seed {result.seed}, names no predictions of {split}.")
-    if Path(named).is_absolute() or not (directory / named).resolve().is_relative_to(directory.resolve()):
-        raise DataError(
-            f"{directory}: the result of {result.task}, seed {result.seed}, names predictions outside of it: {named!r}."
-        )
-    return directory / named
+    return file_below(directory, named)
 
 
 def _lines(path: Path) -> list[str]:

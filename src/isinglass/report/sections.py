@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from isinglass.report.answers import Answers
 from isinglass.report.plots import ScorePanel, Series, SpeedPanel
 from isinglass.report.runs import Bench, Reader, Run, as_setting, by_series, changed_settings, label, short_name, traits
 from isinglass.report.tables import Table, differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
-from isinglass.results import RunResult, by_split
+from isinglass.results import RunResult, by_split, file_below
 from isinglass.tasks import TASKS, Task, get_task
 from isinglass.training.timing import CLOCK
 
@@ -287,17 +286,13 @@ def _curves(bench: Bench) -> Section:
 def _losses(directory: Path, result: RunResult) -> Float64[np.ndarray, " steps"]:
     if not result.predictions:
         raise DataError("its result names no files.")
-    path = (directory / next(iter(result.predictions.values()))).parent / "steps.jsonl"
-    name = os.path.relpath(path, directory)
+    name = str(Path(next(iter(result.predictions.values()))).parent / "steps.jsonl")
+    path = file_below(directory, name)
     try:
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise DataError(f"{name} lies outside of the directory.")
         lines = path.read_text(encoding="utf-8").splitlines()
         losses = np.array([float(json.loads(line)["loss"]) for line in lines])
     except FileNotFoundError:
         raise DataError(f"{name} does not exist.") from None
-    except DataError:
-        raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{name} cannot be read: {error}.") from None
     if not len(losses) or not np.isfinite(losses).all():

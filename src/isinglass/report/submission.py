@@ -28,7 +28,7 @@ from typing import Final, Literal
 from isinglass.data.tsv import BYTE_ORDER_MARK, read_lines
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.names import did_you_mean
-from isinglass.results import RESULTS, RunResult, by_split, read_records
+from isinglass.results import RESULTS, RunResult, by_split, file_below, read_records
 from isinglass.tasks import TASKS, Task
 from isinglass.training.run_dir import check_parent
 
@@ -234,7 +234,9 @@ def _dev_score(result: RunResult) -> float | None:
 
 def _from_run(file: _File, directory: Path, predictions: str, rows: int) -> bytes:
     """The first two columns of a predictions file; STS-B's values clipped to its range, with three decimals."""
-    path = _inside(directory, predictions)
+    path = file_below(directory, predictions)
+    if not path.is_file():
+        raise DataError(f"{path} is not a file, though {directory / RESULTS} names it: run it again with `isinglass bench`.")
     lines = []
     for _, block in read_lines(path):
         for line in block:
@@ -250,23 +252,6 @@ def _from_run(file: _File, directory: Path, predictions: str, rows: int) -> byte
             f"another run by its --seed."
         )
     return content
-
-
-def _inside(directory: Path, predictions: str) -> Path:
-    """The file that a result names, if it lies in the bench directory once links are followed."""
-    try:
-        path = Path(os.path.realpath(directory / predictions))
-        leaves = Path(predictions).is_absolute() or not path.is_relative_to(os.path.realpath(directory))
-    except ValueError:  # a NUL character, say
-        leaves = True
-    if leaves:
-        raise DataError(
-            f"{directory / RESULTS} names the predictions {predictions!r}; relative paths of files below {directory} were "
-            f"expected, and no other file is read."
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is not a file, though {directory / RESULTS} names it: run it again with `isinglass bench`.")
-    return path
 
 
 def _clipped(text: str, score_range: tuple[float, float]) -> str:
