@@ -9,7 +9,7 @@ demo: .venv/demo.stamp
 	$(BIN)/isinglass train demo --recipe small --output-dir runs/demo --overwrite
 
 test: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check src tests benchmarks

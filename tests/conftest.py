@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: threads that wait for each other would only fight
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # transformers forks nothing here, but warns
 
 

@@ -105,13 +105,13 @@ def scores(table: str) -> list[str]:
 def test_kill_9_at_any_moment_loses_the_run_in_flight_only(glue: Path, model: Path, tmp_path: Path) -> None:
     """Twenty kills at random moments; what had been recorded before a kill stands after it, and nothing stands twice."""
     output, dice = tmp_path / "bench", random.Random(0)
-    command = arguments(glue, model, output, "rte,wnli,stsb", "--seeds", "2")
+    command = arguments(glue, model, output, "rte,wnli", "--seeds", "2")
     recorded: list[bytes] = []
     for _ in range(20):
         process = subprocess.Popen(
             [*BENCH, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
         )
-        time.sleep(dice.uniform(0.0, 9.0))
+        time.sleep(dice.uniform(0.0, 7.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         path = output / "results.jsonl"
@@ -119,7 +119,7 @@ def test_kill_9_at_any_moment_loses_the_run_in_flight_only(glue: Path, model: Pa
         assert now[: len(recorded)] == recorded or len(now) < len(recorded) == 0
         recorded = [line for line in now if complete(line)]
     bench(*command)
-    assert sorted(runs(output)) == [(task, seed) for task in ("rte", "stsb", "wnli") for seed in (42, 43)]
+    assert sorted(runs(output)) == [(task, seed) for task in ("rte", "wnli") for seed in (42, 43)]
     for result in read_records(output).results:
         for file in result.predictions.values():
             assert len((output / file).read_text().splitlines()) == 25

@@ -76,7 +76,7 @@ def trained(backend: str, task: str, data_dir: Path) -> TrainedRun:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "rows"), [("wnli", {"train": 160, "dev": 71}), ("mrpc", {"train": 160, "dev": 100})])
+@pytest.mark.parametrize(("task", "rows"), [("wnli", {"train": 96, "dev": 71}), ("mrpc", {"train": 96, "dev": 100})])
 def test_both_frameworks_train_to_the_same_answers(task: str, rows: dict[str, int], glue_dir: Path, tmp_path: Path) -> None:
     """The embedded model over real batches, dropout off: one framework's training must not drift away from the other's."""
     data_dir = first_rows(glue_dir, tmp_path, task, **rows)
@@ -94,7 +94,7 @@ def test_the_quick_tour_goes_round(trained_on: str, asked_on: str, glue_dir: Pat
     """Two questions to a model fine-tuned on MRPC: the same answers from either framework, and from `transformers`."""
     from transformers import pipeline
 
-    data_dir = first_rows(glue_dir, tmp_path / "glue", "mrpc", train=160, dev=32)
+    data_dir = first_rows(glue_dir, tmp_path / "glue", "mrpc", train=96, dev=32)
     write_run(trained(trained_on, "mrpc", data_dir), tmp_path / "run", overwrite=False)
     sentence = "This research was consistent with his findings."
     others = ("His findings were compatible with this research.", "His findings were not compatible with this research.")

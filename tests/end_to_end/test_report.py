@@ -280,7 +280,7 @@ def test_what_a_result_names_outside_of_the_directory_is_not_read(tmp_path):
     append_record(directory, dataclasses.replace(result, predictions=outside))
     write_report(directory)
     text = (directory / "report.md").read_text(encoding="utf-8")
-    assert "outside of" in text and "Training loss in figures" not in text
+    assert "no other file is read" in text and "Training loss in figures" not in text
 
 
 def test_a_directory_without_results_is_refused_in_one_sentence(tmp_path):
