@@ -426,7 +426,7 @@ def _errors_in_one_line() -> Iterator[None]:
     except IsinglassError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted; no file was written.", 130)
+        _fail("interrupted; nothing was written of what was under way.", 130)
     except OSError as error:
         if sys.stdout:
             with suppress(OSError):

@@ -186,6 +186,18 @@ def test_a_run_whose_process_is_killed_is_a_failed_run(glue: Path, model: Path, 
     assert [one.task for one in read_records(output).results] == ["wnli"]
 
 
+def test_ctrl_c_keeps_what_is_finished_and_ends_the_worker(glue: Path, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bench"
+    with started(*arguments(glue, model, output, "rte", "--set", "epochs=3000")) as process:
+        worker = until_training(process)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read() if process.stderr else ""
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "isinglass: interrupted; nothing was written of what was under way."
+    assert not Path(f"/proc/{worker}").exists()
+    assert not (output / "results.jsonl").exists()
+
+
 def test_of_two_benches_in_one_directory_one_is_refused_and_its_workers_end_with_it(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -418,7 +418,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_leaves_nothing(glue: Path, model: P
         finally:
             process.kill()
     lines = [line for line in err.splitlines() if not PROGRESS.fullmatch(line)]
-    assert lines == ["isinglass: interrupted; no file was written."]
+    assert lines == ["isinglass: interrupted; nothing was written of what was under way."]
     assert (process.returncode, out) == (130, "")
     assert not contents(tmp_path)
 
