@@ -15,11 +15,10 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from isinglass.errors import ConfigError, DataError, IsinglassError, RunFailedError
-from isinglass.names import printable
+from isinglass.names import percent, printable
 from isinglass.terminal import (
     bench_events,
     console,
-    percent,
     progress,
     show_plan,
     show_repetitions,

@@ -1,7 +1,9 @@
-"""Names and texts in messages: the nearest known name for one that is not known; what does not print, made visible."""
+"""Names, texts and figures in words, spelled the same in messages, tables and pages."""
 
 import difflib
+import math
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -17,3 +19,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     r"""A text on one line, safe on a terminal and in a document: what does not print is written as in Python, `\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def percent(score: float | None, *, signed: bool = False) -> str:
+    """A score in hundredths, as GLUE's tables print it; `NaN` where there is none."""
+    if score is None or math.isnan(score):
+        return "NaN"
+    return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
+
+
+def duration(seconds: float) -> str:
+    """`2:35:23` from one hour on, else `40:57`; `unknown` for NaN."""
+    if math.isnan(seconds):
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def short_name(model: object) -> str:
+    """The last part of a model's name or path: a reader does not need to know the user's directories."""
+    return Path(str(model)).name or str(model)

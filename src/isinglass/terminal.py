@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from isinglass.names import printable
+from isinglass.names import duration, percent, printable
 
 if TYPE_CHECKING:
     from isinglass.bench.harness import Events
@@ -162,11 +162,11 @@ def show_plan(plan: "Plan", left: "Sequence[PlannedRun]", calibrations: "Mapping
         ]
         total += sum(seconds)
         seeds = ", ".join(str(run.config.seed) for run in runs)
-        estimate = _clock(sum(seconds)) if to_do else "-"
+        estimate = duration(sum(seconds)) if to_do else "-"
         body.append((*key, seeds, str(len(runs) - len(to_do)), str(len(to_do)), estimate))
     columns = ("task", "model", "start from", "backend", "precision", "compiler", "seeds", "done", "to do", "estimate")
     notes = (
-        [f"{len(left)} of {len(plan.runs)} runs to do, about {_clock(total)} by a few timed steps of each kind."]
+        [f"{len(left)} of {len(plan.runs)} runs to do, about {duration(total)} by a few timed steps of each kind."]
         if left
         else []
     )
@@ -217,7 +217,7 @@ def bench_events(estimates: "Mapping[str, float]") -> Iterator["Events"]:
             started = time.monotonic()
             correction = spent / expected if expected else 1.0
             print(
-                f"[{number}/{total}] {printable(run.title)}: about {_clock(sum(left.values()) * correction)} left",
+                f"[{number}/{total}] {printable(run.title)}: about {duration(sum(left.values()) * correction)} left",
                 file=sys.stderr,
             )
             show = bars.enter_context(progress())
@@ -235,23 +235,9 @@ def bench_events(estimates: "Mapping[str, float]") -> Iterator["Events"]:
                 for split in by_split(record.metrics, splits).values()
                 for name, value in split.items()
             ]
-            print(f"trained in {_clock(record.train_seconds)}: {', '.join(scores)}", file=sys.stderr, flush=True)
+            print(f"trained in {duration(record.train_seconds)}: {', '.join(scores)}", file=sys.stderr, flush=True)
 
         yield Events(on_start=on_start, on_progress=lambda now: show(now), on_end=on_end)
-
-
-def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    if seconds != seconds:  # NaN
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def percent(value: float | None) -> str:
-    """A score in hundredths, as GLUE's tables print it."""
-    return "NaN" if value is None else f"{100 * value:.2f}"
 
 
 def console(*, stderr: bool) -> Any:

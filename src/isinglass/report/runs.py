@@ -8,7 +8,7 @@ from typing import Any
 
 from isinglass.config import RECIPES, as_dict, resolve
 from isinglass.errors import DataError, IsinglassError
-from isinglass.names import printable
+from isinglass.names import printable, short_name
 from isinglass.report.answers import Answers, read_answers
 from isinglass.report.plots import Series
 from isinglass.results import RESULTS, Records, RunResult, read_records, run_key
@@ -156,11 +156,6 @@ def by_series(runs: Sequence[Run]) -> dict[Series, list[Run]]:
     for run in runs:
         found.setdefault(run.series, []).append(run)
     return found
-
-
-def short_name(model: str) -> str:
-    """The last part of a model's name or path."""
-    return Path(model).name or model
 
 
 def as_setting(value: object) -> str:

@@ -14,11 +14,11 @@ from jaxtyping import Float64, Int64
 
 from isinglass.config import TrainConfig
 from isinglass.errors import DataError
-from isinglass.names import printable
+from isinglass.names import duration, percent, printable, short_name
 from isinglass.report import plots
 from isinglass.report.answers import Answers
 from isinglass.report.plots import ScorePanel, Series, SpeedPanel
-from isinglass.report.runs import Bench, Reader, Run, as_setting, by_series, changed_settings, label, short_name, traits
+from isinglass.report.runs import Bench, Reader, Run, as_setting, by_series, changed_settings, label, traits
 from isinglass.report.tables import Table, differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
 from isinglass.results import RunResult, by_split, file_below
 from isinglass.tasks import TASKS, Task, get_task
@@ -98,7 +98,7 @@ def make_report(bench: Bench, *, with_published: bool) -> Report:
             (str(len(bench.records.failed)), "failed runs"),
             (str(len(bench.tasks)), "tasks"),
             (str(len({run.series for run in bench.runs})), "configurations"),
-            (_duration(sum(one.train_seconds for one in results)), "spent in training"),
+            (duration(sum(one.train_seconds for one in results)), "spent in training"),
         ),
         sections=(
             _overview(bench, reader),
@@ -195,7 +195,7 @@ def _every_run(bench: Bench) -> Table:
         one, splits = run.result, run.result.split.split("+")
         majority = by_split(one.majority, splits)
         speed = (
-            _duration(one.train_seconds),
+            duration(one.train_seconds),
             f"{one.examples_per_second:.1f}",
             f"{one.tokens_per_second:,.0f}",
             f"{one.compile_seconds:.1f}",
@@ -209,8 +209,8 @@ def _every_run(bench: Bench) -> Table:
                 str(one.seed),
                 split,
                 metric,
-                _percent(score),
-                "-" if majority[split][metric] is None else _percent(majority[split][metric]),
+                percent(score),
+                "-" if majority[split][metric] is None else percent(majority[split][metric]),
                 *speed,
             )
             for split, scores in by_split(one.metrics, splits).items()
@@ -589,13 +589,6 @@ def _command(results: Sequence[RunResult]) -> str:
 # In words
 
 
-def _duration(seconds: float) -> str:
-    """`2:35:23` from one hour on, else `40:57`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
-
-
 def _name(run: Run) -> str:
     return f"{TASKS[run.result.task].title}, {run.series.label}, seed {run.result.seed}"
 
@@ -616,10 +609,6 @@ def _listed(values: Iterable[str]) -> str:
     """`A, B and C`, each once."""
     found = list(dict.fromkeys(values))
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
-
-
-def _percent(value: float | None) -> str:
-    return "NaN" if value is None else f"{100 * value:.2f}"
 
 
 def _cut(text: str) -> str:

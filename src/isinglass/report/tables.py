@@ -9,12 +9,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from isinglass.config import RECIPES, TASK_RECIPES
 from isinglass.errors import DataError
-from isinglass.names import printable
+from isinglass.names import duration, percent, printable, short_name
 from isinglass.report import published
 from isinglass.report.answers import Answers
 from isinglass.report.statistics import paired_difference, score_interval, summary
@@ -192,7 +191,7 @@ def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Seque
     rows = []
     for group in groups:
         settings = [", ".join(_words(group, differing)) or ABSENT] if differing else []
-        what = (_short(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
+        what = (short_name(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
         if not group.runs:
             rows += [(group.task.title, title, *what, FAILED, *[ABSENT] * 3) for _, _, title in _metrics(group.task)]
             continue
@@ -209,7 +208,7 @@ def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Seque
                         *what,
                         _spread(_values(group.runs, split, metric)) + _count(group),
                         _interval(low, high),
-                        ABSENT if group.task.is_regression else _points(majority),
+                        ABSENT if group.task.is_regression else percent(majority),
                         f"{collapsed} of {len(group.runs)}" if collapsed else "no",
                     )
                 )
@@ -248,7 +247,7 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table
                         _metric_title(first.task, split, metric),
                         _label(first, differing),
                         _label(second, differing),
-                        _points(found.mean, signed=True),
+                        percent(found.mean, signed=True),
                         _interval(found.low, found.high, signed=True),
                         _p_value(found.p_value),
                         f"{found.runs_a}, {found.runs_b}",
@@ -404,7 +403,7 @@ def _words(group: _Group, names: set[str]) -> list[str]:
             continue
         match name:
             case "model":
-                words.append(_short(value))
+                words.append(short_name(value))
             case "start_from":
                 words += [f"from {get_task(value).title}"] if value else []
             case "compile" | "xla":
@@ -448,7 +447,7 @@ def _result(group: _Group | None) -> str:
 def _spread(values: Sequence[float]) -> str:
     found = summary(values)
     return (
-        _points(found.mean) if found.sd is None or math.isnan(found.sd) else f"{_points(found.mean)} ± {_points(found.sd)}"
+        percent(found.mean) if found.sd is None or math.isnan(found.sd) else f"{percent(found.mean)} ± {percent(found.sd)}"
     )
 
 
@@ -460,15 +459,8 @@ def _dagger(group: _Group) -> str:
     return COLLAPSED if any(run.collapsed for run in group.runs) else ""
 
 
-def _points(score: float | None, *, signed: bool = False) -> str:
-    """A score in hundredths, as GLUE's tables print it."""
-    if score is None or math.isnan(score):
-        return "NaN"
-    return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
-
-
 def _interval(low: float, high: float, *, signed: bool = False) -> str:
-    return "NaN" if math.isnan(low) else f"{_points(low, signed=signed)} to {_points(high, signed=signed)}"
+    return "NaN" if math.isnan(low) else f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
 
 
 def _p_value(value: float) -> str:
@@ -476,14 +468,7 @@ def _p_value(value: float) -> str:
 
 
 def _training_time(group: _Group | None) -> str:
-    return _time(_mean(run.train_seconds for run in group.runs)) if group and group.runs else ABSENT
-
-
-def _time(seconds: float) -> str:
-    """`2:35:23` from one hour on, else `40:57`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+    return duration(_mean(run.train_seconds for run in group.runs)) if group and group.runs else ABSENT
 
 
 def _second_epoch(runs: Sequence[RunResult]) -> str:
@@ -504,7 +489,7 @@ def _published_task(task: Task) -> tuple[str, str, str, str]:
     for row in published.PYTORCH:
         if row.task == task.name:
             scores, fp16_scores = ("/".join(f"{value:.2f}" for value in some) for some in (row.scores, row.fp16_scores))
-            return scores, _time(row.train_seconds), fp16_scores, _time(row.fp16_train_seconds)
+            return scores, duration(row.train_seconds), fp16_scores, duration(row.fp16_train_seconds)
     return ABSENT, ABSENT, ABSENT, ABSENT
 
 
@@ -526,7 +511,7 @@ def _settings(groups: Sequence[_Group]) -> str:
 
 
 def _setting(groups: Sequence[_Group], name: str) -> str:
-    values = [_short(group.settings[name]) if name == "model" else _plain(group.settings[name]) for group in groups]
+    values = [short_name(group.settings[name]) if name == "model" else _plain(group.settings[name]) for group in groups]
     usual = max(dict.fromkeys(values), key=values.count)
     others = dict.fromkeys(
         f"{group.task.title} {value}" for group, value in zip(groups, values, strict=True) if value != usual
@@ -608,11 +593,6 @@ def _titles(results: Iterable[RunResult]) -> str:
 
 def _with(words: str, variant: str) -> str:
     return f"{words} ({variant})" if variant else words
-
-
-def _short(model: object) -> str:
-    """The last part of a model's name or path: a reader does not need to know the user's directories."""
-    return Path(str(model)).name or str(model)
 
 
 def _plain(value: object) -> str:
