@@ -212,7 +212,7 @@ def bench(
     """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
     with _errors_in_one_line():
         from isinglass.bench.harness import calibrate, opened, records_of, run_all, set_damaged_aside
-        from isinglass.bench.plan import engine, estimated_seconds, left_to_do, make_plan
+        from isinglass.bench.plan import estimates, left_to_do, make_plan
         from isinglass.bench.presets import select
 
         selection = select(
@@ -239,15 +239,10 @@ def bench(
                     directory / "results.jsonl", line.number, line.reason,
                 )  # fmt: skip
             left = left_to_do(plan, records_of(directory), directory)
-            calibrations = calibrate(left, held)
-            show_plan(plan, left, calibrations)
+            seconds = estimates(left, calibrate(left, held))
+            show_plan(plan, seconds)
             if dry_run:
                 return
-            seconds = {
-                run.key: estimated_seconds(run, calibrations[engine(run.config)])
-                for run in left
-                if engine(run.config) in calibrations
-            }
             with bench_events(seconds) as events:
                 failed = run_all(plan, held, events)
         for table in _tables(plan, directory, selection.table, with_published=published):
@@ -392,11 +387,13 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
     results = [one for one in records.results if run_key(one.config, one.start_from) in keys]
     failed = [one for one in records.failed if run_key(one.config, one.start_from) in keys]
     check_same_version(results)
+    pytorch = partial(pytorch_table, results, failed, clock=CLOCK, with_published=with_published)
     if kind == "pytorch":
-        return [pytorch_table(results, failed, clock=CLOCK, with_published=with_published)]
+        return [pytorch()]
     if kind == "tensorflow":
         return [tensorflow_table(results, failed, with_published=with_published)]
-    return [scores_table(results, partial(read_answers, directory), failed), speed_table(results, clock=CLOCK)]
+    scores = scores_table(results, partial(read_answers, directory), failed)
+    return [*([pytorch()] if with_published else []), scores, speed_table(results, clock=CLOCK)]
 
 
 def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: str | None) -> Any:

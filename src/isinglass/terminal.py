@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +11,7 @@ from isinglass.names import duration, percent, printable
 
 if TYPE_CHECKING:
     from isinglass.bench.harness import Events
-    from isinglass.bench.plan import Calibration, Plan, PlannedRun
+    from isinglass.bench.plan import Plan, PlannedRun
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
@@ -140,9 +140,12 @@ def show_repetitions(results: "list[RunResult]") -> None:
     out.print(table)
 
 
-def show_plan(plan: "Plan", left: "Sequence[PlannedRun]", calibrations: "Mapping[str, Calibration]") -> None:
-    """Print what a bench will run, one line for the seeds of a configuration, and how long it is likely to take."""
-    from isinglass.bench.plan import engine, estimated_seconds
+def show_plan(plan: "Plan", estimates: Mapping[str, float]) -> None:
+    """Print what a bench will run, one line for the seeds of a configuration, and how long it is likely to take.
+
+    Args:
+        estimates: key -> seconds, of the runs to do.
+    """
     from isinglass.report.tables import Table
 
     rows: dict[tuple[str, str, str, str, str, str], list[PlannedRun]] = {}
@@ -151,23 +154,16 @@ def show_plan(plan: "Plan", left: "Sequence[PlannedRun]", calibrations: "Mapping
         compiler = "XLA" if one.xla else "torch.compile" if one.compile else "-"
         start = run.start_from.config.task if run.start_from else "-"
         rows.setdefault((one.task, one.model, start, one.backend, str(one.precision), compiler), []).append(run)
-    waiting = {run.key for run in left}
     body = []
-    total = 0.0
     for key, runs in rows.items():
-        to_do = [run for run in runs if run.key in waiting]
-        seconds = [
-            estimated_seconds(run, calibrations[engine(run.config)]) if engine(run.config) in calibrations else float("nan")
-            for run in to_do
-        ]
-        total += sum(seconds)
+        to_do = [estimates[run.key] for run in runs if run.key in estimates]
         seeds = ", ".join(str(run.config.seed) for run in runs)
-        estimate = duration(sum(seconds)) if to_do else "-"
-        body.append((*key, seeds, str(len(runs) - len(to_do)), str(len(to_do)), estimate))
+        body.append((*key, seeds, str(len(runs) - len(to_do)), str(len(to_do)), duration(sum(to_do)) if to_do else "-"))
     columns = ("task", "model", "start from", "backend", "precision", "compiler", "seeds", "done", "to do", "estimate")
+    total = _about(sum(estimates.values()))
     notes = (
-        [f"{len(left)} of {len(plan.runs)} runs to do, about {duration(total)} by a few timed steps of each kind."]
-        if left
+        [f"{len(estimates)} of {len(plan.runs)} runs to do, {total}, by a few timed steps of each kind."]
+        if estimates
         else []
     )
     show_table(Table(title="Plan", columns=columns, rows=tuple(body), notes=(*notes, *plan.skipped)), stderr=True)
@@ -197,8 +193,12 @@ def show_table(table: "Table", *, stderr: bool = False) -> None:
     print(table.to_text(), file=sys.stderr if stderr else sys.stdout)
 
 
+def _about(seconds: float) -> str:
+    return f"about {duration(seconds)}" if seconds == seconds else "an unknown time"
+
+
 @contextmanager
-def bench_events(estimates: "Mapping[str, float]") -> Iterator["Events"]:
+def bench_events(estimates: Mapping[str, float]) -> Iterator["Events"]:
     """Show each run as it starts, goes on and ends, and the time that is left by the estimates as they have proved so far.
 
     Args:
@@ -216,16 +216,16 @@ def bench_events(estimates: "Mapping[str, float]") -> Iterator["Events"]:
             nonlocal started, show
             started = time.monotonic()
             correction = spent / expected if expected else 1.0
-            print(
-                f"[{number}/{total}] {printable(run.title)}: about {duration(sum(left.values()) * correction)} left",
-                file=sys.stderr,
-            )
+            time_left = _about(sum(left.values()) * correction)
+            print(f"[{number}/{total}] {printable(run.title)}: {time_left} left", file=sys.stderr)
             show = bars.enter_context(progress())
 
         def on_end(run: "PlannedRun", record: "RunResult | FailedRun") -> None:
             nonlocal spent, expected
             bars.close()
-            spent, expected = spent + time.monotonic() - started, expected + left.pop(run.key, 0.0)
+            estimate = left.pop(run.key)
+            if estimate == estimate:  # not NaN
+                spent, expected = spent + time.monotonic() - started, expected + estimate
             if isinstance(record, FailedRun):
                 print(f"failed: {printable(record.error)}", file=sys.stderr, flush=True)
                 return

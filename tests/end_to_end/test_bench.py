@@ -1,8 +1,10 @@
 """`isinglass bench` as a real process over small random data: resumed, killed, damaged, failing, locked."""
 
+import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from isinglass.bench.plan import left_to_do, make_plan
+from isinglass.bench.plan import PlannedRun, left_to_do, make_plan
 from isinglass.bench.presets import PRESETS, Selection, select
+from isinglass.config import as_dict
 from isinglass.errors import ConfigError
 from isinglass.report.submission import check_submission, write_submission
-from isinglass.results import RunResult, read_records, run_key
+from isinglass.results import RunResult, read_records
 from isinglass.tasks import TASKS
+from tests.sample_bench import sample_result
 from tests.tiny import save_tiny, write_glue
 
 BENCH = [sys.executable, "-m", "isinglass", "bench"]
@@ -60,7 +64,7 @@ def test_a_second_call_runs_only_what_is_missing(glue: Path, model: Path, tmp_pa
     output = tmp_path / "bench"
     command = arguments(glue, model, output, "rte,wnli", "--seeds", "2")
     dry = bench(*command, "--dry-run")
-    assert "4 of 4 runs to do, about 0:0" in dry.stderr
+    assert "4 of 4 runs to do, about 0" in dry.stderr
     assert not (output / "results.jsonl").exists()
     first = bench(*command)
     assert runs(output) == [("rte", 42), ("rte", 43), ("wnli", 42), ("wnli", 43)]
@@ -116,7 +120,7 @@ def test_kill_9_at_any_moment_loses_the_run_in_flight_only(glue: Path, model: Pa
         process.wait()
         path = output / "results.jsonl"
         now = path.read_bytes().splitlines() if path.exists() else []
-        assert now[: len(recorded)] == recorded or len(now) < len(recorded) == 0
+        assert now[: len(recorded)] == recorded
         recorded = [line for line in now if complete(line)]
     bench(*command)
     assert sorted(runs(output)) == [(task, seed) for task in ("rte", "wnli") for seed in (42, 43)]
@@ -233,7 +237,8 @@ def test_small_sets_start_from_mnli_and_the_submission_is_whole_where_data_are(
     assert [path.parent.name.split("-")[0] for path in output.glob("runs/*/model")] == ["mnli"]
     assert set(found["mnli"].predictions) == {"dev_matched", "dev_mismatched", "test_matched", "test_mismatched", "ax"}
     assert any("head for other labels" in note for note in found["rte"].notes)
-    assert "mnli" in finished.stdout.lower()
+    assert "Published result" in finished.stdout
+    assert "start from MNLI" in finished.stdout
     files = ("STS-B.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv", "WNLI.tsv", "AX.tsv")
     rows = dict.fromkeys(files, 24)
     write_submission(output, tmp_path / "glue.zip", partial="majority", rows=rows)
@@ -256,18 +261,33 @@ def test_presets_are_the_published_tables_and_say_what_they_leave_out(glue: Path
     assert {task for task in TASKS if task not in ("ax", "demo")} == set(PRESETS["glue"].tasks)
 
 
+def finished(run: PlannedRun, **changes: object) -> RunResult:
+    result = sample_result(run.config.task, **changes)
+    return dataclasses.replace(result, config=as_dict(run.config), start_from=run.start_from and run.start_from.config.task)
+
+
 def test_a_run_that_is_started_from_is_made_again_if_its_model_is_gone(tmp_path: Path) -> None:
     plan = make_plan(Selection(tasks=("rte", "mnli"), start_from="mnli"), None)
     mnli, rte = plan.runs
     assert rte.start_from is mnli
-    finished = RunResult.__new__(RunResult)
-    object.__setattr__(finished, "config", json.loads(mnli.key)[0])
-    object.__setattr__(finished, "start_from", None)
-    assert run_key(finished.config, None) == mnli.key
-    assert left_to_do(plan, [finished], tmp_path) == [mnli, rte]
+    assert left_to_do(plan, [finished(mnli)], tmp_path) == [mnli, rte]
     (tmp_path / "runs" / mnli.name / "model").mkdir(parents=True)
     (tmp_path / "runs" / mnli.name / "model" / "config.json").touch()
-    assert left_to_do(plan, [finished], tmp_path) == [rte]
+    assert left_to_do(plan, [finished(mnli)], tmp_path) == [rte]
+    shutil.rmtree(tmp_path / "runs")
+    assert left_to_do(plan, [finished(mnli), finished(rte)], tmp_path) == [], "nobody starts from it any more"
+
+
+def test_a_run_without_what_is_asked_for_now_is_made_again(glue: Path, tmp_path: Path) -> None:
+    """Guards against `--predict-test`, or `--keep-models`, that does nothing because the runs are finished."""
+    asked = make_plan(Selection(tasks=("rte", "mnli"), predict_test=True), str(glue))
+    rte, mnli = asked.runs
+    some = {"test_matched": "a.tsv", "test_mismatched": "b.tsv"}
+    bare = [finished(rte), finished(mnli, predictions=some)]
+    assert left_to_do(asked, bare, tmp_path) == [rte, mnli], "AX is missing"
+    whole = [finished(rte, predictions={"test": "c.tsv"}), finished(mnli, predictions=some | {"ax": "d.tsv"})]
+    assert left_to_do(asked, whole, tmp_path) == []
+    assert left_to_do(make_plan(Selection(tasks=("rte",), keep_models=True), str(glue)), whole, tmp_path) != []
 
 
 @pytest.mark.parametrize(

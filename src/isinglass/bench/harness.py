@@ -142,6 +142,8 @@ def _ask(request: Mapping[str, Any], bench: Bench, name: str, on_progress: Calla
                 worker.stdin.write(json.dumps(request).encode() + b"\n")
                 worker.stdin.flush()
             for line in worker.stdout:
+                if not line.endswith(b"\n"):
+                    break  # it was killed in the middle of a line
                 last = json.loads(line)
                 if "progress" in last:
                     on_progress(Progress(**last["progress"]))
@@ -152,9 +154,9 @@ def _ask(request: Mapping[str, Any], bench: Bench, name: str, on_progress: Calla
             worker.stdout.close()
             with suppress(BrokenPipeError):
                 worker.stdin.close()
-    if worker.returncode != 0 and "error" not in last:
-        return {"error": f"{_ending(worker.returncode)}; {log} has what it said last{_last_line(log)}"}
-    return last
+    if last.keys() & {"result", "calibration", "error"}:
+        return last
+    return {"error": f"{_ending(worker.returncode)}; {log} has what it said last{_last_line(log)}"}
 
 
 def _ending(status: int) -> str:

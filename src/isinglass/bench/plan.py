@@ -1,6 +1,7 @@
 """Which runs a bench consists of, in which order, what is left of them, and how long that will take."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,14 +160,43 @@ def estimated_seconds(run: PlannedRun, calibration: Calibration) -> float:
     return tokens / calibration.tokens_per_second + calibration.compile_seconds + OVERHEAD_SECONDS
 
 
-def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> list[PlannedRun]:
-    """The runs without a result; and, before them, those whose model one of them starts from if it is not there any more."""
-    done = {run_key(result.config, result.start_from) for result in results}
-    left = {run.key: run for run in plan.runs if run.key not in done}
-    needed = {run.start_from.key for run in left.values() if run.start_from} - left.keys()
-    again = {
-        run.key: run
-        for run in plan.runs
-        if run.key in needed and not (directory / "runs" / run.name / "model" / "config.json").is_file()
+def estimates(runs: Sequence[PlannedRun], calibrations: Mapping[str, Calibration]) -> dict[str, float]:
+    """Key -> seconds that the run is likely to take; NaN where its engine has no calibration."""
+    known = {run.key: calibrations.get(engine(run.config)) for run in runs}
+    return {
+        run.key: math.nan if calibration is None else estimated_seconds(run, calibration)
+        for run, calibration in zip(runs, known.values(), strict=True)
     }
-    return [run for run in plan.runs if run.key in left or run.key in again]
+
+
+def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:
+    """Name in a result's `predictions` -> task and split of each test set whose file is there; AX is MNLI's too."""
+    tasks = (config.task, "ax") if config.task == "mnli" else (config.task,)
+    return {
+        "ax" if task == "ax" else split.name: (task, split.name)
+        for task in tasks
+        for split in TASKS[task].test
+        if config.data_dir is None or (Path(config.data_dir) / TASKS[task].folder / split.file).is_file()
+    }
+
+
+def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> list[PlannedRun]:
+    """The runs of which something is missing: the result, test predictions that are asked for, or a model.
+
+    A model is missing if it is to be kept, or if a run that is left starts from it.
+    """
+    done = {run_key(result.config, result.start_from): result for result in results}
+
+    def is_done(run: PlannedRun) -> bool:
+        result = done.get(run.key)
+        if result is None or (run.predict_test and not test_sets(run.config).keys() <= result.predictions.keys()):
+            return False
+        return not run.keep_model or run.key in sources or has_model(run)
+
+    def has_model(run: PlannedRun) -> bool:
+        return (directory / "runs" / run.name / "model" / "config.json").is_file()
+
+    sources = {run.start_from.key for run in plan.runs if run.start_from}
+    left = {run.key for run in plan.runs if not is_done(run)}
+    needed = {run.start_from.key for run in plan.runs if run.key in left and run.start_from}
+    return [run for run in plan.runs if run.key in left or (run.key in needed and not has_model(run))]

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from isinglass.backends.protocol import create_backend
-from isinglass.bench.plan import Calibration
+from isinglass.bench.plan import Calibration, test_sets
 from isinglass.config import TrainConfig, resolve
 from isinglass.errors import DataError, IsinglassError
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.results import RunResult
-from isinglass.tasks import TASKS, get_task
+from isinglass.tasks import get_task
 from isinglass.training.prediction import predict_split
 from isinglass.training.preparation import prepare_split, with_head_for
 from isinglass.training.run_dir import FinishedModel, Rows, write_run
@@ -119,20 +119,12 @@ def calibrate(request: CalibrationRequest) -> Calibration:
 
 
 def _test_predictions(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
-    """Split -> rows of each test set whose file is there; for MNLI also AX's."""
-    finished = FinishedModel(checkpoint=dataclasses.replace(run.checkpoint, weights=run.weights), config=config)
-    predictions: dict[str, Rows] = {}
-    for split in TASKS[config.task].test:
-        if _is_there(config, config.task, split.file):
-            predictions[split.name] = predict_split(finished, split.name)
-    if config.task == "mnli" and _is_there(config, "ax", TASKS["ax"].test[0].file):
-        ax = FinishedModel(checkpoint=finished.checkpoint, config=dataclasses.replace(config, task="ax"))
-        predictions["ax"] = predict_split(ax)
-    return predictions
-
-
-def _is_there(config: TrainConfig, task: str, file: str) -> bool:
-    return config.data_dir is None or (Path(config.data_dir) / TASKS[task].folder / file).is_file()
+    """Name -> rows of each test set."""
+    checkpoint = dataclasses.replace(run.checkpoint, weights=run.weights)
+    return {
+        name: predict_split(FinishedModel(checkpoint=checkpoint, config=dataclasses.replace(config, task=task)), split)
+        for name, (task, split) in test_sets(config).items()
+    }
 
 
 def write_examples(scored: Scored, path: Path) -> None:
