@@ -378,7 +378,7 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
     from functools import partial
 
     from isinglass.report.answers import read_answers
-    from isinglass.report.tables import check_same_version, pytorch_table, scores_table, speed_table, tensorflow_table
+    from isinglass.report.tables import pytorch_table, scores_table, speed_table, tensorflow_table
     from isinglass.results import read_records, run_key
     from isinglass.training.timing import CLOCK
 
@@ -386,7 +386,6 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
     records = read_records(directory)
     results = [one for one in records.results if run_key(one.config, one.start_from) in keys]
     failed = [one for one in records.failed if run_key(one.config, one.start_from) in keys]
-    check_same_version(results)
     pytorch = partial(pytorch_table, results, failed, clock=CLOCK, with_published=with_published)
     if kind == "pytorch":
         return [pytorch()]

@@ -10,10 +10,10 @@ import pytest
 
 from isinglass.errors import ConfigError, DataError
 from isinglass.report.answers import read_answers
+from isinglass.report.configurations import check_same_version
 from isinglass.report.statistics import score
 from isinglass.report.tables import (
     Table,
-    check_same_version,
     differences_table,
     pytorch_table,
     scores_table,

@@ -5,20 +5,28 @@ is always the one that ran, never the one that was asked for.
 """
 
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from isinglass.config import RECIPES, TASK_RECIPES
-from isinglass.errors import DataError
 from isinglass.names import duration, percent, printable, short_name
 from isinglass.report import published
 from isinglass.report.answers import Answers
+from isinglass.report.configurations import (
+    Group,
+    by_variant,
+    differing_settings,
+    groups_of,
+    label,
+    plain,
+    respects,
+    titles_of,
+    words_of,
+)
 from isinglass.report.statistics import paired_difference, score_interval, summary
 from isinglass.results import FailedRun, RunResult, by_split
-from isinglass.tasks import TASKS, Task, get_task
+from isinglass.tasks import Task, get_task
 from isinglass.tasks.task import MetricName
 
 AnswersOf = Callable[[RunResult, str], Answers]
@@ -40,7 +48,6 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "tensorflow": ("tensorflow", "tensorflow_cpu", "keras"),
     "jax": ("jax", "keras"),
 }
-NO_SETTING: Final = ("seed", "data_dir")  # what runs of one configuration may differ in
 SPREAD: Final = "±: sample standard deviation over the runs, their number in brackets; they differ in their seed."
 
 
@@ -74,23 +81,6 @@ class Table:
         return f"{printable(self.title)}\n\n{table}" + "".join(f"Note: {printable(note)}\n" for note in self.notes)
 
 
-def check_same_version(results: Sequence[RunResult]) -> None:
-    """Refuse to show results of different versions of isinglass side by side.
-
-    Raises:
-        DataError: there are such; the message says which.
-    """
-    found: dict[str, list[RunResult]] = {}
-    for result in results:
-        found.setdefault(result.versions.get("isinglass", "unknown"), []).append(result)
-    if len(found) > 1:
-        listed = " and ".join(f"{version} ({_titles(some)})" for version, some in found.items())
-        raise DataError(
-            f"One table cannot hold results of isinglass {listed}: run all of them again with one version, or report each "
-            f"version from a directory of its own."
-        )
-
-
 def pytorch_table(
     results: Sequence[RunResult], failed: Sequence[FailedRun], *, clock: str, with_published: bool = False
 ) -> Table:
@@ -101,7 +91,7 @@ def pytorch_table(
         clock: a sentence on what the training time covers.
         with_published: add the published figures of the same tasks.
     """
-    groups = _groups(results, failed, backend="torch")
+    groups = groups_of(results, failed, backend="torch")
     others = [p for p in PRECISIONS[1:] if any(group.precision == p for group in groups)]
     columns = ["Task", "Metric", "Result", "Training time"]
     for precision in others:
@@ -109,7 +99,7 @@ def pytorch_table(
     if with_published:
         columns += [f"Published {what}" for what in ("result", "training time", "result (FP16)", "training time (FP16)")]
     rows = []
-    for (task, variant), members in _by_variant(groups, "precision"):
+    for (task, variant), members in by_variant(groups, "precision"):
         ran = {group.precision: group for group in members}
         row = [_with(task.title, variant), "/".join(title for _, _, title in _metrics(task))]
         for precision in ("fp32", *others):
@@ -139,11 +129,11 @@ def tensorflow_table(results: Sequence[RunResult], failed: Sequence[FailedRun], 
         results, failed: of other backends and tasks too: those are left out.
         with_published: add the published rows, which are of other devices.
     """
-    groups = [group for group in _groups(results, failed, backend="tensorflow") if group.task.name == "mrpc"]
+    groups = [group for group in groups_of(results, failed, backend="tensorflow") if group.task.name == "mrpc"]
     counts = sorted({len(group.runs) for group in groups if group.runs})
     runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
     rows = []
-    for (_, variant), members in _by_variant(groups, "precision", "xla"):
+    for (_, variant), members in by_variant(groups, "precision", "xla"):
         for group in members:
             accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", "accuracy")) or FAILED
             rows.append(
@@ -184,13 +174,13 @@ def tensorflow_table(results: Sequence[RunResult], failed: Sequence[FailedRun], 
 
 def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Sequence[FailedRun] = ()) -> Table:
     """One row for each metric of each split and configuration: mean, spread over the seeds, interval, majority."""
-    groups = _groups(results, failed)
-    differing = _differing(groups) - {"model", "backend", "precision"}
+    groups = groups_of(results, failed)
+    differing = differing_settings(groups) - {"model", "backend", "precision"}
     columns = ["Task", "Metric", "Model", "Backend", "Precision", *(["Settings"] if differing else [])]
     columns += ["Result", "95 % interval", "Majority", "Collapsed"]
     rows = []
     for group in groups:
-        settings = [", ".join(_words(group, differing)) or ABSENT] if differing else []
+        settings = [", ".join(words_of(group, differing)) or ABSENT] if differing else []
         what = (short_name(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
         if not group.runs:
             rows += [(group.task.title, title, *what, FAILED, *[ABSENT] * 3) for _, _, title in _metrics(group.task)]
@@ -229,11 +219,11 @@ def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Seque
 
 def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table:
     """One row for each metric of each two configurations of a task that differ in one respect, the second less the first."""
-    groups = _groups(results)
-    differing = _differing(groups)
+    groups = groups_of(results)
+    differing = differing_settings(groups)
     rows, tests, single = [], [], False
     for first, second in itertools.combinations(groups, 2):
-        if first.task is not second.task or len(_respects(first, second)) != 1:
+        if first.task is not second.task or len(respects(first, second)) != 1:
             continue
         for split in first.runs[0].split.split("+"):
             a, b = ([answers(run, split) for run in group.runs] for group in (first, second))
@@ -245,8 +235,8 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table
                     (
                         first.task.title,
                         _metric_title(first.task, split, metric),
-                        _label(first, differing),
-                        _label(second, differing),
+                        label(first, differing),
+                        label(second, differing),
                         percent(found.mean, signed=True),
                         _interval(found.low, found.high, signed=True),
                         _p_value(found.p_value),
@@ -273,12 +263,12 @@ def speed_table(results: Sequence[RunResult], *, clock: str) -> Table:
     Args:
         clock: a sentence on what the training time covers.
     """
-    groups = _groups(results)
-    differing = _differing(groups)
+    groups = groups_of(results)
+    differing = differing_settings(groups)
     rows = tuple(
         (
             group.task.title,
-            _label(group, differing),
+            label(group, differing),
             f"{_mean(run.examples_per_second for run in group.runs):.1f}",
             f"{_mean(run.tokens_per_second for run in group.runs):,.0f}",
             _training_time(group),
@@ -315,104 +305,6 @@ def speed_table(results: Sequence[RunResult], *, clock: str) -> Table:
     )
 
 
-# Configurations
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Group:
-    """The runs of one configuration of one task, by seed, and those that failed.
-
-    Attributes:
-        settings: what all of them share: the config but `NO_SETTING`, the precision that ran, and `start_from`.
-    """
-
-    task: Task
-    settings: dict[str, Any]
-    runs: list[RunResult] = field(default_factory=list)
-    failed: list[FailedRun] = field(default_factory=list)
-
-    @property
-    def precision(self) -> str:
-        return str(self.settings["precision"])
-
-
-def _groups(results: Sequence[RunResult], failed: Sequence[FailedRun] = (), *, backend: str | None = None) -> list[_Group]:
-    """Runs by configuration, in the order of `TASKS` and then of their first run. Of two runs of a seed the last counts."""
-    check_same_version(results)
-    amp = {result.backend: result.precision for result in results if result.config["precision"] == "amp"}
-    found: dict[str, _Group] = {}
-    records: list[RunResult | FailedRun] = [*results, *failed]
-    for record in records:
-        settings = {name: value for name, value in record.config.items() if name not in NO_SETTING}
-        settings["start_from"] = record.start_from
-        if backend not in (None, settings["backend"]):
-            continue
-        if settings["precision"] == "amp":
-            settings["precision"] = amp.get(settings["backend"], "amp")
-        group = _Group(task=get_task(settings["task"]), settings=settings)
-        group = found.setdefault(json.dumps(settings, sort_keys=True), group)
-        if isinstance(record, FailedRun):
-            group.failed.append(record)
-        else:
-            group.runs[:] = sorted(
-                [run for run in group.runs if run.seed != record.seed] + [record], key=lambda run: run.seed
-            )
-    order = list(TASKS)
-    return sorted(found.values(), key=lambda group: order.index(group.task.name))
-
-
-def _by_variant(groups: Sequence[_Group], *aside: str) -> Iterator[tuple[tuple[Task, str], list[_Group]]]:
-    """Groups that differ in no setting but those aside, with the words that tell them from the task's other such groups."""
-    found: dict[str, list[_Group]] = {}
-    for group in groups:
-        shared = {name: value for name, value in group.settings.items() if name not in aside}
-        found.setdefault(json.dumps(shared, sort_keys=True), []).append(group)
-    for members in found.values():
-        task = members[0].task
-        told = _differing([group for group in groups if group.task is task]).difference(aside)
-        yield (task, ", ".join(_words(members[0], told))), members
-
-
-def _differing(groups: Sequence[_Group]) -> set[str]:
-    """The settings in which groups of the same task differ."""
-    pairs = itertools.combinations(groups, 2)
-    return {name for a, b in pairs if a.task is b.task for name in a.settings if a.settings[name] != b.settings[name]}
-
-
-def _respects(a: _Group, b: _Group) -> set[str]:
-    """The settings in which two groups differ; those that come with another recipe are not counted beside it."""
-    differing = _differing([a, b])
-    if "recipe" in differing:
-        for group in (a, b):
-            recipe = group.settings["recipe"]
-            differing -= {*RECIPES.get(recipe, ()), *TASK_RECIPES.get((recipe, group.task.name), ())}
-    return differing
-
-
-def _label(group: _Group, differing: set[str]) -> str:
-    """`torch bf16, compiled`: backend, precision, and what else tells it from others."""
-    words = _words(group, differing - {"backend", "precision"})
-    return ", ".join([f"{group.settings['backend']} {group.precision}", *words])
-
-
-def _words(group: _Group, names: set[str]) -> list[str]:
-    """The settings of those names in words, in the order of the config."""
-    words = []
-    for name, value in group.settings.items():
-        if name not in names:
-            continue
-        match name:
-            case "model":
-                words.append(short_name(value))
-            case "start_from":
-                words += [f"from {get_task(value).title}"] if value else []
-            case "compile" | "xla":
-                words += [{"compile": "compiled", "xla": "XLA"}[name]] if value else []
-            case _:
-                words.append(f"{name} {_plain(value)}")
-    return words
-
-
 # Cells
 
 
@@ -434,7 +326,7 @@ def _values(runs: Sequence[RunResult], split: str, metric: str) -> list[float]:
     return [math.nan if value is None else value for value in found]
 
 
-def _result(group: _Group | None) -> str:
+def _result(group: Group | None) -> str:
     """`83.91/84.10`, or `83.91 ± 0.20/84.10 ± 0.15 (3)`; with a dagger where a run collapsed."""
     if group is None:
         return ABSENT
@@ -451,11 +343,11 @@ def _spread(values: Sequence[float]) -> str:
     )
 
 
-def _count(group: _Group) -> str:
+def _count(group: Group) -> str:
     return f" ({len(group.runs)})" if len(group.runs) > 1 else ""
 
 
-def _dagger(group: _Group) -> str:
+def _dagger(group: Group) -> str:
     return COLLAPSED if any(run.collapsed for run in group.runs) else ""
 
 
@@ -467,7 +359,7 @@ def _p_value(value: float) -> str:
     return "NaN" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _training_time(group: _Group | None) -> str:
+def _training_time(group: Group | None) -> str:
     return duration(_mean(run.train_seconds for run in group.runs)) if group and group.runs else ABSENT
 
 
@@ -480,7 +372,7 @@ def _second_epoch(runs: Sequence[RunResult]) -> str:
     return f"{mean:.0f}s" if mean >= 9.95 else f"{mean:.1f}s"
 
 
-def _mode(group: _Group) -> str:
+def _mode(group: Group) -> str:
     amp = "" if group.precision == "fp32" else "AMP" if group.precision == "amp" else f"AMP ({group.precision})"
     return " + ".join(filter(None, ["XLA" if group.settings["xla"] else "", amp])) or "FP32"
 
@@ -504,14 +396,14 @@ def _precisions(others: Sequence[str]) -> str:
     return f"Columns without a precision: FP32. {named}: of the matrix products; weights, optimizer and loss in FP32.{mix}"
 
 
-def _settings(groups: Sequence[_Group]) -> str:
+def _settings(groups: Sequence[Group]) -> str:
     """Model, recipe and the settings that matter most, with the tasks that have others: `epochs 3 (WNLI 5)`."""
     names = ("model", "recipe", "epochs", "batch_size", "learning_rate", "schedule", "max_length")
     return f"Settings: {'; '.join(f'{name} {_setting(groups, name)}' for name in names)}." if groups else ""
 
 
-def _setting(groups: Sequence[_Group], name: str) -> str:
-    values = [short_name(group.settings[name]) if name == "model" else _plain(group.settings[name]) for group in groups]
+def _setting(groups: Sequence[Group], name: str) -> str:
+    values = [short_name(group.settings[name]) if name == "model" else plain(group.settings[name]) for group in groups]
     usual = max(dict.fromkeys(values), key=values.count)
     others = dict.fromkeys(
         f"{group.task.title} {value}" for group, value in zip(groups, values, strict=True) if value != usual
@@ -519,7 +411,7 @@ def _setting(groups: Sequence[_Group], name: str) -> str:
     return f"{usual} ({', '.join(others)})" if others else usual
 
 
-def _provenance(groups: Sequence[_Group]) -> list[str]:
+def _provenance(groups: Sequence[Group]) -> list[str]:
     """Devices, versions, commits and seeds."""
     runs = _runs(groups)
     if not runs:
@@ -534,69 +426,60 @@ def _provenance(groups: Sequence[_Group]) -> list[str]:
     ]
 
 
-def _spread_note(groups: Sequence[_Group]) -> list[str]:
+def _spread_note(groups: Sequence[Group]) -> list[str]:
     return [SPREAD] if any(len(group.runs) > 1 for group in groups) else []
 
 
-def _first_weights(groups: Sequence[_Group]) -> list[str]:
+def _first_weights(groups: Sequence[Group]) -> list[str]:
     """For each task that others start from, which ones do."""
     starts: dict[str, list[RunResult]] = {}
     for run in _runs(groups):
         if run.start_from is not None:
             starts.setdefault(get_task(run.start_from).title, []).append(run)
     return [
-        f"{_titles(some)} start{'' if ',' in _titles(some) else 's'} from {origin}'s weights."
+        f"{titles_of(some)} start{'' if ',' in titles_of(some) else 's'} from {origin}'s weights."
         for origin, some in starts.items()
     ]
 
 
-def _collapsed(groups: Sequence[_Group]) -> list[str]:
+def _collapsed(groups: Sequence[Group]) -> list[str]:
     """What the dagger stands for, and how many runs it is."""
-    differing = _differing(groups)
+    differing = differing_settings(groups)
     found = [
-        f"{group.task.title}, {_label(group, differing)}: {sum(run.collapsed for run in group.runs)} of {len(group.runs)}"
+        f"{group.task.title}, {label(group, differing)}: {sum(run.collapsed for run in group.runs)} of {len(group.runs)}"
         for group in groups
         if _dagger(group)
     ]
     return [f"{COLLAPSED} Runs that gave every example of a split the same label: {'; '.join(found)}."] if found else []
 
 
-def _failures(groups: Sequence[_Group]) -> list[str]:
+def _failures(groups: Sequence[Group]) -> list[str]:
     """One note for each configuration and error."""
-    differing = _differing(groups)
+    differing = differing_settings(groups)
     notes = []
     for group in groups:
         for error in dict.fromkeys(one.error for one in group.failed):
             seeds = ", ".join(str(one.config["seed"]) for one in group.failed if one.error == error)
-            notes.append(f"Failed: {group.task.title}, {_label(group, differing)}, seed {seeds}: {error}")
+            notes.append(f"Failed: {group.task.title}, {label(group, differing)}, seed {seeds}: {error}")
     return notes
 
 
-def _own_notes(groups: Sequence[_Group]) -> list[str]:
+def _own_notes(groups: Sequence[Group]) -> list[str]:
     """The tasks' warnings, and what the runs themselves noted: each slower path, above all."""
     runs = _runs(groups)
     notes = [*(get_task(run.task).warning for run in runs), *(note for run in runs for note in run.notes)]
     return [note for note in dict.fromkeys(notes) if note]
 
 
-def _runs(groups: Sequence[_Group]) -> list[RunResult]:
+def _runs(groups: Sequence[Group]) -> list[RunResult]:
     return [run for group in groups for run in group.runs]
 
 
 # Words
 
 
-def _titles(results: Iterable[RunResult]) -> str:
-    """The tasks of the results: `RTE, MRPC`."""
-    return ", ".join(dict.fromkeys(get_task(result.task).title for result in results))
-
-
 def _with(words: str, variant: str) -> str:
     return f"{words} ({variant})" if variant else words
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mean(values: Iterable[float]) -> float:
