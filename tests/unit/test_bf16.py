@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from isinglass.backends.torch.bf16 import WidenedProducts
 
@@ -28,6 +29,32 @@ def test_widened_products_are_those_of_bf16() -> None:
     for one, other in zip(widened, plain, strict=True):
         assert one.dtype == torch.bfloat16
         torch.testing.assert_close(one.float(), other.float(), rtol=2**-7, atol=2**-5)
+
+
+class Recorder(TorchDispatchMode):
+    """Kinds of number that products are computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> object:
+        if any(name in str(func) for name in ("mm", "linear", "matmul")):
+            self.kinds |= {arg.dtype for arg in args if isinstance(arg, torch.Tensor)}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("bias", [True, False])
+def test_no_product_of_a_model_escapes(context, bias: bool) -> None:
+    """Guards against a way into the products that is not caught: evaluation was seven times slower than it need be."""
+    layer, x = torch.nn.Linear(8, 4, bias=bias), torch.randn(2, 3, 8)
+    recorder = Recorder()
+    with context(), recorder, WidenedProducts(), torch.autocast("cpu", torch.bfloat16):
+        flat, batched = layer(x[0]), layer(x)
+        attended = torch.bmm(batched, batched.transpose(1, 2))
+    assert {one.dtype for one in (flat, batched, attended)} == {torch.bfloat16}
+    assert recorder.kinds == {torch.float32}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

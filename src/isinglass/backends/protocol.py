@@ -95,7 +95,9 @@ def slow_bf16(device: str) -> str:
 
 def widened_bf16(device: str) -> str:
     """The note of a CPU without bf16 instructions whose bf16 products run in fp32."""
-    return f"bf16 has no hardware support on {device}: its products run in fp32 and are rounded, as fast as fp32."
+    return (
+        f"bf16 has no hardware support on {device}: its products run in fp32 and are rounded, which is no faster than fp32."
+    )
 
 
 def check_installed(name: str) -> str:

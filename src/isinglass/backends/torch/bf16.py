@@ -10,13 +10,14 @@ from typing import Any, Final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_PRODUCTS: Final = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm"))
+# in inference mode `linear` comes as a whole, elsewhere as `mm` or `addmm`
+_PRODUCTS: Final = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "linear"))
 
 
 class WidenedProducts(TorchDispatchMode):
     """Within `with WidenedProducts():` the products of bf16 matrices run in fp32 and are rounded to bf16."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _PRODUCTS or args[-1].dtype != torch.bfloat16:
+        if func not in _PRODUCTS or args[0].dtype != torch.bfloat16:
             return func(*args, **(kwargs or {}))
-        return func(*(arg.float() for arg in args), **(kwargs or {})).bfloat16()
+        return func(*(None if arg is None else arg.float() for arg in args), **(kwargs or {})).bfloat16()
