@@ -531,9 +531,13 @@ def _environment(bench: Bench) -> Section:
     return Section(
         key="environment",
         title="Environment, and how to repeat it",
-        lead="In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on."
-        + "".join(
-            f" {origin.upper()}_RUN stands for what the same settings and seed left on {TASKS[origin].title}."
+        lead=(
+            "In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on. "
+            if any(run.result.config["data_dir"] is not None for run in runs)
+            else ""
+        )
+        + " ".join(
+            f"{origin.upper()}_RUN stands for what the same settings and seed left on {TASKS[origin].title}."
             for origin in sorted({run.result.start_from for run in runs if run.result.start_from})
         ),
         tables=tables,
