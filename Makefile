@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check format docs audit clean
 
 demo: .venv/demo.stamp
 	$(BIN)/isinglass train demo --recipe small --output-dir runs/demo --overwrite
@@ -12,18 +12,22 @@ test: check
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/dev.stamp
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks soak
+	$(BIN)/ruff check src tests benchmarks soak
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python benchmarks/write_docs.py --check
 
 format: .venv/dev.stamp
-	$(BIN)/ruff check --fix-only --quiet src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix-only --quiet src tests benchmarks soak
+	$(BIN)/ruff format src tests benchmarks soak
 
 docs: .venv/dev.stamp
 	$(BIN)/python benchmarks/write_docs.py
+
+# every package in .venv against the published advisories; needs the network
+audit: .venv/dev.stamp
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 # torch first: with the pinned version in place, a range asked for by another package installs nothing more
 .venv/torch.stamp: constraints.txt

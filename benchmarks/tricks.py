@@ -90,7 +90,7 @@ def training_steps():
     backend, batch = backend_and_batch()
     steps = range(ROUNDS + 3)
     return statistics.median(
-        [milliseconds(lambda s=s: backend.train_step(batch, step=s, learning_rate=0)) for s in steps][3:]
+        [milliseconds(lambda s=s: backend.train_step([batch], step=s, learning_rate=0)) for s in steps][3:]
     )
 
 
@@ -111,7 +111,7 @@ def bf16_products():
     for step in range(4):
         for products, kept in zip((contextlib.nullcontext(), widened), times, strict=True):
             backend._products = products
-            kept.append(milliseconds(lambda s=step: backend.train_step(batch, step=s, learning_rate=0)))
+            kept.append(milliseconds(lambda s=step: backend.train_step([batch], step=s, learning_rate=0)))
     return [statistics.median(kept[1:]) for kept in times]
 
 

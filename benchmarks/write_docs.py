@@ -24,7 +24,8 @@ from isinglass.training.timing import CLOCK
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/experiments.md", "docs/guide.md")
+SOAK = ROOT / "soak" / "results"
+DOCUMENTS = ("docs/reliability.md", "README.md", "docs/benchmarks.md", "docs/experiments.md", "docs/guide.md")
 TRAINER = "transformers Trainer"
 SIDES = {
     "isinglass": "isinglass, PyTorch",
@@ -38,8 +39,8 @@ SIDES = {
 OWN = ("isinglass", "tensorflow", "tensorflow-xla")
 
 
-def read(name):
-    path = RESULTS / f"{name}.jsonl"
+def read(name, directory=RESULTS):
+    path = directory / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -200,6 +201,41 @@ def tricks():
     return table(["what", "before (ms)", "after (ms)", "ratio", "device"], rows)
 
 
+def kills():
+    """Runs killed and resumed, and how they ended: the newest line of each kind."""
+    newest = {row["kind"]: row for row in read("kills", SOAK)}
+    rows = [
+        [
+            kind,
+            row["kills"],
+            f"{min(row['last_checkpoint_at_kill'])} to {max(row['last_checkpoint_at_kill'])} of {row['steps_of_run']}",
+            "none" if row["same_scores"] and not row["differing_files"] else f"DIFFERENT: {row['differing_files']}",
+            row["versions"].get(kind.split()[0], "?"),
+        ]
+        for kind, row in newest.items()
+    ]
+    return table(["run", "kills survived", "last checkpoint at a kill, step", "bytes lost or different", "version"], rows)
+
+
+def fuzz():
+    """Hostile inputs by reader: the newest line of each target."""
+    newest = {row["target"]: row for row in read("fuzz", SOAK)}
+    rows = [
+        [
+            target,
+            f"{row['inputs']:,}",
+            f"{row['accepted']:,}",
+            f"{row['refused']:,}",
+            row["escaped"],
+            f"{row['slowest_seconds']:.2f}",
+            f"{row['peak_memory_mib']:.0f}",
+        ]
+        for target, row in newest.items()
+    ]
+    header = ["reader", "inputs", "accepted", "refused by a sentence", "anything else", "slowest (s)", "peak MiB"]
+    return table(header, rows)
+
+
 def settings():
     """Every setting of a run, its default and what it means, from TrainConfig's own docstring."""
     text = re.sub(r"\n {8,}", " ", inspect.getdoc(TrainConfig).split("Attributes:")[1])
@@ -225,6 +261,8 @@ FIGURES = {
     "seed-pytorch": lambda: preset("seed-pytorch"),
     "seed-tensorflow": lambda: preset("seed-tensorflow"),
     "tricks": tricks,
+    "kills": kills,
+    "fuzz": fuzz,
     "settings": settings,
 }
 

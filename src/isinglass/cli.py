@@ -4,6 +4,7 @@ Results go to standard output; progress, notes and errors to standard error. Wha
 the commands, so that `--help` answers at once.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from isinglass.errors import ConfigError, DataError, IsinglassError, RunFailedError
+from isinglass.errors import ConfigError, DataError, IsinglassError, RunFailedError, StorageError
 from isinglass.names import percent, printable
 from isinglass.terminal import (
     bench_events,
@@ -40,6 +41,8 @@ DataDir = Annotated[
     str | None,
     typer.Option("--data-dir", help="Directory in GLUE's layout (holds MRPC/train.tsv ...). Default: the hub."),
 ]
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # the disk's fault, not the command's
+
 Partial = Literal["refuse", "absent", "majority"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory, or a checkpoint directory together with --task.")]
@@ -57,6 +60,11 @@ def train(
         Path | None, typer.Option(help="Where the run is written.  [default: a new directory in runs/]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands in --output-dir.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output-dir from its last checkpoint.")
+    ] = False,
+    checkpoint_every: Annotated[str, typer.Option(help="200steps, 1epoch, 5min, or never; the last ones stay.")] = "10min",
+    keep_checkpoints: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints stay.")] = 2,
     recipe: Annotated[str | None, typer.Option(help="`classic` (as the GLUE example scripts) or `small`.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.  [classic: 3, WNLI 5]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples in a step.  [classic: 32]")] = None,
@@ -106,20 +114,43 @@ def train(
             assignments=tuple(assignments or ()),
             environment=os.environ,
         )
-        from isinglass.training.run_dir import check_output, new_run_name, repetitions, write_run
+        from isinglass.training.checkpoints import Checkpoints, Interval
+        from isinglass.training.interruption import Interruption
+        from isinglass.training.run_dir import check_output, finished_result, held_run, new_run_name, repetitions, write_run
         from isinglass.training.trainer import train as run_training
 
+        every = Interval.parse(checkpoint_every)
+        if resume and (output_dir is None or overwrite):
+            raise ConfigError(
+                "--resume goes on with a run and --overwrite replaces it: leave one of them out."
+                if overwrite
+                else "--resume needs --output-dir, the directory of the run to go on with."
+            )
         planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
         for _, directory in planned:
-            check_output(directory, overwrite=overwrite)
+            check_output(directory, overwrite=overwrite, resume=resume)
         results = []
         for one, directory in planned:
-            with progress() as on_progress, _log(log_to, directory) as log:
-                run = run_training(one, on_progress if log is None else log.after(on_progress))
-                if log is not None:
-                    log.result(run.result)
-            results.append(write_run(run, directory, overwrite=overwrite))
-            show_result(results[-1], directory, as_json=json_output)
+            finished = finished_result(one, directory) if resume else None
+            if finished is not None:
+                print(printable(f"{directory} is finished already; this is its result."), file=sys.stderr)
+                results.append(finished)
+                show_result(finished, directory, as_json=json_output)
+                continue
+            with Interruption() as interruption, held_run(directory, overwrite=overwrite, resume=resume) as place:
+                checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=resume)
+                with progress() as on_progress, _log(log_to, directory) as log, _how_to_resume(directory):
+                    report = on_progress if log is None else log.after(on_progress)
+                    run = run_training(one, report, checkpoints=checkpoints, interruption=interruption)
+                    if log is not None:
+                        log.result(run.result)
+                with interruption.deferred():
+                    try:
+                        results.append(write_run(run, directory, overwrite=True))
+                    except StorageError:
+                        show_result(run.result, None, as_json=json_output)  # the scores at least are not lost
+                        raise
+                    show_result(results[-1], directory, as_json=json_output)
         if runs > 1 and not json_output:
             show_repetitions(results)
 
@@ -411,24 +442,48 @@ def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: 
     return replace(finished, config=resolve(task=settings.pop("task"), flags=settings))
 
 
+class _OneLine(logging.Formatter):
+    """What is logged may hold names from a stranger's file."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))
+
+
+@contextmanager
+def _how_to_resume(directory: Path) -> Iterator[None]:
+    from isinglass.training.interruption import Interrupted
+
+    try:
+        yield
+    except Interrupted as interrupted:
+        if str(interrupted):
+            how = f"the same command with --output-dir {directory} --resume goes on from it."
+            raise Interrupted(interrupted.number, f"{interrupted}; {how}") from None
+        raise
+
+
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     """A user's mistake, or a full disk, is one sentence on standard error and exit status 2."""
-    logging.basicConfig(format="isinglass: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_OneLine("isinglass: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     try:
         yield
         print(end="", flush=True)  # here, not when Python ends: a closed pipe or a full disk shows itself now
     except IsinglassError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written of what was under way.", 130)
+        _fail(str(error), error.exit_status)
+    except KeyboardInterrupt as interrupted:
+        message = str(interrupted) or "interrupted; nothing was written of what was under way."
+        _fail(message, 128 + getattr(interrupted, "number", 2))
     except OSError as error:
         if sys.stdout:
             with suppress(OSError):
                 sys.stdout.close()  # what it did not take is not tried again when Python ends
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `isinglass predict RUN_DIR | head`
             raise typer.Exit(1) from None
-        _fail(f"{error.filename or 'Writing output'}: {error.strerror}." if error.strerror else str(error), 2)
+        status = StorageError.exit_status if error.errno in _STORAGE else 2
+        _fail(f"{error.filename or 'Writing output'}: {error.strerror}." if error.strerror else str(error), status)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -1,8 +1,12 @@
 """What a user may catch. Every message is one sentence or two: what was found, where, what was expected, what to do."""
 
+from typing import ClassVar
+
 
 class IsinglassError(Exception):
-    """Any mistake that the user can mend. The command line prints it without a traceback and exits with status 2."""
+    """Any mistake that the user can mend. The command line prints it without a traceback and exits with `exit_status`."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class ConfigError(IsinglassError, ValueError):
@@ -27,6 +31,20 @@ class MissingDependencyError(IsinglassError, ImportError):
 
 class TrainingDivergedError(IsinglassError, ArithmeticError):
     """The loss became NaN or infinite; the message says at which step."""
+
+    exit_status = 4
+
+
+class DeviceMemoryError(IsinglassError, MemoryError):
+    """A training step does not fit into the device's memory."""
+
+    exit_status = 5
+
+
+class StorageError(IsinglassError, OSError):
+    """A file could not be written: the disk is full, or may not be written. What was there before is as it was."""
+
+    exit_status = 3
 
 
 class RunFailedError(IsinglassError, RuntimeError):

@@ -2,8 +2,13 @@
 
 import difflib
 import math
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
+
+_BRIEF: Final = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -12,13 +17,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("mprc", ["mrpc", "rte"])
     " (did you mean 'mrpc'?)"
     """
-    near = difflib.get_close_matches(name.lower(), list(known), n=1)
+    near = difflib.get_close_matches(name[:100].lower(), list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def printable(text: str) -> str:
     r"""A text on one line, safe on a terminal and in a document: what does not print is written as in Python, `\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def brief(value: object) -> str:
+    """`repr` for a message, cut short: what a file holds may be of any length and depth.
+
+    >>> brief("a" * 1000)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    return _BRIEF.repr(value)
 
 
 def percent(score: float | None, *, signed: bool = False) -> str:

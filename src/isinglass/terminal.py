@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
-    from isinglass.training.trainer import Progress
+    from isinglass.training.loop import Progress
 
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
 
@@ -98,7 +98,7 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
     if result.epoch_seconds:
         out.print(
             f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "
-            f"{result.tokens_per_second:,.0f} tokens/s) on {result.device}; {result.padding_avoided:.0%} of the "
+            f"{result.tokens_per_second:,.0f} tokens/s) on {printable(result.device)}; {result.padding_avoided:.0%} of the "
             f"tokens of padding to {result.config['max_length']} not computed, {result.truncated_share:.1%} of the training "
             f"examples truncated."
         )

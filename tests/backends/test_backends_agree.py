@@ -8,9 +8,9 @@ from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.tasks import TASKS
+from isinglass.training.loop import Packer
 from isinglass.training.preparation import prepare_split
 from isinglass.training.schedule import learning_rate
-from isinglass.training.trainer import Packer
 from tests.backends.variants import KERAS, backend_for, pack
 from tests.tiny import FAMILIES, random_tokens, save_tiny
 
@@ -20,7 +20,7 @@ STEPS = 20
 def train_steps(backend, variant: str, tokens, labels, config: TrainConfig) -> list[float]:
     for step, index in enumerate(plan_epoch(len(tokens), config.batch_size, seed=1, epoch=0)):
         rate = learning_rate(config, step, STEPS)
-        backend.train_step(pack(variant, tokens, index, labels), step=step, learning_rate=rate)
+        backend.train_step([pack(variant, tokens, index, labels)], step=step, learning_rate=rate)
     return backend.take_losses()
 
 
@@ -87,7 +87,7 @@ def test_programs_are_counted_by_the_shapes_they_were_traced_for(tmp_path) -> No
     backend = backend_for(f"{KERAS}-rows", checkpoint, batch_size=4)
     tokens, labels = random_tokens([5] * 12, types=1), np.zeros(12, np.int64)
     for step, (start, stop) in enumerate([(0, 4), (4, 8), (8, 10)]):
-        backend.train_step(pack(KERAS, tokens, np.arange(start, stop), labels), step=step, learning_rate=1e-5)
+        backend.train_step([pack(KERAS, tokens, np.arange(start, stop), labels)], step=step, learning_rate=1e-5)
     assert backend.compilations == 1
     assert backend.compile_seconds > 0
     assert len(backend.take_losses()) == 3

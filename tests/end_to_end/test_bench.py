@@ -211,7 +211,7 @@ def test_of_two_benches_in_one_directory_one_is_refused_and_its_workers_end_with
     with started(*command) as first:
         worker = until_training(first)
         second = bench(*command, status=2)
-        assert f"Process {first.pid} runs a bench in {output}: wait for it, or end it." in second.stderr
+        assert f"The bench in {output} is held by process {first.pid} on " in second.stderr
         first.kill()
     deadline = time.monotonic() + 30
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:

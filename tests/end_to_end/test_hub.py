@@ -89,26 +89,32 @@ class Hub:
     Attributes:
         files: `REPO/FILE` -> content; the REPO of a data set begins with `datasets/`.
         refusals: REPO -> status and X-Error-Code for everything in it; None closes the connection without an answer.
+        commit: the newest, which a file asked for as of `main` is said to be of.
+        revisions: what each file was asked for as of, in the order of `requests`.
     """
 
     endpoint: str
     files: dict[str, bytes] = field(default_factory=dict)
     refusals: dict[str, tuple[int, str] | None] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    commit: str = COMMIT
+    revisions: list[str] = field(default_factory=list)
 
     def add_model(self, name: str, directory: Path) -> None:
         self.files |= {f"{name}/{path.name}": path.read_bytes() for path in directory.iterdir()}
 
 
 class Answers(BaseHTTPRequestHandler):
-    """`/REPO/resolve/main/FILE`, with the headers of huggingface.co."""
+    """`/REPO/resolve/REVISION/FILE`, with the headers of huggingface.co."""
 
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
         hub: Hub = self.server.hub
-        repo, _, file = self.path.removeprefix("/").partition("/resolve/main/")
+        repo, _, place = self.path.removeprefix("/").partition("/resolve/")
+        revision, _, file = place.partition("/")
         hub.requests.append(f"{self.command} {repo}/{file}")
+        hub.revisions.append(revision)
         status, code, content = 200, "", hub.files.get(f"{repo}/{file}", b"")
         if repo in hub.refusals:
             refusal = hub.refusals[repo]
@@ -127,7 +133,7 @@ class Answers(BaseHTTPRequestHandler):
         else:
             self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
         if code in ("", "EntryNotFound"):
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", hub.commit if revision == "main" else revision)
         self.send_header("X-HF-Warning", "unauthenticated; You are sending unauthenticated requests to the HF Hub.")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -315,6 +321,27 @@ def test_a_model_without_tokenizer_config_loads_again_offline(hub: Hub, model: P
     hub.requests.clear()
     assert printed(python(tmp_path, hub.endpoint, *load, HF_HUB_OFFLINE="1")) == [weights]
     assert hub.requests == []
+
+
+def test_all_files_of_a_model_are_of_one_commit_which_is_said(hub: Hub, model: Path, tmp_path: Path) -> None:
+    """Each file asked for as of `main` could be of another: weights that are pushed meanwhile, beside the old config."""
+    hub.add_model(MODEL, model)
+    load = f"import logging; logging.basicConfig(level=logging.INFO)\n{LOAD_MODELS}"
+    done = python(tmp_path, hub.endpoint, "-c", load, MODEL)
+    assert done.returncode == 0, done.stderr
+    assert f"The model {MODEL} is the hub's at commit {COMMIT}." in done.stderr
+    asked = dict.fromkeys(zip((request.split("/")[-1] for request in hub.requests), hub.revisions, strict=True))
+    assert [*asked] == [
+        ("config.json", "main"),
+        ("model.safetensors", COMMIT),
+        ("tokenizer.json", COMMIT),
+        ("tokenizer_config.json", COMMIT),
+    ]
+    hub.commit = COMMIT[::-1]
+    hub.requests.clear()
+    done = python(tmp_path, hub.endpoint, "-c", load, MODEL)
+    assert f"The model {MODEL} is the hub's at commit {COMMIT[::-1]}." in done.stderr
+    assert {request.split("/")[-1] for request in hub.requests} == {path.name for path in model.iterdir()}
 
 
 def test_offline_with_an_empty_cache_is_said_in_one_line(hub: Hub, model: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def change_config(directory: Path, **changes: object) -> None:
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is served"),
         ({"is_decoder": True}, "is_decoder is True; only encoders"),
         ({"num_hidden_layers": 3}, "has no weight bert.encoder.layer.2"),
-        ({"num_hidden_layers": 1}, "weights that config.json does not account for, the first bert.encoder.layer.1"),
+        ({"num_hidden_layers": 1}, "weights that config.json does not account for, the first 'bert.encoder.layer.1"),
         ({"hidden_size": 48}, "has shape [100, 24]; config.json calls for [100, 48]"),
         ({"num_attention_heads": 5}, "hidden_size 24 is not a multiple of the 5 heads"),
         ({"vocab_size": "many"}, "vocab_size is 'many'; a whole number from 1"),

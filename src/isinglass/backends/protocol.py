@@ -1,16 +1,15 @@
 """What the training loop asks of a backend. A backend is one folder with the file names of `torch/`."""
 
 import importlib.util
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Protocol, SupportsFloat
+from typing import Any, Final, Protocol, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float32
 
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, MissingDependencyError, TrainingDivergedError
+from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.names import did_you_mean
 from isinglass.packing import PackedBatch
@@ -41,15 +40,17 @@ class Backend(Protocol):
     def compilations(self) -> int:
         """How many training programs were traced or compiled, one for each shape of batch; 0 where nothing is."""
 
-    def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
-        """One optimizer step on the mean loss of the batch's examples. Does not wait for the device."""
+    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
+        """One optimizer step on the mean loss of all examples of these micro-batches, mostly a single one.
 
-    def take_losses(self) -> list[float]:
-        """The losses of the steps since the last call, in order. Waits for the device.
+        Does not wait for the device.
 
         Raises:
-            TrainingDivergedError: one of them is NaN or infinite.
+            DeviceMemoryError: it does not fit; no weight has changed, and the step can be tried in smaller parts.
         """
+
+    def take_losses(self) -> list[float]:
+        """The losses of the steps since the last call, in order. Waits for the device."""
 
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """Logits (regression: the value) of each example of the batch."""
@@ -66,26 +67,17 @@ class Backend(Protocol):
     def weights(self) -> Weights:
         """All weights under canonical names."""
 
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Weights, the optimizer's moments and counters, and the loss scale, bit by bit; may share the live memory."""
+
+    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Go on from what `state` returned in another process."""
+
     def synchronize(self) -> None:
         """Wait for the device: a clock may be read after it."""
 
     def peak_memory_bytes(self) -> int:
         """Of the process on a CPU, of the device's tensors on a GPU."""
-
-
-def finite_losses(losses: Sequence[tuple[int, SupportsFloat]]) -> list[float]:
-    """The losses of (step, loss) pairs, read off the device.
-
-    Raises:
-        TrainingDivergedError: one of them is NaN or infinite.
-    """
-    found = [float(loss) for _, loss in losses]
-    for (step, _), loss in zip(losses, found, strict=True):
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(
-                f"The loss is {loss} at step {step}: lower the learning rate, or use --precision fp32."
-            )
-    return found
 
 
 def slow_bf16(device: str) -> str:

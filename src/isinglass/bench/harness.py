@@ -1,13 +1,11 @@
 """Run what is left of a plan, one process a run, and append one record for each: killing it loses the run in flight only."""
 
-import fcntl
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +17,8 @@ from isinglass.bench.worker import CalibrationRequest, RunRequest
 from isinglass.config import as_dict
 from isinglass.errors import OutputExistsError
 from isinglass.results import RESULTS, DamagedLine, FailedRun, RunResult, append_record, read_records
-from isinglass.training.trainer import Progress
+from isinglass.storage import held
+from isinglass.training.loop import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -182,30 +181,12 @@ def opened(directory: Path) -> Iterator[Bench]:
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not _is_bench(directory)):
         raise OutputExistsError(f"{directory} holds something other than a bench: name a new directory by --output.")
     directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(descriptor, directory)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    with held(directory / LOCK, f"The bench in {directory}", wait_seconds=LOCK_SECONDS) as descriptor:
         yield Bench(directory, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_bench(directory: Path) -> bool:
     return (directory / RESULTS).is_file() or (directory / LOCK).is_file()
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 20, 0).decode(errors="replace")
-                raise OutputExistsError(f"Process {holder} runs a bench in {directory}: wait for it, or end it.") from None
-            time.sleep(0.1)
 
 
 def set_damaged_aside(bench: Bench) -> list[DamagedLine]:

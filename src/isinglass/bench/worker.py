@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -26,11 +25,13 @@ from isinglass.errors import DataError, IsinglassError
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.results import RunResult
+from isinglass.storage import replacing
 from isinglass.tasks import get_task
+from isinglass.training.loop import Packer, Progress
 from isinglass.training.prediction import predict_split
 from isinglass.training.preparation import prepare_split, with_head_for
 from isinglass.training.run_dir import FinishedModel, Rows, write_run
-from isinglass.training.trainer import Packer, Progress, Scored, TrainedRun, train
+from isinglass.training.trainer import Scored, TrainedRun, train
 
 CALIBRATION_SECONDS: Final = 5.0
 CALIBRATION_STEPS: Final = 20
@@ -103,7 +104,7 @@ def calibrate(request: CalibrationRequest) -> Calibration:
         compiling = backend.compile_seconds
         started = time.perf_counter()
         batch = packer.pack(split.tokens, index, split.labels)
-        backend.train_step(batch, step=step, learning_rate=first.learning_rate)
+        backend.train_step([batch], step=step, learning_rate=first.learning_rate)
         backend.synchronize()
         if step > 0 and backend.compile_seconds == compiling:  # a step that warms up or compiles is not the run's speed
             seconds += time.perf_counter() - started
@@ -146,10 +147,8 @@ def write_examples(scored: Scored, path: Path) -> None:
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with open(handle, "w", encoding="utf-8") as lines:
-        lines.write(content)
-    Path(partial).replace(path)
+    with replacing(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def config_from(values: dict[str, Any]) -> TrainConfig:

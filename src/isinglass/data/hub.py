@@ -7,18 +7,22 @@ from pathlib import Path
 
 from isinglass.data.examples import Examples
 from isinglass.errors import DataError, HubError
+from isinglass.names import brief
 from isinglass.tasks import Split, Task
 from isinglass.tasks.glue import HUB_REPO
 
+logger = logging.getLogger(__name__)
 
-def fetch(repo: str, file: str, *, repo_type: str, instead: str) -> Path | None:
+
+def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str | None = None) -> Path | None:
     """The path of one file of a hub repository in the local cache, downloaded if it is not there.
 
     Args:
         instead: what the user can do without the hub, for the message.
+        revision: a commit, so that files fetched one by one belong together; None: the newest.
 
     Returns:
-        None if the repository has no such file.
+        The file below a directory that is named after its commit (`commit_of`). None if the repository has no such file.
 
     Raises:
         HubError: the repository does not exist or needs a login, or it cannot be reached and the file is not cached.
@@ -35,21 +39,26 @@ def fetch(repo: str, file: str, *, repo_type: str, instead: str) -> Path | None:
 
     try:
         with _without_warnings():
-            return Path(hf_hub_download(repo, file, repo_type=repo_type))
+            return Path(hf_hub_download(repo, file, repo_type=repo_type, revision=revision))
     except LocalEntryNotFoundError:
-        if try_to_load_from_cache(repo, file, repo_type=repo_type) is _CACHED_NO_EXIST:
+        if try_to_load_from_cache(repo, file, repo_type=repo_type, revision=revision) is _CACHED_NO_EXIST:
             return None
         raise HubError(f"The hub cannot be reached and {repo}/{file} is not in its cache: {instead}.") from None
     except GatedRepoError:
         raise HubError(f"{repo} is gated: accept its terms on the hub and log in with `hf auth login`.") from None
     except RepositoryNotFoundError:
-        raise HubError(f"The hub has no {repo_type} {repo!r}, or it is private (`hf auth login`): {instead}.") from None
+        raise HubError(f"The hub has no {repo_type} {brief(repo)}, or it is private (`hf auth login`): {instead}.") from None
     except EntryNotFoundError:
         return None
     except HFValidationError:
-        raise HubError(f"{repo!r} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
+        raise HubError(f"{brief(repo)} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
     except (OSError, HTTPError) as error:
         raise HubError(f"{repo}/{file} could not be had from the hub ({_reason(error)}): {instead}.") from None
+
+
+def commit_of(file: str, path: Path) -> str:
+    """The commit of a fetched file: the client's cache has it at `snapshots/COMMIT/FILE`."""
+    return path.parents[len(Path(file).parts) - 1].name
 
 
 def read_split(task: Task, split: Split) -> Examples:
@@ -66,6 +75,7 @@ def read_split(task: Task, split: Split) -> Examples:
     path = fetch(HUB_REPO, file, repo_type="dataset", instead="give GLUE's files with --data-dir")
     if path is None:
         raise HubError(f"{HUB_REPO} on the hub has no file {file}: give GLUE's files with --data-dir.")
+    logger.info(f"{HUB_REPO}/{file} is the hub's at commit {commit_of(file, path)}.")
     origin = f"{HUB_REPO}/{file}"
     label_columns = ["label"] if split.label_column is not None else []
     wanted = [*task.hub_text_columns, *label_columns]

@@ -12,10 +12,12 @@ Example, two pairs, `max_length` 8 (ids of BERT's vocabulary):
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +27,7 @@ from jaxtyping import Int32, Int64, UInt8
 
 from isinglass.data.examples import Examples
 from isinglass.errors import CheckpointError, ConfigError
+from isinglass.storage import held, sync
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +86,32 @@ def tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> Tokeni
     cached = _load(directory)
     if cached is not None:
         return cached
-    tokens = _tokenize(examples, tokenizer_json, max_length)
-    try:
-        _store(tokens, directory)
-    except OSError as error:
-        logger.warning(
-            f"The token cache {cache_dir()} cannot be written ({error.strerror}): the tokens stay in memory; "
-            f"name another directory with ISINGLASS_CACHE."
-        )
-        return tokens
+    with _one_at_a_time(directory):
+        cached = _load(directory)  # another process may have made it meanwhile
+        if cached is not None:
+            return cached
+        tokens = _tokenize(examples, tokenizer_json, max_length)
+        try:
+            _store(tokens, directory)
+        except OSError as error:
+            logger.warning(
+                f"The token cache {cache_dir()} cannot be written ({error.strerror}): the tokens stay in memory; "
+                f"name another directory with ISINGLASS_CACHE."
+            )
+            return tokens
     return _load(directory) or tokens
+
+
+@contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    """Of many processes that want an entry one makes it and the others wait; none waits where nothing can be written."""
+    lock = directory.with_name(f".{directory.name}.lock")
+    with ExitStack() as stack:
+        with suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(lock, str(directory), wait_seconds=math.inf))
+            stack.callback(lock.unlink, missing_ok=True)
+        yield
 
 
 def _key(examples: Examples, tokenizer_json: str, max_length: int) -> str:
@@ -158,6 +177,8 @@ def _store(tokens: TokenizedTexts, directory: Path) -> None:
         for name in _ARRAYS:
             np.save(partial / f"{name}.npy", getattr(tokens, name))
         (partial / "meta.json").write_text(json.dumps({"truncated": tokens.truncated}))
+        for path in partial.iterdir():
+            sync(path)
         shutil.rmtree(directory, ignore_errors=True)  # only a damaged entry can stand there
         partial.rename(directory)
     except OSError:

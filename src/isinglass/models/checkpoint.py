@@ -1,24 +1,35 @@
 """Hugging Face checkpoints (`config.json`, `model.safetensors`, `tokenizer.json`) <-> canonical names and NumPy arrays."""
 
 import json
-import struct
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float32
 
 from isinglass.errors import CheckpointError
 from isinglass.models.encoder_config import EncoderConfig
+from isinglass.models.files import check_regular, read_json, read_text
+from isinglass.models.tokenizer import check_tokenizer
+from isinglass.models.weights import Stored, read_header, read_safetensors
+from isinglass.models.weights import Weights as Weights  # what a checkpoint is made of, for those who import both from here
+from isinglass.names import brief, printable
+
+logger = logging.getLogger(__name__)
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"  # carried along: `transformers` reads the tokenizer's class from it
 
-Weights = dict[str, Float32[np.ndarray, "..."]]
+CONFIG_BYTES: Final = 10_000_000  # the names of 100,000 labels take 5 MB; without such, a config has 2 kB
+TOKENIZER_BYTES: Final = 64_000_000  # four times the largest that served models have (multilingual, 250,000 pieces)
+
+# Where a config names Python files beside it for `transformers` to run. None is run here, nor handed on.
+CODE: Final = ("auto_map", "custom_code", "custom_pipelines", "trust_remote_code")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +71,34 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         CheckpointError: a file is missing or damaged, the architecture is not served, or weights and config disagree.
     """
     for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if not (directory / name).is_file():
+        if not os.path.lexists(directory / name):
             raise CheckpointError(_missing(directory, name))
-    config_json = _read_json(directory / CONFIG)
-    tokenizer_json = _read_text(directory / TOKENIZER)
-    extra = directory / TOKENIZER_CONFIG
+        check_regular(directory / name)
+    config_json = read_json(directory / CONFIG, limit=CONFIG_BYTES)
     config = EncoderConfig.from_json(config_json, str(directory / CONFIG))
-    weights = _canonical(read_safetensors(directory / WEIGHTS), config, directory / WEIGHTS)
-    outputs = weights.get("head.output.weight")
+    header = read_header(directory / WEIGHTS)
+    names = _names_in_file(header, config, directory / WEIGHTS)
+    output = names.get("head.output.weight")
+    num_outputs = None if output is None else header[output].shape[0]
+    tokenizer_json = read_text(directory / TOKENIZER, limit=TOKENIZER_BYTES)
+    check_tokenizer(tokenizer_json, directory / TOKENIZER)
+    extra = directory / TOKENIZER_CONFIG
+    tokenizer_config = read_json(extra, limit=CONFIG_BYTES) if os.path.lexists(extra) else None
+    label_names = None if num_outputs is None else _label_names(config_json, num_outputs, directory / CONFIG)
+    arrays = read_safetensors(directory / WEIGHTS, {name: header[name] for name in names.values()})
+    if code := [key for key in CODE if key in config_json or key in (tokenizer_config or {})]:
+        logger.warning(
+            f"{printable(str(directory))} names code of its own ({', '.join(code)}), which is not run: the model is taken "
+            f"for a plain {config.family.architecture.removesuffix('ForSequenceClassification')}."
+        )
     return Checkpoint(
         origin=str(directory),
         config=config,
         config_json=config_json,
-        weights=weights,
-        label_names=None if outputs is None else _label_names(config_json, len(outputs), directory / CONFIG),
+        weights={canonical: arrays[name] for canonical, name in names.items()},
+        label_names=label_names,
         tokenizer_json=tokenizer_json,
-        tokenizer_config=_read_json(extra) if extra.is_file() else None,
+        tokenizer_config=tokenizer_config,
     )
 
 
@@ -93,7 +116,7 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
     names = dict(parameter_names(checkpoint.config))
     labels = checkpoint.label_names
     config_json = {
-        **{k: v for k, v in checkpoint.config_json.items() if k not in ("_name_or_path", "torch_dtype", "dtype")},
+        **{k: v for k, v in checkpoint.config_json.items() if k not in ("_name_or_path", "torch_dtype", "dtype", *CODE)},
         "architectures": [family.architecture],
         "id2label": {str(i): name for i, name in enumerate(labels or ("LABEL_0",))},
         "label2id": {name: i for i, name in enumerate(labels or ("LABEL_0",))},
@@ -108,39 +131,10 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
     (directory / CONFIG).write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
     (directory / TOKENIZER).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     if checkpoint.tokenizer_config is not None:
-        tokenizer_config = dict(checkpoint.tokenizer_config)
+        tokenizer_config = {k: v for k, v in checkpoint.tokenizer_config.items() if k not in CODE}
         if checkpoint.config.type_vocab_size > 1:  # a generic tokenizer class of `transformers` would leave the types out
             tokenizer_config.setdefault("model_input_names", ["input_ids", "token_type_ids", "attention_mask"])
         (directory / TOKENIZER_CONFIG).write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
-
-
-def read_safetensors(path: Path) -> Weights:
-    """All arrays of a safetensors file as float32; bfloat16 and float16 are widened, integers left out.
-
-    Raises:
-        CheckpointError: the file is damaged, or an array is of another kind or holds NaN or infinity.
-    """
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        entries = deserialize(path.read_bytes())
-    except (SafetensorError, struct.error, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}.") from None
-    weights: Weights = {}
-    for name, entry in entries:
-        dtype, data = entry["dtype"], entry["data"]
-        if dtype in ("I64", "I32", "U8", "BOOL"):  # buffers such as position_ids: nothing learned
-            continue
-        if dtype == "BF16":  # the upper half of a float32
-            array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-        elif dtype in ("F32", "F16"):
-            array = np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
-        else:
-            raise CheckpointError(f"{path}: {name} is of kind {dtype}; F32, F16 or BF16 was expected.")
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged or its training diverged.")
-        weights[name] = array.reshape(entry["shape"])
-    return weights
 
 
 def parameter_names(config: EncoderConfig) -> list[tuple[str, str]]:
@@ -157,29 +151,36 @@ def parameter_names(config: EncoderConfig) -> list[tuple[str, str]]:
     return pairs
 
 
-def _canonical(found: Weights, config: EncoderConfig, path: Path) -> Weights:
-    """Rename to canonical names and check that config and weights describe the same model."""
+def _names_in_file(header: Mapping[str, Stored], config: EncoderConfig, path: Path) -> dict[str, str]:
+    """Canonical name -> name in the file, once config and header are seen to describe the same model."""
     family = config.family
+    if config.num_hidden_layers > len(header):  # before anything is done layer by layer
+        raise CheckpointError(
+            f"{path} holds {len(header)} weights; {CONFIG} calls for {config.num_hidden_layers} layers: config and weights "
+            f"are of different models."
+        )
     # TensorFlow-era checkpoints (bert-base-cased among them) call a LayerNorm's parameters gamma and beta.
     found = {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): array
-        for name, array in found.items()
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): name
+        for name in header
     }
+    if len(found) < len(header):
+        raise CheckpointError(f"{path} holds a LayerNorm twice, under its old names and its new ones: save the model anew.")
     shapes = config.shapes
-    weights: Weights = {}
+    names: dict[str, str] = {}
     for canonical, name in parameter_names(config):
         bare = name.removeprefix(f"{family.prefix}.")
-        array = found.pop(name, None)
-        if array is None:
-            array = found.pop(bare, None)
-        if array is None:
+        stored = found.pop(name, None) or found.pop(bare, None)
+        if stored is None:
             if canonical.startswith("head."):
                 continue
             raise CheckpointError(f"{path} has no weight {name}, which {CONFIG} calls for.")
-        expected = shapes.get(canonical, array.shape)
-        if array.shape != expected:
-            raise CheckpointError(f"{path}: {name} has shape {list(array.shape)}; {CONFIG} calls for {list(expected)}.")
-        weights[canonical] = array
+        shape = header[stored].shape
+        rows = shape[0] if shape else 0
+        expected = shapes.get(canonical) or ((rows, config.hidden_size) if canonical.endswith("weight") else (rows,))
+        if shape != expected or not rows:
+            raise CheckpointError(f"{path}: {name} has shape {list(shape)}; {CONFIG} calls for {list(expected)}.")
+        names[canonical] = stored
     surplus = [
         name
         for name in found
@@ -187,10 +188,17 @@ def _canonical(found: Weights, config: EncoderConfig, path: Path) -> Weights:
     ]
     if surplus:
         raise CheckpointError(
-            f"{path} holds {len(surplus)} weights that {CONFIG} does not account for, the first {surplus[0]}: "
+            f"{path} holds {len(surplus)} weights that {CONFIG} does not account for, the first {brief(surplus[0])}: "
             f"config and weights are of different models."
         )
-    return weights
+    for layer in ("head.dense", "head.output"):
+        weight, bias = (names.get(f"{layer}.{kind}") for kind in ("weight", "bias"))
+        heights = [None if name is None else header[name].shape[0] for name in (weight, bias)]
+        if heights[0] != heights[1]:
+            raise CheckpointError(
+                f"{path}: weight and bias of {layer} have {heights[0]} and {heights[1]} rows: save the model anew."
+            )
+    return names
 
 
 def _label_names(config_json: Mapping[str, Any], num_outputs: int, path: Path) -> tuple[str, ...] | None:
@@ -198,10 +206,15 @@ def _label_names(config_json: Mapping[str, Any], num_outputs: int, path: Path) -
     if num_outputs == 1:
         return None
     id2label = config_json.get("id2label") or {str(i): f"LABEL_{i}" for i in range(num_outputs)}
-    if not isinstance(id2label, dict) or sorted(id2label) != sorted(str(i) for i in range(num_outputs)):
+    if not isinstance(id2label, dict) or id2label.keys() != {str(i) for i in range(num_outputs)}:
         raise CheckpointError(
-            f"{path}: id2label is {id2label!r}; the head has {num_outputs} outputs, 0 to {num_outputs - 1}."
+            f"{path}: id2label is {brief(id2label)}; the head has {num_outputs} outputs, 0 to {num_outputs - 1}."
         )
+    for name in id2label.values():  # they are printed, and stand in tab-separated files
+        if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
+            raise CheckpointError(
+                f"{path}: a label in id2label is {brief(name)}; a name of printable characters was expected."
+            )
     return tuple(str(id2label[str(i)]) for i in range(num_outputs))
 
 
@@ -210,24 +223,7 @@ def _missing(directory: Path, name: str) -> str:
         return f"{directory} is not a directory; a checkpoint with {CONFIG}, {WEIGHTS} and {TOKENIZER} was expected."
     holds = ", ".join(sorted(p.name for p in directory.iterdir())[:12]) or "nothing"
     advice = {
-        WEIGHTS: "save the model with `save_pretrained(..., safe_serialization=True)`",
+        WEIGHTS: "weights are read from safetensors only, since a pickle can run code: save the model as such",
         TOKENIZER: "save the fast tokenizer with `save_pretrained`",
     }.get(name, "give the directory that holds it")
     return f"{directory} is not a checkpoint: no {name} (it holds {holds}); {advice}."
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise CheckpointError(f"{path} is not UTF-8 text.") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: a JSON object was expected.")
-    return values

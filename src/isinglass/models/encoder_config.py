@@ -6,6 +6,9 @@ from typing import Any, Final
 
 from isinglass.errors import CheckpointError
 from isinglass.models.families import FAMILIES, Family, get_family
+from isinglass.names import brief
+
+MAX_SIZE: Final = 2**31 - 1  # token ids are int32
 
 # `hidden_act` as checkpoints spell it -> what it computes. The tanh form is the same under three names.
 ACTIVATIONS: Final[Mapping[str, str]] = {
@@ -127,18 +130,20 @@ class EncoderConfig:
         if found["pad_token_id"] is None:
             found["pad_token_id"] = 0
         found.setdefault("embedding_size", found["hidden_size"])
-        found["position_offset"] = found["pad_token_id"] + 1 if family.positions_from_pad else 0
         for item in fields(EncoderConfig):
             if item.name in found:
                 key, _ = family.config_keys.get(item.name, (item.name, None))
                 found[item.name] = _checked(key, found[item.name], item.type, origin)
+        found["position_offset"] = found["pad_token_id"] + 1 if family.positions_from_pad else 0
         config = EncoderConfig(model_type=family.model_type, **found)
         if config.hidden_size % config.num_attention_heads:
             raise CheckpointError(
                 f"{origin}: hidden_size {config.hidden_size} is not a multiple of the {config.num_attention_heads} heads."
             )
         if config.hidden_act not in ACTIVATIONS:
-            raise CheckpointError(f"{origin}: the activation is {config.hidden_act!r}; served are {', '.join(ACTIVATIONS)}.")
+            raise CheckpointError(
+                f"{origin}: the activation is {brief(config.hidden_act)}; served are {', '.join(ACTIVATIONS)}."
+            )
         if config.max_length < 1 or config.pad_token_id >= config.vocab_size:
             raise CheckpointError(
                 f"{origin}: pad_token_id {config.pad_token_id} does not fit vocab_size {config.vocab_size} and "
@@ -150,11 +155,13 @@ class EncoderConfig:
 def _refuse_unbuilt(values: Mapping[str, Any], origin: str) -> None:
     if values.get("position_embedding_type", "absolute") != "absolute":
         raise CheckpointError(
-            f"{origin}: position_embedding_type is {values['position_embedding_type']!r}; only 'absolute' is served."
+            f"{origin}: position_embedding_type is {brief(values['position_embedding_type'])}; only 'absolute' is served."
         )
     for key in ("is_decoder", "add_cross_attention", "sinusoidal_pos_embds"):
         if values.get(key):
-            raise CheckpointError(f"{origin}: {key} is {values[key]!r}; only encoders with learned positions are served.")
+            raise CheckpointError(
+                f"{origin}: {key} is {brief(values[key])}; only encoders with learned positions are served."
+            )
 
 
 def _checked(key: str, value: Any, kind: object, origin: str) -> Any:
@@ -163,11 +170,11 @@ def _checked(key: str, value: Any, kind: object, origin: str) -> Any:
     if kind is str:
         good, expected = isinstance(value, str), "a name"
     elif kind is int:
-        least = 0 if key in ("pad_token_id", "type_vocab_size", "position_offset") else 1
-        good, expected = is_number and isinstance(value, int) and value >= least, f"a whole number from {least}"
+        least = 0 if key in ("pad_token_id", "type_vocab_size") else 1
+        good = is_number and isinstance(value, int) and least <= value <= MAX_SIZE
+        expected = f"a whole number from {least} to {MAX_SIZE}"
     else:
         good, expected = is_number and 0 <= value < 1, "a number from 0 to 1"
-        value = float(value) if is_number else value
     if not good:
-        raise CheckpointError(f"{origin}: {key} is {value!r}; {expected} was expected.")
-    return value
+        raise CheckpointError(f"{origin}: {key} is {brief(value)}; {expected} was expected.")
+    return float(value) if kind is float else value

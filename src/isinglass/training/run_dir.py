@@ -1,4 +1,6 @@
-"""What a run leaves on disk: all of it, or nothing.
+"""What a run leaves on disk: all of it, or nothing but its checkpoints.
+
+While it trains, RUN_DIR holds `checkpoints/` and a lock; in the end it is, at one moment:
 
 RUN_DIR/
   result.json             the RunResult, settings included
@@ -10,9 +12,11 @@ RUN_DIR/
 import dataclasses
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,21 +26,24 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from safetensors import SafetensorError
 
-from isinglass.config import TrainConfig, resolve
-from isinglass.errors import ConfigError, DataError, OutputExistsError
+from isinglass.config import TrainConfig, as_dict, resolve
+from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
 from isinglass.results import RunResult
+from isinglass.storage import exchange, held, sync
+from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
 from isinglass.training.trainer import TrainedRun
 
 Rows = list[tuple[str, ...]]  # of a predictions file, the header first
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
+LOCK: Final = ".lock"  # held by the process that trains
 
 
 def new_run_name(config: TrainConfig) -> str:
     """A directory name that tells the run apart by task, model, precision, seed and time of day."""
-    model = Path(config.model).name or "model"
+    model = re.sub(r"[^\w.-]", "_", Path(config.model).name)[:60] or "model"
     return f"{config.task}-{model}-{config.precision}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -48,12 +55,12 @@ def repetitions(config: TrainConfig, directory: Path, runs: int) -> list[tuple[T
     return [(dataclasses.replace(config, seed=seed), directory / f"seed{seed}") for seed in seeds]
 
 
-def check_output(directory: Path, *, overwrite: bool) -> None:
+def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> None:
     """Refuse, before any work is done, to write where something else stands or where nothing can be written.
 
     Raises:
-        OutputExistsError: `directory` is a file, or holds something and `overwrite` is false, or holds something that is
-            no run directory, or cannot be replaced.
+        OutputExistsError: `directory` is a file, or holds a run and neither `overwrite` nor `resume` is asked for, or holds
+            something that is no run, or cannot be replaced.
         ConfigError: `directory` cannot be made.
     """
     real, working = _real(directory), Path.cwd()
@@ -63,18 +70,69 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
             f"directory in it, --output-dir {directory / 'run'}."
         )
     if real.is_dir():
-        if any(real.iterdir()):
-            if not overwrite:
-                raise OutputExistsError(
-                    f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite."
-                )
-            if not (real / RESULT).is_file():
-                raise OutputExistsError(
-                    f"{directory} is not a run directory (no {RESULT}): --overwrite does not replace it."
-                )
+        holds = {path.name for path in real.iterdir()} - {LOCK}
+        unfinished = holds == {CHECKPOINTS}
+        if unfinished and not (overwrite or resume):
+            raise OutputExistsError(
+                f"{directory} holds an unfinished run: go on with it by --resume, or begin anew with --overwrite."
+            )
+        if holds and not (overwrite or resume):
+            raise OutputExistsError(
+                f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite."
+            )
+        if holds and not unfinished and RESULT not in holds:
+            option = "--overwrite does not replace it" if overwrite else "there is nothing to --resume"
+            raise OutputExistsError(f"{directory} is not a run directory (no {RESULT}): {option}.")
     elif os.path.lexists(real):
         raise OutputExistsError(f"{directory} is a file: choose another --output-dir.")
     check_parent(directory, option="--output-dir")
+
+
+@contextmanager
+def held_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Path]:
+    """Hold a run's directory, made if need be, and yield where its checkpoints go; nothing is left where none was written.
+
+    Raises:
+        OutputExistsError, ConfigError: as `check_output`, or another process holds it.
+    """
+    real = _real(directory)
+    made = [path for path in (real, *real.parents) if not path.exists()]
+    real.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(real / LOCK, str(directory)):
+            check_output(directory, overwrite=overwrite, resume=resume)
+            shutil.rmtree(_partial(real), ignore_errors=True)  # of a process that was killed while it wrote
+            if overwrite:
+                shutil.rmtree(real / CHECKPOINTS, ignore_errors=True)
+            try:
+                yield real / CHECKPOINTS
+            finally:
+                (real / LOCK).unlink(missing_ok=True)
+    finally:
+        for path in (real / CHECKPOINTS, *made):
+            with suppress(OSError):
+                path.rmdir()  # if empty
+
+
+def finished_result(config: TrainConfig, directory: Path) -> RunResult | None:
+    """The result in `directory`, if its run is finished; None while it is under way or has not begun.
+
+    Raises:
+        ConfigError: it was made with other settings.
+    """
+    if (directory / CHECKPOINTS).exists() or not (directory / RESULT).is_file():
+        return None
+    result = RunResult.read(directory / RESULT)
+    saved, now = (
+        {name: value for name, value in one.items() if name != "data_dir"} for one in (result.config, as_dict(config))
+    )
+    compare_identity(saved, now, directory / RESULT)
+    return result
+
+
+def _partial(directory: Path) -> Path:
+    """Where a run is written before it takes its place."""
+    return directory.with_name(f".{directory.name}.partial")
 
 
 def check_parent(path: Path, *, option: str) -> None:
@@ -113,19 +171,23 @@ def write_run(
 
     Raises:
         OutputExistsError, ConfigError: as `check_output`.
-        OSError: the disk is full, say. Nothing is left of the run.
+        StorageError: the disk is full, say. Nothing is left of the run but its checkpoints.
     """
     check_output(directory, overwrite=overwrite)
     try:
         return _write(run, _real(directory), with_model=with_model, predictions=predictions or {})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OSError(f"The run could not be written to {directory} and nothing is left of it: {reason}.") from error
+        saved = any((directory / CHECKPOINTS).glob("*"))
+        left = "its checkpoints stay: make room and go on with --resume" if saved else "nothing is left of it"
+        raise StorageError(f"The run could not be written to {directory} ({reason}), and {left}.") from error
 
 
 def _write(run: TrainedRun, directory: Path, *, with_model: bool, predictions: Mapping[str, Rows]) -> RunResult:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    partial = _partial(directory)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     try:
         if with_model:
             (partial / MODEL).mkdir()
@@ -140,17 +202,15 @@ def _write(run: TrainedRun, directory: Path, *, with_model: bool, predictions: M
         result = dataclasses.replace(run.result, predictions=files)
         # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
         (partial / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
-        partial.chmod(0o755)
-        replaced = partial.with_name(f"{partial.name}-replaced")
+        for path in (*partial.rglob("*"), partial):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors' writer leaves its files to the owner alone
+            sync(path)
         if directory.exists():
-            directory.rename(replaced)
-        try:
+            exchange(partial, directory)
+        else:
             partial.rename(directory)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(directory)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        sync(directory.parent)
         return result
     finally:
         shutil.rmtree(partial, ignore_errors=True)

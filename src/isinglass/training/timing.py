@@ -1,7 +1,8 @@
 """What the clock covers: one definition, for every figure in seconds or per second."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
@@ -16,17 +17,43 @@ class EpochClock:
 
     Args:
         synchronize: waits until the device has done all that was asked of it.
+        seconds: of the epochs that an earlier process finished.
+        carried: of the epoch that it left under way.
     """
 
-    def __init__(self, synchronize: Callable[[], None]) -> None:
-        self.seconds: list[float] = []
+    def __init__(self, synchronize: Callable[[], None], seconds: Sequence[float] = (), *, carried: float = 0.0) -> None:
+        self.seconds = list(seconds)
+        self._carried = carried
+        self._started: float | None = None
         self._synchronize = synchronize
 
     def __enter__(self) -> None:
         self._synchronize()
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self._carried
+        self._carried = 0.0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        now = self.read()
+        self._started = None
         if kind is None:
-            self._synchronize()
-            self.seconds.append(time.perf_counter() - self._started)
+            self.seconds = now
+        else:
+            self._carried = now[-1]
+
+    def read(self) -> list[float]:
+        """Seconds of each epoch, of the one under way so far."""
+        if self._started is None:
+            return [*self.seconds, self._carried] if self._carried else list(self.seconds)
+        self._synchronize()
+        return [*self.seconds, time.perf_counter() - self._started]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What the block takes does not count."""
+        self._synchronize()
+        paused = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._started is not None:
+                self._started += time.perf_counter() - paused

@@ -1,54 +1,31 @@
 """The training loop and the evaluation, read from top to bottom."""
 
+import hashlib
+import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from isinglass.backends.protocol import Backend, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict
-from isinglass.data.examples import Labels
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.errors import ConfigError
+from isinglass.errors import ConfigError, StorageError
 from isinglass.metrics import Scores, classification_scores, majority_scores, regression_scores
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
-from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation, row_counts
 from isinglass.results import RunResult, installed_versions, per_split, source_commit
 from isinglass.tasks import Task, get_task
+from isinglass.training.checkpoints import Checkpoints
+from isinglass.training.interruption import Interrupted, Interruption
+from isinglass.training.loop import PROGRESS_SECONDS, Loop, Packer, Progress, StepRecord
 from isinglass.training.preparation import PreparedSplit, label_order, prepare_split, with_head_for
-from isinglass.training.schedule import learning_rate
-from isinglass.training.timing import EpochClock
 
-PROGRESS_SECONDS: Final = 0.2  # the least time between two reports: reading a loss waits for the device
-ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run stands. `stage` is `train` or `evaluate NAME`; `done` of `total` units; `steps`: the new ones."""
-
-    stage: str
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float | None
-    tokens_per_second: float
-    steps: "tuple[StepRecord, ...]" = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """One training step: `epoch` and `step` count from 0, `loss` is the mean over its examples."""
-
-    epoch: int
-    step: int
-    learning_rate: float
-    loss: float
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +54,23 @@ class TrainedRun:
 
 
 def train(
-    config: TrainConfig, on_progress: Callable[[Progress], None] = lambda _: None, *, first_weights: str | None = None
+    config: TrainConfig,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    first_weights: str | None = None,
+    checkpoints: Checkpoints | None = None,
+    interruption: Interruption | None = None,
 ) -> TrainedRun:
     """Fine-tune on a task's training set and score its dev sets.
 
     Args:
         first_weights: the checkpoint to begin with, if not `config.model` itself but one fine-tuned from it before.
+        checkpoints: written while training, and where to go on from; None: none are.
+        interruption: tells that the process was asked to end: then a checkpoint is written, and Interrupted raised.
 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
+        Interrupted: as asked for.
     """
     check_installed(config.backend)
     task = get_task(config.task)
@@ -97,58 +82,74 @@ def train(
     dev_splits = [prepare_split(task, split, config, checkpoint, order) for split in task.dev]
     backend = create_backend(config, checkpoint, num_outputs=task.num_outputs)
     packer = Packer.of(config, checkpoint)
+    interruption = interruption or Interruption()
+    loop = Loop(config, backend, packer, train_split, on_progress)
+    identity = {} if checkpoints is None else _identity(config, checkpoint, train_split)
+    if checkpoints is not None:
+        state = checkpoints.load(identity)
+        if state is not None:
+            loop.restore(state)
 
-    steps_per_epoch = num_steps(len(train_split.tokens), config.batch_size)
-    total_steps = steps_per_epoch * config.epochs
-    steps: list[StepRecord] = []
-    rates: list[float] = []
-    clock = EpochClock(backend.synchronize)
-    tokens_done = 0
-    last_report = run_started = time.perf_counter()
-    for epoch in range(config.epochs):
-        with clock:
-            for index in plan_epoch(len(train_split.tokens), config.batch_size, seed=config.seed, epoch=epoch):
-                batch = packer.pack(train_split.tokens, index, train_split.labels)
-                rates.append(learning_rate(config, len(rates), total_steps))
-                backend.train_step(batch, step=len(rates) - 1, learning_rate=rates[-1])
-                tokens_done += batch.num_tokens
-                if time.perf_counter() - last_report >= PROGRESS_SECONDS or len(rates) == total_steps:
-                    reported = len(steps)
-                    _record(steps, backend.take_losses(), rates, steps_per_epoch)
-                    last_report = time.perf_counter()
-                    on_progress(
-                        Progress(
-                            stage="train",
-                            epoch=epoch,
-                            epochs=config.epochs,
-                            done=len(rates),
-                            total=total_steps,
-                            loss=float(np.mean([record.loss for record in steps[-20:]])),
-                            tokens_per_second=tokens_done / (last_report - run_started),
-                            steps=tuple(steps[reported:]),
-                        )
-                    )
+    def between_batches(now: Progress) -> None:
+        on_progress(now)
+        interruption.check()
 
-    evaluation_started = time.perf_counter()
-    scored = [
-        Scored(split=split, outputs=predict(backend, packer, split.tokens, split.name, on_progress), label_order=order)
-        for split in dev_splits
-    ]
-    evaluation_seconds = time.perf_counter() - evaluation_started
+    try:
+        with interruption.deferred():
+            saved = time.monotonic()
+            for _ in loop.run():
+                if checkpoints is not None and checkpoints.every.is_due(
+                    step=loop.step, steps_per_epoch=loop.steps_per_epoch, seconds=time.monotonic() - saved
+                ):
+                    try:
+                        with loop.clock.paused():
+                            checkpoints.save(loop.state(), identity)
+                    except StorageError as error:
+                        logger.warning(f"{error} Training goes on.")
+                    saved = time.monotonic()
+                interruption.check()
+            evaluation_started = time.perf_counter()
+            scored = [
+                Scored(
+                    split=split,
+                    outputs=predict(backend, packer, split.tokens, split.name, between_batches),
+                    label_order=order,
+                )
+                for split in dev_splits
+            ]
+            evaluation_seconds = time.perf_counter() - evaluation_started
+    except Interrupted as interrupted:
+        if checkpoints is None:
+            raise
+        path = checkpoints.save(loop.state(), identity)
+        raise Interrupted(
+            interrupted.number, f"stopped after step {loop.step} of {loop.total_steps}, saved in {path}"
+        ) from None
     result = make_result(
         config,
         task,
         scored,
         backend,
         examples={split.name: len(split.tokens) for split in (train_split, *dev_splits)},
-        epoch_seconds=clock.seconds,
+        epoch_seconds=loop.clock.seconds,
         evaluation_seconds=evaluation_seconds,
-        trained_tokens=tokens_done,
+        trained_tokens=loop.tokens,
         truncated=train_split.tokens.truncated,
         lengths=train_split.tokens.lengths,
-        notes=[*train_split.examples.notes, *([head_note] if head_note else [])],
+        notes=[*train_split.examples.notes, *([head_note] if head_note else []), *loop.notes, *loop.resumptions()],
     )
-    return TrainedRun(result=result, checkpoint=checkpoint, weights=backend.weights(), steps=steps, scored=scored)
+    return TrainedRun(result=result, checkpoint=checkpoint, weights=backend.weights(), steps=loop.records(), scored=scored)
+
+
+def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit) -> dict[str, Any]:
+    """What the steps of a run depend on, by name: its settings but for the data's place, its data, its model's shape."""
+    data, model = (hashlib.blake2b(digest_size=16) for _ in range(2))
+    for array in (split.tokens.input_ids, split.tokens.token_type_ids, split.tokens.offsets, split.labels):
+        assert array is not None
+        data.update(np.ascontiguousarray(array).data)
+    model.update(json.dumps(checkpoint.config_json, sort_keys=True).encode())
+    settings = {name: value for name, value in as_dict(config).items() if name != "data_dir"}
+    return settings | {"training data (digest)": data.hexdigest(), "model config (digest)": model.hexdigest()}
 
 
 def evaluate(
@@ -196,7 +197,7 @@ def evaluate(
 
 def predict(
     backend: Backend,
-    packer: "Packer",
+    packer: Packer,
     tokens: TokenizedTexts,
     name: str,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -303,52 +304,3 @@ def make_result(
         predictions={},
         notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
     )
-
-
-@dataclass(frozen=True)
-class Packer:
-    """Batches in the layout that the config asks for."""
-
-    config: TrainConfig
-    pad_token_id: int
-    row_length: int
-
-    @staticmethod
-    def of(config: TrainConfig, checkpoint: Checkpoint) -> "Packer":
-        """`row_length` holds every example: `max_length`, rounded up."""
-        length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
-        return Packer(config, checkpoint.config.pad_token_id, length)
-
-    def pack(
-        self,
-        tokens: TokenizedTexts,
-        index: Int64[np.ndarray, " S"],
-        labels: Labels | None,
-    ) -> PackedBatch:
-        """The examples `index` as one batch."""
-        if not self.config.uses_rows:
-            return pack_flat(tokens, index, labels)
-        return pack_rows(
-            tokens,
-            index,
-            labels,
-            row_length=self.row_length,
-            row_counts=row_counts(len(index)),
-            pad_token_id=self.pad_token_id,
-        )
-
-    def evaluation_batches(self, tokens: TokenizedTexts) -> Sequence[PackedBatch]:
-        """All examples of like length together; in `rows`, as many in each batch as training has."""
-        if self.config.uses_rows:
-            size = self.config.batch_size
-            return [
-                self.pack(tokens, np.arange(i, min(i + size, len(tokens)), dtype=np.int64), None)
-                for i in range(0, len(tokens), size)
-            ]
-        return [self.pack(tokens, index, None) for index in plan_evaluation(tokens.lengths, self.config.eval_tokens)]
-
-
-def _record(steps: list[StepRecord], losses: Sequence[float], rates: Sequence[float], steps_per_epoch: int) -> None:
-    for loss in losses:
-        step = len(steps)
-        steps.append(StepRecord(epoch=step // steps_per_epoch, step=step, learning_rate=rates[step], loss=loss))

@@ -3,16 +3,16 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float32
 
 from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
-from isinglass.backends.protocol import finite_losses, slow_bf16
+from isinglass.backends.protocol import slow_bf16
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError
+from isinglass.errors import ConfigError, DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -57,7 +57,7 @@ class KerasBackend:
         self._seed = config.seed
         self._is_regression = num_outputs == 1
         self._num_examples = config.batch_size  # every batch is filled up to it: one shape less to compile for
-        self._losses: list[tuple[int, Any]] = []
+        self._losses: list[Any] = []
         self._seen: set[tuple[str, tuple[int, ...]]] = set()
         self._gradients: list[Any] = []
         self._model = Classifier(checkpoint.config.with_dropout(config.dropout), num_outputs, _POLICY[self.precision])
@@ -66,14 +66,25 @@ class KerasBackend:
         programs = _tensorflow_programs if config.backend == "tensorflow" else _jax_programs
         self._train, self._differentiate, self._predict = programs(self, xla=config.xla)
 
-    def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
+    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
         """See the protocol."""
         from isinglass.backends.keras.dropout import step_key
 
+        if len(batches) > 1:
+            raise DeviceMemoryError(
+                f"A step of {self._num_examples} examples does not fit into the memory of {self.device}, and this backend "
+                f"does not cut steps into parts: lower --batch-size, or use --backend torch."
+            )
+        (batch,) = batches
         started = self._start_of_new_shape("train", batch)
         self._optimizer.learning_rate = learning_rate
         inputs = self._inputs(batch) | {"key": step_key(self._seed, step)}
-        self._losses.append((step, self._train(inputs)))
+        try:
+            self._losses.append(self._train(inputs))
+        except Exception as error:
+            if type(error).__name__ != "ResourceExhaustedError" and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise DeviceMemoryError(f"{batch.num_examples} examples do not fit into the memory of {self.device}.") from error
         if started is not None:
             self.synchronize()
             self.compile_seconds += time.perf_counter() - started
@@ -81,7 +92,7 @@ class KerasBackend:
     def take_losses(self) -> list[float]:
         """See the protocol."""
         losses, self._losses = self._losses, []
-        return finite_losses(losses)
+        return [float(loss) for loss in losses]
 
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
@@ -107,6 +118,19 @@ class KerasBackend:
         """See the protocol."""
         return self._model.named([variable.value for variable in self._model.parameters])
 
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """See the protocol."""
+        return {name: np.asarray(variable.value) for name, variable in self._variables()}
+
+    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """See the protocol."""
+        for name, variable in self._variables():
+            variable.assign(state[name].reshape(variable.shape))
+
+    def _variables(self) -> list[tuple[str, Any]]:
+        groups = {"weights": self._model.parameters, "optimizer": self._optimizer.variables}
+        return [(f"{group}.{i}", variable) for group, found in groups.items() for i, variable in enumerate(found)]
+
     @property
     def compilations(self) -> int:
         """See the protocol."""
@@ -115,7 +139,7 @@ class KerasBackend:
     def synchronize(self) -> None:
         """See the protocol."""
         if self._losses:
-            float(self._losses[-1][1])
+            float(self._losses[-1])
 
     def peak_memory_bytes(self) -> int:
         """See the protocol."""

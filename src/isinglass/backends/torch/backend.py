@@ -1,7 +1,7 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -12,13 +12,14 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
-from isinglass.backends.protocol import finite_losses, slow_bf16, widened_bf16
+from isinglass.backends.protocol import slow_bf16, widened_bf16
 from isinglass.backends.torch.attention import plan_attention
 from isinglass.backends.torch.bf16 import WidenedProducts
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.config import TrainConfig
+from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -51,7 +52,8 @@ class TorchBackend:
         self._seed = config.seed
         self._is_regression = num_outputs == 1
         self._autocast = _AUTOCAST.get(self.precision)
-        self._losses: list[tuple[int, Tensor]] = []
+        self._losses: list[Tensor] = []
+        self._ids: list[Tensor] = []  # of each batch since the gradients were cleared
         self._mask_elements: dict[tuple[int, ...], int] = {}  # by shape of the batch, when compiling
         self._compiles = config.compile
         self._num_heads = checkpoint.config.num_attention_heads
@@ -61,21 +63,35 @@ class TorchBackend:
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
         self._optimizer = Optimizer(self._model, config, scales_loss=self.precision == "fp16")
 
-    def train_step(self, batch: PackedBatch, *, step: int, learning_rate: float) -> None:
+    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
         """See the protocol."""
-        assert batch.labels is not None
-        started = self._start_of_new_shape(batch)
-        masks = DropoutMasks(self._seed, step, self._device, drawn_ahead=self._elements_ahead(batch))
-        loss = self.backward(batch, masks)
-        self._optimizer.step(learning_rate)
+        examples = sum(batch.num_examples for batch in batches)
+        loss = torch.zeros((), device=self._device)
+        try:
+            for part, batch in enumerate(batches):
+                started = self._start_of_new_shape(batch)
+                ahead = self._elements_ahead(batch)
+                masks = DropoutMasks(self._seed, step, self._device, part=part, drawn_ahead=ahead)
+                loss += self.backward(batch, masks, share=batch.num_examples / examples)
+                if started is not None:
+                    self.synchronize()
+                    self.compile_seconds += time.perf_counter() - started
+            self._optimizer.step(learning_rate)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self.clear_gradients()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            reason = str(error).split("\n")[0].rpartition("] ")[2][:200].rstrip(".")
+            raise DeviceMemoryError(
+                f"{examples} examples do not fit into the memory of {self.device} ({reason})."
+            ) from error
         self.clear_gradients()
-        self._losses.append((step, loss))
-        if started is not None:
-            self.synchronize()
-            self.compile_seconds += time.perf_counter() - started
+        self._losses.append(loss)
 
-    def backward(self, batch: PackedBatch, masks: DropoutMasks | None) -> Tensor:
-        """Leave the gradient of the batch's mean loss in the parameters, and return the loss.
+    def backward(self, batch: PackedBatch, masks: DropoutMasks | None, share: float = 1.0) -> Tensor:
+        """Add the gradient of `share` times the batch's mean loss to the parameters', and return that loss.
 
         The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
         added to, and later cleared, not all of the vocabulary's.
@@ -84,25 +100,28 @@ class TorchBackend:
         word = self._model.word
         if word.grad is None:
             word.grad = torch.zeros_like(word)
-        self._ids = self._on_device(batch.input_ids)
-        words = word.detach()[self._ids].requires_grad_()
+        ids = self._on_device(batch.input_ids)
+        words = word.detach()[ids].requires_grad_()
         with self._products:
             logits = self._logits(batch, words, masks, self._forward)
-            loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device))
+            loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device)) * share
             self._optimizer.scaled(loss).backward()
         assert words.grad is not None
-        word.grad.index_add_(0, self._ids, words.grad)
+        self._ids.append(ids)
+        word.grad.index_add_(0, ids, words.grad)
         word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
         return loss.detach()
 
     def clear_gradients(self) -> None:
         """Forget what `backward` left."""
         word = self._model.word
-        assert word.grad is not None
         for parameter in self._model.parameters():
             if parameter is not word:
                 parameter.grad = None
-        word.grad.index_fill_(0, self._ids, 0)
+        for ids in self._ids:
+            assert word.grad is not None
+            word.grad.index_fill_(0, ids, 0)
+        self._ids = []
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the examples, in fp32: squared error of a single output, else cross entropy."""
@@ -113,7 +132,7 @@ class TorchBackend:
     def take_losses(self) -> list[float]:
         """See the protocol."""
         losses, self._losses = self._losses, []
-        return finite_losses(losses)
+        return [float(loss) for loss in losses]
 
     @torch.inference_mode()
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
@@ -131,6 +150,18 @@ class TorchBackend:
     def gradients(self) -> Weights:
         """See the protocol."""
         return self._model.gradients()
+
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """See the protocol."""
+        weights = {f"weights.{name}": p.detach().cpu().numpy() for name, p in self._model.named_parameters()}
+        return weights | self._optimizer.state()
+
+    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """See the protocol."""
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(torch.from_numpy(state[f"weights.{name}"]))
+        self._optimizer.restore(state)
 
     @property
     def compilations(self) -> int:
@@ -180,6 +211,12 @@ class TorchBackend:
         if not self._compiles or _shape(batch) in self._mask_elements:
             return None
         return time.perf_counter()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch has a class of its own for a GPU; on a CPU the allocator's message, or oneDNN's, is all there is."""
+    said = ("can't allocate memory", "could not create a primitive", "could not create a memory object")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def _shape(batch: PackedBatch) -> tuple[int, ...]:

@@ -1,5 +1,9 @@
 """AdamW as BERT's fine-tuning uses it: bias correction on, no decay of biases and LayerNorms, gradients clipped."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,3 +39,29 @@ class Optimizer:
         nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
         self._scaler.step(self._adamw)
         self._scaler.update()
+
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Moments and step of each parameter that has taken a step, and the fp16 loss scale."""
+        found = {
+            f"adamw.{i}.{name}": value.cpu().numpy()
+            for i, parameter in enumerate(self._parameters)
+            for name, value in self._adamw.state.get(parameter, {}).items()
+        }
+        return found | {f"scaler.{name}": np.array(value) for name, value in self._scaler.state_dict().items()}
+
+    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Take what `state` returned."""
+        for i, parameter in enumerate(self._parameters):
+            prefix = f"adamw.{i}."
+            moments = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            if moments:
+                self._adamw.state[parameter] = {
+                    name: torch.from_numpy(value)
+                    .reshape(() if name == "step" else parameter.shape)
+                    .to(parameter.device)
+                    .clone()
+                    for name, value in moments.items()
+                }
+        if self._scaler.is_enabled():
+            names = self._scaler.state_dict()
+            self._scaler.load_state_dict({name: state[f"scaler.{name}"].item() for name in names})

@@ -1,0 +1,202 @@
+"""What a run needs to go on after its process died, kept in `RUN_DIR/checkpoints` while it trains.
+
+One safetensors file for each: the backend's arrays, and in its metadata the progress as JSON and a digest of both. A file
+is there whole or not at all; what the disk spoils later is found by the digest. Batches and dropout are functions of
+(seed, epoch) and (seed, step), so that no generator's state is among the arrays.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from isinglass.errors import ConfigError, DataError, StorageError, TrainingDivergedError
+from isinglass.storage import replacing
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS: Final = "checkpoints"
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+_SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
+_UNITS: Final = {
+    "step": "steps",
+    "steps": "steps",
+    "epoch": "epochs",
+    "epochs": "epochs",
+    **dict.fromkeys(_SECONDS, "seconds"),
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often a checkpoint is written: each `count` of `unit`; a count of infinity is never."""
+
+    count: float
+    unit: Literal["steps", "epochs", "seconds"]
+
+    @staticmethod
+    def parse(text: str) -> "Interval":
+        """`200steps`, `1epoch`, `90s`, `5min`, `2h` or `never`.
+
+        Raises:
+            ConfigError: it is none of these.
+        """
+        if text.strip() == "never":
+            return Interval(float("inf"), "seconds")
+        found = re.fullmatch(r"\s*(\d{1,9})\s*([a-z]+)\s*", text)
+        unit = _UNITS.get(found[2]) if found else None
+        if found is None or unit is None or int(found[1]) == 0:
+            raise ConfigError(
+                f"--checkpoint-every is {text!r}; a number above 0 with its unit was expected: 200steps, 1epoch, 90s, 5min, "
+                f"2h, or never."
+            )
+        return Interval(int(found[1]) * _SECONDS.get(found[2], 1), unit)  # type: ignore[arg-type]
+
+    def is_due(self, *, step: int, steps_per_epoch: int, seconds: float) -> bool:
+        """Whether to write one after `step` steps, `seconds` after the last."""
+        if self.unit == "seconds":
+            return seconds >= self.count
+        every = self.count if self.unit == "steps" else self.count * steps_per_epoch
+        return step % every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Where a run stands between two steps.
+
+    Attributes:
+        step: optimizer steps done.
+        losses: of each of them.
+        tokens: real tokens trained on.
+        epoch_seconds: of each epoch begun; the last one may be under way.
+        compile_seconds: so far.
+        parts: how many micro-batches a step is cut into.
+        notes: of the backend and of the loop, so far.
+        resumed_at: the steps after which the run was taken up again.
+        arrays: the backend's.
+    """
+
+    step: int
+    losses: list[float]
+    tokens: int
+    epoch_seconds: list[float]
+    compile_seconds: float
+    parts: int
+    notes: list[str]
+    resumed_at: list[int]
+    arrays: Arrays = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        directory: `RUN_DIR/checkpoints`; made with the first one.
+        every: how often.
+        keep: so many of the newest stay.
+        resume: whether to go on from the newest one.
+    """
+
+    directory: Path
+    every: Interval
+    keep: int = 2
+    resume: bool = False
+
+    def save(self, state: TrainingState, identity: Mapping[str, Any]) -> Path:
+        """Write one, and remove the oldest beyond `keep`.
+
+        Args:
+            identity: what a later call must share to go on from it, by name.
+
+        Raises:
+            TrainingDivergedError: an array holds NaN or infinity: the earlier checkpoints stay as they are.
+            StorageError: the disk is full or may not be written; the earlier ones stay.
+        """
+        damaged = [name for name, array in state.arrays.items() if not np.isfinite(array).all()]
+        if damaged:
+            raise TrainingDivergedError(
+                f"After step {state.step} the array {damaged[0]} holds NaN or infinity: lower the learning rate, or use "
+                f"--precision fp32. No checkpoint is made of it."
+            )
+        progress = {name: value for name, value in vars(state).items() if name != "arrays"}
+        text = json.dumps(progress | {"identity": dict(identity)})
+        path = self.directory / f"step-{state.step:09}.safetensors"
+        arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                save_file(arrays, partial, metadata={"progress": text, "blake2b": _digest(text, arrays)})
+        except (OSError, SafetensorError) as error:
+            kept = ", ".join(p.name for p in self._newest_first()) or "none"
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(f"{path} could not be written ({reason}); earlier checkpoints that stay: {kept}.") from error
+        for old in self._newest_first()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self, identity: Mapping[str, Any]) -> TrainingState | None:
+        """The newest whole one, if `resume`; None where there is none. A damaged one is reported and passed over.
+
+        Raises:
+            ConfigError: it was made with other settings, another model or other data.
+            DataError: there are some, and all are damaged.
+        """
+        if not self.resume:
+            return None
+        paths = self._newest_first()
+        for path in paths:
+            try:
+                progress, arrays = _read(path)
+            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+                logger.warning(f"{path} is damaged ({error}): going back to the checkpoint before it.")
+                continue
+            compare_identity(progress.pop("identity"), identity, path)
+            return TrainingState(**progress, arrays=arrays)
+        if paths:
+            raise DataError(f"All {len(paths)} checkpoints in {self.directory} are damaged: begin anew with --overwrite.")
+        logger.warning(f"There is no checkpoint in {self.directory}: the run starts at its beginning.")
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.directory.glob("step-*.safetensors"), reverse=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    with safe_open(path, framework="numpy") as stored:
+        metadata = stored.metadata() or {}
+        arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # it is no mapping
+    if metadata["blake2b"] != _digest(metadata["progress"], arrays):
+        raise ValueError("its checksum is another")
+    return json.loads(metadata["progress"]), arrays
+
+
+def _digest(text: str, arrays: Arrays) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=32)
+    for name in sorted(arrays):
+        digest.update(f"\0{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()
+
+
+def compare_identity(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on with what `path` holds under another identity.
+
+    Raises:
+        ConfigError: it names what differs.
+    """
+    for name in dict.fromkeys((*now, *saved)):
+        if saved.get(name) != now.get(name):
+            was, found = (json.dumps(side.get(name)) for side in (saved, now))
+            raise ConfigError(
+                f"{path} was made with {name} {was}, and now it is {found}: resume with the same, or begin anew with "
+                f"--overwrite."
+            )

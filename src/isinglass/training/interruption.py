@@ -1,0 +1,59 @@
+"""SIGTERM and Ctrl-C: the first asks the run to stop where nothing is lost, the second ends it at once."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to end. `number` is the signal's; the message says what was saved, if anything."""
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interruption:
+    """Whether one of the two signals came.
+
+    Outside of `deferred` a signal raises Interrupted where it arrives; within, it is noted, and `check` raises.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._deferring = False
+
+    def __enter__(self) -> "Interruption":
+        self._previous = {number: signal.signal(number, self._arrived) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within the block a signal waits for `check`, or for the end of the block."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self._number is not None:
+            raise Interrupted(self._number)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._number = number
+        if not self._deferring:
+            raise Interrupted(number)
+        logger.warning("%s: ending after what is under way; once more ends at once.", signal.Signals(number).name)

@@ -1,0 +1,252 @@
+"""The training steps, one after another, and where they stand between any two."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Int64
+
+from isinglass.backends.protocol import Backend
+from isinglass.config import TrainConfig
+from isinglass.data.examples import Labels
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.errors import DeviceMemoryError, TrainingDivergedError
+from isinglass.models.checkpoint import Checkpoint
+from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation, row_counts
+from isinglass.training.checkpoints import TrainingState
+from isinglass.training.preparation import PreparedSplit
+from isinglass.training.schedule import learning_rate
+from isinglass.training.timing import EpochClock
+
+PROGRESS_SECONDS: Final = 0.2  # the least time between two reports: reading a loss waits for the device
+ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
+FP16_OVERFLOWS: Final = 20  # losses in a row: the loss scale begins at 2^16 and is halved at each
+MAX_NAMED: Final = 64  # examples of a batch that a message names
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands. `stage` is `train` or `evaluate NAME`; `done` of `total` units; `steps`: the new ones."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float | None
+    tokens_per_second: float
+    steps: "tuple[StepRecord, ...]" = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One training step: `epoch` and `step` count from 0, `loss` is the mean over its examples."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Batches in the layout that the config asks for."""
+
+    config: TrainConfig
+    pad_token_id: int
+    row_length: int
+
+    @staticmethod
+    def of(config: TrainConfig, checkpoint: Checkpoint) -> "Packer":
+        """`row_length` holds every example: `max_length`, rounded up."""
+        length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
+        return Packer(config, checkpoint.config.pad_token_id, length)
+
+    def pack(
+        self,
+        tokens: TokenizedTexts,
+        index: Int64[np.ndarray, " S"],
+        labels: Labels | None,
+    ) -> PackedBatch:
+        """The examples `index` as one batch."""
+        if not self.config.uses_rows:
+            return pack_flat(tokens, index, labels)
+        return pack_rows(
+            tokens,
+            index,
+            labels,
+            row_length=self.row_length,
+            row_counts=row_counts(len(index)),
+            pad_token_id=self.pad_token_id,
+        )
+
+    def pack_parts(
+        self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None, parts: int
+    ) -> list[PackedBatch]:
+        """The examples `index` as so many micro-batches of like size; a single one keeps their order."""
+        if parts == 1:
+            return [self.pack(tokens, index, labels)]
+        by_length = index[np.argsort(tokens.lengths[index], kind="stable")]
+        return [self.pack(tokens, by_length[part::parts], labels) for part in range(min(parts, len(index)))]
+
+    def evaluation_batches(self, tokens: TokenizedTexts) -> Sequence[PackedBatch]:
+        """All examples of like length together; in `rows`, as many in each batch as training has."""
+        if self.config.uses_rows:
+            size = self.config.batch_size
+            return [
+                self.pack(tokens, np.arange(i, min(i + size, len(tokens)), dtype=np.int64), None)
+                for i in range(0, len(tokens), size)
+            ]
+        return [self.pack(tokens, index, None) for index in plan_evaluation(tokens.lengths, self.config.eval_tokens)]
+
+
+class Loop:
+    """The training steps, and where they stand."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        backend: Backend,
+        packer: Packer,
+        split: PreparedSplit,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.steps_per_epoch = num_steps(len(split.tokens), config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.step = 0
+        self.tokens = 0
+        self.clock = EpochClock(backend.synchronize)
+        self.notes: list[str] = []
+        self._config, self._backend, self._packer, self._split, self._on_progress = (
+            config,
+            backend,
+            packer,
+            split,
+            on_progress,
+        )
+        self._losses: list[float] = []
+        self._parts = 1  # micro-batches of a step
+        self._resumed_at: list[int] = []
+
+    def run(self) -> Iterator[None]:
+        """Do the steps that are left, and yield between any two, and after the last."""
+        first_tokens, started = self.tokens, time.perf_counter()
+        reported = started
+        for epoch in range(self.step // self.steps_per_epoch, self._config.epochs):
+            with self.clock:
+                for index in self._plan(epoch)[self.step - epoch * self.steps_per_epoch :]:
+                    self._train_on(index)
+                    if time.perf_counter() - reported >= PROGRESS_SECONDS or self.step == self.total_steps:
+                        known = len(self._losses)
+                        self._take_losses()
+                        reported = time.perf_counter()
+                        recent = [loss for loss in self._losses[-20:] if math.isfinite(loss)]
+                        self._on_progress(
+                            Progress(
+                                stage="train",
+                                epoch=epoch,
+                                epochs=self._config.epochs,
+                                done=self.step,
+                                total=self.total_steps,
+                                loss=float(np.mean(recent)) if recent else float("nan"),
+                                tokens_per_second=(self.tokens - first_tokens) / (reported - started),
+                                steps=tuple(self.records(known)),
+                            )
+                        )
+                    if self.step < (epoch + 1) * self.steps_per_epoch:
+                        yield
+            yield
+
+    def records(self, first: int = 0) -> list[StepRecord]:
+        """Of the steps from `first` on whose loss is known."""
+        return [
+            StepRecord(
+                epoch=step // self.steps_per_epoch,
+                step=step,
+                learning_rate=learning_rate(self._config, step, self.total_steps),
+                loss=self._losses[step],
+            )
+            for step in range(first, len(self._losses))
+        ]
+
+    def state(self) -> TrainingState:
+        """All that the steps to come depend on, and what the result tells of those done."""
+        self._take_losses()
+        return TrainingState(
+            step=self.step,
+            losses=self._losses,
+            tokens=self.tokens,
+            epoch_seconds=self.clock.read(),
+            compile_seconds=self._backend.compile_seconds,
+            parts=self._parts,
+            notes=self.notes,
+            resumed_at=self._resumed_at,
+            arrays=self._backend.state(),
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from there."""
+        self._backend.restore(state.arrays)
+        self._backend.compile_seconds += state.compile_seconds
+        whole = state.step // self.steps_per_epoch
+        self.step, self.tokens, self.notes = state.step, state.tokens, state.notes
+        self.clock = EpochClock(
+            self._backend.synchronize, state.epoch_seconds[:whole], carried=sum(state.epoch_seconds[whole:])
+        )
+        self._losses, self._parts = state.losses, state.parts
+        self._resumed_at = [*state.resumed_at, state.step]
+
+    def resumptions(self) -> list[str]:
+        """A note, if the run was taken up again."""
+        if not self._resumed_at:
+            return []
+        steps = ", ".join(map(str, self._resumed_at))
+        return [f"Taken up again after step {steps}: seconds are those of the parts together, compiling in each of them."]
+
+    def _plan(self, epoch: int) -> Sequence[Int64[np.ndarray, " S"]]:
+        return plan_epoch(len(self._split.tokens), self._config.batch_size, seed=self._config.seed, epoch=epoch)
+
+    def _train_on(self, index: Int64[np.ndarray, " S"]) -> None:
+        """One step, in smaller and smaller parts until it fits into memory."""
+        rate = learning_rate(self._config, self.step, self.total_steps)
+        while True:
+            try:
+                batches = self._packer.pack_parts(self._split.tokens, index, self._split.labels, self._parts)
+                self._backend.train_step(batches, step=self.step, learning_rate=rate)
+                break
+            except DeviceMemoryError as error:
+                if self._parts >= len(index):
+                    raise
+                self._parts *= 2
+                note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
+                logger.warning(note)
+                self.notes.append(note)
+        self.step += 1
+        self.tokens += sum(batch.num_tokens for batch in batches)
+
+    def _take_losses(self) -> None:
+        """Read the losses off the device.
+
+        Raises:
+            TrainingDivergedError: one is NaN or infinite; in fp16, too many in a row for the loss scale to be the reason.
+        """
+        for loss in self._backend.take_losses():
+            self._losses.append(loss)
+            row = FP16_OVERFLOWS if self._backend.precision == "fp16" else 1
+            if not any(math.isfinite(one) for one in self._losses[-row:]):
+                step = len(self._losses) - 1
+                index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
+                examples = self._split.examples
+                numbers = ", ".join(str(examples.line_numbers[i]) for i in sorted(index)[:MAX_NAMED])
+                more = f" and {len(index) - MAX_NAMED} more" if len(index) > MAX_NAMED else ""
+                raise TrainingDivergedError(
+                    f"The loss is {loss} at step {step}, at a learning rate of "
+                    f"{learning_rate(self._config, step, self.total_steps):.3g}, on {examples.origin}, {examples.unit}s "
+                    f"{numbers}{more}: lower the learning rate, or use --precision fp32."
+                )
