@@ -29,6 +29,7 @@ KINDS = {
     "torch fp32": (),
     "torch bf16": ("--precision", "bf16"),
     "tensorflow fp32": ("--backend", "tensorflow"),
+    "tensorflow bf16": ("--backend", "tensorflow", "--precision", "bf16"),
 }
 COMPARED = ("model/model.safetensors", "steps.jsonl", "predictions-dev.tsv")
 

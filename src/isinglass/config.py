@@ -27,7 +27,7 @@ class TrainConfig:
 
     Attributes:
         task: a name that `isinglass tasks` lists.
-        model: a checkpoint directory, a name on the hub, or `demo`.
+        model: a checkpoint directory, a name on the hub (`USER/NAME`, or `USER/NAME@COMMIT`), or `demo`.
         data_dir: directory in GLUE's layout; None: the hub (`demo`: the wheel).
         backend: `torch`, `tensorflow` or `jax`.
         precision: of the matrix products; weights, optimizer and loss stay in fp32. `amp`: fp16 on a GPU, bf16 on a CPU.

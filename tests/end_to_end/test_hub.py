@@ -289,6 +289,10 @@ def test_a_task_trains_with_model_and_data_from_the_hub(hub: Hub, model: Path, t
     result = json.loads(done.stdout)
     assert (result["task"], result["model"], result["split"]) == ("mrpc", MODEL, "dev")
     assert result["examples"] == {"train": 40, "dev": 12}
+    assert result["notes"][:2] == [
+        f"The model {MODEL} is the hub's at commit {COMMIT}.",
+        f"nyu-mll/glue/mrpc/train-00000-of-00001.parquet is the hub's at commit {COMMIT}.",
+    ]
     assert all(line.startswith(("train ", "evaluate ")) for line in done.stderr.splitlines()), done.stderr
     assert sorted(hub.requests) == sorted(f"{method} {file}" for method in ("GET", "HEAD") for file in hub.files)
 
@@ -342,6 +346,19 @@ def test_all_files_of_a_model_are_of_one_commit_which_is_said(hub: Hub, model: P
     done = python(tmp_path, hub.endpoint, "-c", load, MODEL)
     assert f"The model {MODEL} is the hub's at commit {COMMIT[::-1]}." in done.stderr
     assert {request.split("/")[-1] for request in hub.requests} == {path.name for path in model.iterdir()}
+
+
+def test_a_pinned_commit_is_kept_to_whatever_is_the_newest(hub: Hub, model: Path, tmp_path: Path) -> None:
+    hub.add_model(MODEL, model)
+    pinned = COMMIT[::-1]
+    load = f"import logging; logging.basicConfig(level=logging.INFO)\n{LOAD_MODELS}"
+    done = python(tmp_path, hub.endpoint, "-c", load, f"{MODEL}@{pinned}")
+    assert done.returncode == 0, done.stderr
+    assert f"is the hub's at commit {pinned}." in done.stderr
+    assert {*hub.revisions} == {pinned}
+    for revision in ("", "../main", "a b", "main/x"):
+        (said,) = printed(python(tmp_path, hub.endpoint, "-c", LOAD_MODELS, f"{MODEL}@{revision}"))
+        assert said.startswith(("HubError: ", "CheckpointError: "))
 
 
 def test_offline_with_an_empty_cache_is_said_in_one_line(hub: Hub, model: Path, tmp_path: Path) -> None:

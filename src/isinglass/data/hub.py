@@ -75,8 +75,9 @@ def read_split(task: Task, split: Split) -> Examples:
     path = fetch(HUB_REPO, file, repo_type="dataset", instead="give GLUE's files with --data-dir")
     if path is None:
         raise HubError(f"{HUB_REPO} on the hub has no file {file}: give GLUE's files with --data-dir.")
-    logger.info(f"{HUB_REPO}/{file} is the hub's at commit {commit_of(file, path)}.")
     origin = f"{HUB_REPO}/{file}"
+    note = f"{origin} is the hub's at commit {commit_of(file, path)}."
+    logger.info(note)
     label_columns = ["label"] if split.label_column is not None else []
     wanted = [*task.hub_text_columns, *label_columns]
     try:
@@ -99,7 +100,9 @@ def read_split(task: Task, split: Split) -> Examples:
     labels: list[str] | None = None
     if label_columns:
         labels = _names(columns["label"], task, origin)
-    return Examples(texts=tuple(texts), labels=labels, origin=origin, line_numbers=range(1, len(texts[0]) + 1), unit="row")
+    return Examples(
+        texts=tuple(texts), labels=labels, origin=origin, line_numbers=range(1, len(texts[0]) + 1), unit="row", notes=(note,)
+    )
 
 
 def _names(values: list[object], task: Task, origin: str) -> list[str]:

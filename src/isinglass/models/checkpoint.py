@@ -44,6 +44,7 @@ class Checkpoint:
         label_names: of a trained head, in the order of its outputs; None without a head or for a single output.
         tokenizer_json: the text of `tokenizer.json`.
         tokenizer_config: everything in `tokenizer_config.json`, if there is one.
+        commit: of the hub's repository, if it came from there.
     """
 
     origin: str
@@ -53,6 +54,7 @@ class Checkpoint:
     label_names: tuple[str, ...] | None
     tokenizer_json: str
     tokenizer_config: Mapping[str, Any] | None
+    commit: str | None = None
 
     @property
     def num_outputs(self) -> int | None:

@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ DEMO_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab1
 
 
 def load_model(name: str) -> Checkpoint:
-    """Load `demo`, a checkpoint directory, or `USER/NAME` (or a bare `NAME`) from the hub.
+    """Load `demo`, a checkpoint directory, or `USER/NAME` (or a bare `NAME`) from the hub, `@REVISION` behind it if need be.
 
     `demo` is the embedded model whatever lies here (`./demo` is a directory); any other name is an existing directory
     first. What looks like a path (`./x`, `/x`, `x/`) is never asked of the hub.
@@ -41,7 +43,11 @@ def load_model(name: str) -> Checkpoint:
         raise CheckpointError(f"The model {brief(name)} cannot be looked for ({reason}): mend --model.") from None
     if is_directory or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         return load_checkpoint(directory)
-    return load_checkpoint(_from_hub(name))
+    repo, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]{0,100}", revision) or name.endswith("@"):
+        raise HubError(f"{brief(name)}: a commit, a tag or a branch was expected after the @.")
+    path = _from_hub(repo, revision or None)
+    return replace(load_checkpoint(path), commit=commit_of(CONFIG, path / CONFIG))
 
 
 def demo_directory() -> Path:
@@ -65,9 +71,9 @@ def demo_directory() -> Path:
     return directory
 
 
-def _from_hub(name: str) -> Path:
-    """Where a model's files lie in the hub's cache: all of the commit that was the newest when the first was asked for."""
-    config = _from_commit(name, CONFIG, None)
+def _from_hub(name: str, revision: str | None) -> Path:
+    """Where a model's files lie in the hub's cache: all of one commit, `revision`'s or the newest."""
+    config = _from_commit(name, CONFIG, revision)
     commit = commit_of(CONFIG, config)
     for file in (WEIGHTS, TOKENIZER):
         _from_commit(name, file, commit)

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 from isinglass.backends.protocol import Backend, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.errors import ConfigError, StorageError
+from isinglass.errors import ConfigError, DeviceMemoryError, StorageError
 from isinglass.metrics import Scores, classification_scores, majority_scores, regression_scores
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
@@ -136,7 +136,13 @@ def train(
         trained_tokens=loop.tokens,
         truncated=train_split.tokens.truncated,
         lengths=train_split.tokens.lengths,
-        notes=[*train_split.examples.notes, *([head_note] if head_note else []), *loop.notes, *loop.resumptions()],
+        notes=[
+            *([f"The model {config.model} is the hub's at commit {checkpoint.commit}."] if checkpoint.commit else []),
+            *train_split.examples.notes,
+            *([head_note] if head_note else []),
+            *loop.notes,
+            *loop.resumptions(),
+        ],
     )
     return TrainedRun(result=result, checkpoint=checkpoint, weights=backend.weights(), steps=loop.records(), scored=scored)
 
@@ -202,12 +208,21 @@ def predict(
     name: str,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Float32[np.ndarray, "N outputs"]:
-    """The model's outputs for all examples, in the order of their file."""
+    """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved."""
     outputs: Float32[np.ndarray, "N outputs"] | None = None
     done = tokens_done = 0
     started = last_report = time.perf_counter()
-    for batch in packer.evaluation_batches(tokens):
-        predicted = backend.predict(batch)
+    waiting = [*reversed(packer.evaluation_batches(tokens))]
+    while waiting:
+        batch = waiting.pop()
+        try:
+            predicted = backend.predict(batch)
+        except DeviceMemoryError as error:
+            if batch.num_examples == 1:
+                raise
+            logger.warning(f"{error} The batch is halved.")
+            waiting += [packer.pack(tokens, half, None) for half in np.array_split(batch.example_index, 2)]
+            continue
         if outputs is None:
             outputs = np.full((len(tokens), predicted.shape[1]), np.nan, np.float32)
         outputs[batch.example_index] = predicted

@@ -1,8 +1,8 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import numpy as np
@@ -68,26 +68,18 @@ class TorchBackend:
         examples = sum(batch.num_examples for batch in batches)
         loss = torch.zeros((), device=self._device)
         try:
-            for part, batch in enumerate(batches):
-                started = self._start_of_new_shape(batch)
-                ahead = self._elements_ahead(batch)
-                masks = DropoutMasks(self._seed, step, self._device, part=part, drawn_ahead=ahead)
-                loss += self.backward(batch, masks, share=batch.num_examples / examples)
-                if started is not None:
-                    self.synchronize()
-                    self.compile_seconds += time.perf_counter() - started
-            self._optimizer.step(learning_rate)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
+            with self._memory_for(examples):
+                for part, batch in enumerate(batches):
+                    started = self._start_of_new_shape(batch)
+                    ahead = self._elements_ahead(batch)
+                    masks = DropoutMasks(self._seed, step, self._device, part=part, drawn_ahead=ahead)
+                    loss += self.backward(batch, masks, share=batch.num_examples / examples)
+                    if started is not None:
+                        self.synchronize()
+                        self.compile_seconds += time.perf_counter() - started
+                self._optimizer.step(learning_rate)
+        finally:
             self.clear_gradients()
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            reason = str(error).split("\n")[0].rpartition("] ")[2][:200].rstrip(".")
-            raise DeviceMemoryError(
-                f"{examples} examples do not fit into the memory of {self.device} ({reason})."
-            ) from error
-        self.clear_gradients()
         self._losses.append(loss)
 
     def backward(self, batch: PackedBatch, masks: DropoutMasks | None, share: float = 1.0) -> Tensor:
@@ -137,8 +129,8 @@ class TorchBackend:
     @torch.inference_mode()
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
-        words = self._model.word[self._on_device(batch.input_ids)]
-        with self._products:
+        with self._memory_for(batch.num_examples), self._products:
+            words = self._model.word[self._on_device(batch.input_ids)]
             logits = self._logits(batch, words, None, self._forward)
         found: Float32[np.ndarray, "S outputs"] = logits.float().cpu().numpy()
         return found
@@ -178,6 +170,20 @@ class TorchBackend:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return peak_resident_bytes()
+
+    @contextmanager
+    def _memory_for(self, examples: int) -> Iterator[None]:
+        """Turn PyTorch's ways to say that memory is short into a DeviceMemoryError."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            reason = str(error).split("\n")[0].rpartition("] ")[2][:200].rstrip(".")
+            said = f"{examples} examples do not fit into the memory of {self.device} ({reason})."
+            raise DeviceMemoryError(said) from error
 
     def _on_device(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array.reshape(-1)).to(self._device, torch.int64)
