@@ -1,6 +1,6 @@
 """Kill training runs at random moments until they finish, and compare each with one that was never stopped, bit by bit.
 
-    python soak/kills.py [--kills 50] [--seed 1]
+    python soak/kills.py [--kills 50] [--seed 1] [--kinds "torch fp32" ...]
 
 A tiny model with random weights, written here, and sentences of random words: what is tried is the bookkeeping, not the
 learning. Each kind of run (framework and precision) is killed by SIGKILL between 0 and 2 seconds after it was started or
@@ -67,6 +67,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50, help="of all kinds of run together")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS])
     chosen = parser.parse_args()
     rng = np.random.default_rng(chosen.seed)
     differ = 0
@@ -74,8 +75,8 @@ def main():
         place = pathlib.Path(place)
         data = write_glue(TASKS["mrpc"], place / "glue", rows=100)
         model = save_tiny(place / "model")
-        for number, (kind, options) in enumerate(KINDS.items()):
-            kills = chosen.kills // len(KINDS) + (number < chosen.kills % len(KINDS))
+        for number, (kind, options) in enumerate((kind, KINDS[kind]) for kind in chosen.kinds):
+            kills = chosen.kills // len(chosen.kinds) + (number < chosen.kills % len(chosen.kinds))
             whole, output = place / f"whole {number}", place / f"killed {number}"
             subprocess.run(
                 command(data, model, whole, options), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from isinglass.errors import ConfigError
-from isinglass.names import did_you_mean
+from isinglass.names import brief, did_you_mean
 
 Precision = Literal["fp32", "bf16", "fp16", "amp"]
 Layout = Literal["auto", "flat", "rows"]
@@ -186,7 +186,7 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} cannot be read: {error}.") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"The config file {path} is not a {path.suffix or 'TOML'} object of settings: {error}.") from None
 
 
@@ -207,7 +207,7 @@ def _coerce(key: str, value: Any, kind: Any) -> Any:
         allowed = typing.get_args(plain)
         if value not in allowed:
             hint = did_you_mean(str(value), allowed)
-            raise ConfigError(f"{key} is {value!r}{hint}; it must be one of {', '.join(allowed)}.")
+            raise ConfigError(f"{key} is {brief(value)}{hint}; it must be one of {', '.join(allowed)}.")
         return value
     try:
         if plain is bool:
@@ -215,9 +215,9 @@ def _coerce(key: str, value: Any, kind: Any) -> Any:
         if plain is int and not isinstance(value, str) and value != int(value):
             raise ValueError
         return plain(value)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(plain, "text")
-        raise ConfigError(f"{key} is {value!r}; {expected} was expected.") from None
+        raise ConfigError(f"{key} is {brief(value)}; {expected} was expected.") from None
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def brief(value: object) -> str:
     >>> brief("a" * 1000)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
-    return _BRIEF.repr(value)
+    text = _BRIEF.repr(value)
+    return text if len(text) <= 120 else f"{text[:60]}...{text[-57:]}"
 
 
 def percent(score: float | None, *, signed: bool = False) -> str:

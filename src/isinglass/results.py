@@ -16,14 +16,15 @@ import platform
 import subprocess
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
-from isinglass.config import resolve
+from isinglass.config import as_dict, resolve
 from isinglass.errors import DataError
+from isinglass.names import brief, printable
 
 # One dev set: name -> score. Several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
 Metrics = dict[str, float | None] | dict[str, dict[str, float | None]]
@@ -117,12 +118,14 @@ class RunResult:
             DataError: it is missing, not JSON, or not of this version's fields.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return RunResult(**values)
+            with _opened(path) as stream:
+                return _made(RunResult, _parsed(stream.read(LONGEST_RECORD + 1)))
         except FileNotFoundError:
             raise DataError(f"{path} does not exist; a run directory holds one.") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from None
         except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is not a result of this version of isinglass: {error}.") from None
+            raise DataError(f"{path} is not a result of this version of isinglass: {_reason(error)}.") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,30 +159,33 @@ class Records:
 
 
 RESULTS: Final = "results.jsonl"
+LONGEST_RECORD: Final = 1 << 20  # bytes; one has some 3 kB
+LARGEST_RESULTS: Final = 256 << 20  # bytes; enough for 80,000 runs
+LARGEST_LENGTH: Final = 1 << 20  # tokens: the report draws an axis of that length
+MOST_DAMAGED: Final = 1000  # lines: a file with more of them is another program's
 
 
 def read_records(directory: Path) -> Records:
     """Read `directory/results.jsonl`. Of several results of one run the last counts.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, it cannot be read, or it is too large or too damaged to be one.
     """
     path = directory / RESULTS
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} does not exist: `isinglass bench --output {directory}` writes one.") from None
     results: dict[str, RunResult] = {}
     failed: dict[str, FailedRun] = {}
     damaged: list[DamagedLine] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in _numbered_lines(path, f"`isinglass bench --output {directory}` writes one"):
         try:
             record = _record(line)
             key = run_key(record.config, record.start_from)
-        except (ValueError, TypeError, KeyError) as error:
-            damaged.append(DamagedLine(number=number, reason=" ".join(str(error).split())))
+        except (ValueError, TypeError) as error:
+            damaged.append(DamagedLine(number=number, reason=_reason(error)))
+            if len(damaged) > MOST_DAMAGED:
+                raise DataError(
+                    f"{path}: more than {MOST_DAMAGED:,} lines are no records, the first of them line {damaged[0].number}; "
+                    f"the file is not what `isinglass bench` writes."
+                ) from None
             continue
         if isinstance(record, FailedRun):
             failed[key] = record
@@ -190,6 +196,32 @@ def read_records(directory: Path) -> Records:
         failed=[record for key, record in failed.items() if key not in results],
         damaged=damaged,
     )
+
+
+def _numbered_lines(path: Path, advice: str) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, counted from 1; of a line that is too long to be a record, its beginning."""
+    try:
+        with _opened(path) as stream:
+            if os.fstat(stream.fileno()).st_size > LARGEST_RESULTS:
+                raise DataError(f"{path} has more than {LARGEST_RESULTS >> 20} MiB; records of some kB each were expected.")
+            number = 0
+            while line := stream.readline(LONGEST_RECORD + 1):
+                number += 1
+                if line.strip():
+                    yield number, line.removesuffix(b"\n")
+                while len(line) > LONGEST_RECORD and not line.endswith(b"\n"):
+                    line = stream.readline(LONGEST_RECORD + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path} does not exist: {advice}.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, to be read: a pipe or a device would never end."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is a directory, a pipe or a device; a file was expected.")
+    return open(path, "rb")
 
 
 def file_below(directory: Path, named: str) -> Path:
@@ -205,8 +237,8 @@ def file_below(directory: Path, named: str) -> Path:
         leaves = True
     if leaves:
         raise DataError(
-            f"{directory / RESULTS} names the file {named!r}; relative paths of files below {directory} were expected, and "
-            f"no other file is read."
+            f"{directory / RESULTS} names the file {brief(named)}; relative paths of files below {directory} were expected, "
+            f"and no other file is read."
         )
     return path
 
@@ -226,30 +258,114 @@ def run_key(config: Mapping[str, Any], start_from: str | None) -> str:
 
 
 def _record(line: bytes) -> RunResult | FailedRun:
-    values = json.loads(line.decode("utf-8"))
+    values = _parsed(line)
     if not isinstance(values, dict):
         raise ValueError("it is JSON, but no object")
-    record = FailedRun(**values["failed"]) if "failed" in values else RunResult(**values)
-    _check_kinds(record)
-    return record
+    record = _made(FailedRun, values["failed"]) if "failed" in values else _made(RunResult, values)
+    return dataclasses.replace(record, config=_checked_settings(record))
 
 
-def _check_kinds(record: RunResult | FailedRun) -> None:
-    """Refuse a record whose fields are not of their kind: what it says comes from a file.
+def _parsed(line: bytes) -> object:
+    if len(line) > LONGEST_RECORD:
+        raise ValueError(f"it has more than {LONGEST_RECORD >> 20} MiB")
+    try:
+        return json.loads(line.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+Record = TypeVar("Record", RunResult, FailedRun)
+
+
+def _made(record: type[Record], values: object) -> Record:
+    """A record of what a file says: all of its fields and no others, each of its kind.
 
     Raises:
-        TypeError, ConfigError: with the field's name.
+        TypeError, ValueError: with the field's name.
     """
-    for name, kind in typing.get_type_hints(type(record)).items():
-        options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-        plain = tuple({typing.get_origin(option) or option for option in options})
-        value = getattr(record, name)
-        if not isinstance(value, (*plain, int) if float in plain else plain):
-            raise TypeError(f"{name} is {type(value).__name__}")
-    resolve(task=str(record.config.get("task")), flags={k: v for k, v in record.config.items() if k != "task"})
-    texts = record.predictions.values() if isinstance(record, RunResult) else ()
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("predictions has something other than file names")
+    kinds = _KINDS[record]
+    if not isinstance(values, dict):
+        raise TypeError(f"it is {type(values).__name__}, not a mapping of fields")
+    for name in kinds:
+        if name not in values:
+            raise TypeError(f"the field {name} is missing")
+    for name, value in values.items():
+        if name not in kinds:
+            raise TypeError(f"there is no field {brief(name)}")
+        if not _fits(value, kinds[name]):
+            expected = kinds[name].__name__ if isinstance(kinds[name], type) else kinds[name]
+            raise TypeError(f"{name} is {type(value).__name__}; {expected} was expected")
+    for name, value in values["config"].items():
+        if not _fits(value, str | int | float | bool | None):
+            raise TypeError(
+                f"{name} in config is {type(value).__name__}; a text, true, false, null or a number was expected"
+            )
+    made = record(**values)
+    if isinstance(made, RunResult):
+        _check_scores(made)
+    return made
+
+
+_KINDS: Final[Mapping[type[Any], Mapping[str, Any]]] = {one: typing.get_type_hints(one) for one in (RunResult, FailedRun)}
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value that JSON gave is of that kind, with all that it holds. Numbers are finite, and below 2^63."""
+    if kind is Any:
+        return True
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(kind))
+    inner = typing.get_args(kind)
+    if isinstance(value, dict):
+        return typing.get_origin(kind) is dict and all(_fits(one, inner[1]) for one in value.values())
+    if isinstance(value, list):
+        return typing.get_origin(kind) is list and all(_fits(one, inner[0]) for one in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return kind in (float, type(value)) and -(2**63) <= value < 2**63
+    return kind is type(value)
+
+
+def _check_scores(result: RunResult) -> None:
+    """Each scored split has its metrics, and its majority's: who reads them looks them up by these names.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    splits = result.split.split("+")
+    several = len(splits) > 1
+    if any(isinstance(found, dict) != several for one in (result.metrics, result.majority) for found in one.values()):
+        raise ValueError(f"metrics or majority have not the form that {len(splits)} splits need")
+    scores, majority = (by_split(one, splits) for one in (result.metrics, result.majority))
+    if {*scores} != {*splits} or {*majority} != {*splits} or any({*scores[name]} != {*majority[name]} for name in splits):
+        raise ValueError(f"metrics and majority have not the same scores of {brief(result.split)}")
+
+
+def _checked_settings(record: RunResult | FailedRun) -> dict[str, Any]:
+    """Settings that a run of this version can have had, a setting that an earlier version did not know at its default.
+
+    Raises:
+        TypeError, ConfigError: with the setting's name.
+    """
+    if "task" not in record.config:
+        raise TypeError("the setting task is missing in config")
+    given = {name: value for name, value in record.config.items() if name != "task"}
+    settings = as_dict(resolve(task=str(record.config["task"]), recipe=record.config.get("recipe"), flags=given))
+    config = settings | record.config
+    for name in config:
+        if name not in settings or settings[name] != config[name]:
+            raise TypeError(f"{name} in config is {brief(config[name])}; {brief(settings.get(name))} was expected")
+    if config["max_length"] > LARGEST_LENGTH:
+        raise TypeError(f"max_length in config is {config['max_length']}")
+    for name in ("task", "backend", "model", "seed", "recipe", "compile") if isinstance(record, RunResult) else ():
+        if getattr(record, name) != config[name]:
+            raise TypeError(f"{name} is {brief(getattr(record, name))}, but {brief(config[name])} in config")
+    return config
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line and not longer than a reader wants it: it may quote a whole file."""
+    text = printable(" ".join(str(error)[:1000].split()))
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def per_split(scores: Mapping[str, Mapping[str, float]]) -> Metrics:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isinglass.errors import DataError
-from isinglass.names import did_you_mean
+from isinglass.names import brief, did_you_mean
 from isinglass.tasks import Task
 
 # int64 (N,), positions in the model's label order; or float32 (N,), the scores of a regression
@@ -60,7 +60,7 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
     label = examples.labels[index]
     hint = did_you_mean(label, task.labels) if label else ""
     raise DataError(
-        f"{examples.where(index)}: the label is {label!r}{hint}; {task.title} has {', '.join(map(repr, task.labels))}."
+        f"{examples.where(index)}: the label is {brief(label)}{hint}; {task.title} has {', '.join(map(repr, task.labels))}."
     )
 
 
@@ -72,6 +72,6 @@ def _score(examples: Examples, task: Task, index: int, raw: str) -> float:
         score = float("nan")
     if not low <= score <= high:
         raise DataError(
-            f"{examples.where(index)}: the score is {raw!r}; {task.title} needs a number from {low:g} to {high:g}."
+            f"{examples.where(index)}: the score is {brief(raw)}; {task.title} needs a number from {low:g} to {high:g}."
         )
     return score

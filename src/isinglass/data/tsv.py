@@ -13,13 +13,14 @@ from typing import BinaryIO, Final
 
 from isinglass.data.examples import Examples
 from isinglass.errors import DataError
-from isinglass.names import did_you_mean
+from isinglass.names import did_you_mean, printable
 from isinglass.tasks import Split, Task
 
 logger = logging.getLogger(__name__)
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 BLOCK_BYTES: Final = 1 << 16  # some hundred lines: more at once wake the garbage collector (docs/experiments.md)
+LONGEST_LINE: Final = 1 << 20  # bytes; GLUE's longest line has some thousand
 
 
 def read_lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
@@ -36,27 +37,40 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
     if path is None:
         yield from _decode(sys.stdin.buffer, "standard input")
         return
-    if path.is_dir():
-        raise DataError(f"{path} is a directory; a file was expected.")
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a directory; a file was expected.")
         with open(path, "rb") as stream:
             yield from _decode(stream, str(path))
     except FileNotFoundError:
-        beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        found = f"{path.parent} holds {', '.join(beside[:8])}" if beside else f"{path.parent} is missing or empty"
+        beside = held_names(path.parent) if path.parent.is_dir() else ""
+        found = f"{path.parent} holds {beside}" if beside else f"{path.parent} is missing or empty"
         raise DataError(f"{path} does not exist: {found}.") from None
     except PermissionError:
         raise DataError(f"{path} may not be read: check its permissions.") from None
+    except OSError as error:  # links that go round in a circle, a disk that fails
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def shortened(text: str, most: int) -> str:
+    """A text for a message: what a file holds may be of any length."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def held_names(directory: Path) -> str:
+    """The first names in a directory, for a message; empty if there are none."""
+    return shortened(printable(", ".join(sorted(entry.name for entry in directory.iterdir())[:12])), 150)
 
 
 def _decode(stream: BinaryIO, origin: str) -> Iterator[tuple[int, list[str]]]:
     first = 1
-    while raw := stream.readlines(BLOCK_BYTES):
+    while block := stream.read(BLOCK_BYTES):
+        rest = b"" if block.endswith(b"\n") else stream.readline(LONGEST_LINE)
+        whole = block + rest
         if first == 1:
-            raw[0] = raw[0].removeprefix(BYTE_ORDER_MARK)
-        whole = b"".join(raw)
+            whole = whole.removeprefix(BYTE_ORDER_MARK)
         if b"\0" in whole:
-            number = first + next(i for i, line in enumerate(raw) if b"\0" in line)
+            number = first + whole.count(b"\n", 0, whole.index(b"\0"))
             raise DataError(f"{origin}, line {number}: a NUL byte; the file is damaged or is not a text file.")
         try:
             text = whole.decode("utf-8")
@@ -67,8 +81,14 @@ def _decode(stream: BinaryIO, origin: str) -> Iterator[tuple[int, list[str]]]:
                 f"{origin}, line {number}, byte {byte}: 0x{whole[error.start]:02x} is not UTF-8; save the file as UTF-8."
             ) from None
         lines = text.removesuffix("\n").split("\n")
+        if len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
+            number = first + len(lines) - 1
+            raise DataError(
+                f"{origin}, line {number}: more than {LONGEST_LINE >> 20} MiB without a line end; rows of text were "
+                f"expected."
+            )
         yield first, [line.removesuffix("\r") for line in lines] if "\r" in text else lines
-        first += len(raw)
+        first += len(lines)
     if first == 1:
         raise DataError(f"{origin} is empty; rows of tab-separated text were expected.")
 
@@ -85,9 +105,11 @@ def read_split(task: Task, split: Split, data_dir: Path) -> Examples:
         raise DataError(f"{data_dir} is not a directory; --data-dir is the folder that holds {task.folder}/.")
     if not (data_dir / task.folder).is_dir():
         raise DataError(
-            f"{data_dir} has no folder {task.folder}; it holds "
-            f"{', '.join(sorted(p.name for p in data_dir.iterdir())[:12]) or 'nothing'}. --data-dir is the folder above."
+            f"{data_dir} has no folder {task.folder}; it holds {held_names(data_dir) or 'nothing'}. --data-dir is the "
+            f"folder above."
         )
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is a pipe or a device, which may never end; a file was expected.")
     blocks = read_lines(path)
     first, lines = next(blocks)
     columns, expected, source = _columns(split, lines[0], path)
@@ -144,9 +166,8 @@ def _columns(split: Split, line: str, path: Path) -> tuple[list[int], int, str]:
     for name in wanted:
         if fields.count(str(name)) != 1:
             problem = f"twice the column {name!r}" if name in fields else f"no column {name!r}"
-            raise DataError(
-                f"{path}, line 1: {problem}{did_you_mean(str(name), fields)}; found {', '.join(map(repr, fields))}."
-            )
+            found = shortened(", ".join(map(repr, fields[:100])), 200)
+            raise DataError(f"{path}, line 1: {problem}{did_you_mean(str(name), fields[:100])}; found {found}.")
     return [fields.index(str(name)) for name in wanted], len(fields), "the header"
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from isinglass.data.examples import Examples, Labels, encode_labels
+from isinglass.data.tsv import shortened
 from isinglass.errors import DataError
+from isinglass.names import brief, printable
 from isinglass.results import RunResult, file_below
 from isinglass.tasks import Task, get_task
 
@@ -93,7 +95,7 @@ def _read_examples(path: Path) -> tuple[list[tuple[str, ...]], list[str]]:
             example = json.loads(line)
             texts.append(tuple(map(str, example["texts"])))
             labels.append(str(example["label"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
     return texts, labels
 
@@ -104,7 +106,8 @@ def _read_predictions(path: Path, task: Task) -> tuple[list[str], Float64[np.nda
     header, *rows = [line.split("\t") for line in _lines(path)]
     if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):
         expected = ", ".join(["index", "prediction", *names])
-        raise DataError(f"{path}, line 1: the columns are {', '.join(header)}; {expected} were expected.")
+        found = shortened(printable(", ".join(header)), 200)
+        raise DataError(f"{path}, line 1: the columns are {found}; {expected} were expected.")
     for i, row in enumerate(rows):
         if len(row) != len(header) or row[0] != str(i):
             raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
@@ -129,4 +132,4 @@ def _number(text: str, path: Path, line: int) -> float:
     try:
         return float(text)
     except ValueError:
-        raise DataError(f"{path}, line {line}: {text!r} is not a number.") from None
+        raise DataError(f"{path}, line {line}: {brief(text)} is not a number.") from None

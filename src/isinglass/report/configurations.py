@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from isinglass.config import RECIPES, TASK_RECIPES
 from isinglass.errors import DataError
-from isinglass.names import short_name
-from isinglass.results import FailedRun, RunResult
+from isinglass.names import brief, short_name
+from isinglass.results import FailedRun, RunResult, by_split
 from isinglass.tasks import TASKS, Task, get_task
 
 NO_SETTING: Final = ("seed", "data_dir")  # what runs of one configuration may differ in
@@ -37,6 +37,7 @@ class Group:
 def groups_of(results: Sequence[RunResult], failed: Sequence[FailedRun] = (), *, backend: str | None = None) -> list[Group]:
     """Runs by configuration, in the order of `TASKS` and then of their first run. Of two runs of a seed the last counts."""
     check_same_version(results)
+    check_tasks(results)
     amp = {result.backend: result.precision for result in results if result.config["precision"] == "amp"}
     found: dict[str, Group] = {}
     records: list[RunResult | FailedRun] = [*results, *failed]
@@ -126,6 +127,30 @@ def check_same_version(results: Sequence[RunResult]) -> None:
             f"One table cannot hold results of isinglass {listed}: run all of them again with one version, or report each "
             f"version from a directory of its own."
         )
+
+
+def check_tasks(results: Sequence[RunResult]) -> None:
+    """Refuse results whose task, sets or scores this version does not know: who shows them looks them up by name.
+
+    Raises:
+        ConfigError: there is no such task.
+        DataError: the scores are not those of the task; the message says which those are.
+    """
+    for result in results:
+        task = get_task(result.task)
+        sets = [split.name for split in task.dev]
+        scores = by_split(result.metrics, result.split.split("+"))
+        if {*scores} != {*sets} or not all({*task.metrics} <= {*found} for found in scores.values()):
+            raise DataError(
+                f"A result of {task.title}, seed {result.seed}, lacks some of its scores, or has others: "
+                f"{', '.join(task.metrics)} of {', '.join(sets) or 'no set'} were expected. Make the run again with "
+                f"`isinglass bench`."
+            )
+        if result.start_from not in (None, *TASKS):
+            raise DataError(
+                f"A result of {task.title}, seed {result.seed}, says that it starts from {brief(result.start_from)}; "
+                f"a task's name was expected."
+            )
 
 
 def titles_of(results: Iterable[RunResult]) -> str:

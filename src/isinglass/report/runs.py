@@ -10,6 +10,7 @@ from isinglass.config import RECIPES, as_dict, resolve
 from isinglass.errors import DataError, IsinglassError
 from isinglass.names import printable, short_name
 from isinglass.report.answers import Answers, read_answers
+from isinglass.report.configurations import check_tasks
 from isinglass.report.plots import Series
 from isinglass.results import RESULTS, Records, RunResult, read_records, run_key
 from isinglass.tasks import TASKS, get_task
@@ -82,7 +83,7 @@ def read_bench(directory: Path) -> Bench:
     """Read what `isinglass bench` left.
 
     Raises:
-        DataError: there are no results.
+        ConfigError, DataError: there are no results, or one of them is not of a task's scores.
     """
     records = read_records(directory)
     if not records.results:
@@ -90,6 +91,7 @@ def read_bench(directory: Path) -> Bench:
             f"{directory / RESULTS} holds no finished run ({len(records.failed)} failed, {len(records.damaged)} damaged): "
             f"`isinglass bench --output {directory}` adds some."
         )
+    check_tasks(records.results)
     all_traits = [_ran(one) for one in records.results]
     names = {name for one in all_traits for name in one} - {"backend", "precision"}
     shared = {name for name in names if len({one.get(name, "") for one in all_traits}) == 1}

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from isinglass.config import TrainConfig
+from isinglass.data.tsv import shortened
 from isinglass.errors import DataError
 from isinglass.names import duration, percent, printable, short_name
 from isinglass.report import plots
@@ -293,8 +294,8 @@ def _losses(directory: Path, result: RunResult) -> Float64[np.ndarray, " steps"]
         losses = np.array([float(json.loads(line)["loss"]) for line in lines])
     except FileNotFoundError:
         raise DataError(f"{name} does not exist.") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{name} cannot be read: {error}.") from None
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise DataError(f"{name} cannot be read: {shortened(str(error), 200)}.") from None
     if not len(losses) or not np.isfinite(losses).all():
         raise DataError(f"{name} has no steps, or a loss that is no number.")
     return losses

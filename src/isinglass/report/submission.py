@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-from isinglass.data.tsv import BYTE_ORDER_MARK, read_lines
+from isinglass.data.tsv import BYTE_ORDER_MARK, read_lines, shortened
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.names import did_you_mean
 from isinglass.results import RESULTS, RunResult, by_split, file_below, read_records
@@ -39,6 +39,7 @@ ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the
 LARGEST_FILE: Final = 16 << 20  # bytes; the largest of the eleven, QQP.tsv, has 3.4 MB
 LARGEST_ZIP: Final = 32 << 20  # bytes, packed and unpacked; all eleven have less than 5 MB
 MOST_PROBLEMS: Final = 20  # told of one file
+SPARE_LINES: Final = 10_000  # read of a file that has more than twice its rows: the rest says nothing new, and takes long
 
 _DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,20}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
@@ -370,6 +371,10 @@ def _judge(file: _File, content: bytes, rows: int) -> Iterator[Problem]:
             elif line != HEADER:
                 yield Problem(file=file.name, line=1, found=f"the header {_shown(line)}", expected=_shown(HEADER))
             continue
+        if number > 2 * rows + SPARE_LINES:
+            expected = f"{rows} rows, as many as the test set has"
+            yield Problem(file=file.name, found=f"more than {number - 1} lines", expected=expected)
+            return
         count += bool(line)
         if not line or count > rows:
             continue
@@ -398,11 +403,11 @@ def _wanted(task: Task, prediction: bytes) -> str | None:
 def _shown(text: str | bytes) -> str:
     """Quoted, in one line, cut when long; bytes that are not UTF-8 are said to be so."""
     if isinstance(text, str):
-        return repr(text if len(text) <= 60 else f"{text[:60]}...")
+        return shortened(repr(text if len(text) <= 60 else f"{text[:60]}..."), 120)  # what does not print gets longer
     try:
         return _shown(text.decode("utf-8"))
     except UnicodeDecodeError:
-        return f"{text[:60]!r}, which is not UTF-8"
+        return f"{shortened(repr(text[:60]), 120)}, which is not UTF-8"
 
 
 def _reason(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from types import MappingProxyType
 from typing import Final
 
 from isinglass.errors import ConfigError
-from isinglass.names import did_you_mean
+from isinglass.names import brief, did_you_mean
 from isinglass.tasks.demo import DEMO
 from isinglass.tasks.glue import GLUE
 from isinglass.tasks.task import Split, Task, registry
@@ -22,5 +22,5 @@ def get_task(name: str) -> Task:
     """
     task = TASKS.get(name.lower().replace("-", "").replace("_", ""))
     if task is None:
-        raise ConfigError(f"There is no task {name!r}{did_you_mean(name, TASKS)}; `isinglass tasks` lists them.")
+        raise ConfigError(f"There is no task {brief(name)}{did_you_mean(name, TASKS)}; `isinglass tasks` lists them.")
     return task

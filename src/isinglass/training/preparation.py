@@ -83,7 +83,8 @@ def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str |
     if matched is not None:
         return replace(checkpoint, label_names=matched), None
     weights = {name: array for name, array in checkpoint.weights.items() if not name.startswith("head.output.")}
-    had = ", ".join(checkpoint.label_names) if checkpoint.label_names else "one output"
+    names = ", ".join(checkpoint.label_names or ("one output",))
+    had = names if len(names) <= 200 else f"{names[:197]}..."
     note = f"{checkpoint.origin} has a head for other labels ({had}): a new one is trained."
     logger.warning(note)
     return replace(checkpoint, weights=weights, label_names=task.labels), note

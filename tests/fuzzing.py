@@ -1,0 +1,837 @@
+"""Hostile files for everything that isinglass reads, and the one property that every reader must keep.
+
+A case is a function of its target and its seed: valid files, most of them damaged where the format has its joints (a field,
+a key, a record of a zip's directory), some anywhere. `check` holds a reader to this: it returns, or raises an IsinglassError
+of one short line that prints; nothing else escapes, and nothing is written outside of the case's directory.
+"""
+
+import functools
+import io
+import json
+import os
+import shutil
+import stat
+import struct
+import sys
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import numpy as np
+from safetensors.numpy import save
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from isinglass.data import load_split
+from isinglass.data.examples import encode_labels
+from isinglass.data.tsv import read_user_texts
+from isinglass.errors import IsinglassError
+from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint, read_safetensors
+from isinglass.models.encoder_config import EncoderConfig
+from isinglass.models.families import FAMILIES
+from isinglass.report.submission import LARGEST_FILE, check_submission
+from isinglass.results import RESULTS, FailedRun, RunResult, read_records
+from isinglass.tasks import TASKS, Split, Task
+from tests.sample_bench import sample_result
+
+LONGEST_MESSAGE: Final = 500  # characters
+SLOWEST_SECONDS: Final = 10.0
+
+# ---- the property ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Link:
+    """Stands for a symbolic link among a case's files."""
+
+    to: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One hostile input.
+
+    Attributes:
+        files: name below the case's directory -> content.
+        read: calls the reader on the directory; false: it refused the files without an exception.
+    """
+
+    files: Mapping[str, bytes | Link]
+    read: Callable[[Path], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a case: `accepted`, else refused as it should be, unless `escaped` says in words what went wrong."""
+
+    accepted: bool
+    escaped: str
+    seconds: float
+
+
+def check(case: Case, directory: Path) -> Outcome:
+    """Lay the case's files out below `directory`, which is emptied before, read them, and judge what the reader does."""
+    lay_out(case.files, directory)
+    accepted, escaped = False, ""
+    started = time.perf_counter()
+    with _writes_outside(directory) as written, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            accepted = case.read(directory)
+        except IsinglassError as error:
+            escaped = flaw(str(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - Rust's panics are no Exception
+            escaped = f"{type(error).__name__}: {str(error)[:300]!r}"
+    seconds = time.perf_counter() - started
+    if written:
+        escaped = f"written outside: {written[0]!r}"
+    if seconds > SLOWEST_SECONDS and not escaped:
+        escaped = f"{seconds:.1f} s"
+    return Outcome(accepted=accepted and not escaped, escaped=escaped, seconds=seconds)
+
+
+def flaw(message: str) -> str:
+    """What is wrong with an error's message; empty if nothing is."""
+    if not message.isprintable():
+        return f"a message that does not print: {message[:300]!r}"
+    if not 10 <= len(message) <= LONGEST_MESSAGE:
+        return f"a message of {len(message)} characters: {message[:300]!r}"
+    return ""
+
+
+def hold(message: str) -> None:
+    """The same of what a reader says without an exception."""
+    assert not flaw(message), flaw(message)
+
+
+def lay_out(files: Mapping[str, bytes | Link], directory: Path) -> None:
+    """Empty the directory and write the files."""
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            Path(entry.path).unlink()
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Link):
+            path.symlink_to(content.to)
+        else:
+            path.write_bytes(content)
+
+
+_watched: list[tuple[str, list[str]]] = []  # the directory in which writing is allowed, and what was written elsewhere
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watched:
+        return
+    writes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+    if event == "open":
+        path, _, flags = arguments
+        writes = not isinstance(path, int) and bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    if writes:
+        allowed, written = _watched[-1]
+        for path in arguments[: 2 if event in ("os.rename", "os.link") else 1]:
+            if not os.path.realpath(os.fsdecode(path)).startswith(allowed + os.sep):
+                written.append(f"{event} {path!r}")
+
+
+@functools.cache
+def _install_audit() -> None:
+    sys.addaudithook(_audit)  # for good: Python cannot take one away
+
+
+@contextmanager
+def _writes_outside(directory: Path) -> Iterator[list[str]]:
+    """Gather what Python code writes, makes, renames or removes anywhere but below `directory`."""
+    _install_audit()
+    _watched.append((os.path.realpath(directory), []))
+    try:
+        yield _watched[-1][1]
+    finally:
+        _watched.pop()
+
+
+# ---- damage to bytes and lines -----------------------------------------
+
+FRAGMENTS: Final = (
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\r",
+    b"\r\n",
+    b"\n",
+    b"\n\n\n",
+    b"\t",
+    b"\t\t",
+    b'"',
+    b'"\t"',
+    b"'",
+    b"\\",
+    b"\x1b[31m",
+    b"\x1b]0;title\x07",
+    b"\x7f",
+    b"\x80",
+    b"\xc0\xaf",  # `/`, too long
+    b"\xed\xa0\x80",  # half of a surrogate pair
+    b"\xf4\x90\x80\x80",  # beyond Unicode
+    b"\xe2\x82",  # cut short
+    "\u2028".encode(),
+    "\u0085".encode(),
+    "\u202e".encode(),
+    "\u200b".encode(),
+    "\u0663".encode(),  # an Arabic 3
+    "\uff11".encode(),  # a wide 1
+    "\U0010ffff".encode(),
+    "e\u0301".encode() * 20,
+    "\u05d0\u4e2d\U0001f600".encode(),
+    b"=cmd()",
+    b"NaN",
+    b"inf",
+    b"-1",
+    b"1e999",
+    b"0x10",
+    b"1_0",
+    b"9" * 30,
+    b"9" * 5000,
+    b"<script>",
+    b"x" * 70_000,
+    b"entailment",
+    b"1",
+    b"",
+)
+
+
+def damaged_bytes(rng: Random, content: bytes) -> bytes:
+    """Bits flipped, bytes inserted, cut out, moved, cut off."""
+    damage = rng.randrange(7)
+    if damage == 0:
+        found = bytearray(content)
+        for _ in range(rng.choice((1, 1, 4, 64)) if found else 0):
+            found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
+        return bytes(found)
+    start, end = sorted((rng.randint(0, len(content)), rng.randint(0, len(content))))
+    if damage == 1:
+        return content[:start]
+    if damage == 2:
+        return content[:start] + content[end:]
+    if damage == 3:
+        return content[:start] + content[end:] + content[start:end]
+    if damage == 4:
+        return content[:end] + content[start:end] * rng.choice((1, 1, 8)) + content[end:]
+    if damage == 5:
+        return content[:start] + rng.randbytes(rng.choice((1, 3, 40))) + content[start:]
+    return content[:start] + rng.choice(FRAGMENTS) + content[start:]
+
+
+def damaged_lines(rng: Random, content: bytes) -> bytes:
+    """Lines removed, repeated, exchanged, joined, ended otherwise."""
+    lines = content.split(b"\n")
+    i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
+    damage = rng.randrange(8)
+    if damage == 0:
+        del lines[i]
+    elif damage == 1:
+        lines.insert(i, lines[j])
+    elif damage == 2:
+        lines[i], lines[j] = lines[j], lines[i]
+    elif damage == 3:
+        lines[i : i + 2] = [b"".join(lines[i : i + 2])]
+    elif damage == 4:
+        lines[i] = rng.choice(FRAGMENTS)
+    elif damage == 5:
+        lines[i] = lines[i][:20_000] * rng.choice((2, 3, 1000))
+    elif damage == 6:
+        return content.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"\0", b"", b"\x0b", "\u2028".encode())))
+    else:
+        return content.removesuffix(b"\n")
+    return b"\n".join(lines)
+
+
+def damaged_fields(rng: Random, content: bytes) -> bytes:
+    """In one line or in all: tab-separated fields removed, repeated, exchanged, replaced, extended."""
+    lines = content.split(b"\n")
+    first = rng.randrange(len(lines))
+    everywhere = rng.random() < 0.2
+    damage, i, j, fragment = rng.randrange(6), rng.randrange(9), rng.randrange(9), rng.choice(FRAGMENTS)
+    for number in range(len(lines)) if everywhere else (first,):
+        fields = lines[number].split(b"\t")
+        a, b = i % len(fields), j % len(fields)
+        if damage == 0:
+            del fields[a]
+        elif damage == 1:
+            fields.insert(a, fields[b])
+        elif damage == 2:
+            fields[a], fields[b] = fields[b], fields[a]
+        elif damage == 3:
+            fields[a] = fragment
+        elif damage == 4:
+            fields[a] += fragment
+        else:
+            fields += [fragment.replace(b"\t", b"")[:50]] * rng.choice((1, 2, 2000))
+        lines[number] = b"\t".join(fields)
+    return b"\n".join(lines)
+
+
+def recoded(rng: Random, content: bytes) -> bytes:
+    """The same text as another program would have saved it."""
+    text = content.decode("utf-8", "replace")
+    code = rng.choice(("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp037", "utf-7"))
+    return text.encode(code, "replace")
+
+
+def damaged_text(rng: Random, content: bytes) -> bytes:
+    """A table of text, damaged once or several times; seldom bytes at random."""
+    if rng.random() < 0.03:
+        return rng.randbytes(rng.choice((0, 1, 20, 3000)))
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        content = rng.choice((damaged_bytes, damaged_lines, damaged_fields, damaged_fields, recoded))(rng, content)
+        content = content[: 1 << 20]
+    return content
+
+
+# ---- damage to JSON ----------------------------------------------------
+
+TOKENS: Final = (
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "-1",
+    "1.0",
+    "1.5",
+    "-0.0",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e999",
+    "-1e999",
+    "1e308",
+    "2147483648",
+    "9223372036854775808",
+    "9" * 30,
+    "-" + "9" * 400,
+    "9" * 5000,
+    "0." + "1" * 5000,
+    '""',
+    '"x"',
+    '"1"',
+    '"none"',
+    '"bert"',
+    '"\\ud800"',
+    '"\\u0000"',
+    '"a\\n\\u001b[31mb\\u202e\\u2028"',
+    '"a\\tb"',
+    '"=cmd()"',
+    '"<script>alert(1)</script>"',
+    '"../../../etc/passwd"',
+    '"/etc/passwd"',
+    '"' + "x" * 3000 + '"',
+    '"' + "\\u4e2d" * 30_000 + '"',
+    "[]",
+    "{}",
+    "[null]",
+    "[0, 1, 2]",
+    '["a", "a"]',
+    '{"": 0}',
+    '{"a\\nb": null}',
+    '{"dev": {"accuracy": 1}}',
+    "[" * 60 + "]" * 60,
+    "[" * 700 + "]" * 700,
+    "[" * 950 + "]" * 950,
+    "[" * 970 + "]" * 970,
+    "[" * 985 + "]" * 985,
+    '{"a":' * 900 + "1" + "}" * 900,
+    "[" * 100_000,
+    "[" * 100_000 + "]" * 100_000,
+    '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "[" + "0," * 20_000 + "0]",
+    "",
+    ",",
+    "}",
+    "'x'",
+    "undefined",
+    "/* */ 1",
+    "0x10",
+    "01",
+    "\u0661",
+    '"\x01"',
+    "\ufeff1",
+)
+
+
+def damaged_json(rng: Random, values: Mapping[str, Any]) -> bytes:
+    """An object with members replaced, removed, renamed, doubled, wrapped; one in five damaged as bytes too."""
+    copy = json.loads(json.dumps(values))
+    tokens: dict[str, str] = {}
+
+    def placeholder(token: str) -> str:
+        name = f"@{len(tokens)}@"
+        tokens[json.dumps(name)] = token
+        return name
+
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        holder, key = rng.choice([*_places(copy)] or [(None, None)])
+        damage = rng.randrange(8)
+        if holder is None:
+            break
+        if damage == 0:
+            del holder[key]
+        elif damage == 1 and isinstance(holder, dict):
+            holder[placeholder(rng.choice([token for token in TOKENS if token.startswith('"')]))] = holder.pop(key)
+        elif damage == 2 and isinstance(holder, dict):
+            holder[placeholder(json.dumps(key))] = placeholder(rng.choice(TOKENS))  # the same key twice
+        elif damage == 3:
+            holder[key] = rng.choice(([holder[key]], {"x": holder[key]}, str(holder[key]), [holder[key]] * 3))
+        elif damage == 4:
+            _, other = rng.choice([*_places(copy)])
+            holder[key] = other
+        else:
+            holder[key] = placeholder(rng.choice(TOKENS))
+    text = json.dumps(copy, ensure_ascii=rng.random() < 0.5)
+    for name, token in tokens.items():
+        text = text.replace(name, token)
+    if rng.random() < 0.02:
+        text = rng.choice(TOKENS)
+    content = text.encode("utf-8", "surrogatepass")
+    if rng.random() < 0.2:
+        content = rng.choice((damaged_bytes, recoded))(rng, content)
+    return content
+
+
+def _places(values: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key or index) of a tree, from above."""
+    for key in [*values] if isinstance(values, dict) else range(len(values)):
+        yield values, key
+        if isinstance(values[key], dict | list):
+            yield from _places(values[key])
+
+
+# ---- GLUE's tables and the user's texts --------------------------------
+
+_WORDS: Final = (
+    "The",
+    "cat",
+    "sat",
+    '"on"',
+    "a",
+    "mat,",
+    "said",
+    "naïve",
+    "Zoë",
+    "中文",
+    "1999",
+    "--",
+    "n't",
+    "(x)",
+    "ἀρχή",
+)
+
+
+def make_tsv(rng: Random) -> Case:
+    """A split of a task, or texts as a user gives them to `predict`."""
+    if rng.random() < 0.15:
+        is_pair = rng.random() < 0.5
+        lines = ["\t".join(_sentence(rng) for _ in range(1 + is_pair)) for _ in range(rng.randint(0, 5))]
+        content = _perhaps(rng, damaged_text, "".join(f"{line}\n" for line in lines).encode())
+        return Case(files={"mine.txt": content}, read=functools.partial(_read_user_texts, is_pair=is_pair))
+    task = rng.choice([*TASKS.values()])
+    split = rng.choice(task.splits)
+    name = f"{task.folder}/{split.file}"
+    files: dict[str, bytes | Link] = {name: _perhaps(rng, damaged_text, _table(rng, task, split))}
+    if rng.random() < 0.03:
+        there = files.pop(name)
+        other = rng.choice(
+            (name + "x", "a\x1b[31m\nb", "x" * 200, "\udcff\udcfe", f"{name}/below", f"{task.folder}/\u202ex")
+        )
+        files[other] = rng.choice((there, b""))
+    elif rng.random() < 0.01:
+        files[name] = Link(rng.choice((split.file, "nowhere", "/dev/zero", ".", "/")))
+    return Case(files=files, read=functools.partial(_read_task, task=task, split=split))
+
+
+def _table(rng: Random, task: Task, split: Split) -> bytes:
+    """A valid file of a split, in GLUE's layout."""
+    columns = [str(column) for column in split.text_columns]
+    label = [] if split.label_column is None else [str(split.label_column)]
+    names = ["index", *columns, *label] if split.has_header else [*map(str, range(1 + max(map(int, [*columns, *label]))))]
+    lines = ["\t".join(names)] if split.has_header else []
+    for i in range(rng.randint(1, 6)):
+        row = {name: str(i) for name in names} | {name: _sentence(rng) for name in columns}
+        row |= dict.fromkeys(label, rng.choice(task.labels or ("0", "2.5", "5.000")))
+        lines.append("\t".join(row[name] for name in names))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _sentence(rng: Random) -> str:
+    return " ".join(rng.choice(_WORDS) for _ in range(rng.randint(1, 8)))
+
+
+def _perhaps(rng: Random, damage: Callable[[Random, bytes], bytes], content: bytes) -> bytes:
+    """Damaged, but for one in twenty: what is valid must be taken."""
+    return content if rng.random() < 0.05 else damage(rng, content)
+
+
+def _read_task(directory: Path, *, task: Task, split: Split) -> bool:
+    examples = load_split(task, split, directory)
+    counts = {len(column) for column in (*examples.texts, examples.line_numbers)}
+    assert counts == {len(examples)} and examples.texts[0], "columns of one length, and not empty"
+    assert not any("\t" in text or "\n" in text for column in examples.texts for text in column)
+    if examples.labels is not None:
+        assert len(encode_labels(examples, task, task.labels)) == len(examples)
+    return True
+
+
+def _read_user_texts(directory: Path, *, is_pair: bool) -> bool:
+    examples = read_user_texts(directory / "mine.txt", is_pair=is_pair)
+    assert {len(column) for column in examples.texts} == {len(examples)}
+    return True
+
+
+# ---- results -----------------------------------------------------------
+
+
+@functools.cache
+def _records() -> list[dict[str, Any]]:
+    """Valid records of several kinds."""
+    results = [
+        sample_result("rte"),
+        sample_result("mnli", backend="tensorflow", xla=True),
+        sample_result("stsb", precision="amp", notes=["a slower path"], predictions={"dev": "runs/x/predictions-dev.tsv"}),
+        sample_result("wnli", start_from="mnli", git_commit=None),
+    ]
+    failures = [FailedRun(config=result.config, start_from=None, error="It failed.") for result in results[:2]]
+    return [json.loads(record.to_json()) for record in (*results, *failures)]
+
+
+def make_results(rng: Random) -> Case:
+    """A `results.jsonl` of up to four records, or one run's `result.json`."""
+    if rng.random() < 0.25:
+        values = rng.choice(_records()[:4])
+        return Case(files={"result.json": _perhaps_json(rng, values)}, read=_read_result)
+    lines = [_perhaps_json(rng, rng.choice(_records())) for _ in range(rng.randint(1, 4))]
+    content = b"".join(line + b"\n" for line in lines)
+    if rng.random() < 0.2:
+        content = rng.choice((damaged_bytes, damaged_lines, recoded))(rng, content)
+    return Case(files={RESULTS: content}, read=_read_results)
+
+
+def _perhaps_json(rng: Random, values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values).encode() if rng.random() < 0.1 else damaged_json(rng, values)
+
+
+def _read_results(directory: Path) -> bool:
+    """Read, and write what was taken: it must come back the same."""
+    records = read_records(directory)
+    for line in records.damaged:
+        hold(f"line {line.number}: {line.reason}")
+    kept = [*records.results, *records.failed]
+    if kept:
+        lines = "".join(record.to_json() + "\n" for record in kept)
+        (directory / "again").mkdir()
+        (directory / "again" / RESULTS).write_text(lines, encoding="utf-8", errors="backslashreplace")
+        again = read_records(directory / "again")
+        assert (again.results, again.failed, again.damaged) == (records.results, records.failed, [])
+    return not records.damaged
+
+
+def _read_result(directory: Path) -> bool:
+    result = RunResult.read(directory / "result.json")
+    (directory / "again.json").write_text(result.to_json(), encoding="utf-8", errors="backslashreplace")
+    assert RunResult.read(directory / "again.json") == result
+    return True
+
+
+# ---- checkpoints -------------------------------------------------------
+
+
+@functools.cache
+def _checkpoint(model_type: str) -> tuple[dict[str, Any], bytes]:
+    """`config.json` and `model.safetensors` of the smallest model of a family."""
+    sizes = {
+        "vocab_size": 6,
+        "embedding_size": 4,
+        "hidden_size": 4,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 5,
+        "max_position_embeddings": 9,
+        "type_vocab_size": 1,
+    }
+    keys = FAMILIES[model_type].config_keys
+    values: dict[str, Any] = {key: sizes.get(field, default) for field, (key, default) in keys.items()}
+    values |= {"model_type": model_type, "id2label": {"0": "no", "1": "yes"}, "architectures": ["X"]}
+    config = EncoderConfig.from_json(values, CONFIG)
+    shapes = config.shapes | {"head.output.weight": (2, 4), "head.output.bias": (2,)}
+    names = {
+        f"{canonical.format(i=0)}.{kind}": f"{name.format(i=0)}.{kind}"
+        for canonical, name in FAMILIES[model_type].parameter_names
+        for kind in ("weight", "bias")
+    }
+    return values, save({names[name]: np.ones(shape, np.float32) for name, shape in shapes.items()})
+
+
+@functools.cache
+def _tokenizer() -> bytes:
+    """`tokenizer.json` of four words, with the parts of BERT's."""
+    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "cat": 3}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(single="$A [PAD]", pair="$A [PAD] $B:1", special_tokens=[("[PAD]", 0)])
+    return tokenizer.to_str().encode()
+
+
+def make_config(rng: Random) -> Case:
+    """A checkpoint directory whose `config.json` is hostile; now and then another of its JSON files."""
+    model_type = rng.choice([*FAMILIES])
+    values, weights = _checkpoint(model_type)
+    if rng.random() < 0.1:
+        values = values | {
+            rng.choice(("position_embedding_type", "is_decoder", "dtype", "problem_type")): rng.choice(_WORDS)
+        }
+    files: dict[str, bytes | Link] = {CONFIG: _perhaps_json(rng, values), WEIGHTS: weights, TOKENIZER: _tokenizer()}
+    if rng.random() < 0.1:
+        files[CONFIG] = json.dumps(values).encode()
+        files[TOKENIZER_CONFIG] = damaged_json(rng, {"model_max_length": 512, "pad_token": "[PAD]", "extra": {"a": [1]}})
+    if rng.random() < 0.15:
+        files[CONFIG] = json.dumps(values).encode()
+        files[TOKENIZER] = damaged_json(rng, json.loads(_tokenizer()))
+    if rng.random() < 0.02:
+        files[rng.choice((CONFIG, TOKENIZER))] = rng.choice((b"", b"\xff", Link("nowhere"), Link(CONFIG)))
+    return Case(files=files, read=_read_checkpoint)
+
+
+def _read_checkpoint(directory: Path) -> bool:
+    checkpoint = load_checkpoint(directory)
+    held = sum(array.nbytes for array in checkpoint.weights.values())
+    assert held <= 1 << 20, "no more weights than the file has"
+    assert checkpoint.config.max_length >= 1 and checkpoint.config.head_size >= 1
+    return True
+
+
+def make_safetensors(rng: Random) -> Case:
+    """A weights file whose header lies, or whose bytes are damaged."""
+    arrays = {f"layer.{i}.weight": np.ones((2, 3), np.float32) for i in range(rng.randint(0, 4))}
+    whole = save({**arrays, "half": np.ones(5, np.float16), "ids": np.arange(4)}, {"format": "pt"})
+    (size,) = struct.unpack("<Q", whole[:8])
+    header, data = json.loads(whole[8 : 8 + size]), whole[8 + size :]
+    for name in [name for name in header if name != "__metadata__"]:
+        if rng.random() < 0.2:
+            header[name]["dtype"] = rng.choice(("BF16", "F64", "I8", "U8", "BOOL", "F8_E5M2", "I64", "F4", "C64", "x", ""))
+        if rng.random() < 0.1:
+            header[name]["shape"] = rng.choice(([], [0], [0, 2**62], [2**40, 2**40], [1] * 100, [6], [3, 2, 1], [-1, 6]))
+        if rng.random() < 0.1:
+            start, end = header[name]["data_offsets"]
+            header[name]["data_offsets"] = rng.choice(([end, start], [start, end + 1], [0, 2**63], [0, len(data)], [start]))
+    text = json.dumps(header).encode() if rng.random() < 0.3 else damaged_json(rng, header)
+    length = len(text)
+    if rng.random() < 0.1:
+        length = rng.choice((0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1, 100_000_001))
+    content = struct.pack("<Q", length % 2**64) + text + data
+    if rng.random() < 0.2:
+        content = damaged_bytes(rng, content)
+    if rng.random() < 0.1:
+        place = rng.randint(0, len(content))  # NaN and infinity among the weights
+        content = content[:place] + rng.choice((b"\xff\xff\xff\x7f", b"\x00\x00\x80\x7f")) + content[place + 4 :]
+    return Case(files={WEIGHTS: content}, read=_read_weights)
+
+
+def _read_weights(directory: Path) -> bool:
+    weights = read_safetensors(directory / WEIGHTS)
+    assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
+    return True
+
+
+# ---- submissions -------------------------------------------------------
+
+_NAMES: Final = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX")
+FEW: Final = {f"{name}.tsv": 3 for name in _NAMES}
+_WORDED: Final = ("MNLI-m", "MNLI-mm", "AX", "QNLI", "RTE")
+STRANGE_NAMES: Final = (
+    "../evil.tsv",
+    "../../../../tmp/evil",
+    "/etc/passwd",
+    "C:\\evil.tsv",
+    "..\\RTE.tsv",
+    "a/../RTE.tsv",
+    "submission/RTE.tsv",
+    "RTE.tsv/",
+    "RTE.tsv\0.exe",
+    "rte.tsv",
+    "RTE.tsv ",
+    "\x1b[31mred\nline",
+    "\u202eRTE.tsv",
+    "\u0420\u0422\u0415.tsv",
+    "",
+    ".",
+    "/",
+    "x" * 60_000,
+    "__MACOSX/._RTE.tsv",
+    "inner.zip",
+    "=cmd()",
+)
+
+
+@functools.cache
+def _good_files() -> dict[str, bytes]:
+    answers = {name: "entailment" if name in _WORDED else "1" for name in _NAMES}
+    lines = {name: "".join(f"{i}\t{answer}\n" for i in range(3)) for name, answer in answers.items()}
+    return {f"{name}.tsv": f"index\tprediction\n{rows}".encode() for name, rows in lines.items()}
+
+
+@functools.cache
+def _large(kind: int) -> bytes:
+    """More than a file may have: nothing, empty lines, one long line, many short ones."""
+    filler = (b"\0", b"\n", b"1", b"0\t1\n")[kind]
+    return filler * ((LARGEST_FILE + 1000) // len(filler))
+
+
+@functools.cache
+def _nested(depth: int = 3) -> bytes:
+    content = bytes(100_000)
+    for _ in range(depth):
+        content = _zip({f"{i}.zip": content for i in range(3)})
+    return content
+
+
+def _zip(files: Mapping[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+def zip_of_good_files(behind: Mapping[str, bytes]) -> bytes:
+    """A faultless submission of three rows each, but for what stands behind the rows of some files."""
+    return _zip({name: content + behind.get(name, b"") for name, content in _good_files().items()})
+
+
+def make_submission(rng: Random) -> Case:
+    """A zip for GLUE whose files, entries or own records are hostile."""
+    entries: list[tuple[zipfile.ZipInfo, bytes]] = [(zipfile.ZipInfo(name), text) for name, text in _good_files().items()]
+    for info, _ in entries:
+        info.external_attr = (stat.S_IFREG | 0o644) << 16
+    damages = rng.choice((0, 1, 1, 2, 4))
+    for _ in range(damages):
+        _damage_entries(rng, entries)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same name twice
+        with zipfile.ZipFile(stream, "w") as archive:
+            for info, content in entries:
+                method = rng.choice((zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)) if rng.random() < 0.003 else None
+                large = len(content) > 1 << 20
+                archive.writestr(info, content, zipfile.ZIP_DEFLATED if large else method or rng.choice((0, 0, 8)), 1)
+            archive.comment = rng.choice((b"", b"", b"", b"PK\5\6" + bytes(18), b"x" * 65_535))
+    content = stream.getvalue()
+    if damages == 0 or rng.random() < 0.5:
+        for _ in range(rng.choice((0, 1, 1, 2, 3))):
+            content = _damaged_zip(rng, content)
+    return Case(files={"glue.zip": content}, read=_read_submission)
+
+
+def _damage_entries(rng: Random, entries: list[tuple[zipfile.ZipInfo, bytes]]) -> None:
+    place = rng.randrange(len(entries)) if entries else 0
+    if not entries:
+        return
+    info, content = entries[place]
+    damage = rng.randrange(12)
+    if damage == 0:
+        del entries[place]
+    elif damage == 1:
+        entries.append((zipfile.ZipInfo(info.filename), content))
+    elif damage == 2:
+        other = zipfile.ZipInfo("x")
+        other.filename = rng.choice(STRANGE_NAMES)  # the constructor would clean it
+        entries.append((other, content))
+    elif damage == 3:
+        other = zipfile.ZipInfo("x")
+        other.filename = rng.choice(STRANGE_NAMES)
+        entries[place] = (other, content)
+    elif damage == 4:
+        kind = rng.choice((stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, 0))
+        info.external_attr = (kind | rng.choice((0o777, 0o4755, 0))) << 16
+        entries[place] = (info, rng.choice((content, b"/etc/passwd", b"../../x")))
+    elif damage == 5:
+        info.extra = rng.choice((b"\1\0\x10\0" + bytes(16), b"\1\0\xff\xff", b"\1\0", b"up\5\0\1abcd", bytes(60_000)))
+    elif damage == 6 and rng.random() < 0.02:
+        entries[place] = (info, _large(rng.randrange(4)))
+    elif damage == 7 and rng.random() < 0.05:
+        entries[place] = (info, _nested())
+    elif damage == 8 and rng.random() < 0.02:
+        entries += [(zipfile.ZipInfo(f"{i}"), b"") for i in range(3000)]
+    elif len(content) < 1 << 20:
+        entries[place] = (info, damaged_text(rng, content))
+
+
+# Of each record of a zip: its mark, and the (offset, size) of its numbers.
+_ZIP_RECORDS: Final = (
+    (
+        b"PK\1\2",
+        ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (38, 4), (42, 4)),
+    ),
+    (b"PK\3\4", ((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2))),
+    (b"PK\5\6", ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
+)
+
+
+def _damaged_zip(rng: Random, content: bytes) -> bytes:
+    """One number of a zip's own records replaced; or bytes damaged, a second zip in front or behind."""
+    damage = rng.randrange(8)
+    if damage == 0:
+        return damaged_bytes(rng, content)
+    if damage == 1:
+        end = content.rfind(b"PK\5\6")
+        return content[: max(0, rng.choice((end, end - 30, end + 10, len(content) - 1, len(content) // 2)))]
+    if damage == 2:
+        other = rng.choice(
+            (_zip({"RTE.tsv": b"x"}), b"MZ" + bytes(300), content, b"PK\6\6" + bytes(52), b"PK\6\7" + bytes(16))
+        )
+        return rng.choice((other + content, content + other))
+    mark, numbers = rng.choice(_ZIP_RECORDS)
+    found = bytearray(content)
+    places = [i for i in range(len(found)) if found.startswith(mark, i)] if len(found) < 10_000 else [found.rfind(mark)]
+    if not places:
+        return content
+    offset, size = rng.choice(numbers)
+    start = max(0, rng.choice(places)) + offset
+    limit = 256**size
+    value = rng.choice((0, 1, 2, 8, 9, 12, 14, 64, 0x800, 0x801, limit // 2, limit - 1, limit - 2, rng.randrange(limit)))
+    found[start : start + size] = value.to_bytes(size, "little")
+    return bytes(found)
+
+
+def _read_submission(directory: Path) -> bool:
+    problems = check_submission(directory / "glue.zip", rows=FEW)
+    for problem in problems:
+        hold(str(problem))
+    assert len(problems) <= 12 * 21
+    return not problems
+
+
+TARGETS: Final[Mapping[str, Callable[[Random], Case]]] = {
+    "tsv": make_tsv,
+    "results": make_results,
+    "config": make_config,
+    "safetensors": make_safetensors,
+    "submission": make_submission,
+}
+
+
+def make_case(target: str, seed: int) -> Case:
+    """The case of that number: the same one on every machine."""
+    return TARGETS[target](Random(f"{target} {seed}"))
