@@ -210,11 +210,11 @@ def kills():
             row["kills"],
             f"{min(row['last_checkpoint_at_kill'])} to {max(row['last_checkpoint_at_kill'])} of {row['steps_of_run']}",
             "none" if row["same_scores"] and not row["differing_files"] else f"DIFFERENT: {row['differing_files']}",
-            row["versions"].get(kind.split()[0], "?"),
+            next(f"{name} {found}" for name, found in row["versions"].items() if name.startswith(kind.split()[0])),
         ]
         for kind, row in newest.items()
     ]
-    return table(["run", "kills survived", "last checkpoint at a kill, step", "bytes lost or different", "version"], rows)
+    return table(["run", "kills survived", "last checkpoint at a kill, step", "what differed in the end", "package"], rows)
 
 
 def fuzz():
