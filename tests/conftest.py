@@ -1,12 +1,14 @@
 """Nothing a test does touches the user's caches or the hub."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: threads that wait for each other would only fight
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore Ctrl-C
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # transformers forks nothing here, but warns
 
 

@@ -137,7 +137,7 @@ def train(
                 results.append(finished)
                 show_result(finished, directory, as_json=json_output)
                 continue
-            with Interruption() as interruption, held_run(directory, overwrite=overwrite, resume=resume) as place:
+            with Interruption(_announce) as interruption, held_run(directory, overwrite=overwrite, resume=resume) as place:
                 checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=resume)
                 with progress() as on_progress, _log(log_to, directory) as log, _how_to_resume(directory):
                     report = on_progress if log is None else log.after(on_progress)
@@ -440,6 +440,12 @@ def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: 
 
     settings = as_dict(finished.config) | changes
     return replace(finished, config=resolve(task=settings.pop("task"), flags=settings))
+
+
+def _announce(message: str) -> None:
+    """Straight to the terminal: a signal may come in the middle of a print, whose stream cannot be entered twice."""
+    with suppress(OSError):
+        os.write(2, f"isinglass: {message}\n".encode())
 
 
 class _OneLine(logging.Formatter):

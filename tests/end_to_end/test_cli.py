@@ -401,19 +401,15 @@ def test_a_wrong_option_is_a_usage_error(arguments: str, tmp_path: Path) -> None
 
 def test_ctrl_c_ends_a_command_with_one_line_and_leaves_nothing(run_dir: Path, tmp_path: Path) -> None:
     """Fifty lines of traceback. What a run does then: test_crash_safety."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
-    try:
-        process = subprocess.Popen(
-            command("predict", run_dir, "--input", "-", "--output", "answers.tsv"),
-            cwd=tmp_path,
-            env=environment(PYTHONPROFILEIMPORTTIME="1"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    process = subprocess.Popen(
+        command("predict", run_dir, "--input", "-", "--output", "answers.tsv"),
+        cwd=tmp_path,
+        env=environment(PYTHONPROFILEIMPORTTIME="1"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with process:
         while "isinglass.training.prediction" not in process.stderr.readline():
             assert process.poll() is None

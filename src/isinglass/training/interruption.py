@@ -1,12 +1,9 @@
 """SIGTERM and Ctrl-C: the first asks the run to stop where nothing is lost, the second ends it at once."""
 
-import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-logger = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,7 +20,14 @@ class Interruption:
     Outside of `deferred` a signal raises Interrupted where it arrives; within, it is noted, and `check` raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[str], None] = lambda _: None) -> None:
+        """Begin to listen with `with`.
+
+        Args:
+            announce: tells the user that a signal came and waits. It is called in the middle of whatever runs, a print
+                included, and must not use what that may hold: a buffered stream, a lock.
+        """
+        self._announce = announce
         self._number: int | None = None
         self._deferring = False
 
@@ -56,4 +60,4 @@ class Interruption:
         self._number = number
         if not self._deferring:
             raise Interrupted(number)
-        logger.warning("%s: ending after what is under way; once more ends at once.", signal.Signals(number).name)
+        self._announce(f"{signal.Signals(number).name}: ending after what is under way; once more ends at once.")
