@@ -151,7 +151,7 @@ def resolve(
     from_file = {} if config_file is None else _read(config_file)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     assigned = dict(_parse_assignment(text) for text in assignments)
-    name = recipe or assigned.get("recipe") or from_file.get("recipe") or "classic"
+    name = recipe or assigned.get("recipe") or given.get("recipe") or from_file.get("recipe") or "classic"
     if name not in RECIPES:
         raise ConfigError(f"There is no recipe {name!r}{did_you_mean(str(name), RECIPES)}; there are {', '.join(RECIPES)}.")
     merged: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from isinglass.config import RECIPES, TrainConfig, resolve
+from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
 from isinglass.errors import ConfigError
 
 
@@ -102,3 +102,10 @@ def test_amp_is_fp16_on_a_gpu_and_bf16_on_a_cpu() -> None:
     assert TrainConfig(precision="fp16").precision_on("gpu") == "fp16"
     with pytest.raises(ConfigError, match="fp16 does not run on a CPU"):
         TrainConfig(precision="fp16").precision_on("cpu")
+
+
+def test_a_recipe_among_the_flags_is_the_runs_recipe() -> None:
+    """A saved run's settings come back as flags."""
+    settings = resolve(task="rte", flags={"recipe": "small"})
+    assert (settings.recipe, settings.learning_rate) == ("small", 2e-4)
+    assert resolve(task="rte", flags=as_dict(settings)) == settings

@@ -1,9 +1,7 @@
 """The report as one self-contained page, and as Markdown: two ways to write the same sections down."""
 
 import html
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +12,7 @@ from isinglass.names import printable
 from isinglass.report.runs import read_bench
 from isinglass.report.sections import Report, make_report
 from isinglass.report.tables import Table
+from isinglass.storage import replacing
 
 _NUMBER: Final = re.compile(r"-?|NaN|failed|[-+]?\d([\d.:/ ±()+%hms†-]|,(?=\d)|to|of)*")  # and what stands in its place
 
@@ -91,13 +90,6 @@ def _escaped(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Beside its place, then renamed: whoever looks sees the old file or the whole new one."""
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -29,6 +28,7 @@ from isinglass.data.tsv import BYTE_ORDER_MARK, read_lines, shortened
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.names import did_you_mean
 from isinglass.results import RESULTS, RunResult, by_split, file_below, read_records
+from isinglass.storage import replacing
 from isinglass.tasks import TASKS, Task
 from isinglass.training.run_dir import check_parent
 
@@ -262,26 +262,15 @@ def _clipped(text: str, score_range: tuple[float, float]) -> str:
 
 
 def _write_zip(contents: Mapping[str, bytes], output: Path) -> None:
-    """Write beside `output`, then rename: whoever looks sees the whole zip or none."""
     target = Path(os.path.realpath(output))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    beside = Path(name)
-    try:
-        with open(handle, "wb") as stream:
-            with zipfile.ZipFile(stream, "w") as archive:
-                for file, content in contents.items():
-                    entry = zipfile.ZipInfo(file, date_time=ZIP_TIME)
-                    entry.compress_type = zipfile.ZIP_DEFLATED
-                    entry.create_system = 3  # Unix, whatever makes it
-                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                    archive.writestr(entry, content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.chmod(0o644)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(target) as beside, zipfile.ZipFile(beside, "w") as archive:
+        for file, content in contents.items():
+            entry = zipfile.ZipInfo(file, date_time=ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, whatever makes it
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, content)
 
 
 def check_submission(path: Path, *, rows: Mapping[str, int] | None = None) -> list[Problem]:
