@@ -123,13 +123,11 @@ class Loop:
         self.tokens = 0
         self.clock = EpochClock(backend.synchronize)
         self.notes: list[str] = []
-        self._config, self._backend, self._packer, self._split, self._on_progress = (
-            config,
-            backend,
-            packer,
-            split,
-            on_progress,
-        )
+        self._config = config
+        self._backend = backend
+        self._packer = packer
+        self._split = split
+        self._on_progress = on_progress
         self._losses: list[float] = []
         self._parts = 1  # micro-batches of a step
         self._resumed_at: list[int] = []
