@@ -20,6 +20,7 @@ from isinglass.results import RunResult
 from isinglass.tasks import TASKS
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
+from isinglass.training.run_dir import held_run
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
 from tests.tiny import save_tiny, write_glue
@@ -191,6 +192,19 @@ def test_resuming_at_any_step_gives_the_same_run(
     settings = config(glue, model, precision=precision)
     stopped(settings, tmp_path, after)
     assert_same(resumed(settings, tmp_path), train(settings))
+
+
+def test_what_a_kill_left_of_a_checkpoint_or_a_result_is_cleared_away(tmp_path: Path) -> None:
+    """Else each kill in the middle of writing would cost the disk another model."""
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (tmp_path / ".run.partial").mkdir()
+    whole, partial = checkpoints / "step-000000002.safetensors", checkpoints / ".step-000000004.safetensors-x1"
+    for path in (whole, partial):
+        path.write_bytes(b"-")
+    with held_run(tmp_path / "run", overwrite=False, resume=True):
+        assert [*checkpoints.iterdir()] == [whole]
+    assert [*tmp_path.iterdir()] == [tmp_path / "run"]
 
 
 def test_keras_resumes_to_the_same_run_too(glue: Path, model: Path, tmp_path: Path) -> None:

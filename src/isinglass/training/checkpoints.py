@@ -79,7 +79,7 @@ class TrainingState:
         epoch_seconds: of each epoch begun; the last one may be under way.
         compile_seconds: so far.
         parts: how many micro-batches a step is cut into.
-        notes: of the backend and of the loop, so far.
+        notes: of the loop, so far.
         resumed_at: the steps after which the run was taken up again.
         arrays: the backend's.
     """

@@ -102,6 +102,8 @@ def held_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Path
         with held(real / LOCK, str(directory)):
             check_output(directory, overwrite=overwrite, resume=resume)
             shutil.rmtree(_partial(real), ignore_errors=True)  # of a process that was killed while it wrote
+            for partial in (real / CHECKPOINTS).glob(".*"):
+                partial.unlink()
             if overwrite:
                 shutil.rmtree(real / CHECKPOINTS, ignore_errors=True)
             try:
