@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import isinglass.backends.torch.backend
 from isinglass.backends.cpu import describe_cpu
-from isinglass.backends.protocol import create_backend
+from isinglass.backends.protocol import Objective, create_backend
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
@@ -81,7 +81,9 @@ def backend_and_batch(precision="fp32"):
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         truncated=0,
     )
-    backend = create_backend(TrainConfig(precision=precision), load_model("demo"), num_outputs=2)
+    backend = create_backend(
+        TrainConfig(precision=precision), load_model("demo"), Objective(kind="classification", num_outputs=2)
+    )
     return backend, pack_flat(tokens, np.arange(32), rng.integers(0, 2, 32))
 
 

@@ -5,7 +5,9 @@ a key, a record of a zip's directory), some anywhere. `check` holds a reader to 
 of one short line that prints; nothing else escapes, and nothing is written outside of the case's directory.
 """
 
+import csv
 import functools
+import gzip
 import io
 import json
 import os
@@ -24,6 +26,8 @@ from random import Random
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -31,7 +35,10 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from isinglass.config import TrainConfig
 from isinglass.data import load_split
+from isinglass.data.checks import inspect_data
+from isinglass.data.custom import read_custom, read_texts
 from isinglass.data.examples import encode_labels
 from isinglass.data.tsv import read_user_texts
 from isinglass.errors import IsinglassError
@@ -41,6 +48,7 @@ from isinglass.models.families import FAMILIES
 from isinglass.report.submission import LARGEST_FILE, check_submission
 from isinglass.results import RESULTS, FailedRun, RunResult, read_records
 from isinglass.tasks import TASKS, Split, Task
+from isinglass.tasks.custom import custom_task
 from tests.sample_bench import sample_result
 
 LONGEST_MESSAGE: Final = 500  # characters
@@ -501,6 +509,157 @@ def _read_user_texts(directory: Path, *, is_pair: bool) -> bool:
     return True
 
 
+# ---- the user's own tables ---------------------------------------------
+
+
+def _own_rows(rng: Random) -> dict[str, list[Any]]:
+    """Columns of a small data set: labels of two classes, numbers, or several of an example."""
+    count = rng.randint(4, 12)
+    labels: list[Any] = [i % 2 for i in range(count)]
+    kind = rng.randrange(5)
+    if kind == 0:
+        labels = [("no", "yes")[label] for label in labels]
+    elif kind == 1:
+        labels = [label + rng.random() for label in labels]
+    elif kind == 2:
+        labels = [["a", "b"][: 1 + label] for label in labels]
+    elif kind == 3:
+        labels = [bool(label) for label in labels]
+    columns = {"id": [*range(count)], "text": [f"{i} {_sentence(rng)}" for i in range(count)]}
+    if rng.random() < 0.2:
+        columns = {"premise": columns["text"], "hypothesis": [_sentence(rng) for _ in range(count)]}
+    return {**columns, rng.choice(("label", "stars")): labels}
+
+
+def make_csv(rng: Random) -> Case:
+    """A CSV or TSV file, compressed or not; seldom two, or a test set of its own."""
+    delimiter = rng.choice((",", "\t", ";"))
+    columns = _own_rows(rng)
+    stream = io.StringIO(newline="")
+    writer = csv.writer(
+        stream,
+        delimiter=delimiter,
+        quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)),
+        lineterminator=rng.choice(("\n", "\r\n")),
+    )
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(["|".join(one) if isinstance(one, list) else one for one in row])
+    content = _perhaps(rng, damaged_text, stream.getvalue().encode())
+    name = "mine.tsv" if delimiter == "\t" else "mine.csv"
+    if rng.random() < 0.15:
+        name, content = f"{name}.gz", gzip.compress(content, mtime=0)
+        content = damaged_bytes(rng, content) if rng.random() < 0.3 else content
+    files: dict[str, bytes | Link] = {name: content}
+    if rng.random() < 0.02:
+        files[name] = Link(rng.choice(("nowhere", "/dev/zero", ".", name)))
+    return _own_case(rng, files, name)
+
+
+def make_jsonl(rng: Random) -> Case:
+    """JSON Lines whose objects or lines are hostile."""
+    columns = _own_rows(rng)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    share = rng.choice((0.0, 0.1, 0.1, 0.5))
+    lines = [damaged_json(rng, row) if rng.random() < share else json.dumps(row).encode() for row in rows]
+    content = b"".join(line + b"\n" for line in lines)
+    if rng.random() < 0.4:
+        content = rng.choice((damaged_bytes, damaged_lines, recoded))(rng, content)
+    name = rng.choice(("mine.jsonl", "mine.json", "mine.ndjson"))
+    return _own_case(rng, {name: content}, name)
+
+
+def make_parquet(rng: Random) -> Case:
+    """A Parquet file of strange types, or with damage in its pages or, more often, in its own records at the end."""
+    columns = _own_rows(rng)
+    table = pa.table(columns)
+    if rng.random() < 0.3:
+        name = rng.choice([*columns])
+        strange: list[Any] = [rng.choice((None, "", " ", "x", "\0", "=cmd()")) for _ in range(len(table))]
+        arrays = (
+            pa.array(strange),
+            pa.array(strange).dictionary_encode(),
+            pa.array([rng.choice((b"a", b"\xff", None)) for _ in strange], pa.binary()),
+            pa.array([{"a": 1}] * len(table)),
+            pa.array([[[1]]] * len(table)),
+            pa.array([None] * len(table)),
+            pa.array([float("nan"), 1e300, -0.0, 5e-324] * len(table))[: len(table)],
+            pa.array([rng.randrange(5) for _ in strange], pa.timestamp("s")),
+            pa.array([rng.randrange(5) for _ in strange]).cast(pa.decimal128(38, 2)),
+        )
+        table = table.set_column(table.column_names.index(name), name, rng.choice(arrays))
+    if rng.random() < 0.1:
+        table = table.append_column(rng.choice(("text", "label", "a.b", "\x1b[31m")), pa.array([*range(len(table))]))
+    stream = io.BytesIO()
+    pq.write_table(
+        table,
+        stream,
+        compression=rng.choice(("none", "snappy", "zstd", "gzip")),
+        use_dictionary=rng.random() < 0.5,
+        data_page_version=rng.choice(("1.0", "2.0")),
+        row_group_size=rng.choice((2, 100)),
+    )
+    content = stream.getvalue()
+    for _ in range(rng.choice((0, 1, 1, 1, 3))):
+        tail = rng.choice((0, len(content) - 300, len(content) - 2000))
+        tail = max(0, tail)
+        content = content[:tail] + damaged_bytes(rng, content[tail:])
+    return _own_case(rng, {"mine.parquet": content}, "mine.parquet")
+
+
+def _own_case(rng: Random, files: dict[str, bytes | Link], name: str) -> Case:
+    """The file as a training set, with some settings, or as texts to predict."""
+    if rng.random() < 0.15:
+        return Case(files=files, read=functools.partial(_read_own_texts, name=name))
+    choices = {
+        "drop_incomplete": True,
+        "label_delimiter": "|",
+        "label_column": rng.choice(("label", "stars", "id", "\x1b[31m")),
+        "text_column": "text",
+        "delimiter": rng.choice((",", ";", "tab")),
+        "kind": rng.choice(("classification", "regression", "multilabel")),
+        "positive_label": rng.choice(("1", "yes", "x")),
+        "test_file": name,
+    }
+    settings: dict[str, Any] = {key: value for key, value in choices.items() if rng.random() < 0.1}
+    if "test_file" in settings:
+        files["other" + name] = files[name]
+        settings["test_file"] = ("other" + name,)
+    return Case(files=files, read=functools.partial(_read_own, name=name, settings=settings))
+
+
+def _read_own(directory: Path, *, name: str, settings: Mapping[str, Any]) -> bool:
+    """Read, divide and look through; and again with the task that was found."""
+    places = {key: tuple(str(directory / one) for one in settings.get(key, ())) for key in ("test_file",)}
+    config = TrainConfig(task="mine", train_file=(str(directory / name),), **{**settings, **places})
+    data = read_custom(config)
+    for note in data.notes:
+        hold(note)
+    splits = {split.name: data.read(split) for split in data.task.splits}
+    for examples in splits.values():
+        assert {len(column) for column in (*examples.texts, examples.line_numbers)} == {len(examples)} and len(examples)
+        assert all(text.strip() for column in examples.texts for text in column)
+        assert examples.labels is None or len(encode_labels(examples, data.task, data.task.labels)) == len(examples)
+    json.dumps(inspect_data(splits, data.task).lines())
+    again = read_custom(config, data.task)
+    for split in again.task.splits:
+        assert [*again.read(split).texts[0]] == [*splits[split.name].texts[0]], split.name
+    return True
+
+
+_OWN_TASK: Final = custom_task(
+    name="mine", kind="classification", labels=["0", "1"], text_columns=["text"], label_column="label", splits=["train"]
+)
+
+
+def _read_own_texts(directory: Path, *, name: str) -> bool:
+    examples = read_texts(directory / name, _OWN_TASK)
+    assert len(examples.line_numbers) == len([*examples.texts[0]]) == len(examples)
+    for note in examples.notes:
+        hold(note)
+    return True
+
+
 # ---- results -----------------------------------------------------------
 
 
@@ -825,6 +984,9 @@ def _read_submission(directory: Path) -> bool:
 
 TARGETS: Final[Mapping[str, Callable[[Random], Case]]] = {
     "tsv": make_tsv,
+    "csv": make_csv,
+    "jsonl": make_jsonl,
+    "parquet": make_parquet,
     "results": make_results,
     "config": make_config,
     "safetensors": make_safetensors,

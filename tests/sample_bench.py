@@ -95,7 +95,7 @@ def write_sample_run(
                 "".join(json.dumps(one) + "\n" for one in lines)
             )
         predictions[split.name] = f"runs/{name}/predictions-{split.name}.tsv"
-        answers = prediction_rows(outputs, described.labels)
+        answers = prediction_rows(outputs, described.labels, described)
         (directory / predictions[split.name]).write_text("".join("\t".join(row) + "\n" for row in answers))
     steps = [{"epoch": i // 10, "step": i, "learning_rate": 2e-5 * (1 - i / 30), "loss": 0.7 - 0.01 * i} for i in range(30)]
     (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))

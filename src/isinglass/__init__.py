@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isinglass.config import TrainConfig, resolve
     from isinglass.errors import IsinglassError
+    from isinglass.estimator import TextClassifier, TextRegressor, load
     from isinglass.results import RunResult
     from isinglass.tasks import TASKS, Task, get_task
     from isinglass.training.run_dir import load_run, write_run
@@ -16,9 +17,12 @@ __all__ = [
     "IsinglassError",
     "RunResult",
     "Task",
+    "TextClassifier",
+    "TextRegressor",
     "TrainConfig",
     "evaluate",
     "get_task",
+    "load",
     "load_run",
     "resolve",
     "train",
@@ -30,9 +34,12 @@ _HOME = {
     "IsinglassError": "errors",
     "RunResult": "results",
     "Task": "tasks",
+    "TextClassifier": "estimator",
+    "TextRegressor": "estimator",
     "TrainConfig": "config",
     "evaluate": "training.trainer",
     "get_task": "tasks",
+    "load": "estimator",
     "load_run": "training.run_dir",
     "resolve": "config",
     "train": "training.trainer",

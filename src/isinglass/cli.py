@@ -21,6 +21,7 @@ from isinglass.terminal import (
     bench_events,
     console,
     progress,
+    show_facts,
     show_plan,
     show_repetitions,
     show_result,
@@ -45,14 +46,35 @@ _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # 
 
 Partial = Literal["refuse", "absent", "majority"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
+TrainFile = Annotated[
+    list[str] | None,
+    typer.Option(help="Your own data: CSV, TSV, JSON Lines or Parquet, compressed or not; several files, or a pattern."),
+]
+ValidationFile = Annotated[list[str] | None, typer.Option(help="What scores the model while you choose settings.")]
+TestFile = Annotated[list[str] | None, typer.Option(help="What scores it in the end, if it has labels, or is predicted.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory, or a checkpoint directory together with --task.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Use the model on another task with the same labels (ax).")]
 
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="A task that `isinglass tasks` lists.")] = "demo",
+    task: Annotated[
+        str | None, typer.Argument(help="A task that `isinglass tasks` lists, or a name for your own.  [default: demo]")
+    ] = None,
     data_dir: DataDir = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    test_file: TestFile = None,
+    validation_fraction: Annotated[
+        float | None, typer.Option(help="Share of the training rows that validates without a file for it.  [default: 0.1]")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the text, or the first of a pair.")] = None,
+    text_column2: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="classification, regression or multilabel.  [default: by the labels]")
+    ] = None,
+    label_delimiter: Annotated[str | None, typer.Option(help="Between several labels of one example.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Checkpoint directory, name on the hub, or `demo`.  [default: demo]")
     ] = None,
@@ -70,6 +92,18 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Examples in a step.  [classic: 32]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak, falling linearly to 0.  [classic: 2e-5]")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of an example.  [classic: 128]")] = None,
+    long_texts: Annotated[str | None, typer.Option(help="truncate, or windows whose logits are averaged.")] = None,
+    max_train_examples: Annotated[int | None, typer.Option(help="Train on so many rows only.")] = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="`balanced`, or a JSON file of label -> weight, for classes of unlike size.")
+    ] = None,
+    keep_best: Annotated[
+        bool | None, typer.Option("--keep-best", help="Keep the epoch that is best on the dev set(s), not the last one.")
+    ] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="The same, and stop after so many epochs without a better one.")
+    ] = None,
+    best_metric: Annotated[str | None, typer.Option(help="What tells which epoch is best.  [default: the first]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of batches, dropout and the new head.  [default: 42]")] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16 (GPU only), or amp: fp16 on a GPU, bf16 on a CPU.  [default: fp32]")
@@ -83,6 +117,9 @@ def train(
     log_to: Annotated[
         Literal["tensorboard"] | None, typer.Option(help="Write scalars beside the run, in tensorboard/RUN.")
     ] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Read and check the data, say what was found, and stop.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON file of settings; flags go before it.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: --set weight_decay=0.01")
@@ -92,14 +129,28 @@ def train(
     """Fine-tune a model on a task, score its dev set(s), and write a run directory."""
     with _errors_in_one_line():
         from isinglass.config import resolve
-        from isinglass.tasks import get_task
 
         settings = resolve(
-            task=get_task(task).name,
+            task=_task_name(task, train_file),
             recipe=recipe,
             config_file=config,
             flags={
                 "data_dir": data_dir,
+                "train_file": train_file or None,
+                "validation_file": validation_file or None,
+                "test_file": test_file or None,
+                "validation_fraction": validation_fraction,
+                "text_column": text_column,
+                "text_column2": text_column2,
+                "label_column": label_column,
+                "kind": kind,
+                "label_delimiter": label_delimiter,
+                "long_texts": long_texts,
+                "max_train_examples": max_train_examples,
+                "class_weights": class_weights,
+                "keep_best": keep_best,
+                "early_stopping": early_stopping,
+                "best_metric": best_metric,
                 "model": model,
                 "epochs": epochs,
                 "batch_size": batch_size,
@@ -126,6 +177,9 @@ def train(
                 if overwrite
                 else "--resume needs --output-dir, the directory of the run to go on with."
             )
+        if check_only:
+            show_facts(_facts(settings))
+            return
         planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
         for _, directory in planned:
             check_output(directory, overwrite=overwrite, resume=resume)
@@ -141,7 +195,9 @@ def train(
                 checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=resume)
                 with progress() as on_progress, _log(log_to, directory) as log, _how_to_resume(directory):
                     report = on_progress if log is None else log.after(on_progress)
-                    run = run_training(one, report, checkpoints=checkpoints, interruption=interruption)
+                    run = run_training(
+                        one, report, on_data=_show_own_data, checkpoints=checkpoints, interruption=interruption
+                    )
                     if log is not None:
                         log.result(run.result)
                 with interruption.deferred():
@@ -159,6 +215,7 @@ def train(
 def evaluate(
     run_dir: RunDir,
     data_dir: DataDir = None,
+    test_file: TestFile = None,
     task: TaskName = None,
     split: Annotated[list[str] | None, typer.Option(help="A labelled split.  [default: the dev set(s)]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, or fp16.  [default: the run's]")] = None,
@@ -166,11 +223,14 @@ def evaluate(
 ) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
     with _errors_in_one_line():
+        from isinglass.data import open_data
         from isinglass.training.trainer import evaluate as run_evaluation
 
-        finished = _finished(run_dir, task, data_dir, precision)
+        finished = _finished(run_dir, task, data_dir, precision, test_file)
+        data = open_data(finished.config, finished.task)
+        chosen = split or (["test"] if test_file else None)
         with progress() as on_progress:
-            result, _ = run_evaluation(finished.config, finished.checkpoint, split or None, on_progress)
+            result, _ = run_evaluation(finished.config, finished.checkpoint, chosen, on_progress, data=data)
         show_result(result, None, as_json=json_output)
 
 
@@ -179,7 +239,11 @@ def predict(
     run_dir: RunDir,
     input_file: Annotated[
         str | None,
-        typer.Option("--input", help="Your sentences, one example a line, pairs separated by a tab; - is standard input."),
+        typer.Option(
+            "--input",
+            help="Your texts: a CSV, TSV, JSON Lines or Parquet file, or one example a line, pairs separated by a tab; - is "
+            "standard input.",
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
     data_dir: DataDir = None,
@@ -426,7 +490,49 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
     return [*([pytorch()] if with_published else []), scores, speed_table(results, clock=CLOCK)]
 
 
-def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: str | None) -> Any:
+def _task_name(task: str | None, train_file: list[str] | None) -> str:
+    """A task that is known, or with files of the user's own its name: by default that of the first file."""
+    import re
+
+    from isinglass.tasks import TASKS, get_task
+
+    if not train_file:
+        return get_task(task or "demo").name
+    name = task or re.sub(r"[^a-z0-9_-]+", "-", Path(train_file[0]).name.split(".")[0].lower()).strip("-") or "texts"
+    if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
+        raise ConfigError(f"{name!r} is no name for a task: letters a to z, digits, - and _ were expected.")
+    if name in TASKS:
+        if task is None:
+            return f"{name}-own"
+        raise ConfigError(f"{name} is a task that `isinglass tasks` lists: give your own files another name.")
+    return name
+
+
+def _facts(settings: Any) -> Any:
+    """What there is to know about a task's data, before anything is trained."""
+    from isinglass.data import open_data
+    from isinglass.data.checks import inspect_data
+
+    data = open_data(settings)
+    return data.notes, inspect_data({split.name: data.read(split) for split in data.task.splits}, data.task)
+
+
+def _show_own_data(splits: Any, task: Any) -> None:
+    """Tell of a user's own data what may spoil a result, before the first step."""
+    from dataclasses import replace
+
+    from isinglass.data.checks import inspect_data
+    from isinglass.tasks import TASKS
+
+    if task.name not in TASKS:
+        facts = inspect_data({name: one.examples for name, one in splits.items()}, task)
+        cut = {name: one.tokens.truncated / len(one) for name, one in splits.items() if one.tokens.source is None}
+        show_facts(((), replace(facts, truncated=cut)))
+
+
+def _finished(
+    run_dir: Path, task: str | None, data_dir: str | None, precision: str | None, test_file: list[str] | None = None
+) -> Any:
     from dataclasses import replace
 
     from isinglass.tasks import get_task
@@ -435,6 +541,13 @@ def _finished(run_dir: Path, task: str | None, data_dir: str | None, precision: 
     finished = load_run(run_dir, task=None if task is None else get_task(task).name)
     changes: dict[str, Any] = {"compile": False, "layout": "auto"}
     changes |= {} if data_dir is None else {"data_dir": data_dir}
+    if test_file:
+        from isinglass.tasks import TASKS, custom
+
+        if finished.task.name in TASKS:
+            raise ConfigError(f"{run_dir} is of {finished.task.title}, whose sets are known: --test-file is for your own.")
+        changes["test_file"] = test_file
+        finished = replace(finished, task=custom.with_test(finished.task))
     changes |= {} if precision is None else {"precision": precision}
     from isinglass.config import as_dict, resolve
 

@@ -19,6 +19,8 @@ from isinglass.names import brief, did_you_mean
 Precision = Literal["fp32", "bf16", "fp16", "amp"]
 Layout = Literal["auto", "flat", "rows"]
 Schedule = Literal["linear", "constant"]
+KindChoice = Literal["auto", "classification", "regression", "multilabel"]
+LongTexts = Literal["truncate", "windows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,18 @@ class TrainConfig:
     """One training run. The defaults are the recipe `classic`: that of the GLUE example script of `transformers`.
 
     Attributes:
-        task: a name that `isinglass tasks` lists.
+        task: a name that `isinglass tasks` lists, or, with `train_file`, the name of the user's own.
         model: a checkpoint directory, a name on the hub (`USER/NAME`, or `USER/NAME@COMMIT`), or `demo`.
         data_dir: directory in GLUE's layout; None: the hub (`demo`: the wheel).
+        train_file, validation_file, test_file: the user's own tables, or patterns (`*.csv`) of such.
+        validation_fraction: share of the training rows that validates where no `validation_file` is given: drawn by
+            `split_seed`, so that the seed of training can change alone, with each label's share kept.
+        text_column, text_column2, label_column: by name; None: guessed where there is one sensible choice.
+        delimiter: between the columns of CSV and TSV files; None: by the header.
+        kind: of task; `auto`: by the labels.
+        label_delimiter: between the labels of one example: makes the task multi-label.
+        positive_label: the one of two labels that F1 counts.
+        drop_incomplete: leave rows without a text or a label out, instead of refusing them.
         backend: `torch`, `tensorflow` or `jax`.
         precision: of the matrix products; weights, optimizer and loss stay in fp32. `amp`: fp16 on a GPU, bf16 on a CPU.
         compile: compile the model by torch.compile, for a few fixed shapes (`rows` layout); torch only.
@@ -45,6 +56,19 @@ class TrainConfig:
         max_grad_norm: the gradient's largest 2-norm; longer ones are scaled down to it.
         dropout: replaces all three rates of the model's config; None keeps those.
         max_length: most tokens of an example, special tokens included.
+        long_texts: what becomes of longer ones: `truncate`, or `windows` of `max_length` tokens, each trained on with its
+            text's label, their logits averaged.
+        window_overlap: tokens that a window shares with the one before; None: a quarter of `max_length`.
+        max_train_examples: train on so many rows only, drawn by `split_seed`.
+        class_weights: of the classes' losses: `balanced`, or a JSON file of label -> weight, or such an object itself; all
+            scaled to a mean of 1 over the training examples.
+        label_smoothing: share of each label's probability that is spread evenly over all classes.
+        layer_decay: the learning rate of each layer is this times that of the layer above it.
+        freeze_embeddings: leave the embeddings as they are.
+        freeze_layers: leave so many of the lowest layers, and the embeddings, as they are.
+        keep_best: score the dev sets after each epoch, and keep the weights of the best.
+        early_stopping: the same, and stop after so many epochs in a row without a better one.
+        best_metric: the metric that tells which epoch is the best, its mean over the dev sets; None: the task's first.
         eval_tokens: most tokens of an evaluation batch.
         seed: of batches, dropout and a new head.
     """
@@ -52,6 +76,19 @@ class TrainConfig:
     task: str = "demo"
     model: str = "demo"
     data_dir: str | None = None
+    train_file: tuple[str, ...] = ()
+    validation_file: tuple[str, ...] = ()
+    test_file: tuple[str, ...] = ()
+    validation_fraction: float = 0.1
+    split_seed: int = 42
+    text_column: str | None = None
+    text_column2: str | None = None
+    label_column: str | None = None
+    delimiter: str | None = None
+    kind: KindChoice = "auto"
+    label_delimiter: str | None = None
+    positive_label: str | None = None
+    drop_incomplete: bool = False
     backend: str = "torch"
     precision: Precision = "fp32"
     compile: bool = False
@@ -70,6 +107,17 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     dropout: float | None = None
     max_length: int = 128
+    long_texts: LongTexts = "truncate"
+    window_overlap: int | None = None
+    max_train_examples: int | None = None
+    class_weights: str | None = None
+    label_smoothing: float = 0.0
+    layer_decay: float = 1.0
+    freeze_embeddings: bool = False
+    freeze_layers: int = 0
+    keep_best: bool = False
+    early_stopping: int | None = None
+    best_metric: str | None = None
     eval_tokens: int = 4096
     seed: int = 42
 
@@ -78,11 +126,23 @@ class TrainConfig:
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
             _require(name, getattr(self, name), 0 < getattr(self, name) < float("inf"), "above 0")
-        for name in ("warmup_ratio", "adam_beta1", "adam_beta2"):
+        for name in ("warmup_ratio", "adam_beta1", "adam_beta2", "label_smoothing"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 to below 1")
         _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "0 or above")
         _require("dropout", self.dropout, self.dropout is None or 0 <= self.dropout < 1, "from 0 to below 1")
-        _require("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
+        for name in ("seed", "split_seed"):
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < 2**63, "from 0 to 2^63 - 1")
+        for name in ("early_stopping", "max_train_examples"):
+            _require(name, getattr(self, name), getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        _require("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")
+        _require("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0, and at most 1")
+        _require("freeze_layers", self.freeze_layers, self.freeze_layers >= 0, "0 or above")
+        overlap = self.window_overlap
+        _require("window_overlap", overlap, overlap is None or 0 <= overlap < self.max_length, "from 0 to below max_length")
+        if not self.train_file and (self.validation_file or self.test_file):
+            raise ConfigError("validation_file and test_file belong to a train_file of your own: name that too.")
+        if self.train_file and self.data_dir is not None:
+            raise ConfigError("data_dir is for GLUE's layout and train_file for your own tables: leave one of them out.")
         if self.compile and self.backend != "torch":
             raise ConfigError(f"compile is torch's; for the backend {self.backend} use --xla.")
         if self.xla and self.backend == "torch":
@@ -90,6 +150,18 @@ class TrainConfig:
         if self.layout == "flat" and (self.compile or self.backend != "torch"):
             why = "compiling" if self.compile else f"the backend {self.backend}"
             raise ConfigError(f"layout is 'flat', but {why} needs the fixed shapes of 'rows': leave the layout out.")
+
+    @property
+    def overlap(self) -> int | None:
+        """Tokens that a window shares with the one before; None where long texts are cut."""
+        if self.long_texts == "truncate":
+            return None
+        return self.max_length // 4 if self.window_overlap is None else self.window_overlap
+
+    @property
+    def picks_best(self) -> bool:
+        """Whether the dev sets are scored after each epoch, and the best one is kept."""
+        return self.keep_best or self.early_stopping is not None
 
     @property
     def uses_rows(self) -> bool:
@@ -199,6 +271,11 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
 
 def _coerce(key: str, value: Any, kind: Any) -> Any:
     """`value`, from a flag, file or `--set` text, as the field's type."""
+    if typing.get_origin(kind) is tuple:
+        several = [value] if isinstance(value, str) else value
+        if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
+            raise ConfigError(f"{key} is {brief(value)}; a name, or several, were expected.")
+        return tuple(several)
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     plain = next(option for option in options if option is not type(None))
     if type(None) in options and (value is None or (value == "none" and plain is not str)):  # a directory may be called none
@@ -221,5 +298,14 @@ def _coerce(key: str, value: Any, kind: Any) -> Any:
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """The settings as plain values, in the order of the fields."""
-    return dataclasses.asdict(config)
+    """The settings as plain values, in the order of the fields; several names as a list."""
+    plain = dataclasses.asdict(config)
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+PLACES: Final = ("data_dir", "train_file", "validation_file", "test_file")
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings but those that say where the data lie: what makes two runs the same."""
+    return {name: value for name, value in settings.items() if name not in PLACES}

@@ -4,6 +4,7 @@ import difflib
 import math
 import reprlib
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +37,26 @@ def brief(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:60]}...{text[-57:]}"
 
 
+def listed(names: Iterable[str], most: int = 200) -> str:
+    """Names for a message, quoted, and cut short where they would be more than a sentence.
+
+    >>> listed(["text", "label"])
+    "'text', 'label'"
+    """
+    text = ", ".join(brief(name) for name in islice(names, 50))
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def percent(score: float | None, *, signed: bool = False) -> str:
     """A score in hundredths, as GLUE's tables print it; `NaN` where there is none."""
     if score is None or math.isnan(score):
         return "NaN"
     return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
+
+
+def score_text(metric: str, score: float | None) -> str:
+    """A score as tables print it: in hundredths, an error (`rmse`) in the unit of the labels."""
+    return f"{score:.4g}" if metric == "rmse" and score is not None and math.isfinite(score) else percent(score)
 
 
 def duration(seconds: float) -> str:

@@ -17,12 +17,12 @@ import subprocess
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
-from isinglass.config import as_dict, resolve
+from isinglass.config import as_dict, resolve, without_places
 from isinglass.errors import DataError
 from isinglass.names import brief, printable
 
@@ -56,6 +56,7 @@ class RunResult:
         examples: split -> rows.
         train_seconds: wall clock of all training steps with their input; tokenizing and evaluation are not in it.
         epoch_seconds: the same of each epoch.
+        epoch_scores: of each epoch on the dev sets, the score that chose the best one, where that was asked for.
         compile, xla: whether torch.compile, or XLA, compiled the training step.
         compile_seconds: of `train_seconds`, the first step of each shape when tracing or compiling; else 0.
         compilations: how many training programs were traced or compiled.
@@ -105,6 +106,7 @@ class RunResult:
     start_from: str | None
     predictions: dict[str, str]
     notes: list[str]
+    epoch_scores: list[float | None] = field(default_factory=list)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -253,8 +255,7 @@ def append_record(directory: Path, record: RunResult | FailedRun) -> None:
 
 def run_key(config: Mapping[str, Any], start_from: str | None) -> str:
     """What makes two runs the same: all settings but where the data lie, and what the weights had seen before."""
-    settings = {name: value for name, value in config.items() if name != "data_dir"}
-    return json.dumps([settings, start_from], sort_keys=True)
+    return json.dumps([without_places(config), start_from], sort_keys=True)
 
 
 def _record(line: bytes) -> RunResult | FailedRun:
@@ -286,9 +287,9 @@ def _made(record: type[Record], values: object) -> Record:
     kinds = _KINDS[record]
     if not isinstance(values, dict):
         raise TypeError(f"it is {type(values).__name__}, not a mapping of fields")
-    for name in kinds:
-        if name not in values:
-            raise TypeError(f"the field {name} is missing")
+    for one in dataclasses.fields(record):
+        if one.name not in values and one.default_factory is dataclasses.MISSING:
+            raise TypeError(f"the field {one.name} is missing")
     for name, value in values.items():
         if name not in kinds:
             raise TypeError(f"there is no field {brief(name)}")
@@ -296,9 +297,9 @@ def _made(record: type[Record], values: object) -> Record:
             expected = kinds[name].__name__ if isinstance(kinds[name], type) else kinds[name]
             raise TypeError(f"{name} is {type(value).__name__}; {expected} was expected")
     for name, value in values["config"].items():
-        if not _fits(value, str | int | float | bool | None):
+        if not _fits(value, str | int | float | bool | list[str] | None):
             raise TypeError(
-                f"{name} in config is {type(value).__name__}; a text, true, false, null or a number was expected"
+                f"{name} in config is {type(value).__name__}; texts, true, false, null or a number were expected"
             )
     made = record(**values)
     if isinstance(made, RunResult):

@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from isinglass.names import duration, percent, printable
+from isinglass.names import duration, percent, printable, score_text
 
 if TYPE_CHECKING:
     from isinglass.bench.harness import Events
     from isinglass.bench.plan import Plan, PlannedRun
+    from isinglass.data.checks import DataFacts
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
@@ -71,27 +72,28 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
     from rich.table import Table
 
     from isinglass.results import by_split
-    from isinglass.tasks import get_task
+    from isinglass.tasks import TASKS
 
-    task = get_task(result.task)
+    title = TASKS[result.task].title if result.task in TASKS else result.task
     splits = result.split.split("+")
     metrics, majority = by_split(result.metrics, splits), by_split(result.majority, splits)
     table = Table()
     for column in ("split", "examples", "metric"):
         table.add_column(column)
     table.add_column("result", justify="right")
-    table.add_column("majority", justify="right")
+    is_regression = any("rmse" in metrics[split] for split in splits)
+    table.add_column("mean" if is_regression else "majority", justify="right")  # what an answer without a look scores
     for split in splits:
-        for name in task.metrics:
+        for name in metrics[split]:
             table.add_row(
                 split,
                 str(result.examples[split]),
                 name,
-                percent(metrics[split][name]),
-                percent(majority[split][name]),
+                score_text(name, metrics[split][name]),
+                score_text(name, majority[split][name]),
             )
     out = console(stderr=False)
-    out.print(f"{task.title}: {printable(result.model)}, {result.precision}, seed {result.seed}")
+    out.print(f"{title}: {printable(result.model)}, {result.precision}, seed {result.seed}")
     out.print(table)
     if result.collapsed:
         out.print("Collapsed: the model gives every example the same label.")
@@ -108,6 +110,13 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
         out.print(f"Run written to {printable(str(directory))}")
 
 
+def show_facts(found: "tuple[tuple[str, ...], DataFacts]") -> None:
+    """Print what was found in a user's data, on standard error."""
+    notes, facts = found
+    for line in (*notes, *facts.lines()):
+        print(printable(line), file=sys.stderr, flush=True)
+
+
 def show_repetitions(results: "list[RunResult]") -> None:
     """Seconds of each epoch and scores of each run: the first epoch has the tracing and compiling in it."""
     from statistics import mean, stdev
@@ -118,6 +127,7 @@ def show_repetitions(results: "list[RunResult]") -> None:
 
     first = results[0]
     splits = first.split.split("+")
+    names = [name for split in by_split(first.metrics, splits).values() for name in split]
     scores = [[value for split in by_split(one.metrics, splits).values() for value in split.values()] for one in results]
     table = Table()
     table.add_column("run")
@@ -128,11 +138,12 @@ def show_repetitions(results: "list[RunResult]") -> None:
             table.add_column(f"{split} {name}", justify="right")
     for one, found in zip(results, scores, strict=True):
         seconds = [f"{value:.1f}" for value in one.epoch_seconds]
-        table.add_row(f"seed {one.seed}", *seconds, *(percent(value) for value in found))
+        table.add_row(f"seed {one.seed}", *seconds, *map(score_text, names, found))
     spread = []
-    for column in zip(*scores, strict=True):
-        known = [100 * value for value in column if value is not None]
-        spread.append(f"{mean(known):.2f} ± {stdev(known):.2f}" if len(known) == len(column) else "NaN")
+    for name, column in zip(names, zip(*scores, strict=True), strict=True):
+        known = [value for value in column if value is not None]
+        whole = len(known) == len(column)
+        spread.append(f"{score_text(name, mean(known))} ± {score_text(name, stdev(known))}" if whole else "NaN")
     table.add_row("mean ± sd", *("" for _ in first.epoch_seconds), *spread)
     compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
     out = console(stderr=False)

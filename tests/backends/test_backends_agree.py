@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from isinglass.config import TrainConfig
+from isinglass.data import open_data
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
@@ -76,7 +77,7 @@ def test_an_epoch_of_mrpc_needs_at_most_four_training_programs(glue_dir) -> None
     """Rows come in few sizes, and a short last batch is filled up: XLA compiles a handful of programs, not hundreds."""
     config = TrainConfig(task="mrpc", backend=KERAS, data_dir=str(glue_dir))
     checkpoint, task = load_model("demo"), TASKS["mrpc"]
-    tokens = prepare_split(task, task.train, config, checkpoint, task.labels).tokens
+    tokens = prepare_split(open_data(config), task.train, config, checkpoint, task.labels).tokens
     packer = Packer.of(config, checkpoint)
     shapes = {packer.pack(tokens, index, None).input_ids.shape for index in plan_epoch(len(tokens), 32, seed=42, epoch=0)}
     assert len(shapes) <= 4

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from isinglass.backends.protocol import Backend, create_backend
+from isinglass.backends.protocol import Backend, Objective, create_backend
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.packing import PackedBatch, pack_flat, pack_rows
@@ -13,9 +13,12 @@ KERAS = os.environ.get("ISINGLASS_TEST_KERAS", "tensorflow")  # or jax: one proc
 VARIANTS = ("torch-flat", "torch-rows", f"{KERAS}-rows")
 
 
-def backend_for(variant: str, checkpoint: Checkpoint, num_outputs: int = 3, **settings: object) -> Backend:
+def backend_for(
+    variant: str, checkpoint: Checkpoint, num_outputs: int = 3, objective: Objective | None = None, **settings: object
+) -> Backend:
     name, layout = variant.split("-")
-    return create_backend(TrainConfig(backend=name, layout=layout, **settings), checkpoint, num_outputs=num_outputs)
+    objective = objective or Objective(kind="regression" if num_outputs == 1 else "classification", num_outputs=num_outputs)
+    return create_backend(TrainConfig(backend=name, layout=layout, **settings), checkpoint, objective)
 
 
 def pack(variant: str, tokens, index, labels, row_length: int = 64, pad: int = 0) -> PackedBatch:

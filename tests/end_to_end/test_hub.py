@@ -1,26 +1,20 @@
 """The hub through its own client, in processes of their own, from a server on this machine that answers as the hub does."""
 
-import hashlib
 import io
 import json
 import logging
-import os
 import socket
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.hub_server import COMMIT, Hub, call, printed, python, serving
 from tests.tiny import save_tiny
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GLUE = "datasets/nyu-mll/glue"
 MRPC_TRAIN = f"{GLUE}/mrpc/train-00000-of-00001.parquet"
 MODEL = "someone/tiny"
@@ -82,79 +76,10 @@ print(json.dumps(logging.getLogger("huggingface_hub").level))
 """
 
 
-@dataclass
-class Hub:
-    """What the server holds, how it refuses, and what it was asked.
-
-    Attributes:
-        files: `REPO/FILE` -> content; the REPO of a data set begins with `datasets/`.
-        refusals: REPO -> status and X-Error-Code for everything in it; None closes the connection without an answer.
-        commit: the newest, which a file asked for as of `main` is said to be of.
-        revisions: what each file was asked for as of, in the order of `requests`.
-    """
-
-    endpoint: str
-    files: dict[str, bytes] = field(default_factory=dict)
-    refusals: dict[str, tuple[int, str] | None] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)
-    commit: str = COMMIT
-    revisions: list[str] = field(default_factory=list)
-
-    def add_model(self, name: str, directory: Path) -> None:
-        self.files |= {f"{name}/{path.name}": path.read_bytes() for path in directory.iterdir()}
-
-
-class Answers(BaseHTTPRequestHandler):
-    """`/REPO/resolve/REVISION/FILE`, with the headers of huggingface.co."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        hub: Hub = self.server.hub
-        repo, _, place = self.path.removeprefix("/").partition("/resolve/")
-        revision, _, file = place.partition("/")
-        hub.requests.append(f"{self.command} {repo}/{file}")
-        hub.revisions.append(revision)
-        status, code, content = 200, "", hub.files.get(f"{repo}/{file}", b"")
-        if repo in hub.refusals:
-            refusal = hub.refusals[repo]
-            if refusal is None:
-                self.close_connection = True
-                return
-            status, code = refusal
-        elif not any(name.startswith(f"{repo}/") for name in hub.files):
-            status, code = 401, "RepoNotFound"  # so as not to say which private repositories there are
-        elif f"{repo}/{file}" not in hub.files:
-            status, code = 404, "EntryNotFound"
-        self.send_response(status)
-        if code:
-            content = b'{"error": "first line\\nsecond line"}'
-            self.send_header("X-Error-Code", code)
-        else:
-            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        if code in ("", "EntryNotFound"):
-            self.send_header("X-Repo-Commit", hub.commit if revision == "main" else revision)
-        self.send_header("X-HF-Warning", "unauthenticated; You are sending unauthenticated requests to the HF Hub.")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    do_GET = do_HEAD  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server.hub
-        server.shutdown()
-        thread.join()
+    with serving() as hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")
@@ -171,41 +96,6 @@ def refused(tmp_path_factory) -> Iterator[subprocess.Popen[str]]:
         with subprocess.Popen(**call(tmp_path_factory.mktemp("refused"), endpoint, *TRAIN, "--model", MODEL)) as process:
             yield process
             process.kill()
-
-
-def call(home: Path, endpoint: str, *arguments: object, **variables: str) -> dict[str, object]:
-    """Of `subprocess`: Python with its caches in `home`, the hub at `endpoint` and none of the user's settings of either."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not name.lower().endswith("_proxy")
-    }
-    ours = {
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(home / "hf"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "ISINGLASS_CACHE": str(home / "tokens"),
-    }
-    return dict(
-        args=[sys.executable, *map(str, arguments)],
-        cwd=home,
-        env={**kept, **ours, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def python(home: Path, endpoint: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(**call(home, endpoint, *arguments, **variables), timeout=120)
-
-
-def printed(done: subprocess.CompletedProcess[str]) -> list:
-    """The JSON on standard output of a process that ended well and wrote nothing else."""
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
 
 
 def message(status: int, output: str, errors: str) -> str:

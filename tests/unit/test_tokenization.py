@@ -63,7 +63,7 @@ def test_the_key_is_the_content() -> None:
     """Another text, split of texts, length or tokenizer is another entry; another file name is not."""
 
     def key(texts: tuple[list[str], ...], tokenizer: str = "t", length: int = 8, origin: str = "x") -> str:
-        return _key(Examples(texts=texts, labels=None, origin=origin, line_numbers=[1]), tokenizer, length)
+        return _key(Examples(texts=texts, labels=None, origin=origin, line_numbers=[1]), tokenizer, length, None)
 
     base = (["ab", "c"], ["d", "e"])
     others = [key((["a", "bc"], ["d", "e"])), key((["ab", "c"], ["d", "f"])), key((["ab", "c", "d", "e"],))]

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Protocol, SupportsFloat
 
@@ -13,6 +14,7 @@ from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.names import did_you_mean
 from isinglass.packing import PackedBatch
+from isinglass.tasks import Kind, Task
 
 # name -> (module, the packages it needs, how to install them)
 BACKENDS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = MappingProxyType(
@@ -22,6 +24,41 @@ BACKENDS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = MappingProxyTy
         "jax": ("isinglass.backends.keras.backend", ("jax", "keras"), "pip install 'isinglass[jax]'"),
     }
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised, as the mean over the examples of a step.
+
+    Attributes:
+        kind: `classification`: the cross entropy; `regression`: the squared error of the single output; `multilabel`: the
+            mean over the outputs of the binary cross entropy.
+        num_outputs: K, of the head.
+        class_weights: K factors: of an example's loss by its class; of a multi-label task, of each output's loss where the
+            example has the label.
+        label_smoothing: e: classification learns 1 - e for the label, and e / K more for all; a multi-label task
+            1 - e / 2 and e / 2.
+    """
+
+    kind: Kind
+    num_outputs: int
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+
+    @staticmethod
+    def of(task: Task) -> "Objective":
+        """To score with, or to train without weights."""
+        return Objective(kind=task.kind, num_outputs=task.num_outputs)
+
+
+def rate_factor(depth: int, num_layers: int, config: TrainConfig) -> float:
+    """What the learning rate of a parameter is multiplied with: 0 for one that stays as it is.
+
+    Args:
+        depth: 0 for the embeddings, 1 to `num_layers` for the layers from the lowest on, `num_layers + 1` for the head.
+    """
+    frozen = depth <= config.freeze_layers and (depth > 0 or config.freeze_layers > 0 or config.freeze_embeddings)
+    return 0.0 if frozen else config.layer_decay ** (num_layers + 1 - depth)
 
 
 class Backend(Protocol):
@@ -67,6 +104,9 @@ class Backend(Protocol):
     def weights(self) -> Weights:
         """All weights under canonical names."""
 
+    def load(self, weights: Weights) -> None:
+        """Take what `weights` returned; the optimizer's state stays."""
+
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         """Weights, the optimizer's moments and counters, and the loss scale, bit by bit; may share the live memory."""
 
@@ -108,17 +148,17 @@ def check_installed(name: str) -> str:
     return module
 
 
-def create_backend(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> Backend:
-    """Put a checkpoint on a device, ready to train and to predict.
-
-    Args:
-        num_outputs: of the head; 1 trains on the mean squared error, more on the cross entropy. A head that the
-            checkpoint lacks is drawn by `config.seed`.
+def create_backend(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> Backend:
+    """Put a checkpoint on a device, ready to train and to predict. A head that it lacks is drawn by `config.seed`.
 
     Raises:
-        ConfigError: the backend is unknown or cannot run the precision on its device.
+        ConfigError: the backend is unknown or cannot run the precision on its device, or all layers are to be frozen that
+            the model has, and more.
         MissingDependencyError: its package is not installed.
     """
     module = importlib.import_module(check_installed(config.backend))
-    backend: Backend = module.create(config, checkpoint, num_outputs=num_outputs)
+    layers = checkpoint.config.num_hidden_layers
+    if config.freeze_layers > layers:
+        raise ConfigError(f"freeze_layers is {config.freeze_layers}; {checkpoint.origin} has {layers} layers.")
+    backend: Backend = module.create(config, checkpoint, objective)
     return backend

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from isinglass.backends.protocol import create_backend
+from isinglass.backends.protocol import Objective, create_backend
 from isinglass.bench.plan import Calibration, test_sets
 from isinglass.config import TrainConfig, resolve
+from isinglass.data import open_data
 from isinglass.errors import DataError, IsinglassError
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
@@ -85,10 +86,11 @@ def calibrate(request: CalibrationRequest) -> Calibration:
     train_tokens, dev_tokens = {}, {}
     first = configs[0]
     for config in configs[::-1]:  # the first task's split and checkpoint are what the loop leaves
-        task = get_task(config.task)
+        data = open_data(config)
+        task = data.task
         checkpoint, _ = with_head_for(load_model(config.model), task)
         splits = [
-            prepare_split(task, s, config, checkpoint, checkpoint.label_names)
+            prepare_split(data, s, config, checkpoint, checkpoint.label_names)
             for s in task.splits
             if s.label_column is not None
         ]
@@ -96,7 +98,7 @@ def calibrate(request: CalibrationRequest) -> Calibration:
         train_tokens[task.name] = sum(int(s.tokens.lengths.sum()) for s in splits if s.name == task.train.name)
         dev_tokens[task.name] = sum(int(s.tokens.lengths.sum()) for s in splits if s.name != task.train.name)
     split = next(s for s in splits if task.train is not None and s.name == task.train.name)
-    backend = create_backend(first, checkpoint, num_outputs=task.num_outputs)
+    backend = create_backend(first, checkpoint, Objective.of(task))
     packer = Packer.of(first, checkpoint)
     seconds = tokens = 0.0
     epochs = (plan_epoch(len(split.tokens), first.batch_size, seed=first.seed, epoch=epoch) for epoch in itertools.count())
@@ -123,7 +125,9 @@ def _test_predictions(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
     """Name -> rows of each test set."""
     checkpoint = dataclasses.replace(run.checkpoint, weights=run.weights)
     return {
-        name: predict_split(FinishedModel(checkpoint=checkpoint, config=dataclasses.replace(config, task=task)), split)
+        name: predict_split(
+            FinishedModel(checkpoint=checkpoint, config=dataclasses.replace(config, task=task), task=get_task(task)), split
+        )
         for name, (task, split) in test_sets(config).items()
     }
 

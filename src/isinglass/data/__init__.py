@@ -1,20 +1,40 @@
-"""From files to examples: `load_split` is the one door."""
+"""From files to examples: `open_data` is the one door."""
 
+from functools import partial
 from pathlib import Path
 
+from isinglass.config import TrainConfig
 from isinglass.data import hub, tsv
-from isinglass.data.examples import Examples
-from isinglass.tasks import Split, Task
+from isinglass.data.examples import Examples, TaskData
+from isinglass.tasks import Split, Task, get_task
 from isinglass.tasks.demo import DEMO, demo_data_dir
 
 
-def load_split(task: Task, split: Split, data_dir: Path | None) -> Examples:
+def open_data(config: TrainConfig, task: Task | None = None) -> TaskData:
+    """The task of a run and its data: a published task's, whose splits are read when asked for, or the user's own files.
+
+    Args:
+        task: the user's own task as an earlier run found it; its labels and columns are not guessed anew.
+
+    Raises:
+        ConfigError: there is no task of that name.
+        DataError: the user's files are missing or damaged, or do not tell what the task is.
+    """
+    if config.train_file:
+        from isinglass.data.custom import read_custom
+
+        return read_custom(config, task)
+    known = get_task(config.task)
+    return TaskData(task=known, read=partial(load_split, known, data_dir=config.data_dir))
+
+
+def load_split(task: Task, split: Split, data_dir: str | Path | None) -> Examples:
     """Read one split: from `data_dir` in GLUE's layout, or, if it is None, from the hub (the task `demo`: from the wheel).
 
     Raises:
         DataError: the data are missing or damaged.
         HubError: the hub cannot be reached and its cache does not hold the file.
     """
-    if task is DEMO and data_dir is None:
-        data_dir = demo_data_dir()
-    return hub.read_split(task, split) if data_dir is None else tsv.read_split(task, split, data_dir)
+    if data_dir is not None:
+        return tsv.read_split(task, split, Path(data_dir))
+    return tsv.read_split(task, split, demo_data_dir()) if task is DEMO else hub.read_split(task, split)

@@ -1,17 +1,54 @@
 """What the readers produce: the texts and labels of one split, still as words."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, overload
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from isinglass.errors import DataError
-from isinglass.names import brief, did_you_mean
-from isinglass.tasks import Task
+from isinglass.names import brief, did_you_mean, listed
+from isinglass.tasks import Split, Task
 
-# int64 (N,), positions in the model's label order; or float32 (N,), the scores of a regression
+# int64 (N,), positions in the model's label order; float32 (N,), the scores of a regression; or float32 (N, outputs), 1
+# where an example of a multi-label task has the label of that output, else 0
 Labels = NDArray[np.int64] | NDArray[np.float32]
+LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
+CHUNK: Final = 4096  # texts made into Python objects at a time
+
+
+class ArrowTexts(Sequence[str]):
+    """A column of texts that stays in Arrow's memory: a million Python strings take several times as much.
+
+    Args:
+        array: of strings, without nulls.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = self.array[index]
+        texts: str | list[str] = found.to_pylist() if isinstance(index, slice) else found.as_py()
+        return texts
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), CHUNK):
+            yield from self[start : start + CHUNK]
+
+    def take(self, index: Int64[np.ndarray, " M"]) -> "ArrowTexts":
+        """The texts `index`, in that order."""
+        return ArrowTexts(self.array.take(index))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,48 +57,83 @@ class Examples:
 
     Attributes:
         texts: one column of N texts, or two (pairs).
-        labels: N label names, or None if the split hides them.
-        origin: the file, for messages.
+        labels: N label names, or tuples of such (multi-label); None if the split hides them.
+        origin: the file, for messages; of several, what they are called together.
+        origins: the file of each example, where there are several.
         line_numbers: where example i stands in the file: line `line_numbers[i]`, counted from 1.
         unit: what `line_numbers` counts: `line` of a text file, `row` of a table.
         notes: what a reader of the result should know of this file.
     """
 
     texts: tuple[Sequence[str], ...]
-    labels: Sequence[str] | None
+    labels: Sequence[str] | Sequence[tuple[str, ...]] | None
     origin: str
     line_numbers: Sequence[int]
     unit: str = "line"
     notes: tuple[str, ...] = ()
+    origins: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.texts[0])
 
     def where(self, index: int) -> str:
         """Origin and line of example `index`, for messages."""
-        return f"{self.origin}, {self.unit} {self.line_numbers[index]}"
+        return f"{self.origins[index] if self.origins else self.origin}, {self.unit} {self.line_numbers[index]}"
+
+    def take(self, index: Int64[np.ndarray, " M"]) -> "Examples":
+        """The examples `index`, in that order."""
+        places = index.tolist()
+        return replace(
+            self,
+            texts=tuple(
+                column.take(index) if isinstance(column, ArrowTexts) else [column[i] for i in places]
+                for column in self.texts
+            ),
+            labels=None if self.labels is None else [self.labels[i] for i in places],
+            line_numbers=[self.line_numbers[i] for i in places],
+            origins=[self.origins[i] for i in places] if self.origins else (),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A task and where its examples come from: files of a published task, the user's own, or memory.
+
+    Attributes:
+        read: the examples of one of the task's splits.
+        notes: what a reader of the result should know: what was guessed, say.
+    """
+
+    task: Task
+    read: Callable[[Split], Examples]
+    notes: tuple[str, ...] = ()
 
 
 def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | None) -> Labels:
-    """Labels as a model sees them: int64 (N,), the position in `model_labels`; float32 (N,) for regression.
+    """Labels as a model sees them: int64 (N,), the position in `model_labels`; float32 (N,) for regression; float32
+    (N, outputs) of 0 and 1 for a multi-label task.
 
     Raises:
         DataError: a label that the task does not have, or a score that is no number or outside `task.score_range`.
     """
     assert examples.labels is not None, "this split hides its labels"
     if task.labels is None:
-        return np.array([_score(examples, task, i, raw) for i, raw in enumerate(examples.labels)], np.float32)
+        return np.array([_score(examples, task, i, str(raw)) for i, raw in enumerate(examples.labels)], np.float32)
     assert model_labels is not None
     position = {name: i for i, name in enumerate(model_labels)}
+    sets = [[label] if isinstance(label, str) else label for label in examples.labels]
     try:
-        return np.array([position[label] for label in examples.labels], np.int64)
-    except KeyError:
-        index = next(i for i, label in enumerate(examples.labels) if label not in position)
-    label = examples.labels[index]
+        if not task.is_multilabel:
+            return np.array([position[label] for (label,) in sets], np.int64)
+        chosen = np.zeros((len(sets), len(position)), np.float32)
+        rows = np.repeat(np.arange(len(sets)), [len(names) for names in sets])
+        chosen[rows, [position[label] for names in sets for label in names]] = 1
+        return chosen
+    except KeyError as error:
+        (label,) = error.args
+    index = next(i for i, names in enumerate(sets) if label in names)
     hint = did_you_mean(label, task.labels) if label else ""
-    raise DataError(
-        f"{examples.where(index)}: the label is {brief(label)}{hint}; {task.title} has {', '.join(map(repr, task.labels))}."
-    )
+    raise DataError(f"{examples.where(index)}: the label is {brief(label)}{hint}; {task.title} has {listed(task.labels)}.")
 
 
 def _score(examples: Examples, task: Task, index: int, raw: str) -> float:
@@ -70,8 +142,7 @@ def _score(examples: Examples, task: Task, index: int, raw: str) -> float:
         score = float(raw)
     except ValueError:
         score = float("nan")
-    if not low <= score <= high:
-        raise DataError(
-            f"{examples.where(index)}: the score is {brief(raw)}; {task.title} needs a number from {low:g} to {high:g}."
-        )
+    if not (low <= score <= high and abs(score) <= LARGEST_SCORE):
+        needed = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+        raise DataError(f"{examples.where(index)}: the score is {brief(raw)}; {task.title} needs {needed}.")
     return score

@@ -38,7 +38,7 @@ def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str |
     )
 
     try:
-        with _without_warnings():
+        with without_warnings():
             return Path(hf_hub_download(repo, file, repo_type=repo_type, revision=revision))
     except LocalEntryNotFoundError:
         if try_to_load_from_cache(repo, file, repo_type=repo_type, revision=revision) is _CACHED_NO_EXIST:
@@ -53,7 +53,7 @@ def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str |
     except HFValidationError:
         raise HubError(f"{brief(repo)} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
     except (OSError, HTTPError) as error:
-        raise HubError(f"{repo}/{file} could not be had from the hub ({_reason(error)}): {instead}.") from None
+        raise HubError(f"{repo}/{file} could not be had from the hub ({reason(error)}): {instead}.") from None
 
 
 def commit_of(file: str, path: Path) -> str:
@@ -87,7 +87,7 @@ def read_split(task: Task, split: Split) -> Examples:
                 raise DataError(f"{origin}: no column {name!r}; found {', '.join(map(repr, schema.names))}.")
         columns = pq.read_table(path, columns=wanted).to_pydict()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{origin} (at {path}) is not a readable Parquet file: {_reason(error)}.") from None
+        raise DataError(f"{origin} (at {path}) is not a readable Parquet file: {reason(error)}.") from None
     texts = []
     for name in task.hub_text_columns:
         column = columns[name]
@@ -117,7 +117,7 @@ def _names(values: list[object], task: Task, origin: str) -> list[str]:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Silence the client's notes on its retries: what came of them is told once, by us. HF_HUB_VERBOSITY still counts."""
     client = logging.getLogger("huggingface_hub")
     level = client.level
@@ -129,7 +129,7 @@ def _without_warnings() -> Iterator[None]:
         client.setLevel(level)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The first line of an error's text, without its full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -45,12 +45,15 @@ class TokenizedTexts:
             makes no difference.
         offsets: int64 (N + 1,): example i is `input_ids[offsets[i]:offsets[i + 1]]`.
         truncated: how many examples were cut to `max_length`.
+        source: int64 (N,), where long texts are read in windows: the position of the text that each of these N windows
+            is of. None: each example is a text of its own.
     """
 
     input_ids: Int32[np.ndarray, " T"]
     token_type_ids: UInt8[np.ndarray, " T"]
     offsets: Int64[np.ndarray, " N_plus_1"]
     truncated: int
+    source: Int64[np.ndarray, " N"] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -68,7 +71,9 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isinglass"
 
 
-def tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> TokenizedTexts:
+def tokenize(
+    examples: Examples, tokenizer_json: str, max_length: int, *, window_overlap: int | None = None, keep: bool = True
+) -> TokenizedTexts:
     """Tokenize, or map what an earlier call with the same tokenizer, length and texts left in the cache.
 
     Pairs longer than `max_length` lose tokens from the longer text first. Any padding that `tokenizer_json` asks for is
@@ -77,12 +82,17 @@ def tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> Tokeni
     Args:
         tokenizer_json: the text of a checkpoint's `tokenizer.json`.
         max_length: most tokens of an example, special tokens included.
+        window_overlap: read long texts in windows of `max_length` tokens that share so many with the one before, instead
+            of cutting them; special tokens stand in each.
+        keep: use the cache; without it nothing is left on disk: for texts that are seen once.
 
     Raises:
         CheckpointError: `tokenizer_json` is not one.
-        ConfigError: `max_length` leaves no room beside the special tokens.
+        ConfigError: `max_length` leaves no room beside the special tokens and the overlap, or pairs in windows.
     """
-    directory = cache_dir() / "tokens" / _key(examples, tokenizer_json, max_length)
+    if not keep:
+        return _tokenize(examples, tokenizer_json, max_length, window_overlap)
+    directory = cache_dir() / "tokens" / _key(examples, tokenizer_json, max_length, window_overlap)
     cached = _load(directory)
     if cached is not None:
         return cached
@@ -90,7 +100,7 @@ def tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> Tokeni
         cached = _load(directory)  # another process may have made it meanwhile
         if cached is not None:
             return cached
-        tokens = _tokenize(examples, tokenizer_json, max_length)
+        tokens = _tokenize(examples, tokenizer_json, max_length, window_overlap)
         try:
             _store(tokens, directory)
         except OSError as error:
@@ -114,9 +124,10 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
         yield
 
 
-def _key(examples: Examples, tokenizer_json: str, max_length: int) -> str:
+def _key(examples: Examples, tokenizer_json: str, max_length: int, window_overlap: int | None) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{FORMAT} {max_length} {len(examples.texts)} {len(examples)}\0{tokenizer_json}".encode())
+    form = f"{max_length}" if window_overlap is None else f"{max_length}/{window_overlap}"
+    digest.update(f"{FORMAT} {form} {len(examples.texts)} {len(examples)}\0{tokenizer_json}".encode())
     for column in examples.texts:
         digest.update(np.fromiter(map(len, column), np.int64, len(column)).data)  # so that no two splits of a text agree
         for start in range(0, len(column), CHUNK):
@@ -124,7 +135,7 @@ def _key(examples: Examples, tokenizer_json: str, max_length: int) -> str:
     return digest.hexdigest()
 
 
-def _tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> TokenizedTexts:
+def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_overlap: int | None) -> TokenizedTexts:
     from tokenizers import Tokenizer  # imported where used: the readers above need none of it
 
     try:
@@ -136,22 +147,34 @@ def _tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> Token
         raise ConfigError(
             f"max_length is {max_length}; with {specials} special tokens at least {specials + len(examples.texts)} needed."
         )
+    if window_overlap is not None and len(examples.texts) == 2:
+        raise ConfigError("long_texts is 'windows', which are for single texts: pairs are cut, longest first.")
+    if window_overlap is not None and window_overlap >= max_length - specials:
+        raise ConfigError(
+            f"window_overlap is {window_overlap}; below {max_length - specials} expected: max_length is {max_length}, with "
+            f"{specials} special tokens."
+        )
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    tokenizer.enable_truncation(max_length, strategy="longest_first", stride=window_overlap or 0)
     ids: list[Int32[np.ndarray, " t"]] = []
     types: list[UInt8[np.ndarray, " t"]] = []
     lengths: list[int] = []
+    source: list[int] = []
     truncated = 0
     for start in range(0, len(examples), CHUNK):
         columns = [column[start : start + CHUNK] for column in examples.texts]
         encodings = tokenizer.encode_batch_fast(list(zip(*columns, strict=True)) if len(columns) == 2 else columns[0])
         flat: list[int] = []
         flat_types: list[int] = []
-        for encoding in encodings:
-            flat += encoding.ids
-            flat_types += encoding.type_ids
-            lengths.append(len(encoding))
-            truncated += bool(encoding.overflowing)
+        for place, encoding in enumerate(encodings, start):
+            rest = encoding.overflowing
+            windows = [encoding] if window_overlap is None else [encoding, *rest]
+            for window in windows:
+                flat += window.ids
+                flat_types += window.type_ids
+                lengths.append(len(window))
+            source += [place] * len(windows)
+            truncated += bool(rest) and window_overlap is None
         ids.append(np.array(flat, np.int32))
         types.append(np.array(flat_types, np.uint8))
     return TokenizedTexts(
@@ -159,6 +182,7 @@ def _tokenize(examples: Examples, tokenizer_json: str, max_length: int) -> Token
         token_type_ids=np.concatenate(types),
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         truncated=truncated,
+        source=None if window_overlap is None else np.array(source, np.int64),
     )
 
 
@@ -174,7 +198,7 @@ def _store(tokens: TokenizedTexts, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
     try:
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, *(() if tokens.source is None else ("source",))):
             np.save(partial / f"{name}.npy", getattr(tokens, name))
         (partial / "meta.json").write_text(json.dumps({"truncated": tokens.truncated}))
         for path in partial.iterdir():
@@ -193,8 +217,11 @@ def _load(directory: Path) -> TokenizedTexts | None:
     try:
         arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         truncated = json.loads((directory / "meta.json").read_text())["truncated"]
+        path = directory / "source.npy"
+        source = np.load(path, mmap_mode="r") if path.exists() else None
     except (OSError, ValueError, KeyError):
         return None
-    tokens = TokenizedTexts(**arrays, truncated=truncated)
+    tokens = TokenizedTexts(**arrays, truncated=truncated, source=source)
     consistent = len(tokens.input_ids) == len(tokens.token_type_ids) == int(tokens.offsets[-1])
+    consistent &= source is None or len(source) == len(tokens)
     return tokens if consistent else None

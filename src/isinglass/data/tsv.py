@@ -35,13 +35,13 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
         DataError: the file is missing, a directory, empty, not UTF-8, or holds a NUL byte.
     """
     if path is None:
-        yield from _decode(sys.stdin.buffer, "standard input")
+        yield from decode_lines(sys.stdin.buffer, "standard input")
         return
     try:
         if path.is_dir():
             raise DataError(f"{path} is a directory; a file was expected.")
         with open(path, "rb") as stream:
-            yield from _decode(stream, str(path))
+            yield from decode_lines(stream, str(path))
     except FileNotFoundError:
         beside = held_names(path.parent) if path.parent.is_dir() else ""
         found = f"{path.parent} holds {beside}" if beside else f"{path.parent} is missing or empty"
@@ -62,16 +62,24 @@ def held_names(directory: Path) -> str:
     return shortened(printable(", ".join(sorted(entry.name for entry in directory.iterdir())[:12])), 150)
 
 
-def _decode(stream: BinaryIO, origin: str) -> Iterator[tuple[int, list[str]]]:
+def decode_lines(stream: BinaryIO, origin: str, longest: int = LONGEST_LINE) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a stream of UTF-8, as `read_lines` yields them.
+
+    Args:
+        longest: bytes of a line.
+
+    Raises:
+        DataError: the stream is empty, not UTF-8, or holds a NUL byte or a line that is too long.
+    """
     first = 1
     while block := stream.read(BLOCK_BYTES):
-        rest = b"" if block.endswith(b"\n") else stream.readline(LONGEST_LINE)
+        rest = b"" if block.endswith(b"\n") else stream.readline(longest)
         whole = block + rest
         if first == 1:
             whole = whole.removeprefix(BYTE_ORDER_MARK)
         if b"\0" in whole:
             number = first + whole.count(b"\n", 0, whole.index(b"\0"))
-            raise DataError(f"{origin}, line {number}: a NUL byte; the file is damaged or is not a text file.")
+            raise DataError(f"{origin}, line {number}: a NUL byte; the file is damaged or UTF-16, say: save it as UTF-8.")
         try:
             text = whole.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -81,16 +89,15 @@ def _decode(stream: BinaryIO, origin: str) -> Iterator[tuple[int, list[str]]]:
                 f"{origin}, line {number}, byte {byte}: 0x{whole[error.start]:02x} is not UTF-8; save the file as UTF-8."
             ) from None
         lines = text.removesuffix("\n").split("\n")
-        if len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
+        if len(rest) == longest and not rest.endswith(b"\n"):
             number = first + len(lines) - 1
             raise DataError(
-                f"{origin}, line {number}: more than {LONGEST_LINE >> 20} MiB without a line end; rows of text were "
-                f"expected."
+                f"{origin}, line {number}: more than {longest >> 20} MiB without a line end; rows of text were expected."
             )
         yield first, [line.removesuffix("\r") for line in lines] if "\r" in text else lines
         first += len(lines)
     if first == 1:
-        raise DataError(f"{origin} is empty; rows of tab-separated text were expected.")
+        raise DataError(f"{origin} is empty; rows of text were expected.")
 
 
 def read_split(task: Task, split: Split, data_dir: Path) -> Examples:

@@ -28,8 +28,11 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"  # carried along: `transformer
 CONFIG_BYTES: Final = 10_000_000  # the names of 100,000 labels take 5 MB; without such, a config has 2 kB
 TOKENIZER_BYTES: Final = 64_000_000  # four times the largest that served models have (multilingual, 250,000 pieces)
 
+MULTILABEL: Final = "multi_label_classification"  # `problem_type` in a config
 # Where a config names Python files beside it for `transformers` to run. None is run here, nor handed on.
 CODE: Final = ("auto_map", "custom_code", "custom_pipelines", "trust_remote_code")
+# Where older versions of `transformers` wrote down from which directory of the user's they had read.
+READ_FROM: Final = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class Checkpoint:
         config_json: everything in `config.json`, so that saving keeps what only others read.
         weights: canonical name -> float32 array. `head.*` may be absent (a pretrained encoder).
         label_names: of a trained head, in the order of its outputs; None without a head or for a single output.
+        is_multilabel: whether each output is a label of its own, beside the others.
         tokenizer_json: the text of `tokenizer.json`.
         tokenizer_config: everything in `tokenizer_config.json`, if there is one.
         commit: of the hub's repository, if it came from there.
@@ -55,6 +59,7 @@ class Checkpoint:
     tokenizer_json: str
     tokenizer_config: Mapping[str, Any] | None
     commit: str | None = None
+    is_multilabel: bool = False
 
     @property
     def num_outputs(self) -> int | None:
@@ -101,6 +106,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         label_names=label_names,
         tokenizer_json=tokenizer_json,
         tokenizer_config=tokenizer_config,
+        is_multilabel=config_json.get("problem_type") == MULTILABEL,
     )
 
 
@@ -118,11 +124,11 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
     names = dict(parameter_names(checkpoint.config))
     labels = checkpoint.label_names
     config_json = {
-        **{k: v for k, v in checkpoint.config_json.items() if k not in ("_name_or_path", "torch_dtype", "dtype", *CODE)},
+        **{k: v for k, v in checkpoint.config_json.items() if k not in ("torch_dtype", "dtype", *CODE, *READ_FROM)},
         "architectures": [family.architecture],
         "id2label": {str(i): name for i, name in enumerate(labels or ("LABEL_0",))},
         "label2id": {name: i for i, name in enumerate(labels or ("LABEL_0",))},
-        "problem_type": "regression" if labels is None else "single_label_classification",
+        "problem_type": _problem_type(checkpoint),
         "dtype": "float32",
     }
     save_file(
@@ -133,10 +139,16 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
     (directory / CONFIG).write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
     (directory / TOKENIZER).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     if checkpoint.tokenizer_config is not None:
-        tokenizer_config = {k: v for k, v in checkpoint.tokenizer_config.items() if k not in CODE}
+        tokenizer_config = {k: v for k, v in checkpoint.tokenizer_config.items() if k not in (*CODE, *READ_FROM)}
         if checkpoint.config.type_vocab_size > 1:  # a generic tokenizer class of `transformers` would leave the types out
             tokenizer_config.setdefault("model_input_names", ["input_ids", "token_type_ids", "attention_mask"])
         (directory / TOKENIZER_CONFIG).write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
+
+
+def _problem_type(checkpoint: Checkpoint) -> str:
+    if checkpoint.label_names is None:
+        return "regression"
+    return MULTILABEL if checkpoint.is_multilabel else "single_label_classification"
 
 
 def parameter_names(config: EncoderConfig) -> list[tuple[str, str]]:

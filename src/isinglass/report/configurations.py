@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from isinglass.config import RECIPES, TASK_RECIPES
+from isinglass.config import PLACES, RECIPES, TASK_RECIPES
 from isinglass.errors import DataError
 from isinglass.names import brief, short_name
 from isinglass.results import FailedRun, RunResult, by_split
 from isinglass.tasks import TASKS, Task, get_task
 
-NO_SETTING: Final = ("seed", "data_dir")  # what runs of one configuration may differ in
+NO_SETTING: Final = ("seed", *PLACES)  # what runs of one configuration may differ in
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -269,6 +269,8 @@ def score_of_counts(
             return _pearson(truth.astype(np.float64), answers.astype(np.float64), counts)
         case "spearman":
             return _spearman(truth, answers, counts)
+        case _:
+            raise ValueError(f"{metric} is of tasks that have no report")
 
 
 def _f1(truth: Bool[np.ndarray, " K"], answers: Bool[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:

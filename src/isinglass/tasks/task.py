@@ -11,7 +11,8 @@ from typing import Final, Literal
 
 from isinglass.errors import ConfigError
 
-MetricName = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+MetricName = Literal["accuracy", "f1", "matthews", "macro_f1", "micro_f1", "pearson", "spearman", "rmse"]
+Kind = Literal["classification", "regression", "multilabel"]  # one label of several; a real number; any of several labels
 GENERIC_LABEL: Final = "LABEL_"  # what `transformers` writes into id2label when nobody named the labels
 
 
@@ -21,21 +22,21 @@ class Split:
 
     Attributes:
         name: how results and options call it: `train`, `dev`, `dev_matched`, `test`, ...
-        file: path of the TSV below the task's folder.
-        rows: rows that the published data set has: for the overview, and for a submission of its test sets; never used to
-            judge what a user trains on.
         text_columns: the columns with one text (single sentences) or two (pairs): names if the file has a header,
             else 0-based positions.
         label_column: the column with the label, or None where labels are hidden.
+        file: path of a published task's TSV below its folder.
+        rows: rows that the published data set has: for the overview, and for a submission of its test sets; never used to
+            judge what a user trains on.
         hub_split: stem of the Parquet file on the hub.
     """
 
     name: str
-    file: str
-    rows: int
     text_columns: tuple[str, ...] | tuple[int, ...]
     label_column: str | int | None
-    hub_split: str
+    file: str = ""
+    rows: int = 0
+    hub_split: str = ""
 
     @property
     def has_header(self) -> bool:
@@ -45,7 +46,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A classification or regression task over single texts or pairs.
+    """A classification or regression task over single texts or pairs: a published one, or the user's own.
 
     Attributes:
         name: the spelling on the command line, lower case: `mrpc`.
@@ -54,7 +55,8 @@ class Task:
         hub_config: the folder of its Parquet files on the hub.
         hub_text_columns: the text columns there.
         hub_labels: names in the order of the hub's integers (MNLI's differs from that of the files).
-        labels: names as the TSV files write them; None for regression.
+        labels: names as the files write them; None for regression.
+        is_multilabel: whether an example has any number of the labels, instead of one.
         label_words: other names of the same labels, in the same order, as published checkpoints write them.
         train, dev, test: the splits; `train` is None for a diagnostic set; MNLI has two dev and two test sets.
         metrics: in the order in which GLUE's table prints them.
@@ -69,10 +71,11 @@ class Task:
 
     name: str
     title: str
-    folder: str
-    hub_config: str
-    hub_text_columns: tuple[str, ...]
+    folder: str = ""
+    hub_config: str = ""
+    hub_text_columns: tuple[str, ...] = ()
     labels: tuple[str, ...] | None
+    is_multilabel: bool = False
     hub_labels: tuple[str, ...] | None = None
     label_words: tuple[str, ...] | None = None
     train: Split | None
@@ -84,7 +87,14 @@ class Task:
     dev_majority: tuple[tuple[float, ...], ...] = ()
     warning: str | None = None
     skips_short_rows: bool = False
-    citation: str
+    citation: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What is asked for each example."""
+        if self.labels is None:
+            return "regression"
+        return "multilabel" if self.is_multilabel else "classification"
 
     @property
     def is_regression(self) -> bool:
@@ -94,7 +104,7 @@ class Task:
     @property
     def is_pair(self) -> bool:
         """Whether an example is two texts."""
-        return len(self.hub_text_columns) == 2
+        return len(self.splits[0].text_columns) == 2
 
     @property
     def num_outputs(self) -> int:

@@ -81,7 +81,8 @@ class TrainingState:
         parts: how many micro-batches a step is cut into.
         notes: of the loop, so far.
         resumed_at: the steps after which the run was taken up again.
-        arrays: the backend's.
+        epoch_scores: of each epoch, where the best one is kept; None for NaN.
+        arrays: the backend's, and the best epoch's weights.
     """
 
     step: int
@@ -92,6 +93,7 @@ class TrainingState:
     parts: int
     notes: list[str]
     resumed_at: list[int]
+    epoch_scores: list[float | None] = field(default_factory=list)
     arrays: Arrays = field(repr=False)
 
 
@@ -187,7 +189,9 @@ def _digest(text: str, arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def compare_identity(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+def compare_identity(
+    saved: Mapping[str, Any], now: Mapping[str, Any], path: Path, *, remedy: str = "begin anew with --overwrite"
+) -> None:
     """Refuse to go on with what `path` holds under another identity.
 
     Raises:
@@ -197,6 +201,5 @@ def compare_identity(saved: Mapping[str, Any], now: Mapping[str, Any], path: Pat
         if saved.get(name) != now.get(name):
             was, found = (json.dumps(side.get(name)) for side in (saved, now))
             raise ConfigError(
-                f"{path} was made with {name} {was}, and now it is {found}: resume with the same, or begin anew with "
-                f"--overwrite."
+                f"{path} was made with {name} {was}, and now it is {found}: resume with the same, or {remedy}."
             )

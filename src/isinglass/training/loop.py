@@ -126,7 +126,10 @@ class Loop:
         self._config = config
         self._backend = backend
         self._packer = packer
-        self._split = split
+        self._tokens = split.tokens
+        labels, source = split.labels, split.tokens.source
+        self._labels = labels if labels is None or source is None else labels[source]  # a window has its text's
+        self._examples, self._source = split.examples, source
         self._on_progress = on_progress
         self._losses: list[float] = []
         self._parts = 1  # micro-batches of a step
@@ -208,14 +211,14 @@ class Loop:
         return [f"Taken up again after step {steps}: seconds are those of the parts together, compiling in each of them."]
 
     def _plan(self, epoch: int) -> Sequence[Int64[np.ndarray, " S"]]:
-        return plan_epoch(len(self._split.tokens), self._config.batch_size, seed=self._config.seed, epoch=epoch)
+        return plan_epoch(len(self._tokens), self._config.batch_size, seed=self._config.seed, epoch=epoch)
 
     def _train_on(self, index: Int64[np.ndarray, " S"]) -> None:
         """One step, in smaller and smaller parts until it fits into memory."""
         rate = learning_rate(self._config, self.step, self.total_steps)
         while True:
             try:
-                batches = self._packer.pack_parts(self._split.tokens, index, self._split.labels, self._parts)
+                batches = self._packer.pack_parts(self._tokens, index, self._labels, self._parts)
                 self._backend.train_step(batches, step=self.step, learning_rate=rate)
                 break
             except DeviceMemoryError as error:
@@ -240,7 +243,8 @@ class Loop:
             if not any(math.isfinite(one) for one in self._losses[-row:]):
                 step = len(self._losses) - 1
                 index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
-                examples = self._split.examples
+                examples = self._examples
+                index = index if self._source is None else np.unique(self._source[index])
                 numbers = ", ".join(str(examples.line_numbers[i]) for i in sorted(index)[:MAX_NAMED])
                 more = f" and {len(index) - MAX_NAMED} more" if len(index) > MAX_NAMED else ""
                 raise TrainingDivergedError(

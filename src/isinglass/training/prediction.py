@@ -1,19 +1,58 @@
 """Answers of a finished model to a split without labels, or to the user's own sentences."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from isinglass.backends.protocol import check_installed, create_backend
-from isinglass.data import load_split
+import numpy as np
+from jaxtyping import Float32
+
+from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
+from isinglass.data import open_data
+from isinglass.data.custom import read_texts
 from isinglass.data.examples import Examples
-from isinglass.data.tsv import read_user_texts
 from isinglass.errors import ConfigError, OutputExistsError, StorageError
 from isinglass.storage import replacing
-from isinglass.tasks import Task, get_task
 from isinglass.training.loop import Packer, Progress
 from isinglass.training.preparation import label_order, prepare_texts
 from isinglass.training.run_dir import FinishedModel, Rows, check_parent, prediction_rows
 from isinglass.training.trainer import predict
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor:
+    """A finished model that answers again and again: it is put on its device once, when first asked.
+
+    Pickled, it is the model alone: the weights as arrays.
+    """
+
+    def __init__(self, model: FinishedModel) -> None:
+        self.model = model
+        self._backend: Backend | None = None
+
+    def outputs(
+        self,
+        examples: Examples,
+        name: str = "input",
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        *,
+        keep: bool = True,
+    ) -> Float32[np.ndarray, "N outputs"]:
+        """Logits of each example (regression: the value), in the order of `label_order`.
+
+        Args:
+            keep: the tokens, in the cache.
+        """
+        config, checkpoint = self.model.config, self.model.checkpoint
+        check_installed(config.backend)
+        tokens = prepare_texts(examples, config, checkpoint, keep=keep)
+        if self._backend is None:
+            self._backend = create_backend(config, checkpoint, Objective.of(self.model.task))
+        return predict(self._backend, Packer.of(config, checkpoint), tokens, name, on_progress)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"model": self.model, "_backend": None}
 
 
 def predict_split(
@@ -24,31 +63,30 @@ def predict_split(
     Raises:
         ConfigError: there are several test sets and none was named.
     """
-    task = get_task(model.config.task)
+    task = model.task
+    if split_name is None and not task.test:
+        raise ConfigError(f"{task.title} has no test set: name a file of your own with --input.")
     if split_name is None and len(task.test) != 1:
         names = " or ".join(split.name for split in task.test)
         raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
     split = task.test[0] if split_name is None else task.split(split_name)
-    data_dir = model.config.data_dir
-    examples = load_split(task, split, None if data_dir is None else Path(data_dir))
-    return _predict(model, task, examples, split.name, on_progress)
+    examples = open_data(model.config, task).read(split)
+    return _predict(model, examples, split.name, on_progress)
 
 
 def predict_texts(model: FinishedModel, path: Path | None, on_progress: Callable[[Progress], None] = lambda _: None) -> Rows:
-    """Predict the lines of a text file, or of standard input if `path` is None. The first row is the header."""
-    task = get_task(model.config.task)
-    return _predict(model, task, read_user_texts(path, is_pair=task.is_pair), "input", on_progress)
+    """Predict a table, or the lines of a text file or of standard input (`path` None). The first row is the header."""
+    examples = read_texts(path, model.task, model.config.delimiter)
+    for note in examples.notes:
+        logger.warning(note)
+    return _predict(model, examples, "input", on_progress)
 
 
-def _predict(
-    model: FinishedModel, task: Task, examples: Examples, name: str, on_progress: Callable[[Progress], None]
-) -> Rows:
+def _predict(model: FinishedModel, examples: Examples, name: str, on_progress: Callable[[Progress], None]) -> Rows:
     check_installed(model.config.backend)
-    order = label_order(model.checkpoint, task)
-    tokens = prepare_texts(examples, model.config, model.checkpoint)
-    backend = create_backend(model.config, model.checkpoint, num_outputs=task.num_outputs)
-    outputs = predict(backend, Packer.of(model.config, model.checkpoint), tokens, name, on_progress)
-    return list(prediction_rows(outputs, order))
+    order = label_order(model.checkpoint, model.task)
+    outputs = Predictor(model).outputs(examples, name, on_progress)
+    return list(prediction_rows(outputs, order, model.task))
 
 
 def check_predictions(path: Path, *, overwrite: bool) -> None:

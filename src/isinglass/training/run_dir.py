@@ -6,7 +6,8 @@ RUN_DIR/
   result.json             the RunResult, settings included
   steps.jsonl             loss and learning rate of each step
   predictions-dev.tsv     the model's answer to each example of each scored split
-  model/                  a Hugging Face checkpoint (a bench keeps it only where it is asked for)
+  model/                  a Hugging Face checkpoint with its card (a bench keeps it only where it is asked for); of the
+                          user's own task, also its labels and columns: task.json
 """
 
 import dataclasses
@@ -26,11 +27,14 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from safetensors import SafetensorError
 
-from isinglass.config import TrainConfig, as_dict, resolve
+from isinglass.config import TrainConfig, as_dict, resolve, without_places
 from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
+from isinglass.models.files import read_json
 from isinglass.results import RunResult
 from isinglass.storage import exchange, held, sync
+from isinglass.tasks import TASKS, Task, custom, get_task
+from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
 from isinglass.training.trainer import TrainedRun
 
@@ -38,6 +42,8 @@ Rows = list[tuple[str, ...]]  # of a predictions file, the header first
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
+TASK: Final = "task.json"  # of the user's own task
+TASK_BYTES: Final = 10_000_000
 LOCK: Final = ".lock"  # held by the process that trains
 
 
@@ -125,9 +131,7 @@ def finished_result(config: TrainConfig, directory: Path) -> RunResult | None:
     if (directory / CHECKPOINTS).exists() or not (directory / RESULT).is_file():
         return None
     result = RunResult.read(directory / RESULT)
-    saved, now = (
-        {name: value for name, value in one.items() if name != "data_dir"} for one in (result.config, as_dict(config))
-    )
+    saved, now = (without_places(one) for one in (result.config, as_dict(config)))
     compare_identity(saved, now, directory / RESULT)
     return result
 
@@ -194,9 +198,15 @@ def _write(run: TrainedRun, directory: Path, *, with_model: bool, predictions: M
         if with_model:
             (partial / MODEL).mkdir()
             save_checkpoint(run.checkpoint, run.weights, partial / MODEL)
+            if run.task.name not in TASKS:
+                (partial / MODEL / TASK).write_text(custom.to_json(run.task), encoding="utf-8")
+            card = model_card(
+                run.result, run.task, run.checkpoint.label_names, base_model=run.result.model, license=None
+            )
+            (partial / MODEL / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         with open(partial / "steps.jsonl", "w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)
-        answers = {one.split.name: list(prediction_rows(one.outputs, one.label_order)) for one in run.scored}
+        answers = {one.split.name: list(prediction_rows(one.outputs, one.label_order, run.task)) for one in run.scored}
         files = {name: f"predictions-{name}.tsv" for name in (*answers, *predictions)}
         for name, rows in (*answers.items(), *predictions.items()):
             with open(partial / files[name], "w", encoding="utf-8") as lines:
@@ -224,6 +234,7 @@ class FinishedModel:
 
     checkpoint: Checkpoint
     config: TrainConfig
+    task: Task
 
 
 def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
@@ -239,18 +250,33 @@ def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
             raise DataError(f"{directory / RESULT} does not name its task under 'config': it is not what a run writes.")
         name = task or str(saved["task"])
         config = resolve(task=name, flags={key: value for key, value in saved.items() if key != "task"})
-        return FinishedModel(checkpoint=load_checkpoint(directory / MODEL), config=config)
+        known = _own_task(directory / MODEL) if task is None else None
+        if known is None:
+            known = get_task(name)
+            config = dataclasses.replace(config, train_file=(), validation_file=(), test_file=())
+        return FinishedModel(checkpoint=load_checkpoint(directory / MODEL), config=config, task=known)
     if (directory / CONFIG).is_file():
-        if task is None:
+        known = _own_task(directory) if task is None else get_task(task)
+        if known is None:
             raise ConfigError(f"{directory} is a checkpoint without a run's settings: name its task with --task.")
         return FinishedModel(
-            checkpoint=load_checkpoint(directory), config=resolve(task=task, flags={"model": str(directory)})
+            checkpoint=load_checkpoint(directory),
+            config=resolve(task=known.name, flags={"model": str(directory)}),
+            task=known,
         )
     raise DataError(f"{directory} is neither a run directory ({RESULT} and {MODEL}/) nor a checkpoint ({CONFIG}).")
 
 
-def probabilities(outputs: Float32[np.ndarray, "N outputs"]) -> Float64[np.ndarray, "N outputs"]:
-    """Softmax over the outputs, in float64."""
+def _own_task(model: Path) -> Task | None:
+    """The user's own task that a model was trained on, if it was one."""
+    path = model / TASK
+    return custom.from_json(read_json(path, limit=TASK_BYTES), str(path)) if os.path.lexists(path) else None
+
+
+def probabilities(outputs: Float32[np.ndarray, "N outputs"], task: Task) -> Float64[np.ndarray, "N outputs"]:
+    """Softmax over the outputs, or of a multi-label task the logistic function of each, in float64."""
+    if task.is_multilabel:
+        return 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))
     shifted = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
     exponentials = np.exp(shifted)
     chances: Float64[np.ndarray, "N outputs"] = exponentials / exponentials.sum(1, keepdims=True)
@@ -258,14 +284,21 @@ def probabilities(outputs: Float32[np.ndarray, "N outputs"]) -> Float64[np.ndarr
 
 
 def prediction_rows(
-    outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None
+    outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None, task: Task
 ) -> Iterator[tuple[str, ...]]:
-    """A header and one row for each example: its index from 0, the label by name (or the value), each probability."""
+    """A header and one row for each example: its index from 0, the label by name (or the value), each probability.
+
+    The labels of a multi-label task stand side by side with `|` between them.
+    """
     if label_order is None:
         yield ("index", "prediction")
         for i, value in enumerate(outputs[:, 0]):
             yield (str(i), f"{value:.6g}")
         return
     yield ("index", "prediction", *(f"probability:{name}" for name in label_order))
-    for i, chances in enumerate(probabilities(outputs)):
-        yield (str(i), label_order[int(chances.argmax())], *(f"{chance:.6g}" for chance in chances))
+    for i, chances in enumerate(probabilities(outputs, task)):
+        if task.is_multilabel:
+            answer = "|".join(name for name, chance in zip(label_order, chances, strict=True) if chance > 0.5)
+        else:
+            answer = label_order[int(chances.argmax())]
+        yield (str(i), answer, *(f"{chance:.6g}" for chance in chances))

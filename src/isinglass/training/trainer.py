@@ -4,26 +4,37 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from isinglass.backends.protocol import Backend, check_installed, create_backend
-from isinglass.config import TrainConfig, as_dict
+from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
+from isinglass.config import TrainConfig, as_dict, without_places
+from isinglass.data import open_data
+from isinglass.data.examples import TaskData
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import ConfigError, DeviceMemoryError, StorageError
-from isinglass.metrics import Scores, classification_scores, majority_scores, regression_scores
+from isinglass.metrics import (
+    Scores,
+    classification_scores,
+    constant_scores,
+    majority_multilabel_scores,
+    majority_scores,
+    multilabel_scores,
+    regression_scores,
+)
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
 from isinglass.results import RunResult, installed_versions, per_split, source_commit
-from isinglass.tasks import Task, get_task
-from isinglass.training.checkpoints import Checkpoints
+from isinglass.tasks import Task
+from isinglass.training.best_epoch import BestEpoch
+from isinglass.training.checkpoints import Checkpoints, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import PROGRESS_SECONDS, Loop, Packer, Progress, StepRecord
-from isinglass.training.preparation import PreparedSplit, label_order, prepare_split, with_head_for
+from isinglass.training.preparation import PreparedSplit, class_weights, label_order, prepare_split, with_head_for
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +57,7 @@ class Scored:
 class TrainedRun:
     """All that a run leaves: its result, its model and what led to it."""
 
+    task: Task
     result: RunResult
     checkpoint: Checkpoint
     weights: Weights
@@ -57,30 +69,50 @@ def train(
     config: TrainConfig,
     on_progress: Callable[[Progress], None] = lambda _: None,
     *,
+    data: TaskData | None = None,
+    on_data: Callable[[Mapping[str, PreparedSplit], Task], None] = lambda *_: None,
     first_weights: str | None = None,
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,
+    on_epoch: Callable[[Sequence[float]], None] = lambda _: None,
 ) -> TrainedRun:
-    """Fine-tune on a task's training set and score its dev sets.
+    """Fine-tune on a task's training set and score its dev sets, and the user's own test set if its labels are known.
 
     Args:
+        data: the task and its examples; None: what `config` names.
+        on_data: called before the first step with what will be trained on and scored.
         first_weights: the checkpoint to begin with, if not `config.model` itself but one fine-tuned from it before.
         checkpoints: written while training, and where to go on from; None: none are.
         interruption: tells that the process was asked to end: then a checkpoint is written, and Interrupted raised.
+        on_epoch: where the best epoch is picked, called after each with the scores so far; what it raises ends the run.
 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
         Interrupted: as asked for.
     """
     check_installed(config.backend)
-    task = get_task(config.task)
+    data = data or open_data(config)
+    task = data.task
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
+    best = BestEpoch(config, task)
     checkpoint, head_note = with_head_for(load_model(first_weights or config.model), task)
     order = checkpoint.label_names
-    train_split = prepare_split(task, task.train, config, checkpoint, order)
-    dev_splits = [prepare_split(task, split, config, checkpoint, order) for split in task.dev]
-    backend = create_backend(config, checkpoint, num_outputs=task.num_outputs)
+    train_split = prepare_split(data, task.train, config, checkpoint, order, most=config.max_train_examples)
+    dev_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.dev]
+    test_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.test if config.train_file]
+    scored_splits = [split for split in (*dev_splits, *test_splits) if split.labels is not None]
+    on_data({split.name: split for split in (train_split, *dev_splits, *test_splits)}, task)
+    assert train_split.labels is not None
+    if config.label_smoothing and task.is_regression:
+        raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
+    objective = Objective(
+        kind=task.kind,
+        num_outputs=task.num_outputs,
+        class_weights=class_weights(config, task, train_split.labels, order),
+        label_smoothing=config.label_smoothing,
+    )
+    backend = create_backend(config, checkpoint, objective)
     packer = Packer.of(config, checkpoint)
     interruption = interruption or Interruption()
     loop = Loop(config, backend, packer, train_split, on_progress)
@@ -89,39 +121,55 @@ def train(
         state = checkpoints.load(identity)
         if state is not None:
             loop.restore(state)
+            best.restore(state.epoch_scores, state.arrays)
 
     def between_batches(now: Progress) -> None:
         on_progress(now)
         interruption.check()
 
+    def answers(splits: Sequence[PreparedSplit]) -> list[Scored]:
+        return [
+            Scored(split=one, outputs=predict(backend, packer, one.tokens, one.name, between_batches), label_order=order)
+            for one in splits
+        ]
+
+    def judge_epoch() -> None:
+        if config.picks_best and loop.step == (len(best.scores) + 1) * loop.steps_per_epoch:
+            best.add([score(task, one)[0] for one in answers(dev_splits)], backend.weights())
+            on_epoch(best.scores)
+
+    def state_now() -> TrainingState:
+        state = loop.state()
+        return replace(state, epoch_scores=best.plain_scores(), arrays={**state.arrays, **best.arrays()})
+
     try:
         with interruption.deferred():
             saved = time.monotonic()
-            for _ in loop.run():
+            judge_epoch()  # the last one before the run was taken up again
+            steps = iter(()) if best.is_over else loop.run()
+            for _ in steps:
+                judge_epoch()
                 if checkpoints is not None and checkpoints.every.is_due(
                     step=loop.step, steps_per_epoch=loop.steps_per_epoch, seconds=time.monotonic() - saved
                 ):
                     try:
                         with loop.clock.paused():
-                            checkpoints.save(loop.state(), identity)
+                            checkpoints.save(state_now(), identity)
                     except StorageError as error:
                         logger.warning(f"{error} Training goes on.")
                     saved = time.monotonic()
                 interruption.check()
+                if best.is_over:
+                    break
+            if best.weights:
+                backend.load(best.weights)
             evaluation_started = time.perf_counter()
-            scored = [
-                Scored(
-                    split=split,
-                    outputs=predict(backend, packer, split.tokens, split.name, between_batches),
-                    label_order=order,
-                )
-                for split in dev_splits
-            ]
+            scored = answers(scored_splits)
             evaluation_seconds = time.perf_counter() - evaluation_started
     except Interrupted as interrupted:
         if checkpoints is None:
             raise
-        path = checkpoints.save(loop.state(), identity)
+        path = checkpoints.save(state_now(), identity)
         raise Interrupted(
             interrupted.number, f"stopped after step {loop.step} of {loop.total_steps}, saved in {path}"
         ) from None
@@ -130,7 +178,7 @@ def train(
         task,
         scored,
         backend,
-        examples={split.name: len(split.tokens) for split in (train_split, *dev_splits)},
+        examples={split.name: len(split) for split in (train_split, *dev_splits, *test_splits)},
         epoch_seconds=loop.clock.seconds,
         evaluation_seconds=evaluation_seconds,
         trained_tokens=loop.tokens,
@@ -138,13 +186,23 @@ def train(
         lengths=train_split.tokens.lengths,
         notes=[
             *([f"The model {config.model} is the hub's at commit {checkpoint.commit}."] if checkpoint.commit else []),
-            *train_split.examples.notes,
+            *data.notes,
+            *train_split.notes,
             *([head_note] if head_note else []),
+            *best.notes(config.epochs),
             *loop.notes,
             *loop.resumptions(),
         ],
+        epoch_scores=best.plain_scores(),
     )
-    return TrainedRun(result=result, checkpoint=checkpoint, weights=backend.weights(), steps=loop.records(), scored=scored)
+    return TrainedRun(
+        task=task,
+        result=result,
+        checkpoint=checkpoint,
+        weights=backend.weights(),
+        steps=loop.records(),
+        scored=scored,
+    )
 
 
 def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit) -> dict[str, Any]:
@@ -154,8 +212,10 @@ def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit)
         assert array is not None
         data.update(np.ascontiguousarray(array).data)
     model.update(json.dumps(checkpoint.config_json, sort_keys=True).encode())
-    settings = {name: value for name, value in as_dict(config).items() if name != "data_dir"}
-    return settings | {"training data (digest)": data.hexdigest(), "model config (digest)": model.hexdigest()}
+    return without_places(as_dict(config)) | {
+        "training data (digest)": data.hexdigest(),
+        "model config (digest)": model.hexdigest(),
+    }
 
 
 def evaluate(
@@ -163,13 +223,19 @@ def evaluate(
     checkpoint: Checkpoint,
     split_names: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    data: TaskData | None = None,
 ) -> tuple[RunResult, list[Scored]]:
-    """Score a finished model on labelled splits of `config.task`: the dev sets unless others are named.
+    """Score a finished model on labelled splits of its task: the dev sets unless others are named.
 
     Labels are matched by name, through the checkpoint's `id2label`.
+
+    Args:
+        data: the task and its examples; None: what `config` names.
     """
     check_installed(config.backend)
-    task = get_task(config.task)
+    data = data or open_data(config)
+    task = data.task
     order = label_order(checkpoint, task)
     splits = task.dev if split_names is None else tuple(task.split(name) for name in split_names)
     for split in splits:
@@ -177,8 +243,11 @@ def evaluate(
             raise ConfigError(f"{task.title}'s {split.name} set hides its labels: use `isinglass predict`.")
     if not splits:
         raise ConfigError(f"{task.title} has no labelled set: use `isinglass predict`.")
-    prepared = [prepare_split(task, split, config, checkpoint, order) for split in splits]
-    backend = create_backend(config, checkpoint, num_outputs=task.num_outputs)
+    prepared = [prepare_split(data, split, config, checkpoint, order) for split in splits]
+    for one in prepared:
+        if one.labels is None:
+            raise ConfigError(f"{one.examples.origin} has no labels to score by: use `isinglass predict`.")
+    backend = create_backend(config, checkpoint, Objective.of(task))
     packer = Packer.of(config, checkpoint)
     started = time.perf_counter()
     scored = [
@@ -190,13 +259,13 @@ def evaluate(
         task,
         scored,
         backend,
-        examples={split.name: len(split.tokens) for split in prepared},
+        examples={split.name: len(split) for split in prepared},
         epoch_seconds=[],
         evaluation_seconds=time.perf_counter() - started,
         trained_tokens=0,
         truncated=sum(s.tokens.truncated for s in prepared),
         lengths=np.concatenate([s.tokens.lengths for s in prepared]),
-        notes=[note for split in prepared for note in split.examples.notes],
+        notes=[*data.notes, *(note for split in prepared for note in split.notes)],
     )
     return result, scored
 
@@ -208,7 +277,10 @@ def predict(
     name: str,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Float32[np.ndarray, "N outputs"]:
-    """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved."""
+    """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved.
+
+    A text read in windows has the mean of their outputs.
+    """
     outputs: Float32[np.ndarray, "N outputs"] | None = None
     done = tokens_done = 0
     started = last_report = time.perf_counter()
@@ -244,7 +316,11 @@ def predict(
                 )
             )
     assert outputs is not None and done == len(tokens), "every example is predicted once"
-    return outputs
+    if tokens.source is None:
+        return outputs
+    starts = np.flatnonzero(np.diff(tokens.source, prepend=-1))
+    means: Float32[np.ndarray, "N outputs"] = np.add.reduceat(outputs, starts) / np.bincount(tokens.source)[:, None]
+    return means.astype(np.float32)
 
 
 def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
@@ -253,8 +329,12 @@ def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
     assert labels is not None
     if scored.label_order is None:
         values = labels.astype(np.float32)
-        constant: Scores = {name: float("nan") for name in task.metrics}
-        return regression_scores(task.metrics, values, scored.outputs[:, 0]), constant, False
+        found = regression_scores(task.metrics, values, scored.outputs[:, 0])
+        return found, constant_scores(task.metrics, values), False
+    if task.is_multilabel:
+        sets, chosen = labels > 0, scored.outputs > 0
+        found = multilabel_scores(task.metrics, sets, chosen)
+        return found, majority_multilabel_scores(task.metrics, sets), len(np.unique(chosen, axis=0)) == 1
     positive = scored.label_order.index(task.positive_label) if task.positive_label in scored.label_order else 0
     truth: Int64[np.ndarray, " N"] = labels.astype(np.int64)
     answers = scored.outputs.argmax(1).astype(np.int64)
@@ -278,6 +358,7 @@ def make_result(
     truncated: int,
     lengths: Int64[np.ndarray, " N"],
     notes: list[str],
+    epoch_scores: list[float | None] | None = None,
 ) -> RunResult:
     """Put a run's figures together.
 
@@ -305,7 +386,7 @@ def make_result(
         compile_seconds=backend.compile_seconds,
         compilations=backend.compilations,
         evaluation_seconds=evaluation_seconds,
-        examples_per_second=examples.get("train", 0) * config.epochs / train_seconds if epoch_seconds else 0.0,
+        examples_per_second=examples.get("train", 0) * len(epoch_seconds) / train_seconds if epoch_seconds else 0.0,
         tokens_per_second=trained_tokens / train_seconds if epoch_seconds else 0.0,
         truncated_share=truncated / len(lengths),
         padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
@@ -318,4 +399,5 @@ def make_result(
         start_from=None,
         predictions={},
         notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
+        epoch_scores=epoch_scores or [],
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
-from isinglass.backends.protocol import slow_bf16
+from isinglass.backends.protocol import Objective, rate_factor, slow_bf16
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -23,7 +23,7 @@ Inputs = dict[str, Any]  # name -> tensor: what a compiled program takes
 _POLICY: Final = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
 
-def create(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> "KerasBackend":
+def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> "KerasBackend":
     """The backend on the first GPU if there is one, else on the CPU.
 
     Raises:
@@ -38,13 +38,13 @@ def create(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> 
         raise ConfigError(
             f"Keras runs on {keras.backend.backend()} in this process: use the backend {config.backend} in another one."
         )
-    return KerasBackend(config, checkpoint, num_outputs)
+    return KerasBackend(config, checkpoint, objective)
 
 
 class KerasBackend:
     """See `backends.protocol.Backend`."""
 
-    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, num_outputs: int) -> None:
+    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> None:
         from isinglass.backends.keras.model import Classifier
         from isinglass.backends.keras.optimizer import create_optimizer
 
@@ -55,14 +55,22 @@ class KerasBackend:
             self.notes.append(slow_bf16(self.device))
         self.compile_seconds = 0.0
         self._seed = config.seed
-        self._is_regression = num_outputs == 1
+        self._objective = objective
         self._num_examples = config.batch_size  # every batch is filled up to it: one shape less to compile for
         self._losses: list[Any] = []
         self._seen: set[tuple[str, tuple[int, ...]]] = set()
         self._gradients: list[Any] = []
-        self._model = Classifier(checkpoint.config.with_dropout(config.dropout), num_outputs, _POLICY[self.precision])
+        shape = checkpoint.config.with_dropout(config.dropout)
+        self._model = Classifier(shape, objective.num_outputs, _POLICY[self.precision])
         self._model.load(checkpoint.weights, config.seed)
-        self._optimizer = create_optimizer(self._model.parameters, config, scales_loss=self.precision == "fp16")
+        factors = [rate_factor(depth, shape.num_hidden_layers, config) for depth in self._model.depths]
+        self._trained = [i for i, factor in enumerate(factors) if factor > 0]  # positions in the model's parameters
+        self._optimizer = create_optimizer(
+            [self._model.parameters[i] for i in self._trained],
+            [factors[i] for i in self._trained],
+            config,
+            scales_loss=self.precision == "fp16",
+        )
         programs = _tensorflow_programs if config.backend == "tensorflow" else _jax_programs
         self._train, self._differentiate, self._predict = programs(self, xla=config.xla)
 
@@ -118,6 +126,10 @@ class KerasBackend:
         """See the protocol."""
         return self._model.named([variable.value for variable in self._model.parameters])
 
+    def load(self, weights: Weights) -> None:
+        """See the protocol."""
+        self._model.load(weights, self._seed)
+
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         """See the protocol."""
         return {name: np.asarray(variable.value) for name, variable in self._variables()}
@@ -146,15 +158,26 @@ class KerasBackend:
         return peak_resident_bytes()
 
     def loss(self, inputs: Inputs, masks: "DropoutMasks | None") -> Any:
-        """Mean over the examples, in fp32: squared error of a single output, else cross entropy."""
+        """Mean over the examples of what the objective says, in fp32."""
         from keras import ops
 
-        logits = self.logits(inputs, masks)
-        if self._is_regression:
-            losses = ops.square(logits[:, 0] - inputs["labels"])
+        logits, labels = self.logits(inputs, masks), inputs["labels"]
+        weights, smoothing = self._objective.class_weights, self._objective.label_smoothing
+        if self._objective.kind == "regression":
+            losses = ops.square(logits[:, 0] - labels)
+        elif self._objective.kind == "multilabel":
+            targets = labels * (1 - smoothing) + smoothing / 2
+            positive = np.asarray(weights or [1.0] * self._objective.num_outputs, np.float32)
+            losses = ops.mean(
+                -(positive * targets * ops.log_sigmoid(logits) + (1 - targets) * ops.log_sigmoid(-logits)), axis=1
+            )
         else:
-            chosen = ops.expand_dims(inputs["labels"], 1)
-            losses = -ops.take_along_axis(ops.log_softmax(logits), chosen, axis=1)[:, 0]
+            chances = ops.log_softmax(logits)
+            losses = -ops.take_along_axis(chances, ops.expand_dims(labels, 1), axis=1)[:, 0]
+            if smoothing:
+                losses = (1 - smoothing) * losses - smoothing * ops.mean(chances, axis=1)
+            if weights:
+                losses *= ops.take(np.asarray(weights, np.float32), labels)
         return ops.sum(losses * inputs["weights"])
 
     def logits(self, inputs: Inputs, masks: "DropoutMasks | None") -> Any:
@@ -168,7 +191,7 @@ class KerasBackend:
         assert missing >= 0 and not batch.is_flat
 
         def filled(values: np.ndarray[Any, Any], dtype: type) -> np.ndarray[Any, Any]:
-            return np.pad(values.astype(dtype), (0, missing))
+            return np.pad(values.astype(dtype), ((0, missing), *[(0, 0)] * (values.ndim - 1)))
 
         inputs: Inputs = {
             "input_ids": batch.input_ids,
@@ -179,7 +202,7 @@ class KerasBackend:
             "weights": filled(np.full(batch.num_examples, 1 / batch.num_examples), np.float32),
         }
         if batch.labels is not None:
-            inputs["labels"] = filled(batch.labels, np.float32 if self._is_regression else np.int32)
+            inputs["labels"] = filled(batch.labels, np.int32 if self._objective.kind == "classification" else np.float32)
         return inputs
 
     def _start_of_new_shape(self, program: str, batch: PackedBatch) -> float | None:
@@ -201,24 +224,27 @@ def _tensorflow_programs(backend: KerasBackend, *, xla: bool) -> Programs:
 
     tf.get_logger().setLevel("ERROR")  # it warns of tracing more than once: the result counts the few shapes there are
     variables, optimizer = backend._model.parameters, backend._optimizer
+    trained = [variables[i] for i in backend._trained]
 
-    def differentiate(inputs: Inputs, masks: DropoutMasks | None, scale: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
+    def differentiate(
+        inputs: Inputs, masks: DropoutMasks | None, scale: Callable[[Any], Any], by: list[Any]
+    ) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
             loss = backend.loss(inputs, masks)
             scaled = scale(loss)
         # a gradient by rows is summed up into a dense one: the clipping needs its norm, Adam all of it
-        return loss, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, [v.value for v in variables])]
+        return loss, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, [v.value for v in by])]
 
     def train(inputs: Inputs) -> Any:
-        loss, gradients = differentiate(inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss)
-        optimizer.apply(gradients, variables)
+        loss, gradients = differentiate(inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss, trained)
+        optimizer.apply(gradients, trained)
         return loss
 
     compiled = [
         tf.function(program, jit_compile=xla, autograph=False)
         for program in (
             train,
-            lambda inputs: differentiate(inputs, None, lambda loss: loss),
+            lambda inputs: differentiate(inputs, None, lambda loss: loss, variables),
             lambda inputs: backend.logits(inputs, None),
         )
     ]
@@ -254,7 +280,11 @@ def _jax_programs(backend: KerasBackend, *, xla: bool) -> Programs:  # noqa: ARG
     def step(values: list[Any], state: list[Any], inputs: Inputs) -> tuple[Any, list[Any], list[Any]]:
         with keras.StatelessScope(state_mapping=zip(optimizer.variables, state, strict=True)):
             loss, gradients = differentiate(values, inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss)
-        values, state = optimizer.stateless_apply(state, gradients, values)
+        trained = backend._trained
+        moved, state = optimizer.stateless_apply(state, [gradients[i] for i in trained], [values[i] for i in trained])
+        values = [*values]
+        for i, value in zip(trained, moved, strict=True):
+            values[i] = value
         return loss, values, state
 
     def train(inputs: Inputs) -> Any:

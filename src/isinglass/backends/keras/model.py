@@ -150,6 +150,18 @@ class Classifier(layers.Layer):
         """All variables, in the order of `named`."""
         return [variable for variable, _ in self._parameters()]
 
+    @property
+    def depths(self) -> list[int]:
+        """How deep each of `parameters` lies: 0 for the embeddings, then the layers from 1 on, then the head."""
+        found = []
+        for _, (name, *_) in self._parameters():
+            layer = name.removeprefix("encoder.layer.")
+            if layer != name:
+                found.append(int(layer.split(".")[0]) + 1)
+            else:
+                found.append(len(self.blocks) + 1 if name.startswith("head.") else 0)
+        return found
+
     def _parameters(self) -> list[tuple[Any, tuple[str, ...]]]:
         """Every variable with its canonical names: three side by side for query, key and value, else one."""
         found: list[tuple[Any, tuple[str, ...]]] = [

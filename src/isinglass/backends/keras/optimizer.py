@@ -13,6 +13,7 @@ class _AdamW(optimizers.AdamW):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         step = ops.cast(self.iterations + 1, "float32")
         index = self._get_variable_index(variable)
+        learning_rate = learning_rate * self.factors[index]
         m, v = self._momentums[index], self._velocities[index]
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
@@ -20,9 +21,20 @@ class _AdamW(optimizers.AdamW):
         denominator = ops.sqrt(v) / ops.sqrt(bias_2) + self.epsilon
         self.assign_sub(variable, (learning_rate / bias_1) * m / denominator)
 
+    def _apply_weight_decay(self, variables: list[Any]) -> None:
+        for variable in variables:
+            if self.weight_decay and self._use_weight_decay(variable):
+                factor = self.factors[self._get_variable_index(variable)]
+                rate = ops.cast(self.learning_rate, variable.dtype) * factor * self.weight_decay
+                self.assign_sub(variable, ops.multiply(variable, rate))
 
-def create_optimizer(variables: list[Any], config: TrainConfig, *, scales_loss: bool) -> Any:
-    """AdamW over a model's variables; with `scales_loss`, inside Keras' dynamic fp16 loss scale."""
+
+def create_optimizer(variables: list[Any], factors: list[float], config: TrainConfig, *, scales_loss: bool) -> Any:
+    """AdamW over a model's variables; with `scales_loss`, inside Keras' dynamic fp16 loss scale.
+
+    Args:
+        factors: of each variable's learning rate.
+    """
     adamw = _AdamW(
         name="adamw",
         learning_rate=config.learning_rate,
@@ -32,6 +44,7 @@ def create_optimizer(variables: list[Any], config: TrainConfig, *, scales_loss: 
         epsilon=config.adam_epsilon,
         global_clipnorm=config.max_grad_norm,
     )
+    adamw.factors = tuple(factors)
     adamw.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])  # biases and LayerNorms are vectors
     optimizer = optimizers.LossScaleOptimizer(adamw) if scales_loss else adamw
     optimizer.build(variables)

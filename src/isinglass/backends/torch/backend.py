@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
-from isinglass.backends.protocol import slow_bf16, widened_bf16
+from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
 from isinglass.backends.torch.attention import plan_attention
 from isinglass.backends.torch.bf16 import WidenedProducts
 from isinglass.backends.torch.dropout import DropoutMasks
@@ -26,15 +26,15 @@ from isinglass.packing import PackedBatch
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def create(config: TrainConfig, checkpoint: Checkpoint, *, num_outputs: int) -> "TorchBackend":
+def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> "TorchBackend":
     """The backend on the first GPU if there is one, else on the CPU."""
-    return TorchBackend(config, checkpoint, num_outputs, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return TorchBackend(config, checkpoint, objective, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 class TorchBackend:
     """See `backends.protocol.Backend`."""
 
-    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, num_outputs: int, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, objective: Objective, device: torch.device) -> None:
         on_cpu = device.type == "cpu"
         self.precision = config.precision_on("cpu" if on_cpu else "gpu")
         self.device = describe_cpu(torch.get_num_threads()) if on_cpu else str(torch.cuda.get_device_name(device))
@@ -50,18 +50,22 @@ class TorchBackend:
         self.compile_seconds = 0.0
         self._device = device
         self._seed = config.seed
-        self._is_regression = num_outputs == 1
+        self._objective = objective
+        weights = objective.class_weights
+        self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
         self._autocast = _AUTOCAST.get(self.precision)
         self._losses: list[Tensor] = []
         self._ids: list[Tensor] = []  # of each batch since the gradients were cleared
         self._mask_elements: dict[tuple[int, ...], int] = {}  # by shape of the batch, when compiling
         self._compiles = config.compile
         self._num_heads = checkpoint.config.num_attention_heads
-        self._model = Classifier(checkpoint.config.with_dropout(config.dropout), num_outputs)
+        self._model = Classifier(checkpoint.config.with_dropout(config.dropout), objective.num_outputs)
         self._model.load(checkpoint.weights, config.seed)
         self._model.to(device)
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
-        self._optimizer = Optimizer(self._model, config, scales_loss=self.precision == "fp16")
+        layers = checkpoint.config.num_hidden_layers
+        rates = ((parameter, rate_factor(depth, layers, config)) for parameter, depth in self._model.depths())
+        self._optimizer = Optimizer(rates, config, scales_loss=self.precision == "fp16")
 
     def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
         """See the protocol."""
@@ -90,18 +94,18 @@ class TorchBackend:
         """
         assert batch.labels is not None
         word = self._model.word
-        if word.grad is None:
-            word.grad = torch.zeros_like(word)
         ids = self._on_device(batch.input_ids)
-        words = word.detach()[ids].requires_grad_()
+        words = word.detach()[ids].requires_grad_(word.requires_grad)
         with self._products:
             logits = self._logits(batch, words, masks, self._forward)
             loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device)) * share
             self._optimizer.scaled(loss).backward()
-        assert words.grad is not None
-        self._ids.append(ids)
-        word.grad.index_add_(0, ids, words.grad)
-        word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
+        if words.grad is not None:  # else it is frozen
+            if word.grad is None:
+                word.grad = torch.zeros_like(word)
+            self._ids.append(ids)
+            word.grad.index_add_(0, ids, words.grad)
+            word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
         return loss.detach()
 
     def clear_gradients(self) -> None:
@@ -116,10 +120,17 @@ class TorchBackend:
         self._ids = []
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the examples, in fp32: squared error of a single output, else cross entropy."""
-        if self._is_regression:
-            return F.mse_loss(logits.float()[:, 0], labels)
-        return F.cross_entropy(logits.float(), labels)
+        """Mean over the examples of what the objective says, in fp32."""
+        logits, weights, smoothing = logits.float(), self._class_weights, self._objective.label_smoothing
+        if self._objective.kind == "regression":
+            return F.mse_loss(logits[:, 0], labels)
+        if self._objective.kind == "multilabel":
+            targets = labels * (1 - smoothing) + smoothing / 2
+            return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * weights[labels]).mean()
 
     def take_losses(self) -> list[float]:
         """See the protocol."""
@@ -138,6 +149,10 @@ class TorchBackend:
     def weights(self) -> Weights:
         """See the protocol."""
         return self._model.weights()
+
+    def load(self, weights: Weights) -> None:
+        """See the protocol."""
+        self._model.load(weights, self._seed)
 
     def gradients(self) -> Weights:
         """See the protocol."""

@@ -8,7 +8,7 @@ What differs from the textbook, exactly and without another result:
 - in the last layer only the first token of each example goes on: its query, output projection and feed-forward part.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -129,6 +129,15 @@ class Classifier(nn.Module):
             for name, parameters in self._by_canonical_name().items():
                 for part, parameter in parameters.items():
                     parameter.copy_(torch.from_numpy(np.ascontiguousarray(complete[f"{name}.{part}"])))
+
+    def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Each parameter and how deep it lies: 0 for the embeddings, then the layers from 1 on, then the head."""
+        for name, parameter in self.named_parameters():
+            part, _, rest = name.partition(".")
+            if part == "layers":
+                yield parameter, int(rest.split(".")[0]) + 1
+            else:
+                yield parameter, len(self.layers) + 1 if part.startswith("head_") else 0
 
     def weights(self) -> Weights:
         """Canonical name -> float32 array, copied off the device."""

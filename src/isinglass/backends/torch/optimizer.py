@@ -1,6 +1,6 @@
 """AdamW as BERT's fine-tuning uses it: bias correction on, no decay of biases and LayerNorms, gradients clipped."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,25 @@ from isinglass.config import TrainConfig
 class Optimizer:
     """AdamW over a model's parameters, and the fp16 loss scale that belongs to it."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, *, scales_loss: bool) -> None:
-        decayed = [p for p in model.parameters() if p.ndim >= 2]
-        others = [p for p in model.parameters() if p.ndim < 2]  # biases and LayerNorms are vectors
+    def __init__(self, parameters: Iterable[tuple[nn.Parameter, float]], config: TrainConfig, *, scales_loss: bool) -> None:
+        """Take each parameter with the factor of its learning rate; those of factor 0 are frozen."""
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for parameter, factor in parameters:
+            parameter.requires_grad_(factor > 0)
+            if factor > 0:
+                groups.setdefault((parameter.ndim < 2, -factor), []).append(parameter)  # biases and LayerNorms are vectors
+        ordered = sorted(groups)
         self._max_grad_norm = config.max_grad_norm
-        self._parameters = [*decayed, *others]
+        self._parameters = [parameter for group in ordered for parameter in groups[group]]
         self._adamw = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            [
+                {
+                    "params": groups[is_vector, factor],
+                    "weight_decay": 0.0 if is_vector else config.weight_decay,
+                    "factor": -factor,
+                }
+                for is_vector, factor in ordered
+            ],
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
@@ -34,7 +46,7 @@ class Optimizer:
     def step(self, learning_rate: float) -> None:
         """Clip, and step at `learning_rate`; a step whose fp16 gradient overflowed is skipped and the scale lowered."""
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self._scaler.unscale_(self._adamw)
         nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
         self._scaler.step(self._adamw)
