@@ -12,15 +12,15 @@ test: check
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: .venv/dev.stamp
-	$(BIN)/ruff format --check src tests benchmarks soak
-	$(BIN)/ruff check src tests benchmarks soak
+	$(BIN)/ruff format --check src tests benchmarks examples soak
+	$(BIN)/ruff check src tests benchmarks examples soak
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python benchmarks/write_docs.py --check
 
 format: .venv/dev.stamp
-	$(BIN)/ruff check --fix-only --quiet src tests benchmarks soak
-	$(BIN)/ruff format src tests benchmarks soak
+	$(BIN)/ruff check --fix-only --quiet src tests benchmarks examples soak
+	$(BIN)/ruff format src tests benchmarks examples soak
 
 docs: .venv/dev.stamp
 	$(BIN)/python benchmarks/write_docs.py

@@ -21,17 +21,21 @@ from isinglass.terminal import (
     bench_events,
     console,
     progress,
+    show_comparison,
+    show_export,
     show_facts,
     show_plan,
     show_repetitions,
     show_result,
     show_submission,
     show_table,
+    show_tuned,
+    trial_events,
 )
 
 app = typer.Typer(
     name="isinglass",
-    help="Fine-tune BERT-like text classifiers on GLUE, without paying for padding.",
+    help="Fine-tune BERT-like text classifiers on GLUE and your own data, without paying for padding.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -404,6 +408,114 @@ def submit(
         chosen = {"backend": backend, "precision": precision, "model": model, "seed": seed}
         written = write_submission(directory, output, partial=partial, overwrite=overwrite, select=chosen)
         show_submission(written)
+
+
+@app.command()
+def tune(
+    task: Annotated[
+        str | None, typer.Argument(help="A task that `isinglass tasks` lists, or a name for your own.  [default: demo]")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many runs in all, those of an earlier call included.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the study lies, and goes on from.  [default: tune/TASK]")
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(help="learning_rate=1e-5:5e-4,epochs=2:5,batch_size=16:32:64,seed, or some of these names."),
+    ] = None,
+    data_dir: DataDir = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the text, or the first of a pair.")] = None,
+    text_column2: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    model: Annotated[str | None, typer.Option(help="Checkpoint directory, name on the hub, or `demo`.")] = None,
+    backend: Annotated[str | None, typer.Option(help="torch, tensorflow or jax.  [default: torch]")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or amp.  [default: fp32]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML or JSON file of settings; flags go before it.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: --set max_length=64")
+    ] = None,
+) -> None:
+    """Search learning rate, epochs and batch size on held-out data, resumably; the best become a recipe file."""
+    with _errors_in_one_line():
+        from isinglass.config import resolve
+        from isinglass.training.interruption import Interruption
+        from isinglass.tuning import SearchSpace
+        from isinglass.tuning import tune as run_tuning
+
+        name = _task_name(task, train_file)
+        settings = resolve(
+            task=name,
+            config_file=config,
+            flags={
+                "data_dir": data_dir,
+                "train_file": train_file or None,
+                "validation_file": validation_file or None,
+                "text_column": text_column,
+                "text_column2": text_column2,
+                "label_column": label_column,
+                "model": model,
+                "backend": backend,
+                "precision": precision,
+            },
+            assignments=tuple(assignments or ()),
+            environment=os.environ,
+        )
+        directory = output or Path("tune") / name
+        space = SearchSpace() if search is None else SearchSpace.parse(search)
+        with Interruption(_announce) as interruption, trial_events(trials) as (on_trial, on_progress):
+            found = run_tuning(
+                settings,
+                trials=trials,
+                directory=directory,
+                space=space,
+                on_trial=on_trial,
+                on_progress=on_progress,
+                interruption=interruption,
+            )
+        show_tuned(found)
+
+
+@app.command()
+def export(
+    run_dir: RunDir,
+    to: Annotated[Literal["onnx"], typer.Option(help="The format.")] = "onnx",  # noqa: ARG001  # the one there is
+    output: Annotated[Path | None, typer.Option(help="Where it is written.  [default: RUN_DIR-onnx]")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="A quantised model too; what it loses is scored on the dev set.")
+    ] = False,
+    data_dir: DataDir = None,
+    task: TaskName = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write a finished model as ONNX, and compare its answers on the dev set with those of the model itself."""
+    with _errors_in_one_line():
+        from isinglass.export.compare import compare
+        from isinglass.export.onnx import export_run
+
+        finished = _finished(run_dir, task, data_dir, None)
+        exported = export_run(finished, output or run_dir.with_name(f"{run_dir.name}-onnx"), int8=int8, overwrite=overwrite)
+        show_export(exported)
+        with progress() as on_progress:
+            compared = compare(finished, exported, on_progress)
+        show_comparison(compared)
+
+
+@app.command()
+def push(
+    run_dir: RunDir,
+    repo: Annotated[str, typer.Argument(help="USER/NAME on the hub, made if need be.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch.  [default: main]")] = None,
+    license_name: Annotated[str | None, typer.Option("--license", help="Of the model, for its card: mit, say.")] = None,
+) -> None:
+    """Send a run's model and its card to the hub, in one commit; nothing else of the run is sent."""
+    with _errors_in_one_line():
+        from isinglass.export.push import push_run
+
+        pushed = push_run(run_dir, repo, private=private, revision=revision, license=license_name)
+        print(printable(f"{pushed.url} (commit {pushed.commit})"))
 
 
 @app.command()

@@ -34,6 +34,7 @@ class TrainConfig:
         train_file, validation_file, test_file: the user's own tables, or patterns (`*.csv`) of such.
         validation_fraction: share of the training rows that validates where no `validation_file` is given: drawn by
             `split_seed`, so that the seed of training can change alone, with each label's share kept.
+        split_seed: of the rows that validate, and of those that `max_train_examples` leaves.
         text_column, text_column2, label_column: by name; None: guessed where there is one sensible choice.
         delimiter: between the columns of CSV and TSV files; None: by the header.
         kind: of task; `auto`: by the labels.

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from isinglass.bench.harness import Events
     from isinglass.bench.plan import Plan, PlannedRun
     from isinglass.data.checks import DataFacts
+    from isinglass.export.compare import Compared
+    from isinglass.export.onnx import Exported
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
     from isinglass.training.loop import Progress
+    from isinglass.tuning import Tuned, TunedTrial
 
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
 
@@ -115,6 +118,75 @@ def show_facts(found: "tuple[tuple[str, ...], DataFacts]") -> None:
     notes, facts = found
     for line in (*notes, *facts.lines()):
         print(printable(line), file=sys.stderr, flush=True)
+
+
+def show_export(exported: "Exported") -> None:
+    """Print the files of an export and how they are called."""
+    for path in exported.files:
+        print(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
+    axes = "; ".join(f"{name} int64 ({', '.join(found)})" for name, found in exported.inputs.items())
+    print(f"ONNX opset {exported.opset}; inputs {axes}: both axes are free, padding follows the tokens.")
+    labels = "one value" if exported.label_names is None else ", ".join(map(printable, exported.label_names))
+    print(f"Output logits float32 (batch, labels): {labels}; trained on up to {exported.max_length} tokens.")
+
+
+def show_comparison(compared: "list[Compared]") -> None:
+    """Print what each file scores on the dev set, and how far its probabilities are from the model's."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("split", "rows", "file"):
+        table.add_column(column, no_wrap=True)
+    for name in (*compared[0].scores, "largest difference", "same answers"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for one in compared:
+        scores = (score_text(name, value) for name, value in one.scores.items())
+        agreement = "-" if one.agreement != one.agreement else f"{one.agreement:.1%}"
+        table.add_row(one.split, str(one.examples), one.file, *scores, f"{one.difference:.1e}", agreement)
+    console(stderr=False).print(table)
+
+
+@contextmanager
+def trial_events(trials: int) -> "Iterator[tuple[Callable[[TunedTrial], None], Callable[[Progress], None]]]":
+    """Show each trial of a search as it starts, goes on and ends."""
+    with ExitStack() as bars:
+        show: Callable[[Progress], None] = lambda _: None  # noqa: E731
+
+        def on_trial(trial: "TunedTrial") -> None:
+            nonlocal show
+            settings = ", ".join(f"{name} {value:.3g}" for name, value in trial.settings.items())
+            if trial.state == "running":
+                print(f"[trial {trial.number + 1}, {trials} asked for] {settings}", file=sys.stderr, flush=True)
+                show = bars.enter_context(progress())
+                return
+            bars.close()
+            score = "" if trial.score is None else f": {trial.score:.4f}"
+            print(f"{trial.state}{score} after {duration(trial.seconds)}", file=sys.stderr, flush=True)
+
+        yield on_trial, lambda now: show(now)
+
+
+def show_tuned(tuned: "Tuned") -> None:
+    """Print the trials of a search, the best first, and where its recipe lies."""
+    from rich.table import Table
+
+    from isinglass.metrics import LOWER_IS_BETTER
+
+    sign = 1 if tuned.metric in LOWER_IS_BETTER else -1
+    names = [*tuned.best.settings]
+    table = Table()
+    for name in ("trial", "state", *names, tuned.metric, "seconds"):
+        table.add_column(name.replace("_", " "), justify="left" if name == "state" else "right")
+    ordered = sorted(tuned.trials, key=lambda one: (one.score is None, sign * (one.score or 0.0)))
+    for one in ordered:
+        score = "-" if one.score is None else score_text(tuned.metric, one.score)
+        settings = (f"{value:.3g}" for value in one.settings.values())
+        table.add_row(str(one.number + 1), one.state, *settings, score, f"{one.seconds:.1f}")
+    out = console(stderr=False)
+    out.print(table)
+    for note in tuned.notes:
+        out.print(f"Note: {printable(note)}")
+    out.print(f"Recipe of the best written to {printable(str(tuned.recipe))}: isinglass train TASK --config it")
 
 
 def show_repetitions(results: "list[RunResult]") -> None:

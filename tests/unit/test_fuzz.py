@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
+from isinglass.data.custom import read_custom
 from isinglass.data.examples import encode_labels
 from isinglass.data.tsv import LONGEST_LINE, read_lines, read_split, read_user_texts
 from isinglass.errors import DataError, IsinglassError
@@ -59,7 +60,12 @@ def test_hostile_files_are_taken_or_refused_in_one_sentence(target: str, tmp_pat
 
 
 @settings(deadline=None, max_examples=100)
-@given(content=st.binary(max_size=300), kind=st.sampled_from(["results.jsonl", "result.json", "mine.txt", "glue.zip"]))
+@given(
+    content=st.binary(max_size=300),
+    kind=st.sampled_from(
+        ["results.jsonl", "result.json", "mine.txt", "glue.zip", "mine.csv", "mine.jsonl", "mine.parquet", "mine.tsv.zst"]
+    ),
+)
 def test_bytes_of_hypothesis_are_refused_in_one_sentence(content: bytes, kind: str, tmp_path_factory) -> None:
     def read(directory: Path) -> bool:
         path = directory / kind
@@ -69,7 +75,8 @@ def test_bytes_of_hypothesis_are_refused_in_one_sentence(content: bytes, kind: s
             "mine.txt": lambda: read_user_texts(path, is_pair=False),
             "glue.zip": lambda: check_submission(path, rows=FEW),
         }
-        return bool(readers[kind]())
+        own = TrainConfig(task="mine", train_file=(str(path),))
+        return bool(readers.get(kind, lambda: read_custom(own))())
 
     assert check(Case(files={kind: content}, read=read), tmp_path_factory.mktemp("bytes")).escaped == ""
 

@@ -121,18 +121,19 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
         return np.array([_score(examples, task, i, str(raw)) for i, raw in enumerate(examples.labels)], np.float32)
     assert model_labels is not None
     position = {name: i for i, name in enumerate(model_labels)}
-    sets = [[label] if isinstance(label, str) else label for label in examples.labels]
+    labels: Sequence[Any] = examples.labels
     try:
         if not task.is_multilabel:
-            return np.array([position[label] for (label,) in sets], np.int64)
-        chosen = np.zeros((len(sets), len(position)), np.float32)
-        rows = np.repeat(np.arange(len(sets)), [len(names) for names in sets])
-        chosen[rows, [position[label] for names in sets for label in names]] = 1
+            return np.array([position[label] for label in labels], np.int64)
+        labels = [(names,) if isinstance(names, str) else names for names in labels]
+        chosen = np.zeros((len(labels), len(position)), np.float32)
+        rows = np.repeat(np.arange(len(labels)), [len(names) for names in labels])
+        chosen[rows, [position[label] for names in labels for label in names]] = 1
         return chosen
     except KeyError as error:
         (label,) = error.args
-    index = next(i for i, names in enumerate(sets) if label in names)
-    hint = did_you_mean(label, task.labels) if label else ""
+    index = next(i for i, one in enumerate(labels) if label == one or (isinstance(one, tuple) and label in one))
+    hint = did_you_mean(label, task.labels) if label and isinstance(label, str) else ""
     raise DataError(f"{examples.where(index)}: the label is {brief(label)}{hint}; {task.title} has {listed(task.labels)}.")
 
 

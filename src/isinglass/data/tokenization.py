@@ -9,6 +9,7 @@ Example, two pairs, `max_length` 8 (ids of BERT's vocabulary):
                                                          offsets        0, 6, 11
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from isinglass.data.examples import Examples
 from isinglass.errors import CheckpointError, ConfigError
@@ -62,6 +63,15 @@ class TokenizedTexts:
     def lengths(self) -> Int64[np.ndarray, " N"]:
         """Tokens of each example."""
         return np.diff(self.offsets)
+
+    def per_text(self, outputs: Float32[np.ndarray, "N outputs"]) -> Float32[np.ndarray, "M outputs"]:
+        """Outputs of a model for each example; of texts read in windows, the mean over those of each text."""
+        if self.source is None:
+            return outputs
+        starts = np.flatnonzero(np.diff(self.source, prepend=-1))
+        means = np.add.reduceat(outputs, starts) / np.bincount(self.source)[:, None]
+        averaged: Float32[np.ndarray, "M outputs"] = means.astype(np.float32)
+        return averaged
 
 
 def cache_dir() -> Path:
@@ -135,13 +145,19 @@ def _key(examples: Examples, tokenizer_json: str, max_length: int, window_overla
     return digest.hexdigest()
 
 
-def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_overlap: int | None) -> TokenizedTexts:
+@functools.lru_cache(maxsize=1)
+def _tokenizer(tokenizer_json: str) -> Any:
+    """The tokenizer, kept: to make it takes longer than to use it on a text."""
     from tokenizers import Tokenizer  # imported where used: the readers above need none of it
 
     try:
-        tokenizer: Any = Tokenizer.from_str(tokenizer_json)
+        return Tokenizer.from_str(tokenizer_json)
     except Exception as error:  # noqa: BLE001  # the Rust library raises no other
         raise CheckpointError(f"tokenizer.json cannot be used: {error}.") from None
+
+
+def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_overlap: int | None) -> TokenizedTexts:
+    tokenizer = _tokenizer(tokenizer_json)
     specials = tokenizer.num_special_tokens_to_add(is_pair=len(examples.texts) == 2)
     if max_length < specials + len(examples.texts):
         raise ConfigError(

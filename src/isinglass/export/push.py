@@ -21,7 +21,7 @@ from isinglass.names import brief, printable
 from isinglass.results import RunResult
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
-from isinglass.training.run_dir import MODEL, RESULT, load_run
+from isinglass.training.run_dir import MODEL, RESULT, TASK, load_run
 
 logger = logging.getLogger(__name__)
 

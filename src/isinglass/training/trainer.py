@@ -316,11 +316,7 @@ def predict(
                 )
             )
     assert outputs is not None and done == len(tokens), "every example is predicted once"
-    if tokens.source is None:
-        return outputs
-    starts = np.flatnonzero(np.diff(tokens.source, prepend=-1))
-    means: Float32[np.ndarray, "N outputs"] = np.add.reduceat(outputs, starts) / np.bincount(tokens.source)[:, None]
-    return means.astype(np.float32)
+    return tokens.per_text(outputs)
 
 
 def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
