@@ -56,6 +56,16 @@ TrainFile = Annotated[
 ]
 ValidationFile = Annotated[list[str] | None, typer.Option(help="What scores the model while you choose settings.")]
 TestFile = Annotated[list[str] | None, typer.Option(help="What scores it in the end, if it has labels, or is predicted.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text, or the first of a pair.")]
+TextColumn2 = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
+Delimiter = Annotated[str | None, typer.Option(help="Between columns.  [default: by the header]")]
+KindName = Annotated[str | None, typer.Option(help="classification, regression or multilabel.  [default: by the labels]")]
+LabelDelimiter = Annotated[str | None, typer.Option(help="Between several labels of one example.")]
+PositiveLabel = Annotated[str | None, typer.Option(help="The one of two labels that F1 counts.")]
+DropIncomplete = Annotated[
+    bool | None, typer.Option("--drop-incomplete", help="Leave rows without a text or a label out; they are counted.")
+]
 RunDir = Annotated[Path, typer.Argument(help="A run directory, or a checkpoint directory together with --task.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Use the model on another task with the same labels (ax).")]
 
@@ -72,13 +82,14 @@ def train(
     validation_fraction: Annotated[
         float | None, typer.Option(help="Share of the training rows that validates without a file for it.  [default: 0.1]")
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the text, or the first of a pair.")] = None,
-    text_column2: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="classification, regression or multilabel.  [default: by the labels]")
-    ] = None,
-    label_delimiter: Annotated[str | None, typer.Option(help="Between several labels of one example.")] = None,
+    text_column: TextColumn = None,
+    text_column2: TextColumn2 = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    kind: KindName = None,
+    label_delimiter: LabelDelimiter = None,
+    positive_label: PositiveLabel = None,
+    drop_incomplete: DropIncomplete = None,
     model: Annotated[
         str | None, typer.Option(help="Checkpoint directory, name on the hub, or `demo`.  [default: demo]")
     ] = None,
@@ -100,6 +111,16 @@ def train(
     max_train_examples: Annotated[int | None, typer.Option(help="Train on so many rows only.")] = None,
     class_weights: Annotated[
         str | None, typer.Option(help="`balanced`, or a JSON file of label -> weight, for classes of unlike size.")
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of each label that is spread over all.")] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Learning rate of a layer, as a share of that of the one above it.")
+    ] = None,
+    freeze_embeddings: Annotated[
+        bool | None, typer.Option("--freeze-embeddings", help="Leave the embeddings as they are.")
+    ] = None,
+    freeze_layers: Annotated[
+        int | None, typer.Option(help="Leave so many of the lowest layers, and the embeddings, as they are.")
     ] = None,
     keep_best: Annotated[
         bool | None, typer.Option("--keep-best", help="Keep the epoch that is best on the dev set(s), not the last one.")
@@ -143,15 +164,25 @@ def train(
                 "train_file": train_file or None,
                 "validation_file": validation_file or None,
                 "test_file": test_file or None,
-                "validation_fraction": validation_fraction,
-                "text_column": text_column,
-                "text_column2": text_column2,
-                "label_column": label_column,
-                "kind": kind,
-                "label_delimiter": label_delimiter,
+                **_own(
+                    train_file,
+                    validation_fraction=validation_fraction,
+                    text_column=text_column,
+                    text_column2=text_column2,
+                    label_column=label_column,
+                    delimiter=delimiter,
+                    kind=kind,
+                    label_delimiter=label_delimiter,
+                    positive_label=positive_label,
+                    drop_incomplete=drop_incomplete,
+                ),
                 "long_texts": long_texts,
                 "max_train_examples": max_train_examples,
                 "class_weights": class_weights,
+                "label_smoothing": label_smoothing,
+                "layer_decay": layer_decay,
+                "freeze_embeddings": freeze_embeddings,
+                "freeze_layers": freeze_layers,
                 "keep_best": keep_best,
                 "early_stopping": early_stopping,
                 "best_metric": best_metric,
@@ -426,9 +457,14 @@ def tune(
     data_dir: DataDir = None,
     train_file: TrainFile = None,
     validation_file: ValidationFile = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the text, or the first of a pair.")] = None,
-    text_column2: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    text_column: TextColumn = None,
+    text_column2: TextColumn2 = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    kind: KindName = None,
+    label_delimiter: LabelDelimiter = None,
+    positive_label: PositiveLabel = None,
+    drop_incomplete: DropIncomplete = None,
     model: Annotated[str | None, typer.Option(help="Checkpoint directory, name on the hub, or `demo`.")] = None,
     backend: Annotated[str | None, typer.Option(help="torch, tensorflow or jax.  [default: torch]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or amp.  [default: fp32]")] = None,
@@ -452,9 +488,17 @@ def tune(
                 "data_dir": data_dir,
                 "train_file": train_file or None,
                 "validation_file": validation_file or None,
-                "text_column": text_column,
-                "text_column2": text_column2,
-                "label_column": label_column,
+                **_own(
+                    train_file,
+                    text_column=text_column,
+                    text_column2=text_column2,
+                    label_column=label_column,
+                    delimiter=delimiter,
+                    kind=kind,
+                    label_delimiter=label_delimiter,
+                    positive_label=positive_label,
+                    drop_incomplete=drop_incomplete,
+                ),
                 "model": model,
                 "backend": backend,
                 "precision": precision,
@@ -618,6 +662,18 @@ def _task_name(task: str | None, train_file: list[str] | None) -> str:
             return f"{name}-own"
         raise ConfigError(f"{name} is a task that `isinglass tasks` lists: give your own files another name.")
     return name
+
+
+def _own(train_file: list[str] | None, **given: Any) -> dict[str, Any]:
+    """What was said of the user's own files.
+
+    Raises:
+        ConfigError: there are none that it could be said of.
+    """
+    for name, value in given.items():
+        if value is not None and not train_file:
+            raise ConfigError(f"--{name.replace('_', '-')} is for your own files: name them with --train-file.")
+    return given
 
 
 def _facts(settings: Any) -> Any:

@@ -133,7 +133,7 @@ def test_the_command_checks_trains_scores_a_test_file_and_predicts(files: Path, 
         (["--kind", "regression"], "the score is 'no'; reviews needs a finite number"),
         (["--best-metric", "rmse", "--keep-best"], "best_metric is 'rmse'"),
         (["--class-weights", "weights.json"], "neither `balanced` nor a JSON file"),
-        (["--set", "freeze_layers=3"], "has 2 layers"),
+        (["--freeze-layers", "3"], "has 2 layers"),
     ],
 )
 def test_mistakes_are_one_sentence_before_any_step(

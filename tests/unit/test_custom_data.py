@@ -218,6 +218,15 @@ def test_null_and_nan_are_missing_in_json_and_parquet(tmp_path: Path) -> None:
     assert f"{path}, row 1: the column 'label' is empty (1 more rows are incomplete)" in message
 
 
+def test_what_many_files_have_in_common_is_noted_once(tmp_path: Path) -> None:
+    for name in "cab":
+        write(tmp_path / f"{name}.csv", ROWS, delimiter=";")
+    notes = read_custom(config(str(tmp_path / "*.csv"))).notes
+    assert [note for note in notes if "separated" in note] == [
+        f"Columns are separated by ';', as the header of {tmp_path / 'a.csv'} shows."
+    ]
+
+
 def test_the_same_file_in_two_splits_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", ROWS)
     (tmp_path / "link.csv").symlink_to(path)

@@ -327,7 +327,7 @@ def test_what_is_no_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_another_delimiter_is_taken_from_the_header_and_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", 'id;text;label\n1;"well; then";x\n')
-    assert open_table(path).notes == (f"The columns of {path} are separated by ';', as its header shows.",)
+    assert open_table(path).notes == (f"Columns are separated by ';', as the header of {path} shows.",)
     assert read(path).texts[0].to_pylist() == ["well; then"]
     assert open_table(path, ";").notes == open_table(path, ",").notes == ()
     assert "has no column 'text'" in refusal(path, delimiter=",")

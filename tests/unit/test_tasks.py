@@ -4,6 +4,7 @@ import pytest
 
 from isinglass.errors import ConfigError
 from isinglass.tasks import TASKS
+from isinglass.tasks.custom import custom_task
 
 
 def test_all_of_glue_is_there() -> None:
@@ -37,3 +38,10 @@ def test_mnli_has_two_dev_sets_and_two_test_sets() -> None:
 def test_labels_are_matched_by_name(task: str, names: tuple[str, ...], expected: tuple[str, ...] | None) -> None:
     """Guards against the 5 to 7 % that a finished MNLI model scores when positions are taken for names."""
     assert TASKS[task].match_labels(names) == expected
+
+
+def test_labels_of_a_users_own_that_differ_in_case_only_are_told_apart() -> None:
+    task = custom_task(
+        name="t", kind="classification", labels=["Pos", "pos"], text_columns=["x"], label_column="y", splits=["train"]
+    )
+    assert task.match_labels(("pos", "Pos")) == ("pos", "Pos")

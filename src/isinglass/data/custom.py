@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,7 +176,8 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     """A user's texts to predict: a table by its ending, else lines of text; None: lines of standard input.
 
     Of a table the task's text columns are read, or, if it has just as many columns under other names, those. A missing text
-    is predicted as an empty one, so that the answers are as many as the rows.
+    is predicted as an empty one, so that the answers are as many as the rows; rows that are empty altogether are left out
+    and counted.
 
     Raises:
         DataError: the file is missing or damaged, or has other columns; with file, row and column.
@@ -297,22 +298,18 @@ def _read_split(name: str, files: Sequence[TableFile], columns: Columns, config:
     for file in files:
         file.require([*columns.texts, *([] if label is None else [label])])
     tables = [read_table(file, columns.texts, label) for file in files]
-    notes = dict.fromkeys(chain.from_iterable(file.notes for file in files))
-    for file, table in zip(files, tables, strict=True):
-        if table.empty:
-            notes[f"{file.origin}: {table.empty:,} empty row(s) left out."] = None
-    more = f" and {len(files) - 1} more file(s)" if len(files) > 1 else ""
+    notes = [*{file.delimiter: note for file in reversed(files) for note in file.notes}.values()]  # once, not for each file
+    notes += [f"{file.origin}: {table.empty:,} empty row(s) left out." for file, table in zip(files, tables) if table.empty]
     units = {file.unit for file in files}
+    origins = [*chain.from_iterable([file.origin] * len(table.numbers) for file, table in zip(files, tables))]
     examples = Examples(
         texts=tuple(ArrowTexts(pa.concat_arrays(parts)) for parts in zip(*(table.texts for table in tables), strict=True)),
         labels=None if label is None else [*chain.from_iterable(table.labels or () for table in tables)],  # type: ignore[arg-type]
-        origin=f"{files[0].origin}{more}",
+        origin=files[0].origin if len(files) == 1 else f"{files[0].origin} and {len(files) - 1} more file(s)",
         line_numbers=np.concatenate([table.numbers for table in tables]).tolist(),
         unit=units.pop() if len(units) == 1 else "row",
         notes=tuple(notes),
-        origins=[*chain.from_iterable(repeat(f.origin, len(t.numbers)) for f, t in zip(files, tables, strict=True))]
-        if more
-        else (),
+        origins=origins if len(files) > 1 else (),
     )
     if config.label_delimiter is not None and label is not None:
         examples = replace(examples, labels=_separated(examples, config.label_delimiter))

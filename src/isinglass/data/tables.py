@@ -241,7 +241,7 @@ def _with_header(file: TableFile, ending: str, delimiter: str | None) -> TableFi
             f"{' or '.join(map(repr, others))}: name the delimiter with --delimiter."
         )
     for other, found in others.items():
-        note = f"The columns of {file.origin} are separated by {other!r}, as its header shows."
+        note = f"Columns are separated by {other!r}, as the header of {file.origin} shows."
         return replace(file, columns=found, delimiter=other, notes=(note,))
     return replace(file, columns=columns, delimiter=chosen)
 

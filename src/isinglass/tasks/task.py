@@ -138,6 +138,8 @@ class Task:
         """
         if self.labels is None:
             return None
+        if sorted(names) == sorted(self.labels):  # a user's own may differ in nothing but case
+            return tuple(names)
 
         def plain(name: str) -> str:
             return name.lower().replace("-", "_").replace(" ", "_")

@@ -245,10 +245,15 @@ class Loop:
                 index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
                 examples = self._examples
                 index = index if self._source is None else np.unique(self._source[index])
-                numbers = ", ".join(str(examples.line_numbers[i]) for i in sorted(index)[:MAX_NAMED])
+                named = sorted(index)[:MAX_NAMED]
+                if examples.origins:  # several files
+                    where = "; ".join(map(examples.where, named))
+                else:
+                    numbers = ", ".join(str(examples.line_numbers[i]) for i in named)
+                    where = f"{examples.origin}, {examples.unit}s {numbers}"
                 more = f" and {len(index) - MAX_NAMED} more" if len(index) > MAX_NAMED else ""
+                rate = learning_rate(self._config, step, self.total_steps)
                 raise TrainingDivergedError(
-                    f"The loss is {loss} at step {step}, at a learning rate of "
-                    f"{learning_rate(self._config, step, self.total_steps):.3g}, on {examples.origin}, {examples.unit}s "
-                    f"{numbers}{more}: lower the learning rate, or use --precision fp32."
+                    f"The loss is {loss} at step {step}, at a learning rate of {rate:.3g}, on {where}{more}: lower the "
+                    f"learning rate, or use --precision fp32."
                 )
