@@ -173,6 +173,24 @@ def large_set():
     return table(["pass", "pairs", "tokens", *(f"{part} (s)" for part in parts), "peak MiB", "cores"], rows)
 
 
+def own_data():
+    """Seconds and peak memory from a user's file to data that training could start on; the newest line of each format."""
+    newest = {row["format"]: row for row in read("own_data")}
+    parts = ("import", "read", "inspect", "total")
+    rows = [
+        [
+            name,
+            f"{row['rows']:,}",
+            f"{row['file_mb']:.0f}",
+            *(f"{row[f'{part}_seconds']:.1f}" for part in parts),
+            f"{row['peak_memory_mib']:.0f}",
+            row["cores"],
+        ]
+        for name, row in newest.items()
+    ]
+    return table(["format", "rows", "MB", *(f"{part} (s)" for part in parts), "peak MiB", "cores"], rows)
+
+
 def preset(name):
     """The table of a bench preset, from the records that `isinglass bench` left in `results/NAME`."""
     if not (RESULTS / name / "results.jsonl").exists():
@@ -258,6 +276,7 @@ FIGURES = {
     "speed": speed,
     "speed on MRPC": lambda: speed("mrpc"),
     "large set": large_set,
+    "own data": own_data,
     "seed-pytorch": lambda: preset("seed-pytorch"),
     "seed-tensorflow": lambda: preset("seed-tensorflow"),
     "tricks": tricks,
