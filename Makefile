@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format docs audit clean
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.PHONY: demo test slow check format docs audit clean
 
 demo: .venv/demo.stamp
 	$(BIN)/isinglass train demo --recipe small --output-dir runs/demo --overwrite
 
 test: check
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# real kills, compilers, JAX, the tutorial, whole runs of the embedded model
+slow: .venv/dev.stamp
+	$(PYTEST) -m slow
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check src tests benchmarks examples soak

@@ -177,6 +177,7 @@ def test_a_table_sets_the_result_beside_the_majority_and_wnli_is_warned_of(glue:
         "run/model/model.safetensors",
         "run/model/tokenizer.json",
         "run/model/tokenizer_config.json",
+        "run/model/README.md",
     }
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [0, 1]
