@@ -57,6 +57,7 @@ def what_counts(directory: Path) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_several_labels_of_a_text_as_lists_or_as_zeros_and_ones(make) -> None:
         make().fit(X, np.array([[0, 1, 1]] * 3 + [[0, 1, 2]] * 21))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [KERAS])
 def test_the_other_frameworks_train_the_same_way(make, backend: str) -> None:
     classifier = make(epochs=1, batch_size=8, backend=backend).fit(X, Y)

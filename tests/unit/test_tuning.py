@@ -76,6 +76,7 @@ def test_so_many_trials_give_so_many_rows_and_a_recipe_that_repeats_the_best_sco
     assert [one.score for one in more.trials] == [one.score for one in other.trials]
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_path):
     """A trial that stays `running` for ever, or one that is trained twice and counted twice."""
     directory = tmp_path / "killed"
