@@ -286,3 +286,14 @@ def test_a_task_file_from_a_stranger_is_judged(files: Path, model: Path, tmp_pat
             load_run(tmp_path / "run")
     path.write_text(json.dumps(good))
     assert load_run(tmp_path / "run").task.labels == ("no", "yes")
+
+
+def test_a_model_from_elsewhere_is_exported_and_predicts_without_its_data(files: Path, model: Path, tmp_path: Path) -> None:
+    write_run(run(files / "reviews.csv", model, epochs=1), tmp_path / "run", overwrite=False)
+    (tmp_path / "run" / "model").rename(tmp_path / "downloaded")
+    done = isinglass("export", "downloaded", cwd=tmp_path)
+    assert done.status == 0 and (tmp_path / "downloaded-onnx" / "model.onnx").is_file()
+    assert "Not compared" in done.err and "whose files are not here" in done.err
+    (tmp_path / "new.txt").write_text("a good dog\n")
+    assert isinglass("predict", "downloaded", "--input", "new.txt", cwd=tmp_path).out.count("\n") == 2
+    assert isinglass("evaluate", "downloaded", cwd=tmp_path).status == 2

@@ -6,7 +6,8 @@ from pathlib import Path
 from isinglass.config import TrainConfig
 from isinglass.data import hub, tsv
 from isinglass.data.examples import Examples, TaskData
-from isinglass.tasks import Split, Task, get_task
+from isinglass.errors import ConfigError
+from isinglass.tasks import TASKS, Split, Task, get_task
 from isinglass.tasks.demo import DEMO, demo_data_dir
 
 
@@ -24,6 +25,10 @@ def open_data(config: TrainConfig, task: Task | None = None) -> TaskData:
         from isinglass.data.custom import read_custom
 
         return read_custom(config, task)
+    if task is not None and task.name not in TASKS:
+        raise ConfigError(
+            f"{task.title} is a task of someone's own, whose files are not here: `isinglass predict` needs none."
+        )
     known = get_task(config.task)
     return TaskData(task=known, read=partial(load_split, known, data_dir=config.data_dir))
 

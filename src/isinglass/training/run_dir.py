@@ -257,11 +257,10 @@ def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
         known = _own_task(directory) if task is None else get_task(task)
         if known is None:
             raise ConfigError(f"{directory} is a checkpoint without a run's settings: name its task with --task.")
-        return FinishedModel(
-            checkpoint=load_checkpoint(directory),
-            config=resolve(task=known.name, flags={"model": str(directory)}),
-            task=known,
-        )
+        checkpoint = load_checkpoint(directory)
+        length = min(TrainConfig.max_length, checkpoint.config.max_length)
+        config = resolve(task=known.name, flags={"model": str(directory), "max_length": length})
+        return FinishedModel(checkpoint=checkpoint, config=config, task=known)
     raise DataError(f"{directory} is neither a run directory ({RESULT} and {MODEL}/) nor a checkpoint ({CONFIG}).")
 
 
