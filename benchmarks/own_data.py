@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -62,6 +61,7 @@ def measure(path):
     """One pass in this process; prints its figures."""
     started = time.perf_counter()
     import isinglass.data.custom  # noqa: F401  # what open_data imports where it needs it
+    from isinglass.backends.cpu import peak_resident_bytes
     from isinglass.config import TrainConfig
     from isinglass.data import open_data
     from isinglass.data.checks import inspect_data
@@ -85,7 +85,7 @@ def measure(path):
         "read_seconds": read - imported,
         "inspect_seconds": done - read,
         "total_seconds": done - started,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": peak_resident_bytes() / 2**20,
         "cores": len(os.sched_getaffinity(0)),
     }
     print(json.dumps(figures))

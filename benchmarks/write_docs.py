@@ -1,6 +1,7 @@
 """Write the figures of README.md and docs/ from the result files in `benchmarks/results`; `--check` only compares.
 
-A generated block stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a function of FIGURES.
+A generated block stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a function of FIGURES. PLOTS are whole
+files.
 
     python benchmarks/write_docs.py [--check]
 """
@@ -25,7 +26,14 @@ from isinglass.training.timing import CLOCK
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SOAK = ROOT / "soak" / "results"
-DOCUMENTS = ("docs/reliability.md", "README.md", "docs/benchmarks.md", "docs/experiments.md", "docs/guide.md")
+DOCUMENTS = (
+    "docs/reliability.md",
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/experiments.md",
+    "docs/guide.md",
+    "docs/scaling.md",
+)
 TRAINER = "transformers Trainer"
 SIDES = {
     "isinglass": "isinglass, PyTorch",
@@ -269,6 +277,176 @@ def settings():
     return table(["setting", "default", "meaning"], rows) + f"\n\nRecipes change: {changed}. WNLI trains 5 epochs in both."
 
 
+def scaling(kind, **wanted):
+    """Lines of one table of results/scaling.jsonl."""
+    return [row for row in read("scaling") if row["table"] == kind and all(row[k] == v for k, v in wanted.items())]
+
+
+def duration(seconds):
+    """`4.6 s`, `5:51` (minutes and seconds), `7:10:10` (with hours)."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def scaling_assumptions():
+    rows = scaling("assumption")
+    names = [name for name in rows[0] if name not in ("table", "field", "source")]
+    cells = [[f"`{row['field']}`", *(f"{row[name]:.4g}" for name in names), row["source"]] for row in rows]
+    return table(["", *(f"`{name}`" for name in names), "source"], cells)
+
+
+def scaling_lengths():
+    rows = [
+        [
+            TASKS[row["task"]].title,
+            f"{row['examples']:,}",
+            f"{row['steps']:,}",
+            f"{row['mean']:.1f}",
+            "measured" if row["measured"] else "ASSUMED",
+        ]
+        for row in scaling("lengths")
+    ]
+    return table(["task", "examples", "steps at batch 32", "tokens of an example, mean", ""], rows)
+
+
+def scaling_measured():
+    rows = [
+        [
+            TASKS[row["task"]].title,
+            row["precision"],
+            f"`{row['source']}`",
+            f"{1000 * row['seconds']:.0f}",
+            f"{1000 * row['fitted']:.0f}",
+            f"{100 * (row['fitted'] / row['seconds'] - 1):+.0f} %",
+        ]
+        for row in scaling("measured")
+    ]
+    return table(["task", "precision", "from", "measured (ms)", "the fitted line (ms)", "difference"], rows)
+
+
+def scaling_published():
+    rows = [
+        [TASKS[row["task"]].title, row["precision"], f"{row['examples_per_second']:.0f}", f"{row['share']:.2f}"]
+        for row in scaling("published")
+    ]
+    return table(["task", "precision", "examples/s", "share of the peak"], rows)
+
+
+def scaling_tasks(cluster, batch):
+    """Time of each task's training steps by devices."""
+    columns = (1, 2, 4, 8, 16, 32) if batch == 32 else (1, 8, 32, 128, 512, 1024)
+    rows = [
+        [TASKS[row["task"]].title, *(duration(row["seconds"][str(n)]) for n in columns)]
+        for row in scaling("run", cluster=cluster, batch=batch)
+    ]
+    return table(["task", *columns], rows)
+
+
+def scaling_floor(cluster):
+    """The parts of a step of MNLI at batch 32, in milliseconds."""
+    found = scaling("floor", cluster=cluster, batch=32)
+    parts = ("compute", "fixed", "all_reduce", "all_reduce_bf16", "rows", "waits")
+    rows = [
+        [
+            row["devices"],
+            *(f"{1000 * row[part]:.2f}" for part in parts),
+            duration(row["run"]),
+            f"{found[0]['run'] / row['run']:.2f}",
+        ]
+        for row in found
+    ]
+    reductions = ("all-reduce, fp32", "all-reduce, were it bf16")
+    return table(["devices", "compute", "fixed", *reductions, "rows of words", "waits", "3 epochs", "times faster"], rows)
+
+
+def scaling_limits():
+    """For each cluster and batch: where the all-reduce exceeds the compute, the shortest run, and what it consists of."""
+    rows = []
+    for cluster in ("a100-fp32", "a100-bf16", "ethernet-bf16", "cpu-fp32"):
+        for batch in (32, 256, 1024, 4096):
+            found = scaling("floor", cluster=cluster, batch=batch)
+            exceeds = next((row["devices"] for row in found if row["all_reduce"] > row["compute"]), "never")
+            worthwhile = [row for row, before in zip(found[1:], found) if before["run"] / row["run"] > 1.5]
+            best = min(found, key=lambda row: row["run"])
+            parts = {part: best[part] for part in ("compute", "fixed", "waits")}
+            shares = ", ".join(f"{name} {100 * value / sum(parts.values()):.0f} %" for name, value in parts.items())
+            last = worthwhile[-1]["devices"] if worthwhile else 1
+            rows.append(
+                [f"`{cluster}`", f"{batch:,}", exceeds, last, f"{duration(best['run'])} on {best['devices']:,}", shares]
+            )
+    header = [
+        "",
+        "batch",
+        "all-reduce exceeds compute from",
+        "a doubling gains half again up to",
+        "shortest run",
+        "its step",
+    ]
+    return table(header, rows)
+
+
+def scaling_balance():
+    rows = [
+        [TASKS[row["task"]].title, row["ranks"], *(f"{100 * (row[cut] - 1):.1f} %" for cut in ("counts", "tokens"))]
+        for row in scaling("balance")
+    ]
+    return table(["task", "processes", "fullest over mean, like counts", "dealt out by tokens"], rows)
+
+
+def scaling_sweep(hardware):
+    rows = [
+        [
+            f"{row['devices']:,}",
+            *(duration(row[name]) for name in ("submitted", "longest_first", "bound_single")),
+            f"{row['longest_first'] / row['bound_single']:.3f}",
+            duration(row["shared"]),
+            row["widest"],
+            duration(row["bound"]),
+            f"{row['shared'] / row['bound']:.3f}",
+        ]
+        for row in scaling("sweep", hardware=hardware)
+    ]
+    one = ["in submission order", "longest first", "bound", "over it"]
+    return table(["devices", *one, "longest first, shared runs", "most devices of a run", "bound", "over it"], rows)
+
+
+def plot_sweep():
+    """Both sweeps against the number of devices, as SVG; the same text for the same figures."""
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    lines = {  # column -> label, style
+        "submitted": ("a device each, as submitted", {"color": "#d55e00", "marker": "o"}),
+        "longest_first": ("a device each, longest first", {"color": "#0072b2", "marker": "o"}),
+        "shared": ("long runs shared, longest first", {"color": "#009e73", "marker": "o"}),
+        "bound": ("no schedule ends before", {"color": "#444444", "linestyle": "--"}),
+    }
+    style = {"svg.hashsalt": "scaling", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+    with mpl.rc_context(mpl.rcParamsDefault | style):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        titles = {"a100": "A100s: computed from assumptions", "cpu": "CPU machines: from measured steps"}
+        for axes, (hardware, title) in zip(figure.subplots(1, 2), titles.items()):
+            rows = scaling("sweep", hardware=hardware)
+            for column, (label, look) in lines.items():
+                axes.plot(
+                    [row["devices"] for row in rows], [row[column] / 3600 for row in rows], label=label, markersize=3, **look
+                )
+            axes.set(title=title, xlabel="devices", ylabel="hours until the last run ends", xscale="log", yscale="log")
+            axes.set_xticks([1, 8, 64, 512], ["1", "8", "64", "512"], minor=False)
+            axes.minorticks_off()
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.grid(alpha=0.2)
+        figure.axes[0].legend(frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return re.sub(r" +$", "", text.getvalue(), flags=re.MULTILINE)
+
+
+PLOTS = {"docs/scaling-sweep.svg": plot_sweep}
 FIGURES = {
     "accuracy of the recipe classic": lambda: accuracy("classic"),
     "accuracy of the recipe small": lambda: accuracy("small"),
@@ -283,6 +461,22 @@ FIGURES = {
     "kills": kills,
     "fuzz": fuzz,
     "settings": settings,
+    "scaling: assumptions": scaling_assumptions,
+    "scaling: lengths": scaling_lengths,
+    "scaling: measured": scaling_measured,
+    "scaling: published": scaling_published,
+    "scaling: a100-fp32, batch 32": lambda: scaling_tasks("a100-fp32", 32),
+    "scaling: a100-bf16, batch 32": lambda: scaling_tasks("a100-bf16", 32),
+    "scaling: a100-bf16, batch 1024": lambda: scaling_tasks("a100-bf16", 1024),
+    "scaling: cpu-fp32, batch 32": lambda: scaling_tasks("cpu-fp32", 32),
+    "scaling: cpu-fp32, batch 1024": lambda: scaling_tasks("cpu-fp32", 1024),
+    "scaling: floor, a100-bf16": lambda: scaling_floor("a100-bf16"),
+    "scaling: floor, ethernet-bf16": lambda: scaling_floor("ethernet-bf16"),
+    "scaling: floor, cpu-fp32": lambda: scaling_floor("cpu-fp32"),
+    "scaling: limits": scaling_limits,
+    "scaling: balance": scaling_balance,
+    "scaling: sweep, a100": lambda: scaling_sweep("a100"),
+    "scaling: sweep, cpu": lambda: scaling_sweep("cpu"),
 }
 
 
@@ -295,10 +489,10 @@ def rendered(text):
 
 def main():
     stale = []
-    for name in DOCUMENTS:
+    for name in (*DOCUMENTS, *PLOTS):
         path = ROOT / name
-        text = path.read_text(encoding="utf-8")
-        new = rendered(text)
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = PLOTS[name]() if name in PLOTS else rendered(text)
         if new != text:
             stale.append(name)
             if "--check" not in sys.argv:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -68,6 +68,23 @@ DropIncomplete = Annotated[
 ]
 RunDir = Annotated[Path, typer.Argument(help="A run directory, or a checkpoint directory together with --task.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Use the model on another task with the same labels (ax).")]
+On = Annotated[
+    str | None,
+    typer.Option(help="ray (a local one, or the one that RAY_ADDRESS names) or ray://HOST:PORT: several runs at once."),
+]
+CpusPerRun = Annotated[
+    int | None, typer.Option(min=1, help="With --on: of each run.  [default: all of a node's, shared among its GPUs]")
+]
+GpusPerRun = Annotated[
+    float | None, typer.Option(help="With --on: of each run, 0.5 say.  [default: 1 where nodes have GPUs]")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="With --on: a directory that all nodes see, or an URL, for checkpoints.  [local Ray: in OUTPUT]"),
+]
+CheckpointEvery = Annotated[
+    str | None, typer.Option(help="With --on: what a lost run goes on from: 200steps, 1epoch, 5min, never.  [default: 5min]")
+]
 
 
 @app.command()
@@ -143,7 +160,7 @@ def train(
         Literal["tensorboard"] | None, typer.Option(help="Write scalars beside the run, in tensorboard/RUN.")
     ] = None,
     check_only: Annotated[
-        bool, typer.Option("--check-only", help="Read and check the data, say what was found, and stop.")
+        bool, typer.Option("--check-only", help="Read, tokenize and check the data, say what was found, and stop.")
     ] = False,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON file of settings; flags go before it.")] = None,
     assignments: Annotated[
@@ -152,7 +169,7 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Fine-tune a model on a task, score its dev set(s), and write a run directory."""
-    with _errors_in_one_line():
+    with _errors_in_one_line(shared=True):
         from isinglass.config import resolve
 
         settings = resolve(
@@ -200,7 +217,9 @@ def train(
             assignments=tuple(assignments or ()),
             environment=os.environ,
         )
-        from isinglass.training.checkpoints import Checkpoints, Interval
+        from isinglass.backends.process_group import largest, number_of_processes
+        from isinglass.backends.protocol import check_installed
+        from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
         from isinglass.training.interruption import Interruption
         from isinglass.training.run_dir import check_output, finished_result, held_run, new_run_name, repetitions, write_run
         from isinglass.training.trainer import train as run_training
@@ -213,37 +232,64 @@ def train(
                 else "--resume needs --output-dir, the directory of the run to go on with."
             )
         if check_only:
-            show_facts(_facts(settings))
+            _check_data(settings)
             return
+        if output_dir is None and number_of_processes(settings.backend) > 1:
+            raise ConfigError("Processes that share a run need --output-dir, so that all know where its checkpoints lie.")
         planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
-        for _, directory in planned:
-            check_output(directory, overwrite=overwrite, resume=resume)
         results = []
-        for one, directory in planned:
-            finished = finished_result(one, directory) if resume else None
-            if finished is not None:
-                print(printable(f"{directory} is finished already; this is its result."), file=sys.stderr)
-                results.append(finished)
-                show_result(finished, directory, as_json=json_output)
-                continue
-            with Interruption(_announce) as interruption, held_run(directory, overwrite=overwrite, resume=resume) as place:
-                checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=resume)
-                with progress() as on_progress, _log(log_to, directory) as log, _how_to_resume(directory):
-                    report = on_progress if log is None else log.after(on_progress)
-                    run = run_training(
-                        one, report, on_data=_show_own_data, checkpoints=checkpoints, interruption=interruption
-                    )
-                    if log is not None:
-                        log.result(run.result)
-                with interruption.deferred():
-                    try:
-                        results.append(write_run(run, directory, overwrite=True))
-                    except StorageError:
-                        show_result(run.result, None, as_json=json_output)  # the scores at least are not lost
-                        raise
-                    show_result(results[-1], directory, as_json=json_output)
-        if runs > 1 and not json_output:
-            show_repetitions(results)
+        check_installed(settings.backend)
+        with _processes(settings.backend) as group:
+            leads = group.rank == 0
+
+            def goes_on(directory: Path) -> bool:
+                return resume or (group.restarted and (not overwrite or any((directory / CHECKPOINTS).glob("*"))))
+
+            for _, directory in planned if leads else ():
+                going_on = goes_on(directory)
+                check_output(directory, overwrite=overwrite and not going_on, resume=going_on)
+            for one, directory in planned:
+                finished = finished_result(one, directory) if leads and resume else None
+                if any(largest(group, int(finished is not None))):
+                    if finished is not None:
+                        print(printable(f"{directory} is finished already; this is its result."), file=sys.stderr)
+                        results.append(finished)
+                        show_result(finished, directory, as_json=json_output)
+                    continue
+                going_on = any(largest(group, int(leads and goes_on(directory))))
+                held = held_run(directory, overwrite=overwrite and not going_on, resume=going_on)
+                with (
+                    Interruption(_announce if leads else lambda _: None, repeated=group.has_launcher) as interruption,
+                    held if leads else nullcontext(directory / CHECKPOINTS) as place,
+                ):
+                    checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=going_on)
+                    with (
+                        progress() if leads else nullcontext(lambda _: None) as on_progress,
+                        _log(log_to if leads else None, directory) as log,
+                        _how_to_resume(directory),
+                    ):
+                        report = on_progress if log is None else log.after(on_progress)
+                        run = run_training(
+                            one,
+                            report,
+                            on_data=_show_own_data if leads else lambda *_: None,
+                            checkpoints=checkpoints,
+                            interruption=interruption,
+                            group=group,
+                        )
+                        if log is not None:
+                            log.result(run.result)
+                    if not leads:
+                        continue
+                    with interruption.deferred():
+                        try:
+                            results.append(write_run(run, directory, overwrite=True))
+                        except StorageError:
+                            show_result(run.result, None, as_json=json_output)  # the scores at least are not lost
+                            raise
+                        show_result(results[-1], directory, as_json=json_output)
+            if runs > 1 and leads and not json_output:
+                show_repetitions(results)
 
 
 @app.command()
@@ -315,6 +361,17 @@ def bench(
     ] = None,
     tasks: Annotated[str | None, typer.Option("--tasks", help="Instead of a preset, or of its tasks: rte,mrpc")] = None,
     data_dir: DataDir = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    test_file: TestFile = None,
+    text_column: TextColumn = None,
+    text_column2: TextColumn2 = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    kind: KindName = None,
+    label_delimiter: LabelDelimiter = None,
+    positive_label: PositiveLabel = None,
+    drop_incomplete: DropIncomplete = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Where results are gathered; what is there is not run again.  [default: bench/PRESET]"),
@@ -335,6 +392,11 @@ def bench(
     keep_models: Annotated[bool | None, typer.Option("--keep-models", help="Keep every model in OUTPUT/runs.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Beside each row the published figure.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its estimate, and stop.")] = False,
+    on: On = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    storage: Storage = None,
+    checkpoint_every: CheckpointEvery = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of all runs.")
     ] = None,
@@ -342,39 +404,65 @@ def bench(
     """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
     with _errors_in_one_line():
         from isinglass.bench.harness import calibrate, opened, records_of, run_all, set_damaged_aside
+        from isinglass.bench.own_data import settle
         from isinglass.bench.plan import estimates, left_to_do, make_plan
-        from isinglass.bench.presets import select
+        from isinglass.bench.presets import select, select_own
 
-        selection = select(
-            preset,
-            tasks=_names(tasks),
-            models=_names(models),
-            backends=_names(backends),
-            precisions=_names(precisions),
-            xla=xla,
-            compile=compile_model,
-            seeds=seeds,
-            recipe=recipe,
-            start_from=start_from,
-            predict_test=predict_test,
-            keep_models=keep_models,
-            assignments=tuple(assignments or ()),
+        own = _own(
+            train_file,
+            validation_file=validation_file or None,
+            test_file=test_file or None,
+            text_column=text_column,
+            text_column2=text_column2,
+            label_column=label_column,
+            delimiter=delimiter,
+            kind=kind,
+            label_delimiter=label_delimiter,
+            positive_label=positive_label,
+            drop_incomplete=drop_incomplete,
         )
+        chosen: dict[str, Any] = {
+            "tasks": _names(tasks),
+            "models": _names(models),
+            "backends": _names(backends),
+            "precisions": _names(precisions),
+            "xla": xla,
+            "compile": compile_model,
+            "seeds": seeds,
+            "recipe": recipe,
+            "start_from": start_from,
+            "predict_test": predict_test,
+            "keep_models": keep_models,
+            "assignments": tuple(assignments or ()),
+        }
+        if train_file:
+            name = _task_name(None, train_file)
+            selection = select_own(name, {"train_file": train_file, **own}, preset=preset, published=published, **chosen)
+        else:
+            name, selection = preset or "results", select(preset, **chosen)
         plan = make_plan(selection, data_dir)
-        directory = output or Path("bench") / (preset or "results")
-        with opened(directory) as held:
+        data = _own_data(plan.runs[0].config) if train_file else None  # what is wrong with the files is told here
+        directory = output or Path("bench") / name
+        place = _place(on, cpus_per_run, gpus_per_run, storage, checkpoint_every)
+        with ExitStack() as stack:
+            cluster = None if place is None else stack.enter_context(_connected(place, directory))
+            held = stack.enter_context(opened(directory))
+            executor = cluster or stack.enter_context(held.local())
+            if data is not None:
+                settle(data[0], directory, records_of(directory))
+                show_facts(data[1])
             for line in set_damaged_aside(held):
                 logging.warning(
                     "%s, line %d is no record (%s) and was set aside in results.damaged.jsonl: its run is made again.",
                     directory / "results.jsonl", line.number, line.reason,
                 )  # fmt: skip
             left = left_to_do(plan, records_of(directory), directory)
-            seconds = estimates(left, calibrate(left, held))
-            show_plan(plan, seconds)
+            seconds = estimates(left, calibrate(left, held, executor))
+            show_plan(plan, seconds, executor.at_once)
             if dry_run:
                 return
-            with bench_events(seconds) as events:
-                failed = run_all(plan, held, events)
+            with bench_events(seconds, executor.at_once, several=cluster is not None) as events:
+                failed = run_all(plan, held, executor, events)
         for table in _tables(plan, directory, selection.table, with_published=published):
             show_table(table)
         print(printable(f"Results in {directory}; `isinglass report {directory}` makes a page of them."), file=sys.stderr)
@@ -472,12 +560,19 @@ def tune(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: --set max_length=64")
     ] = None,
+    on: On = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    storage: Storage = None,
+    checkpoint_every: CheckpointEvery = None,
 ) -> None:
     """Search learning rate, epochs and batch size on held-out data, resumably; the best become a recipe file."""
     with _errors_in_one_line():
+        from functools import partial
+
         from isinglass.config import resolve
         from isinglass.training.interruption import Interruption
-        from isinglass.tuning import SearchSpace
+        from isinglass.tuning import WORKER, Elsewhere, SearchSpace
         from isinglass.tuning import tune as run_tuning
 
         name = _task_name(task, train_file)
@@ -508,15 +603,20 @@ def tune(
         )
         directory = output or Path("tune") / name
         space = SearchSpace() if search is None else SearchSpace.parse(search)
-        with Interruption(_announce) as interruption, trial_events(trials) as (on_trial, on_progress):
+        place = _place(on, cpus_per_run, gpus_per_run, storage, checkpoint_every)
+        with ExitStack() as stack:
+            cluster = None if place is None else stack.enter_context(_connected(place, directory, WORKER))
+            interruption = stack.enter_context(Interruption(_announce))
+            on_trial, on_progress = stack.enter_context(trial_events(trials, several=cluster is not None))
             found = run_tuning(
                 settings,
                 trials=trials,
                 directory=directory,
                 space=space,
                 on_trial=on_trial,
-                on_progress=on_progress,
+                on_progress=partial(on_progress, 0),
                 interruption=interruption,
+                elsewhere=None if cluster is None else Elsewhere(executor=cluster, on_progress=on_progress),
             )
         show_tuned(found)
 
@@ -633,21 +733,23 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
     from functools import partial
 
     from isinglass.report.answers import read_answers
+    from isinglass.report.own_tasks import tasks_of
     from isinglass.report.tables import pytorch_table, scores_table, speed_table, tensorflow_table
     from isinglass.results import read_records, run_key
     from isinglass.training.timing import CLOCK
 
     keys = {run.key for run in plan.runs}
+    tasks = tasks_of(directory, (run.config.task for run in plan.runs))
     records = read_records(directory)
     results = [one for one in records.results if run_key(one.config, one.start_from) in keys]
     failed = [one for one in records.failed if run_key(one.config, one.start_from) in keys]
-    pytorch = partial(pytorch_table, results, failed, clock=CLOCK, with_published=with_published)
+    pytorch = partial(pytorch_table, results, failed, clock=CLOCK, with_published=with_published, tasks=tasks)
     if kind == "pytorch":
         return [pytorch()]
     if kind == "tensorflow":
-        return [tensorflow_table(results, failed, with_published=with_published)]
-    scores = scores_table(results, partial(read_answers, directory), failed)
-    return [*([pytorch()] if with_published else []), scores, speed_table(results, clock=CLOCK)]
+        return [tensorflow_table(results, failed, with_published=with_published, tasks=tasks)]
+    scores = scores_table(results, partial(read_answers, directory), failed, tasks=tasks)
+    return [*([pytorch()] if with_published else []), scores, speed_table(results, clock=CLOCK, tasks=tasks)]
 
 
 def _task_name(task: str | None, train_file: list[str] | None) -> str:
@@ -680,26 +782,75 @@ def _own(train_file: list[str] | None, **given: Any) -> dict[str, Any]:
     return given
 
 
-def _facts(settings: Any) -> Any:
-    """What there is to know about a task's data, before anything is trained."""
+def _check_data(settings: Any) -> None:
+    """Tell what there is to know about a task's data, before anything is trained: as much as is known if the model fails."""
+    from dataclasses import replace
+
     from isinglass.data import open_data
-    from isinglass.data.checks import inspect_data
+    from isinglass.data.checks import cut_shares, inspect_data
+    from isinglass.models.source import load_model
+    from isinglass.training.preparation import prepare_texts
 
     data = open_data(settings)
-    return data.notes, inspect_data({split.name: data.read(split) for split in data.task.splits}, data.task)
+    splits = {split.name: data.read(split) for split in data.task.splits}
+    facts = inspect_data(splits, data.task)
+    try:
+        checkpoint = load_model(settings.model)
+        tokens = {name: prepare_texts(examples, settings, checkpoint) for name, examples in splits.items()}
+        facts = replace(facts, truncated=cut_shares(tokens))
+    finally:
+        show_facts((data.notes, facts))
 
 
 def _show_own_data(splits: Any, task: Any) -> None:
     """Tell of a user's own data what may spoil a result, before the first step."""
     from dataclasses import replace
 
-    from isinglass.data.checks import inspect_data
+    from isinglass.data.checks import cut_shares, inspect_data
     from isinglass.tasks import TASKS
 
     if task.name not in TASKS:
         facts = inspect_data({name: one.examples for name, one in splits.items()}, task)
-        cut = {name: one.tokens.truncated / len(one) for name, one in splits.items() if one.tokens.source is None}
+        cut = cut_shares({name: one.tokens for name, one in splits.items()})
         show_facts(((), replace(facts, truncated=cut)))
+
+
+def _own_data(settings: Any) -> Any:
+    """Of a bench's own files, what all of its runs must share, and what there is to know about them."""
+    from isinglass.bench.own_data import describe
+    from isinglass.data import open_data
+    from isinglass.data.checks import inspect_data
+
+    data = open_data(settings)
+    splits = {split.name: data.read(split) for split in data.task.splits}
+    return describe(data), (data.notes, inspect_data(splits, data.task))
+
+
+def _place(on: str | None, cpus: int | None, gpus: float | None, storage: str | None, every: str | None) -> Any:
+    """Where to run, if not here.
+
+    Raises:
+        ConfigError: an option is given that is for a cluster.
+    """
+    given = {"cpus": cpus, "gpus": gpus, "storage": storage, "checkpoint_every": every}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if on is None:
+        for name in chosen:
+            option = name.replace("_", "-") + ("-per-run" if name in ("cpus", "gpus") else "")
+            raise ConfigError(f"--{option} is for runs on a cluster: name it with --on ray.")
+        return None
+    from isinglass.bench.cluster import Place
+
+    return Place(on=on, **chosen)
+
+
+@contextmanager
+def _connected(place: Any, *where: Any) -> Iterator[Any]:
+    from isinglass.bench.cluster import connected
+
+    with connected(place, *where) as cluster:
+        print(cluster.summary, file=sys.stderr, flush=True)
+        yield cluster
 
 
 def _finished(
@@ -754,12 +905,21 @@ def _how_to_resume(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """A user's mistake, or a full disk, is one sentence on standard error and exit status 2."""
+def _errors_in_one_line(*, shared: bool = False) -> Iterator[None]:
+    """A user's mistake, or a full disk, is one sentence on standard error and exit status 2.
+
+    Args:
+        shared: the command may be one of several processes that share its work; one on each host speaks.
+    """
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_OneLine("isinglass: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     try:
+        if not shared:
+            from isinglass.backends.process_group import launched_processes
+
+            if launched_processes() > 1:
+                raise ConfigError("torchrun starts processes that share a training: this command runs in one of its own.")
         yield
         print(end="", flush=True)  # here, not when Python ends: a closed pipe or a full disk shows itself now
     except IsinglassError as error:
@@ -777,9 +937,35 @@ def _errors_in_one_line() -> Iterator[None]:
         _fail(f"{error.filename or 'Writing output'}: {error.strerror}." if error.strerror else str(error), status)
 
 
+@contextmanager
+def _processes(backend: str) -> Iterator[Any]:
+    """The processes that share a run. One of them tells the user why it ends: the first to fail; the others end silently."""
+    from isinglass.backends.process_group import joined
+    from isinglass.training.interruption import Interrupted
+
+    with joined(backend) as group:
+        if group.rank > 0:
+            logging.disable(logging.WARNING)
+        try:
+            yield group
+        except Interrupted as interrupted:
+            if group.rank > 0 and group.has_launcher:
+                raise typer.Exit(128 + interrupted.number) from None
+            raise
+        except IsinglassError as error:
+            if group.speaks():
+                _say(str(error))
+            raise typer.Exit(error.exit_status) from None
+
+
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"isinglass: {printable(message)}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # torchrun's other processes on this host fail alike
+        _say(message)
     raise typer.Exit(status) from None
+
+
+def _say(message: str) -> None:
+    print(f"isinglass: {printable(message)}", file=sys.stderr)
 
 
 def main() -> None:

@@ -41,6 +41,18 @@ class DeviceMemoryError(IsinglassError, MemoryError):
     exit_status = 5
 
 
+class UpdateInterruptedError(IsinglassError, MemoryError):
+    """The device's memory ran out while a step's weights were updated: some have changed, so it cannot be tried again."""
+
+    exit_status = 5
+
+
+class ProcessLostError(IsinglassError, ConnectionError):
+    """Another process that shared the training steps has ended, or cannot be reached."""
+
+    exit_status = 6
+
+
 class StorageError(IsinglassError, OSError):
     """A file could not be written: the disk is full, or may not be written. What was there before is as it was."""
 

@@ -6,6 +6,7 @@ DIR/
   results.jsonl               one RunResult or FailedRun a line, in the order in which they ended
   runs/NAME/                  what a run leaves; `model/` only where another run starts from it, or if asked for
   examples/TASK-SPLIT.jsonl   texts and label of each scored example, in the order of its file
+  tasks/TASK.json             a task of the user's own, and digests of its sets
 """
 
 import dataclasses

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from isinglass.names import duration, percent, printable, score_text
 
@@ -24,42 +25,78 @@ if TYPE_CHECKING:
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
 
 
+class Bars(Protocol):
+    """The progress of several runs at once, told apart by a label."""
+
+    def show(self, label: str, now: "Progress") -> None:
+        """Where the run stands."""
+        ...
+
+    def end(self, label: str) -> None:
+        """The run is shown no more."""
+        ...
+
+
+class _TerminalBars:
+    def __init__(self, display: Any) -> None:
+        self._display = display
+        self._bars: dict[tuple[str, str], Any] = {}
+
+    def show(self, label: str, now: "Progress") -> None:
+        key = (label, now.stage)
+        if key not in self._bars:
+            self._bars[key] = self._display.add_task(f"{label}{now.stage}", total=now.total, figures="")
+        name = now.stage if now.loss is None else f"epoch {now.epoch + 1}/{now.epochs}"
+        self._display.update(self._bars[key], completed=now.done, description=f"{label}{name}", figures=_figures(now))
+
+    def end(self, label: str) -> None:
+        for key in [key for key in self._bars if key[0] == label]:
+            self._display.remove_task(self._bars.pop(key))
+
+
+class _Lines:
+    """The first report, every ten percent, and each minute."""
+
+    def __init__(self) -> None:
+        self._printed: dict[tuple[str, str], tuple[int, float]] = {}  # tenths done, and time, of the last line
+
+    def show(self, label: str, now: "Progress") -> None:
+        tenth, clock = 10 * now.done // now.total, time.monotonic()
+        last = self._printed.get((label, now.stage))
+        if last is None or tenth > last[0] or clock - last[1] >= LOG_SECONDS:
+            self._printed[label, now.stage] = (tenth, clock)
+            epoch = "" if now.loss is None else f", epoch {now.epoch + 1}/{now.epochs}"
+            print(f"{label}{now.stage} {now.done}/{now.total}{epoch}, {_figures(now)}", file=sys.stderr, flush=True)
+
+    def end(self, label: str) -> None:
+        self._printed = {key: last for key, last in self._printed.items() if key[0] != label}
+
+
+@contextmanager
+def progress_bars() -> Iterator[Bars]:
+    """Bars on a terminal, plain lines elsewhere."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield _Lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as ProgressBar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with ProgressBar(*columns, console=console(stderr=True)) as display:
+        yield _TerminalBars(display)
+
+
 @contextmanager
 def progress() -> Iterator[Callable[["Progress"], None]]:
-    """A progress bar on a terminal; elsewhere plain lines: the first report, every ten percent, and each minute."""
-    if sys.stderr and sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as ProgressBar
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        with ProgressBar(*columns, console=console(stderr=True)) as bar:
-            bars: dict[str, Any] = {}
-
-            def update(now: "Progress") -> None:
-                if now.stage not in bars:
-                    bars[now.stage] = bar.add_task(now.stage, total=now.total, figures="")
-                name = now.stage if now.loss is None else f"epoch {now.epoch + 1}/{now.epochs}"
-                bar.update(bars[now.stage], completed=now.done, description=name, figures=_figures(now))
-
-            yield update
-        return
-    printed: dict[str, tuple[int, float]] = {}  # stage -> (tenths done, time) of its last line
-
-    def log(now: "Progress") -> None:
-        tenth, clock = 10 * now.done // now.total, time.monotonic()
-        last = printed.get(now.stage)
-        if last is None or tenth > last[0] or clock - last[1] >= LOG_SECONDS:
-            printed[now.stage] = (tenth, clock)
-            epoch = "" if now.loss is None else f", epoch {now.epoch + 1}/{now.epochs}"
-            print(f"{now.stage} {now.done}/{now.total}{epoch}, {_figures(now)}", file=sys.stderr, flush=True)
-
-    yield log
+    """The same for one run."""
+    with progress_bars() as bars:
+        yield partial(bars.show, "")
 
 
 def _figures(now: "Progress") -> str:
@@ -147,23 +184,32 @@ def show_comparison(compared: "list[Compared]") -> None:
 
 
 @contextmanager
-def trial_events(trials: int) -> "Iterator[tuple[Callable[[TunedTrial], None], Callable[[Progress], None]]]":
-    """Show each trial of a search as it starts, goes on and ends."""
-    with ExitStack() as bars:
-        show: Callable[[Progress], None] = lambda _: None  # noqa: E731
+def trial_events(
+    trials: int, *, several: bool = False
+) -> "Iterator[tuple[Callable[[TunedTrial], None], Callable[[int, Progress], None]]]":
+    """Show each trial of a search as it starts, goes on and ends; where several go on at once each line names its trial."""
+    with ExitStack() as stack:
+        bars: Bars = stack.enter_context(progress_bars()) if several else _Lines()
+
+        def label(number: int) -> str:
+            return f"[trial {number + 1}] " if several else ""
 
         def on_trial(trial: "TunedTrial") -> None:
-            nonlocal show
+            nonlocal bars
             settings = ", ".join(f"{name} {value:.3g}" for name, value in trial.settings.items())
             if trial.state == "running":
                 print(f"[trial {trial.number + 1}, {trials} asked for] {settings}", file=sys.stderr, flush=True)
-                show = bars.enter_context(progress())
+                if not several:  # whose bars stay on the screen
+                    bars = stack.enter_context(progress_bars())
                 return
-            bars.close()
+            if not several:
+                stack.close()
+            bars.end(label(trial.number))
             score = "" if trial.score is None else f": {trial.score:.4f}"
-            print(f"{trial.state}{score} after {duration(trial.seconds)}", file=sys.stderr, flush=True)
+            line = f"{label(trial.number)}{trial.state}{score} after {duration(trial.seconds)}"
+            print(line, file=sys.stderr, flush=True)
 
-        yield on_trial, lambda now: show(now)
+        yield on_trial, lambda number, now: bars.show(label(number), now)
 
 
 def show_tuned(tuned: "Tuned") -> None:
@@ -223,11 +269,12 @@ def show_repetitions(results: "list[RunResult]") -> None:
     out.print(table)
 
 
-def show_plan(plan: "Plan", estimates: Mapping[str, float]) -> None:
+def show_plan(plan: "Plan", estimates: Mapping[str, float], at_once: int = 1) -> None:
     """Print what a bench will run, one line for the seeds of a configuration, and how long it is likely to take.
 
     Args:
         estimates: key -> seconds, of the runs to do.
+        at_once: so many runs go on at a time.
     """
     from isinglass.report.tables import Table
 
@@ -243,7 +290,7 @@ def show_plan(plan: "Plan", estimates: Mapping[str, float]) -> None:
         seeds = ", ".join(str(run.config.seed) for run in runs)
         body.append((*key, seeds, str(len(runs) - len(to_do)), str(len(to_do)), duration(sum(to_do)) if to_do else "-"))
     columns = ("task", "model", "start from", "backend", "precision", "compiler", "seeds", "done", "to do", "estimate")
-    total = _about(sum(estimates.values()))
+    total = _about(sum(estimates.values()) / min(at_once, max(1, len(estimates))))
     notes = (
         [f"{len(estimates)} of {len(plan.runs)} runs to do, {total}, by a few timed steps of each kind."]
         if estimates
@@ -281,36 +328,45 @@ def _about(seconds: float) -> str:
 
 
 @contextmanager
-def bench_events(estimates: Mapping[str, float]) -> Iterator["Events"]:
+def bench_events(estimates: Mapping[str, float], at_once: int = 1, *, several: bool = False) -> Iterator["Events"]:
     """Show each run as it starts, goes on and ends, and the time that is left by the estimates as they have proved so far.
 
     Args:
         estimates: key -> seconds, of the runs to do, in their order.
+        at_once: so many runs go on at a time, as far as is known.
+        several: there may be more than one, and each line names its run.
     """
     from isinglass.bench.harness import Events
     from isinglass.results import FailedRun, by_split
 
     left = dict(estimates)
-    spent = expected = started = 0.0
-    with ExitStack() as bars:
-        show: Callable[[Progress], None] = lambda _: None  # noqa: E731
+    spent = expected = 0.0
+    started: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    with ExitStack() as stack:
+        bars: Bars = stack.enter_context(progress_bars()) if several else _Lines()
 
         def on_start(run: "PlannedRun", number: int, total: int) -> None:
-            nonlocal started, show
-            started = time.monotonic()
+            nonlocal bars
+            started[run.key] = time.monotonic()
+            labels[run.key] = f"[{number}/{total}] " if several else ""
             correction = spent / expected if expected else 1.0
-            time_left = _about(sum(left.values()) * correction)
-            print(f"[{number}/{total}] {printable(run.title)}: {time_left} left", file=sys.stderr)
-            show = bars.enter_context(progress())
+            time_left = _about(sum(left.values()) * correction / min(at_once, len(left)))
+            print(f"[{number}/{total}] {printable(run.title)}: {time_left} left", file=sys.stderr, flush=True)
+            if not several:  # whose bars stay on the screen
+                bars = stack.enter_context(progress_bars())
 
         def on_end(run: "PlannedRun", record: "RunResult | FailedRun") -> None:
             nonlocal spent, expected
-            bars.close()
+            if not several:
+                stack.close()
+            label = labels.pop(run.key)
+            bars.end(label)
             estimate = left.pop(run.key)
             if estimate == estimate:  # not NaN
-                spent, expected = spent + time.monotonic() - started, expected + estimate
+                spent, expected = spent + time.monotonic() - started[run.key], expected + estimate
             if isinstance(record, FailedRun):
-                print(f"failed: {printable(record.error)}", file=sys.stderr, flush=True)
+                print(f"{label}failed: {printable(record.error)}", file=sys.stderr, flush=True)
                 return
             splits = record.split.split("+")
             scores = [
@@ -318,9 +374,10 @@ def bench_events(estimates: Mapping[str, float]) -> Iterator["Events"]:
                 for split in by_split(record.metrics, splits).values()
                 for name, value in split.items()
             ]
-            print(f"trained in {duration(record.train_seconds)}: {', '.join(scores)}", file=sys.stderr, flush=True)
+            line = f"{label}trained in {duration(record.train_seconds)}: {', '.join(scores)}"
+            print(line, file=sys.stderr, flush=True)
 
-        yield Events(on_start=on_start, on_progress=lambda now: show(now), on_end=on_end)
+        yield Events(on_start=on_start, on_progress=lambda run, now: bars.show(labels[run.key], now), on_end=on_end)
 
 
 def console(*, stderr: bool) -> Any:

@@ -6,12 +6,14 @@ DIR/
   recipe.toml   the best trial's settings: `isinglass train TASK --config DIR/recipe.toml`
 
 The state of the sampler is a function of (seed, finished trials): a study that was killed goes on as if it had not been.
+Several trials at once (`Elsewhere`) begin before they know of each other: then the order in which they end counts too.
 """
 
 import csv
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -20,8 +22,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
+from isinglass.bench.local import Executor
+from isinglass.bench.worker import Answers, TrainingRequest, serve
 from isinglass.config import PLACES, TrainConfig, as_dict, resolve, without_places
 from isinglass.data import open_data
 from isinglass.data.custom import divide
@@ -57,6 +61,7 @@ LOCK: Final = ".lock"
 SETTINGS: Final = ("learning_rate", "epochs", "batch_size", "seed")  # what can be searched, and what a recipe always holds
 HELD_OUT: Final = 0.1  # share of a published task's train that scores the trials
 STARTUP_TRIALS: Final = 5  # drawn at random, and never pruned, before there is something to learn from
+WORKER: Final = "isinglass.tuning"  # what an executor runs for a trial
 WHOLE_RUN: Final = 1000  # pruning compares trials after the same share of their epochs, in thousandths
 
 logger = logging.getLogger(__name__)
@@ -172,6 +177,27 @@ class Tuned:
     notes: tuple[str, ...]
 
 
+class StoppingExecutor(Executor, Protocol):
+    """An executor that can end a trial which is pruned."""
+
+    def stop(self, name: str) -> None:
+        """End what was submitted under this name; what it still says is of no interest."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """Where trials are trained several at once, if not in this process.
+
+    Attributes:
+        executor: whose workers are WORKER's.
+        on_progress: of the trial of that number.
+    """
+
+    executor: StoppingExecutor
+    on_progress: Callable[[int, Progress], None] = lambda _number, _now: None
+
+
 def tune(
     config: TrainConfig,
     *,
@@ -181,6 +207,7 @@ def tune(
     on_trial: Callable[[TunedTrial], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     interruption: Interruption | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Tuned:
     """Train with one setting after another until `directory` holds so many finished trials; what is there already counts.
 
@@ -189,6 +216,8 @@ def tune(
 
     Args:
         on_trial: called when a trial begins (`running`), and again with what came of it.
+        on_progress: of the trial under way in this process.
+        elsewhere: train several trials at once; what is searched next then depends on which of them end first.
 
     Raises:
         MissingDependencyError: Optuna is not installed.
@@ -217,12 +246,18 @@ def tune(
         _check_identity(study, identity, directory)
         search = _Search(study, config, data, space, on_progress, interruption or Interruption())
         finished = _finished(study)
+
+        def on_end(number: int) -> None:
+            finished[:] = _finished(study)
+            _write(directory, config, metric, finished, notes)
+            on_trial(next(one for one in finished if one.number == number))
+
         try:
-            while len(finished) < trials:
-                search.run_one(len(finished), on_trial)
-                finished = _finished(study)
-                _write(directory, config, metric, finished, notes)
-                on_trial(finished[-1])
+            if elsewhere is None:
+                while len(finished) < trials:
+                    on_end(search.run_one(on_trial))
+            else:
+                search.run_elsewhere(elsewhere, trials, on_trial, on_end)
         except Interrupted as interrupted:
             done = f"{len(finished)} of {trials} trials are kept in {directory}"
             raise Interrupted(interrupted.number, f"stopped: {done}, and the same command goes on with them.") from None
@@ -270,45 +305,119 @@ class _Search:
     on_progress: Callable[[Progress], None]
     interruption: Interruption
 
-    def run_one(self, number: int, on_start: Callable[[TunedTrial], None]) -> None:
-        """Train once, and tell the study what came of it."""
+    def run_one(self, on_start: Callable[[TunedTrial], None]) -> int:
+        """Train once, tell the study what came of it, and return the trial's number."""
         from optuna import TrialPruned
-        from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
-        seed = int.from_bytes(hashlib.blake2b(f"{self.config.seed} {number}".encode(), digest_size=4).digest())
-        self.study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-        trial = self.study.ask()
-        config = self.space.suggest(trial, self.config, number)
-        settings = {name: getattr(config, name) for name in SETTINGS}
-        trial.set_user_attr("settings", settings)
-        on_start(TunedTrial(number=trial.number, state="running", settings=settings))
+        trial, config = self._ask(on_start, under_way=())
         try:
             score = self._score(trial, config)
         except TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
         except TrainingDivergedError as error:
-            logger.warning("Trial %d failed: %s", trial.number, error)
-            trial.set_user_attr("error", str(error))
-            self.study.tell(trial, state=TrialState.FAIL)
+            self._diverged(trial, str(error))
         else:
             self.study.tell(trial, _worst(self.study) if math.isnan(score) else score)
+        return trial.number
+
+    def run_elsewhere(
+        self, where: Elsewhere, trials: int, on_start: Callable[[TunedTrial], None], on_end: Callable[[int], None]
+    ) -> None:
+        """Train as many at once as there is room for, until so many are finished.
+
+        Raises:
+            RunFailedError: a trial failed otherwise than by its loss.
+        """
+        from optuna.trial import TrialState
+
+        under_way: dict[str, tuple[OptunaTrial, TrainConfig]] = {}
+        told: dict[str, int] = {}  # epochs; what goes on from a checkpoint tells some of them again
+        while under_way or len(_finished(self.study)) < trials:
+            while len(under_way) < where.executor.at_once and len(_finished(self.study)) + len(under_way) < trials:
+                trial, config = self._ask(on_start, [one for one, _ in under_way.values()])
+                name = f"trial-{trial.number}-{hashlib.blake2b(repr(config).encode(), digest_size=4).hexdigest()}"
+                watched = dataclasses.replace(config, keep_best=True)
+                where.executor.submit(name, "trial", TrainingRequest(config=as_dict(watched)))
+                under_way[name] = trial, config
+            name, message = where.executor.wait()
+            if name not in under_way:  # it was pruned
+                continue
+            trial, config = under_way[name]
+            if "progress" in message:
+                where.on_progress(trial.number, Progress(**message["progress"]))
+                continue
+            if "scores" in message:
+                scores = message["scores"]
+                if len(scores) <= told.get(name, 0):
+                    continue
+                told[name] = len(scores)
+                if not self._is_behind(trial, config, scores):
+                    continue
+                where.executor.stop(name)
+                self.study.tell(trial, state=TrialState.PRUNED)
+            elif "trial" in message:
+                scores, error = message["trial"]["scores"], message["trial"]["error"]
+                if error is not None:
+                    self._diverged(trial, error)
+                else:
+                    score = self._of_kept_weights(scores, config)
+                    self.study.tell(trial, _worst(self.study) if math.isnan(score) else score)
+            elif "error" in message:
+                raise RunFailedError(f"Trial {trial.number} could not be trained: {message['error']}")
+            else:
+                continue
+            del under_way[name]
+            on_end(trial.number)
+
+    def _ask(
+        self, on_start: Callable[[TunedTrial], None], under_way: "Sequence[OptunaTrial]"
+    ) -> "tuple[OptunaTrial, TrainConfig]":
+        """The next trial and its settings, which are drawn by its position: the first that no other trial has."""
+        from optuna.samplers import TPESampler
+
+        taken = {*_positions(self.study), *(trial.user_attrs["position"] for trial in under_way)}
+        position = next(number for number in itertools.count() if number not in taken)
+        seed = int.from_bytes(hashlib.blake2b(f"{self.config.seed} {position}".encode(), digest_size=4).digest())
+        apart: dict[str, Any] = {"constant_liar": True} if under_way else {}  # not where a trial is already under way
+        self.study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, **apart)
+        trial = self.study.ask()
+        config = self.space.suggest(trial, self.config, position)
+        settings = {name: getattr(config, name) for name in SETTINGS}
+        trial.set_user_attr("settings", settings)
+        trial.set_user_attr("position", position)
+        on_start(TunedTrial(number=trial.number, state="running", settings=settings))
+        return trial, config
+
+    def _diverged(self, trial: "OptunaTrial", error: str) -> None:
+        from optuna.trial import TrialState
+
+        logger.warning("Trial %d failed: %s", trial.number, error)
+        trial.set_user_attr("error", error)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def _is_behind(self, trial: "OptunaTrial", config: TrainConfig, scores: Sequence[float]) -> bool:
+        """Report the newest of the scores after each epoch: whether to end the trial for being worse than most."""
+        # after one of two epochs as after two of four: there the schedule stands at the same learning rate
+        trial.report(scores[-1], round(WHOLE_RUN * len(scores) / config.epochs))
+        return len(scores) < config.epochs and trial.should_prune()
 
     def _score(self, trial: "OptunaTrial", config: TrainConfig) -> float:
-        """The score of the weights that such a run keeps: the last epoch's, or the best one's where that is asked for."""
         from optuna import TrialPruned
 
         scores: list[float] = []
 
         def judge(so_far: Sequence[float]) -> None:
             scores[:] = so_far
-            # after one of two epochs as after two of four: there the schedule stands at the same learning rate
-            trial.report(so_far[-1], round(WHOLE_RUN * len(so_far) / config.epochs))
-            if len(so_far) < config.epochs and trial.should_prune():
+            if self._is_behind(trial, config, so_far):
                 raise TrialPruned
 
         watched = dataclasses.replace(config, keep_best=True)
         train(watched, self.on_progress, data=self.data, interruption=self.interruption, on_epoch=judge)
+        return self._of_kept_weights(scores, config)
+
+    def _of_kept_weights(self, scores: Sequence[float], config: TrainConfig) -> float:
+        """The score of the weights that such a run keeps: the last epoch's, or the best one's where that is asked for."""
         known = [score for score in scores if not math.isnan(score)] or [math.nan]
         lower = self.study.direction.name == "MINIMIZE"
         return (min(known) if lower else max(known)) if config.picks_best else scores[-1]
@@ -330,6 +439,12 @@ def _finished(study: "Study") -> list[TunedTrial]:
         settings, score = trial.user_attrs["settings"], _score_of(trial, _worst(study))
         found.append(TunedTrial(number=trial.number, state=state, settings=settings, score=score, seconds=seconds))
     return found
+
+
+def _positions(study: "Study") -> list[int]:
+    """Of the finished trials; those of a study from before there were positions have them in their order."""
+    attributes = {trial.number: trial.user_attrs for trial in study.get_trials(deepcopy=False)}
+    return [attributes[trial.number].get("position", place) for place, trial in enumerate(_finished(study))]
 
 
 def _score_of(trial: "FrozenTrial", worst: float) -> float | None:
@@ -474,3 +589,36 @@ def _check_installed() -> None:
         raise MissingDependencyError(
             "Tuning needs Optuna, which is not installed: `pip install 'isinglass[tune]'`."
         ) from None
+
+
+# ---- a trial in a process of its own -----------------------------------
+
+
+def _perform_trial(values: dict[str, Any], answers: Answers) -> dict[str, Any]:
+    """Train once; the scores after each epoch are told as they come, and in the end."""
+    request = TrainingRequest(**values)
+    config = request.located()
+    scores: list[float] = []
+
+    def judge(so_far: Sequence[float]) -> None:
+        scores[:] = so_far
+        answers.send(scores=scores)
+
+    data, _ = tuning_data(config)
+    error = None
+    try:
+        train(
+            config,
+            answers.progress,
+            data=data,
+            first_weights=request.first_weights,
+            checkpoints=request.kept(),
+            on_epoch=judge,
+        )
+    except TrainingDivergedError as diverged:
+        error = str(diverged)
+    return {"trial": {"scores": scores, "error": error}}
+
+
+if __name__ == "__main__":
+    serve({"trial": _perform_trial})

@@ -1,5 +1,11 @@
 """Both frameworks from the same weights over the same batches: the same curve, the same weights, few programs."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,7 +19,7 @@ from isinglass.training.loop import Packer
 from isinglass.training.preparation import prepare_split
 from isinglass.training.schedule import learning_rate
 from tests.backends.variants import KERAS, backend_for, pack
-from tests.tiny import FAMILIES, random_tokens, save_tiny
+from tests.tiny import FAMILIES, random_tokens, save_tiny, write_glue
 
 STEPS = 20
 
@@ -50,20 +56,20 @@ def test_twenty_steps_lead_to_the_same_weights(family: str, num_outputs: int, tm
         assert difference <= 1e-4 * scale, f"{name}: {difference / scale:.1e}"
 
 
-def test_dropout_has_its_rate_and_is_a_function_of_seed_and_step() -> None:
+def test_dropout_has_its_rate_and_is_a_function_of_seed_step_and_part() -> None:
     from keras import ops
 
     from isinglass.backends.keras.dropout import DropoutMasks, dropout, step_key
 
-    def draw(seed: int, step: int, draws: int = 1) -> np.ndarray:
-        masks = DropoutMasks(ops.convert_to_tensor(step_key(seed, step)))
+    def draw(seed: int, step: int, draws: int = 1, part: int = 0) -> np.ndarray:
+        masks = DropoutMasks(ops.convert_to_tensor(step_key(seed, step, part)))
         for _ in range(draws):
             kept = np.asarray(masks.draw((1000, 1000), 0.1))
         return kept
 
     assert abs(draw(1, 1).mean() - 0.9) < 4 * np.sqrt(0.09 / 1e6)
     np.testing.assert_array_equal(draw(1, 5), draw(1, 5))
-    others = [draw(1, 5), draw(5, 1), draw(1, 6), draw(1, 5, draws=2)]
+    others = [draw(1, 5), draw(5, 1), draw(1, 6), draw(1, 5, draws=2), draw(1, 5, part=1), draw(1, 5, part=2)]
     for i, one in enumerate(others):
         for other in others[:i]:
             correlation = np.mean((one - 0.9) * (other - 0.9)) / 0.09
@@ -92,3 +98,81 @@ def test_programs_are_counted_by_the_shapes_they_were_traced_for(tmp_path) -> No
     assert backend.compilations == 1
     assert backend.compile_seconds > 0
     assert len(backend.take_losses()) == 3
+
+
+def test_a_step_in_micro_batches_leaves_the_weights_of_a_whole_one(tmp_path) -> None:
+    """Guards against parts that weigh alike though one is smaller, clipping of each part, or an update for each."""
+    checkpoint = load_checkpoint(save_tiny(tmp_path, "electra"))
+    rng = np.random.default_rng(0)
+    tokens, labels = random_tokens(list(rng.integers(3, 30, 15))), rng.integers(0, 3, 15)
+    settings = {"batch_size": 8, "max_length": 32, "weight_decay": 0.1, "dropout": 0.0, "max_grad_norm": 0.1}
+    packer = Packer.of(TrainConfig(backend=KERAS, **settings), checkpoint)
+    found = []
+    for parts in (1, 2, 3):
+        backend = backend_for(f"{KERAS}-rows", checkpoint, **settings)
+        whole_steps = (np.arange(8), np.arange(8, 15))  # the second has parts of unlike size
+        steps = [packer.pack_parts(tokens, index, labels, parts) for index in whole_steps]
+        for step, batches in enumerate(steps):
+            backend.train_step(batches, step=step, learning_rate=1e-3)
+        found.append((backend.take_losses(), backend.weights()))
+        shapes = {batch.input_ids.shape for batches in steps for batch in batches}
+        assert backend.compilations == len(shapes) + (parts > 1), "one more that updates, where there are parts"
+    (whole_losses, whole), *others = found
+    for losses, weights in others:
+        np.testing.assert_allclose(losses, whole_losses, rtol=0, atol=1e-6)
+        for name, expected in whole.items():
+            if ".key.bias" not in name:  # softmax does not see it: its gradient is rounding alone
+                assert np.linalg.norm(weights[name] - expected) <= 1e-5 * np.linalg.norm(expected), name
+
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from isinglass.backends.keras.backend import KerasBackend
+from isinglass.config import resolve
+from isinglass.errors import DeviceMemoryError
+from isinglass.training.trainer import train
+
+megabytes = int(sys.argv[4])
+step, changed = KerasBackend.train_step, []
+
+def step_in_little_memory(backend, *arguments, **named):
+    before = {name: array.copy() for name, array in backend.state().items()}
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    unlimited = resource.getrlimit(resource.RLIMIT_AS)
+    if megabytes:
+        resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20), unlimited[1]))
+    try:
+        step(backend, *arguments, **named)
+    except DeviceMemoryError:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
+        changed.extend(name for name, array in backend.state().items() if not np.array_equal(array, before[name]))
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
+
+KerasBackend.train_step = step_in_little_memory
+flags = {"data_dir": sys.argv[1], "model": sys.argv[2], "backend": sys.argv[3], "batch_size": 1000, "max_length": 24}
+run = train(resolve(task="mrpc", flags=flags | {"epochs": 2, "learning_rate": 1e-3, "weight_decay": 0.1, "dropout": 0.0}))
+print(json.dumps([run.result.notes, [step.loss for step in run.steps], run.result.compilations, changed]))
+"""
+
+
+@pytest.mark.slow
+def test_a_step_that_finds_no_memory_is_done_in_micro_batches_with_the_same_result(tmp_path) -> None:
+    """The limit on the address space is real, and so is the refusal of TensorFlow's or JAX's allocator."""
+    data = write_glue(TASKS["mrpc"], tmp_path / "glue", rows={"train": 1000, "dev": 8, "test": 1})
+    model = save_tiny(tmp_path / "model")
+    found = []
+    for megabytes in ("0", "300"):
+        command = [sys.executable, "-c", MEMORY, str(data), str(model), KERAS, megabytes]
+        done = subprocess.run(command, env=os.environ | {"KERAS_BACKEND": KERAS}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+        found.append(json.loads(done.stdout))
+    (whole_notes, whole_losses, whole_programs, _), (notes, losses, programs, changed) = found
+    assert (whole_notes, whole_programs) == ([], 1)
+    assert re.search(r"Step 0: 1000 examples do not fit into the memory of CPU: .*\. Steps are cut into 2 micro-", notes[0])
+    assert changed == [], "neither weight decay nor anything else comes before the memory sufficed"
+    assert programs == 2 + len(notes), "the whole step, one for each size of parts, and one that updates"
+    np.testing.assert_allclose(losses, whole_losses, rtol=0, atol=1e-5)

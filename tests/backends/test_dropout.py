@@ -1,5 +1,7 @@
 """Dropout's statistics: exact rates, independent masks, and a pure function of (seed, step)."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -35,13 +37,19 @@ def test_neighbouring_elements_steps_and_calls_are_independent() -> None:
     assert abs(np.mean(first * next_step) / 0.25) < bound
 
 
-def test_masks_are_a_function_of_seed_and_step() -> None:
+def test_masks_are_a_function_of_seed_step_and_rank() -> None:
     """Then an exact resume needs no stored generator state."""
 
     def draw(seed: int, step: int) -> torch.Tensor:
         return DropoutMasks(seed, step, CPU).draw((1000,), 0.3, torch.bfloat16)[0]
 
+    def of(rank: int, part: int = 0) -> torch.Tensor:
+        return DropoutMasks(1, 5, CPU, part=part, rank=rank).draw((1000,), 0.3, torch.bfloat16)[0]
+
     assert torch.equal(draw(1, 5), draw(1, 5))
+    assert torch.equal(of(2), of(2))
+    masks = [draw(1, 5), of(1), of(2), of(0, 1), of(1, 1)]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(masks, 2))
     assert not torch.equal(draw(1, 5), draw(5, 1))
     assert not torch.equal(draw(1, 5), draw(1, 6))
 

@@ -11,7 +11,9 @@ import pytest
 from tests.backends.variants import KERAS
 
 FILES = ("tests/backends", "tests/parity", "tests/end_to_end/test_keras.py")
-CHOSEN = "(electra and jax) or (twenty and electra) or dropout_has or counted or answers_alike"  # E != H: all there is
+CHOSEN = (
+    "(electra and jax) or (twenty and electra) or dropout_has or counted or micro or answers_alike"  # E != H: all there is
+)
 
 
 @pytest.mark.slow
@@ -27,4 +29,4 @@ def test_the_suite_of_the_backends_passes_on_jax() -> None:
     )
     assert finished.returncode == 0, finished.stdout[-4000:]
     passed = re.search(r"(\d+) passed", finished.stdout)
-    assert passed is not None and int(passed[1]) >= 12
+    assert passed is not None and int(passed[1]) >= 14

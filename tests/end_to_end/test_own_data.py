@@ -102,8 +102,13 @@ def test_pipeline_of_transformers_gives_the_probabilities_of_several_labels(
 def test_the_command_checks_trains_scores_a_test_file_and_predicts(files: Path, model: Path, tmp_path: Path) -> None:
     settings = ["--model", model, "--epochs", 1, "--batch-size", 16, "--max-length", 24]
     own = ["--train-file", files / "reviews.csv"]
-    checked = isinglass("train", *own, "--check-only", cwd=tmp_path)
+    checked = isinglass("train", *own, *settings[:2], "--max-length", 10, "--check-only", cwd=tmp_path)
     assert checked.status == 0 and "Rows: train 72, dev 8." in checked.err
+    trained = run(files / "reviews.csv", model, max_length=10, epochs=1).result
+    assert f"Longer than the model reads, and cut, in train: {trained.truncated_share:.1%} of the examples." in checked.err
+    assert trained.truncated_share > 0 and "and cut, in dev: " in checked.err
+    nowhere = isinglass("train", *own, "--model", "./nowhere", "--check-only", cwd=tmp_path)
+    assert nowhere.status == 2 and "Rows: train 72, dev 8." in nowhere.err and "nowhere" in nowhere.err.splitlines()[-1]
     assert not list(tmp_path.iterdir())
     done = isinglass(
         "train", *own, "--test-file", files / "reviews.csv", *settings, "--output-dir", "run", "--json", cwd=tmp_path

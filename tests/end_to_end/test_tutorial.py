@@ -28,6 +28,7 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
     answers = (tmp_path / "answers.tsv").read_text().splitlines()
     assert answers[0] == "index\tprediction\tprobability:billing\tprobability:technical" and len(answers) == 41
     assert {path.name for path in (tmp_path / "runs" / "desk-onnx").iterdir()} >= {"model.onnx", "model-int8.onnx"}
+    assert (tmp_path / "bench" / "desk" / "report.html").is_file()
     assert (tmp_path / "runs" / "tuned" / "model" / "README.md").is_file()
 
 

@@ -44,13 +44,22 @@ def keep_freed_memory() -> None:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process had in RAM so far."""
+    """The most memory that this process had in RAM so far.
+
+    Linux's getrusage would count what the process that started this one had.
+    """
+    found = _first_line(Path("/proc/self/status"), "VmHWM")
+    if found:
+        return int(found.removesuffix("kB")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _cpuinfo(key: str) -> str:
-    """The first value of `key` in Linux's `/proc/cpuinfo`; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
+    return _first_line(Path("/proc/cpuinfo"), key)
+
+
+def _first_line(info: Path, key: str) -> str:
+    """The first value of `key` in a file of Linux's `/proc`; empty elsewhere."""
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

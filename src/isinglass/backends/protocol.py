@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, SupportsFloat
 import numpy as np
 from jaxtyping import Float32
 
+from isinglass.backends.process_group import ProcessGroup, SingleProcess
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -77,13 +78,18 @@ class Backend(Protocol):
     def compilations(self) -> int:
         """How many training programs were traced or compiled, one for each shape of batch; 0 where nothing is."""
 
-    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
+    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float, share: float = 1.0) -> None:
         """One optimizer step on the mean loss of all examples of these micro-batches, mostly a single one.
 
         Does not wait for the device.
 
+        Args:
+            share: of the step's examples, those that are in this process's batches; the gradients of all processes are
+                summed. At 0 the batches only keep the others company.
+
         Raises:
             DeviceMemoryError: it does not fit; no weight has changed, and the step can be tried in smaller parts.
+            ProcessLostError: another process has ended.
         """
 
     def take_losses(self) -> list[float]:
@@ -148,8 +154,13 @@ def check_installed(name: str) -> str:
     return module
 
 
-def create_backend(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> Backend:
+def create_backend(
+    config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup | None = None
+) -> Backend:
     """Put a checkpoint on a device, ready to train and to predict. A head that it lacks is drawn by `config.seed`.
+
+    Args:
+        group: the processes that share each training step; None: it is this one alone.
 
     Raises:
         ConfigError: the backend is unknown or cannot run the precision on its device, or all layers are to be frozen that
@@ -160,5 +171,5 @@ def create_backend(config: TrainConfig, checkpoint: Checkpoint, objective: Objec
     layers = checkpoint.config.num_hidden_layers
     if config.freeze_layers > layers:
         raise ConfigError(f"freeze_layers is {config.freeze_layers}; {checkpoint.origin} has {layers} layers.")
-    backend: Backend = module.create(config, checkpoint, objective)
+    backend: Backend = module.create(config, checkpoint, objective, group or SingleProcess())
     return backend

@@ -1,17 +1,15 @@
-"""Run what is left of a plan, one process a run, and append one record for each: killing it loses the run in flight only."""
+"""Have what is left of a plan run, and append one record for each run: killing it loses the runs in flight only."""
 
 import json
 import logging
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from isinglass.bench.local import ENDS, Executor, Local, Message
 from isinglass.bench.plan import Calibration, Plan, PlannedRun, engine, left_to_do
 from isinglass.bench.worker import CalibrationRequest, RunRequest
 from isinglass.config import as_dict
@@ -34,32 +32,62 @@ class Bench:
     directory: Path
     lock: int
 
+    def local(self) -> Local:
+        """Perform the runs here."""
+        return Local(self.directory / "logs", self.lock)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
     """What the caller shows: each called as it happens."""
 
     on_start: Callable[[PlannedRun, int, int], None] = lambda _run, _number, _total: None
-    on_progress: Callable[[Progress], None] = lambda _: None
+    on_progress: Callable[[PlannedRun, Progress], None] = lambda _run, _now: None
     on_end: Callable[[PlannedRun, RunResult | FailedRun], None] = lambda _run, _record: None
 
 
-def run_all(plan: Plan, bench: Bench, events: Events) -> int:
-    """Make every run that `results.jsonl` lacks; how many of them failed."""
+def run_all(plan: Plan, bench: Bench, executor: Executor, events: Events) -> int:
+    """Make every run that `results.jsonl` lacks, each after the one that it starts from; how many of them failed."""
     left = left_to_do(plan, records_of(bench.directory), bench.directory)
-    failed: set[str] = set()
-    for number, run in enumerate(left, start=1):
-        events.on_start(run, number, len(left))
-        source = run.start_from
-        record: RunResult | FailedRun
-        if source is not None and source.key in failed:
-            record = _failure(run, f"{source.title} failed, and this run starts from its model.")
-        else:
-            record = _perform(run, bench, events.on_progress)
+    waiting, under_way = [*left], dict[str, PlannedRun]()
+    unfinished, failed = {run.key for run in left}, set[str]()
+    begun = 0
+
+    def end(run: PlannedRun, record: RunResult | FailedRun) -> None:
+        unfinished.discard(run.key)
         if isinstance(record, FailedRun):
             failed.add(run.key)
         append_record(bench.directory, record)
         events.on_end(run, record)
+
+    def begin(run: PlannedRun) -> None:
+        nonlocal begun
+        begun += 1
+        events.on_start(run, begun, len(left))
+
+    while waiting or under_way:
+        for run in [run for run in waiting if run.start_from is None or run.start_from.key not in unfinished]:
+            if not executor.has_room():
+                break
+            waiting.remove(run)
+            source = run.start_from
+            if source is not None and source.key in failed:
+                begin(run)
+                end(run, _failure(run, f"{source.title} failed, and this run starts from its model."))
+            else:
+                executor.submit(run.name, "run", _request(run, bench))
+                under_way[run.name] = run
+        if not under_way:
+            continue
+        name, message = executor.wait()
+        run = under_way[name]
+        if "started" in message:
+            begin(run)
+        elif "progress" in message:
+            events.on_progress(run, Progress(**message["progress"]))
+        elif message.keys() & ENDS:
+            del under_way[name]
+            end(run, RunResult(**message["result"]) if "result" in message else _failure(run, str(message["error"])))
     return len(failed)
 
 
@@ -68,7 +96,7 @@ def records_of(directory: Path) -> list[RunResult]:
     return read_records(directory).results if (directory / RESULTS).exists() else []
 
 
-def calibrate(runs: Sequence[PlannedRun], bench: Bench) -> dict[str, Calibration]:
+def calibrate(runs: Sequence[PlannedRun], bench: Bench, executor: Executor) -> dict[str, Calibration]:
     """Engine -> calibration, by a few training steps of each; an engine that fails has none.
 
     What an earlier call measured is in `calibration.json` and is not measured again, unless tasks have come in.
@@ -81,8 +109,10 @@ def calibrate(runs: Sequence[PlannedRun], bench: Bench) -> dict[str, Calibration
     for key, configs in by_engine.items():
         if key in known and configs.keys() <= known[key].train_tokens.keys():
             continue
-        request = {"calibrate": asdict(CalibrationRequest(configs=list(configs.values())))}
-        answer = _ask(request, bench, "calibration", lambda _: None)
+        executor.submit("calibration", "calibrate", CalibrationRequest(configs=list(configs.values())))
+        answer: Message = {}
+        while not answer.keys() & ENDS:
+            _, answer = executor.wait()
         if "calibration" in answer:
             known[key] = Calibration(**answer["calibration"])
             partial = path.with_name(f".{CALIBRATION}")
@@ -100,9 +130,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _perform(run: PlannedRun, bench: Bench, on_progress: Callable[[Progress], None]) -> RunResult | FailedRun:
+def _request(run: PlannedRun, bench: Bench) -> RunRequest:
     source = run.start_from
-    request = RunRequest(
+    return RunRequest(
         config=as_dict(run.config),
         start_from=source.config.task if source else None,
         first_weights=str(bench.directory / "runs" / source.name / "model") if source else None,
@@ -111,64 +141,11 @@ def _perform(run: PlannedRun, bench: Bench, on_progress: Callable[[Progress], No
         keep_model=run.keep_model,
         predict_test=run.predict_test,
     )
-    answer = _ask({"run": asdict(request)}, bench, run.name, on_progress)
-    return RunResult(**answer["result"]) if "result" in answer else _failure(run, str(answer["error"]))
 
 
 def _failure(run: PlannedRun, error: str) -> FailedRun:
     source = run.start_from.config.task if run.start_from else None
     return FailedRun(config=as_dict(run.config), start_from=source, error=error)
-
-
-def _ask(request: Mapping[str, Any], bench: Bench, name: str, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
-    """A worker's last answer; `{"error": ...}` also where it died without one. Its standard error is kept in `logs/`."""
-    log = bench.directory / "logs" / f"{name}.log"
-    log.parent.mkdir(exist_ok=True)
-    last: dict[str, Any] = {}
-    with open(log, "wb") as errors:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "isinglass.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            pass_fds=[bench.lock],
-            start_new_session=True,  # Ctrl-C comes to the bench, which ends the worker
-        )
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        try:
-            with suppress(BrokenPipeError):
-                worker.stdin.write(json.dumps(request).encode() + b"\n")
-                worker.stdin.flush()
-            for line in worker.stdout:
-                if not line.endswith(b"\n"):
-                    break  # it was killed in the middle of a line
-                last = json.loads(line)
-                if "progress" in last:
-                    on_progress(Progress(**last["progress"]))
-            worker.wait()
-        finally:
-            worker.kill()
-            worker.wait()
-            worker.stdout.close()
-            with suppress(BrokenPipeError):
-                worker.stdin.close()
-    if last.keys() & {"result", "calibration", "error"}:
-        return last
-    return {"error": f"{_ending(worker.returncode)}; {log} has what it said last{_last_line(log)}"}
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"the run's process ended with status {status}"
-    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return f"the run's process was ended by {signal.Signals(-status).name}{hint}"
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {said}" if said else ""
 
 
 @contextmanager

@@ -51,8 +51,8 @@ class PlannedRun:
         """For the display: what differs between the runs of a bench."""
         one = self.config
         compiler = " XLA" if one.xla else " compiled" if one.compile else ""
-        start = f" from {TASKS[self.start_from.config.task].title}" if self.start_from else ""
-        return f"{TASKS[one.task].title}{start} {one.model} {one.backend} {one.precision}{compiler} seed {one.seed}"
+        start = f" from {_title(self.start_from.config.task)}" if self.start_from else ""
+        return f"{_title(one.task)}{start} {one.model} {one.backend} {one.precision}{compiler} seed {one.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,24 +69,24 @@ def make_plan(selection: Selection, data_dir: str | None) -> Plan:
     Raises:
         ConfigError: an unknown name, a combination that no backend runs, or a task whose files are not there.
     """
-    tasks = [get_task(name) for name in selection.tasks]
-    present, skipped = _with_data(tasks, data_dir, skip=selection.skip_missing)
+    names, skipped = [*selection.tasks], list[str]()
+    if "train_file" not in selection.settings:  # the user's own files have a task that nobody else knows
+        names, skipped = _with_data([get_task(name) for name in names], data_dir, skip=selection.skip_missing)
     source = None if selection.start_from is None else get_task(selection.start_from).name
-    if source is not None and source not in {task.name for task in present}:
+    if source is not None and source not in names:
         raise ConfigError(f"start-from is {source}, but {source} is not among the tasks that are run: add it to --tasks.")
-    ordered = sorted(present, key=lambda task: task.name != source)
     runs: dict[str, PlannedRun] = {}
     sources: dict[str, PlannedRun] = {}  # settings less the task's -> the run to start from
-    for task in ordered:
-        for config in _configs(selection, task.name, data_dir):
+    for task in sorted(names, key=lambda name: name != source):
+        for config in _configs(selection, task, data_dir):
             mark = repr((config.model, config.backend, config.precision, config.xla, config.compile, config.seed))
             run = PlannedRun(
                 config=config,
-                start_from=sources.get(mark) if task.name in STARTED else None,
-                keep_model=selection.keep_models or task.name == source,
+                start_from=sources.get(mark) if task in STARTED else None,
+                keep_model=selection.keep_models or task == source,
                 predict_test=selection.predict_test,
             )
-            if task.name == source:
+            if task == source:
                 sources[mark] = run
             runs.setdefault(run.key, run)
     return Plan(runs=tuple(runs.values()), skipped=tuple(skipped))
@@ -115,14 +115,15 @@ def _compilers(selection: Selection, backend: str) -> list[dict[str, bool]]:
     return choices
 
 
-def _with_data(tasks: Sequence[Task], data_dir: str | None, *, skip: bool) -> tuple[list[Task], list[str]]:
+def _with_data(tasks: Sequence[Task], data_dir: str | None, *, skip: bool) -> tuple[list[str], list[str]]:
+    """Names of the tasks whose files are there, and a sentence on each that is left out."""
     present, skipped = [], []
     for task in tasks:
         if task.train is None:
             raise ConfigError(f"{task.title} has no training set: --predict-test predicts it after MNLI.")
         missing = [] if data_dir is None or not task.hub_config else _missing_files(task, Path(data_dir))
         if not missing:
-            present.append(task)
+            present.append(task.name)
         elif skip:
             skipped.append(f"{task.title} is left out: {missing[0]} is not there.")
         else:
@@ -130,6 +131,11 @@ def _with_data(tasks: Sequence[Task], data_dir: str | None, *, skip: bool) -> tu
     if not present:
         raise ConfigError(f"None of the tasks has its files in {data_dir}: name a directory in GLUE's layout.")
     return present, skipped
+
+
+def _title(task: str) -> str:
+    """As tables spell it; a task of the user's own goes by its name."""
+    return TASKS[task].title if task in TASKS else task
 
 
 def _missing_files(task: Task, data_dir: Path) -> list[Path]:
@@ -149,8 +155,9 @@ class Calibration:
 
 
 def engine(config: TrainConfig) -> str:
-    """What decides a run's speed in tokens per second: runs that share it share a calibration."""
-    return repr((config.model, config.backend, config.precision, config.xla, config.compile, config.max_length))
+    """What decides a run's speed, and which tokens it has: runs that share it share a calibration."""
+    tokens = (config.max_length, config.overlap, config.max_train_examples)
+    return repr((config.model, config.backend, config.precision, config.xla, config.compile, *tokens))
 
 
 def estimated_seconds(run: PlannedRun, calibration: Calibration) -> float:
@@ -171,6 +178,8 @@ def estimates(runs: Sequence[PlannedRun], calibrations: Mapping[str, Calibration
 
 def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:
     """Name in a result's `predictions` -> task and split of each test set whose file is there; AX is MNLI's too."""
+    if config.train_file:
+        return {"test": (config.task, "test")} if config.test_file else {}
     tasks = (config.task, "ax") if config.task == "mnli" else (config.task,)
     return {
         "ax" if task == "ax" else split.name: (task, split.name)

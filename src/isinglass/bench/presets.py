@@ -100,8 +100,39 @@ def select(preset: str | None, *, assignments: tuple[str, ...] = (), **chosen: A
     """
     given = {name: value for name, value in chosen.items() if value is not None}
     if preset is None and "tasks" not in given:
-        raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), or --tasks.")
+        raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), --tasks, or a --train-file of your own.")
     base = Selection(tasks=()) if preset is None else get_preset(preset)
     if "tasks" in given:
         given["skip_missing"] = False
     return replace(base, **given, assignments=assignments)
+
+
+def select_own(
+    task: str,
+    own: Mapping[str, Any],
+    *,
+    preset: str | None,
+    published: bool = False,
+    assignments: tuple[str, ...] = (),
+    **chosen: Any,
+) -> Selection:
+    """The plain selection of the user's own files, with what was chosen (None: not) in the place of the defaults.
+
+    Args:
+        task: the name that the files go by.
+        own: the settings that name the files and say how to read them; None: not given.
+        preset, published, chosen: what else was asked for; what is for GLUE's tasks only is refused.
+
+    Raises:
+        ConfigError: it was chosen.
+    """
+    own = {name: value for name, value in own.items() if value is not None}
+    for_glue = {"preset": preset, "tasks": chosen.pop("tasks", None), "start_from": chosen.get("start_from")}
+    for name, value in (for_glue | {"published": published or None}).items():
+        if value is not None:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for GLUE's tasks and --train-file for your own: leave one of them out."
+            )
+    if chosen.get("predict_test") and "test_file" not in own:
+        raise ConfigError("--predict-test predicts a test set: name it with --test-file.")
+    return select(None, tasks=(task,), settings=own, assignments=assignments, **chosen)

@@ -14,12 +14,15 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from isinglass.backends.protocol import Objective, create_backend
+from isinglass.bench.own_data import check_same, describe
 from isinglass.bench.plan import Calibration, test_sets
+from isinglass.bench.stored_checkpoints import stored_checkpoints
 from isinglass.config import TrainConfig, resolve
 from isinglass.data import open_data
 from isinglass.errors import DataError, IsinglassError
@@ -28,6 +31,7 @@ from isinglass.packing import plan_epoch
 from isinglass.results import RunResult
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
+from isinglass.training.checkpoints import Checkpoints, Interval
 from isinglass.training.loop import Packer, Progress
 from isinglass.training.prediction import predict_split
 from isinglass.training.preparation import prepare_split, with_head_for
@@ -39,18 +43,47 @@ CALIBRATION_STEPS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """Train, predict and write one run.
+class TrainingRequest:
+    """What there is to train, and what this process finds elsewhere than the settings say.
 
     Attributes:
-        config: settings, as `config.as_dict` has them.
-        start_from, first_weights: the task that the first weights were fine-tuned on, and their directory.
-        bench: the directory of the bench; the run goes to `runs/name`.
+        config: settings, as `config.as_dict` has them; the result repeats them.
+        first_weights: the directory of the model to begin with; None: where the settings say.
+        places: settings of data to take instead of those of `config`: where a copy lies.
+        checkpoints, checkpoint_every: the directory, or URL, of checkpoints, and how often one is written; None: never.
     """
 
     config: dict[str, Any]
+    first_weights: str | None = None
+    places: dict[str, Any] = dataclasses.field(default_factory=dict)
+    checkpoints: str | None = None
+    checkpoint_every: str = "never"
+
+    def located(self) -> TrainConfig:
+        """The settings to train by: the data from where they are."""
+        return config_from(self.config | self.places)
+
+    def kept(self) -> Checkpoints | None:
+        """The checkpoints, to go on from if there are any."""
+        if self.checkpoints is None:
+            return None
+        every = Interval.parse(self.checkpoint_every)
+        if "://" in self.checkpoints:
+            return stored_checkpoints(self.checkpoints, every)
+        directory = Path(self.checkpoints)
+        return Checkpoints(directory=directory, every=every, resume=directory.is_dir())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(TrainingRequest):
+    """Train, predict and write one run.
+
+    Attributes:
+        start_from: the task that the first weights were fine-tuned on.
+        bench: the directory of the bench; the run goes to `runs/name`.
+    """
+
     start_from: str | None
-    first_weights: str | None
     bench: str
     name: str
     keep_model: bool
@@ -67,9 +100,13 @@ class CalibrationRequest:
 def perform(request: RunRequest, answer: "Answers") -> RunResult:
     """Make one run and leave it in the bench's directory; its prediction files are named relative to that."""
     bench = Path(request.bench)
-    config = config_from(request.config)
-    run = train(config, answer.progress, first_weights=request.first_weights)
-    run = dataclasses.replace(run, result=dataclasses.replace(run.result, start_from=request.start_from))
+    config = request.located()
+    data = open_data(config)
+    if config.train_file:
+        check_same(describe(data), bench)
+    run = train(config, answer.progress, data=data, first_weights=request.first_weights, checkpoints=request.kept())
+    result = dataclasses.replace(run.result, config=request.config, start_from=request.start_from)
+    run = dataclasses.replace(run, result=result)
     predictions = _test_predictions(config, run) if request.predict_test else {}
     for scored in run.scored:
         write_examples(scored, bench / "examples" / f"{config.task}-{scored.split.name}.jsonl")
@@ -89,8 +126,9 @@ def calibrate(request: CalibrationRequest) -> Calibration:
         data = open_data(config)
         task = data.task
         checkpoint, _ = with_head_for(load_model(config.model), task)
+        most = config.max_train_examples
         splits = [
-            prepare_split(data, s, config, checkpoint, checkpoint.label_names)
+            prepare_split(data, s, config, checkpoint, checkpoint.label_names, most=most if s is task.train else None)
             for s in task.splits
             if s.label_column is not None
         ]
@@ -122,13 +160,20 @@ def calibrate(request: CalibrationRequest) -> Calibration:
 
 
 def _test_predictions(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
-    """Name -> rows of each test set."""
+    """Name -> rows of each test set that was not scored."""
     checkpoint = dataclasses.replace(run.checkpoint, weights=run.weights)
+    scored = {one.split.name for one in run.scored}
     return {
         name: predict_split(
-            FinishedModel(checkpoint=checkpoint, config=dataclasses.replace(config, task=task), task=get_task(task)), split
+            FinishedModel(
+                checkpoint=checkpoint,
+                config=dataclasses.replace(config, task=task),
+                task=run.task if task == run.task.name else get_task(task),
+            ),
+            split,
         )
         for name, (task, split) in test_sets(config).items()
+        if name not in scored
     }
 
 
@@ -183,21 +228,23 @@ def _end_with_the_bench() -> None:
     os._exit(1)
 
 
-def main() -> None:
-    """Read the request, do it, answer."""
+def serve(kinds: Mapping[str, Callable[[dict[str, Any], Answers], dict[str, Any]]]) -> None:
+    """Read the one request, `{KIND: ...}`, do it, and answer with what its kind gives."""
     answers = Answers(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    request = json.loads(sys.stdin.readline())
+    ((kind, values),) = json.loads(sys.stdin.readline()).items()
     threading.Thread(target=_end_with_the_bench, daemon=True).start()
     try:
-        if "run" in request:
-            answers.send(result=json.loads(perform(RunRequest(**request["run"]), answers).to_json()))
-        else:
-            answers.send(calibration=dataclasses.asdict(calibrate(CalibrationRequest(**request["calibrate"]))))
+        answers.send(**kinds[kind](values, answers))
     except (IsinglassError, OSError, MemoryError) as error:
         answers.send(error=str(error) or type(error).__name__)
         sys.exit(2)
 
 
 if __name__ == "__main__":
-    main()
+    serve(
+        {
+            "run": lambda values, answers: {"result": json.loads(perform(RunRequest(**values), answers).to_json())},
+            "calibrate": lambda values, _: {"calibration": dataclasses.asdict(calibrate(CalibrationRequest(**values)))},
+        }
+    )

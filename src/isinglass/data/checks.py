@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from isinglass.data.examples import Examples, encode_labels
+from isinglass.data.tokenization import TokenizedTexts
 from isinglass.names import brief
 from isinglass.tasks import Task
 
@@ -46,7 +47,7 @@ class DataFacts:
         conflicts: those of them that have another label than the first row with the same texts.
         leaks: rows of another set whose texts are in the training set.
         short: rows with a text of at most two characters.
-        truncated: share of examples that are longer than the model reads; filled in by whoever knows the tokens.
+        truncated: share of examples that are longer than the model reads: `cut_shares`, once the texts are tokens.
     """
 
     kind: str
@@ -131,6 +132,11 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
         leaks=leaks,
         short={name: _finding(splits[name], np.flatnonzero(one.shortest <= SHORT)) for name, one in scanned.items()},
     )
+
+
+def cut_shares(tokens: Mapping[str, TokenizedTexts]) -> dict[str, float]:
+    """Split -> share of its examples that were cut; without the splits that are read in windows, of which nothing is."""
+    return {name: one.truncated / len(one) for name, one in tokens.items() if one.source is None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from isinglass.data.examples import Examples, Labels, encode_labels
 from isinglass.data.tsv import shortened
 from isinglass.errors import DataError
 from isinglass.names import brief, printable
+from isinglass.report.own_tasks import known_task, tasks_of
 from isinglass.results import RunResult, file_below
-from isinglass.tasks import Task, get_task
+from isinglass.tasks import Task
 
 PROBABILITY: Final = "probability:"
 
@@ -24,7 +25,8 @@ class Answers:
 
     Attributes:
         labels: the task's C label names, in its own order whatever that of the model's outputs; None for regression.
-        truth, predicted: int64 (N,), positions in `labels`; float32 (N,) for regression.
+        truth, predicted: int64 (N,), positions in `labels`; float32 (N,) for regression; float32 (N, C) of 0 and 1 where
+            an example has any number of labels.
         probabilities: float64 (N, C), columns in the order of `labels`; None for regression.
         texts: one text, or two, of each example.
         positive: the position of the label that F1 counts.
@@ -36,6 +38,12 @@ class Answers:
     probabilities: Float64[np.ndarray, "N C"] | None
     texts: list[tuple[str, ...]]
     positive: int = 1
+
+    @property
+    def is_right(self) -> Bool[np.ndarray, " N"]:
+        """Whether each answer is that of the file, of several labels the whole set."""
+        same = np.asarray(self.predicted == self.truth)
+        return same if same.ndim == 1 else np.asarray(same.all(1))
 
 
 def read_answers(directory: Path, result: RunResult, split: str) -> Answers:
@@ -49,10 +57,10 @@ def read_answers(directory: Path, result: RunResult, split: str) -> Answers:
         DataError: a file is missing or damaged, the two do not have the same number of rows, a label is unknown, or the
             result names a file outside of `directory`.
     """
-    task = get_task(result.task)
+    task = known_task(result.task, tasks_of(directory, [result.task]))
     examples = directory / "examples" / f"{task.name}-{task.split(split).name}.jsonl"
     predictions = _predictions_file(directory, result, split)
-    texts, names = _read_examples(examples)
+    texts, names = _read_examples(examples, task)
     answers, probabilities = _read_predictions(predictions, task)
     if len(answers) != len(texts):
         raise DataError(f"{predictions} answers {len(answers)} examples; {examples} holds {len(texts)}.")
@@ -87,21 +95,21 @@ def _lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def _read_examples(path: Path) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Texts and label of each line."""
-    texts, labels = [], []
+def _read_examples(path: Path, task: Task) -> tuple[list[tuple[str, ...]], list[Any]]:
+    """Texts and label, or labels, of each line."""
+    texts, labels = [], list[Any]()
     for number, line in enumerate(_lines(path), start=1):
         try:
             example = json.loads(line)
             texts.append(tuple(map(str, example["texts"])))
-            labels.append(str(example["label"]))
+            labels.append(tuple(map(str, example["label"])) if task.is_multilabel else str(example["label"]))
         except (ValueError, TypeError, KeyError, RecursionError):
             raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
     return texts, labels
 
 
-def _read_predictions(path: Path, task: Task) -> tuple[list[str], Float64[np.ndarray, "N C"] | None]:
-    """The second column, and the probabilities in the order of the task's labels."""
+def _read_predictions(path: Path, task: Task) -> tuple[list[Any], Float64[np.ndarray, "N C"] | None]:
+    """The second column, several labels as a tuple, and the probabilities in the order of the task's labels."""
     names = [PROBABILITY + name for name in task.labels or ()]
     header, *rows = [line.split("\t") for line in _lines(path)]
     if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):
@@ -111,7 +119,7 @@ def _read_predictions(path: Path, task: Task) -> tuple[list[str], Float64[np.nda
     for i, row in enumerate(rows):
         if len(row) != len(header) or row[0] != str(i):
             raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
-    answers = [row[1] for row in rows]
+    answers = [tuple(filter(None, row[1].split("|"))) if task.is_multilabel else row[1] for row in rows]
     if task.labels is None:
         return answers, None
     order = [header.index(name) for name in names]
@@ -119,7 +127,7 @@ def _read_predictions(path: Path, task: Task) -> tuple[list[str], Float64[np.nda
     return answers, np.array(chances, np.float64).reshape(-1, len(names))
 
 
-def _encoded(names: list[str], path: Path, first_line: int, task: Task) -> Labels:
+def _encoded(names: list[Any], path: Path, first_line: int, task: Task) -> Labels:
     lines = range(first_line, first_line + len(names))
     return encode_labels(Examples(texts=([],), labels=names, origin=str(path), line_numbers=lines), task, task.labels)
 

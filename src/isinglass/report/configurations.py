@@ -2,15 +2,16 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from isinglass.config import PLACES, RECIPES, TASK_RECIPES
 from isinglass.errors import DataError
 from isinglass.names import brief, short_name
+from isinglass.report.own_tasks import known_task, scored_splits, title_of
 from isinglass.results import FailedRun, RunResult, by_split
-from isinglass.tasks import TASKS, Task, get_task
+from isinglass.tasks import TASKS, Task
 
 NO_SETTING: Final = ("seed", *PLACES)  # what runs of one configuration may differ in
 
@@ -34,10 +35,16 @@ class Group:
         return str(self.settings["precision"])
 
 
-def groups_of(results: Sequence[RunResult], failed: Sequence[FailedRun] = (), *, backend: str | None = None) -> list[Group]:
-    """Runs by configuration, in the order of `TASKS` and then of their first run. Of two runs of a seed the last counts."""
+def groups_of(
+    results: Sequence[RunResult],
+    failed: Sequence[FailedRun] = (),
+    *,
+    backend: str | None = None,
+    tasks: Mapping[str, Task] = TASKS,
+) -> list[Group]:
+    """Runs by configuration, in the order of `tasks` and then of their first run. Of two runs of a seed the last counts."""
     check_same_version(results)
-    check_tasks(results)
+    check_tasks(results, tasks)
     amp = {result.backend: result.precision for result in results if result.config["precision"] == "amp"}
     found: dict[str, Group] = {}
     records: list[RunResult | FailedRun] = [*results, *failed]
@@ -48,7 +55,7 @@ def groups_of(results: Sequence[RunResult], failed: Sequence[FailedRun] = (), *,
             continue
         if settings["precision"] == "amp":
             settings["precision"] = amp.get(settings["backend"], "amp")
-        group = Group(task=get_task(settings["task"]), settings=settings)
+        group = Group(task=known_task(settings["task"], tasks), settings=settings)
         group = found.setdefault(json.dumps(settings, sort_keys=True), group)
         if isinstance(record, FailedRun):
             group.failed.append(record)
@@ -56,7 +63,7 @@ def groups_of(results: Sequence[RunResult], failed: Sequence[FailedRun] = (), *,
             group.runs[:] = sorted(
                 [run for run in group.runs if run.seed != record.seed] + [record], key=lambda run: run.seed
             )
-    order = list(TASKS)
+    order = list(tasks)
     return sorted(found.values(), key=lambda group: order.index(group.task.name))
 
 
@@ -104,7 +111,7 @@ def words_of(group: Group, names: set[str]) -> list[str]:
             case "model":
                 words.append(short_name(value))
             case "start_from":
-                words += [f"from {get_task(value).title}"] if value else []
+                words += [f"from {title_of(value)}"] if value else []
             case "compile" | "xla":
                 words += [{"compile": "compiled", "xla": "XLA"}[name]] if value else []
             case _:
@@ -129,7 +136,7 @@ def check_same_version(results: Sequence[RunResult]) -> None:
         )
 
 
-def check_tasks(results: Sequence[RunResult]) -> None:
+def check_tasks(results: Sequence[RunResult], tasks: Mapping[str, Task] = TASKS) -> None:
     """Refuse results whose task, sets or scores this version does not know: who shows them looks them up by name.
 
     Raises:
@@ -137,8 +144,8 @@ def check_tasks(results: Sequence[RunResult]) -> None:
         DataError: the scores are not those of the task; the message says which those are.
     """
     for result in results:
-        task = get_task(result.task)
-        sets = [split.name for split in task.dev]
+        task = known_task(result.task, tasks)
+        sets = [split.name for split in scored_splits(task)]
         scores = by_split(result.metrics, result.split.split("+"))
         if {*scores} != {*sets} or not all({*task.metrics} <= {*found} for found in scores.values()):
             raise DataError(
@@ -155,7 +162,7 @@ def check_tasks(results: Sequence[RunResult]) -> None:
 
 def titles_of(results: Iterable[RunResult]) -> str:
     """The tasks of the results: `RTE, MRPC`."""
-    return ", ".join(dict.fromkeys(get_task(result.task).title for result in results))
+    return ", ".join(dict.fromkeys(title_of(result.task) for result in results))
 
 
 def plain(value: object) -> str:

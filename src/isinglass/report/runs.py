@@ -4,16 +4,28 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from isinglass.config import RECIPES, as_dict, resolve
+from isinglass.config import PLACES, RECIPES, as_dict, resolve
 from isinglass.errors import DataError, IsinglassError
 from isinglass.names import printable, short_name
 from isinglass.report.answers import Answers, read_answers
 from isinglass.report.configurations import check_tasks
+from isinglass.report.own_tasks import known_task, tasks_of, title_of
 from isinglass.report.plots import Series
 from isinglass.results import RESULTS, Records, RunResult, read_records, run_key
-from isinglass.tasks import TASKS, get_task
+from isinglass.tasks import Task
+
+READING: Final = (  # how the user's own files are read: the same in all runs of a task
+    "text_column",
+    "text_column2",
+    "label_column",
+    "delimiter",
+    "kind",
+    "label_delimiter",
+    "positive_label",
+    "drop_incomplete",
+)
 
 
 @dataclass(frozen=True)
@@ -29,12 +41,14 @@ class Bench:
     """A directory of runs.
 
     Attributes:
-        tasks: the finished runs of each, in the order of `TASKS`, then by configuration and seed.
+        described: all tasks by name, those of the user's own last.
+        tasks: the finished runs of each, in the order of `described`, then by configuration and seed.
         shared: what is the same in all configurations and so needs no mention.
     """
 
     directory: Path
     records: Records
+    described: Mapping[str, Task]
     tasks: Mapping[str, Sequence[Run]]
     shared: set[str]
 
@@ -91,18 +105,23 @@ def read_bench(directory: Path) -> Bench:
             f"{directory / RESULTS} holds no finished run ({len(records.failed)} failed, {len(records.damaged)} damaged): "
             f"`isinglass bench --output {directory}` adds some."
         )
-    check_tasks(records.results)
+    configs = [*(one.config for one in records.results), *(one.config for one in records.failed)]
+    described = tasks_of(directory, (str(config["task"]) for config in configs))
+    check_tasks(records.results, described)
     all_traits = [_ran(one) for one in records.results]
     names = {name for one in all_traits for name in one} - {"backend", "precision"}
     shared = {name for name in names if len({one.get(name, "") for one in all_traits}) == 1}
     runs: dict[str, list[Run]] = {}
     for run in _with_series(records.results, shared):
-        runs.setdefault(get_task(run.result.task).name, []).append(run)
+        runs.setdefault(known_task(run.result.task, described).name, []).append(run)
     return Bench(
         directory=directory,
         records=records,
+        described=described,
         tasks={
-            name: sorted(runs[name], key=lambda run: (run.series.colour, run.result.seed)) for name in TASKS if name in runs
+            name: sorted(runs[name], key=lambda run: (run.series.colour, run.result.seed))
+            for name in described
+            if name in runs
         },
         shared=shared,
     )
@@ -132,16 +151,17 @@ def traits(config: Mapping[str, Any], start_from: str | None) -> dict[str, str]:
         "xla": "XLA" if changed.get("xla") else "",
         "model": short_name(str(config["model"])),
         "recipe": str(config["recipe"]),
-        "start_from": f"from {get_task(start_from).title}" if start_from else "",
+        "start_from": f"from {title_of(start_from)}" if start_from else "",
     }
-    return found | {name: f"{name} {as_setting(value)}" for name, value in changed.items() if name not in found}
+    aside = {*found, *READING}
+    return found | {name: f"{name} {as_setting(value)}" for name, value in changed.items() if name not in aside}
 
 
 def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the recipe does not bring by itself; task, seed and data directory aside."""
+    """The settings that the recipe does not bring by itself; task, seed and the data's place aside."""
     recipe = config["recipe"] if config["recipe"] in RECIPES else None
     usual = as_dict(resolve(task=config["task"], recipe=recipe))
-    aside = ("task", "seed", "data_dir", "recipe")
+    aside = ("task", "seed", "recipe", *PLACES)
     return {name: value for name, value in config.items() if name not in aside and value != usual.get(name)}
 
 

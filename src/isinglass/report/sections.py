@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -15,32 +15,46 @@ from jaxtyping import Float64, Int64
 from isinglass.config import TrainConfig
 from isinglass.data.tsv import shortened
 from isinglass.errors import DataError
-from isinglass.names import duration, percent, printable, short_name
+from isinglass.names import duration, printable, score_text, short_name
 from isinglass.report import plots
 from isinglass.report.answers import Answers
+from isinglass.report.own_tasks import text_columns, title_of
 from isinglass.report.plots import ScorePanel, Series, SpeedPanel
-from isinglass.report.runs import Bench, Reader, Run, as_setting, by_series, changed_settings, label, traits
+from isinglass.report.runs import READING, Bench, Reader, Run, as_setting, by_series, changed_settings, label, traits
 from isinglass.report.tables import Table, differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
 from isinglass.results import RunResult, by_split, file_below
-from isinglass.tasks import TASKS, Task, get_task
+from isinglass.tasks import Task
 from isinglass.training.timing import CLOCK
 
 LONGEST_TEXT: Final = 600
 HARD_EXAMPLES: Final = 10
+MOST_CONFUSIONS: Final = 20
 METRICS: Final = {
     "accuracy": "accuracy (%)",
     "f1": "F1 (%)",
     "matthews": "Matthews, in hundredths",
     "pearson": "Pearson, in hundredths",
     "spearman": "Spearman, in hundredths",
+    "macro_f1": "macro F1 (%)",
+    "micro_f1": "micro F1 (%)",
+    "rmse": "RMSE",
 }
 MEASURES: Final[Mapping[str, Callable[[RunResult], float]]] = {
     "examples/s": lambda result: result.examples_per_second,
     "real tokens/s": lambda result: result.tokens_per_second,
     "training (minutes)": lambda result: result.train_seconds / 60,
 }
-FLAGS: Final = ("model", "epochs", "batch_size", "learning_rate", "max_length")
-SWITCHES: Final = ("compile", "xla")
+MOST_LABELS: Final = 12  # of a matrix that can be read
+FLAGS: Final = (
+    "model",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "max_length",
+    *(name for name in READING if name != "drop_incomplete"),
+)
+SWITCHES: Final = ("compile", "xla", "drop_incomplete")
+FILES: Final = ("train_file", "validation_file", "test_file")
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class Report:
 
 def make_report(bench: Bench, *, with_published: bool) -> Report:
     """All sections; `with_published` shows published rows of the two GLUE tables beside the directory's own."""
-    results, titles = [run.result for run in bench.runs], [TASKS[name].title for name in bench.tasks]
+    results, titles = [run.result for run in bench.runs], [title_of(name) for name in bench.tasks]
     models, devices = _listed(short_name(one.model) for one in results), _listed(one.device for one in results)
     reader = Reader(bench.directory)
     shown = _shown_answers(bench, reader)
@@ -147,7 +161,7 @@ def _finished(bench: Bench) -> Table:
     rows = []
     for name, runs in bench.tasks.items():
         seeds = {series: ", ".join(str(run.result.seed) for run in some) for series, some in by_series(runs).items()}
-        rows.append((TASKS[name].title, *(seeds.get(series, "-") for series in configurations)))
+        rows.append((title_of(name), *(seeds.get(series, "-") for series in configurations)))
     columns = ("task", *(series.label for series in configurations))
     return Table(title="Seeds of the finished runs", columns=columns, rows=tuple(rows))
 
@@ -155,7 +169,7 @@ def _finished(bench: Bench) -> Table:
 def _failed(bench: Bench) -> Table:
     rows = [
         (
-            get_task(one.config["task"]).title,
+            title_of(one.config["task"]),
             label(traits(one.config, one.start_from), bench.shared),
             str(one.config["seed"]),
             one.error,
@@ -175,11 +189,12 @@ def _tables(bench: Bench, reader: Reader, *, with_published: bool) -> Section:
     known = [run.result for run in bench.runs if not reader.error(run)]
     tables = []
     if any(one.backend == "torch" for one in results):
-        tables.append(pytorch_table(results, failed, clock=CLOCK, with_published=with_published))
+        tables.append(pytorch_table(results, failed, clock=CLOCK, with_published=with_published, tasks=bench.described))
     if any(one.backend == "tensorflow" and one.task == "mrpc" for one in results):
-        tables.append(tensorflow_table(results, failed, with_published=with_published))
+        tables.append(tensorflow_table(results, failed, with_published=with_published, tasks=bench.described))
     if known:
-        tables += [scores_table(known, reader, failed), differences_table(known, reader)]
+        tables.append(scores_table(known, reader, failed, tasks=bench.described))
+        tables.append(differences_table(known, reader, tasks=bench.described))
     unknown = [run for run in bench.runs if reader.error(run)]
     return Section(
         key="tables",
@@ -205,13 +220,13 @@ def _every_run(bench: Bench) -> Table:
         )
         rows += [
             (
-                get_task(one.task).title,
+                title_of(one.task),
                 run.series.label,
                 str(one.seed),
                 split,
-                metric,
-                percent(score),
-                "-" if majority[split][metric] is None else percent(majority[split][metric]),
+                "rmse (as the labels)" if metric == "rmse" else metric,
+                score_text(metric, score),
+                "-" if majority[split][metric] is None else score_text(metric, majority[split][metric]),
                 *speed,
             )
             for split, scores in by_split(one.metrics, splits).items()
@@ -225,7 +240,7 @@ def _every_run(bench: Bench) -> Table:
 def _scores(bench: Bench) -> Section:
     found = []
     for name, runs in bench.tasks.items():
-        task = TASKS[name]
+        task = bench.described[name]
         panels = [_score_panel(runs, split, metric) for split in runs[0].result.split.split("+") for metric in task.metrics]
         found.append(Plot(plots.seed_scores(f"scores-{name}", task.title, panels), task.warning or ""))
     return Section(
@@ -244,8 +259,9 @@ def _score_panel(runs: Sequence[Run], split: str, metric: str) -> ScorePanel:
         splits = run.result.split.split("+")
         value = by_split(run.result.metrics, splits)[split][metric]
         baseline = by_split(run.result.majority, splits)[split][metric]
-        scores.setdefault(run.series, []).append(None if value is None else 100 * value)
-        majority = majority if baseline is None else 100 * baseline
+        scale = 1 if metric == "rmse" else 100
+        scores.setdefault(run.series, []).append(None if value is None else scale * value)
+        majority = majority if baseline is None or metric == "rmse" else scale * baseline
     several = "+" in runs[0].result.split
     prefix = f"{split.removeprefix('dev_')}, " if several else ""
     return ScorePanel(label=f"{prefix}{METRICS[metric]}", scores=scores, majority=majority)
@@ -264,9 +280,9 @@ def _curves(bench: Bench) -> Section:
         for series, some in losses.items():
             ends = [(float(smoothed[0]), float(smoothed[-1])) for smoothed in map(plots.smooth, some)]
             first, last = np.mean(ends, 0)
-            rows.append((TASKS[name].title, series.label, str(len(some)), str(len(some[0])), f"{first:.3f}", f"{last:.3f}"))
+            rows.append((title_of(name), series.label, str(len(some)), str(len(some[0])), f"{first:.3f}", f"{last:.3f}"))
         if losses:
-            found.append(Plot(plots.learning_curves(f"curves-{name}", TASKS[name].title, losses)))
+            found.append(Plot(plots.learning_curves(f"curves-{name}", title_of(name), losses)))
     table = Table(
         title="Training loss in figures",
         columns=("task", "configuration", "seeds", "steps", "loss at the first steps", "loss at the last steps"),
@@ -312,13 +328,17 @@ def _speed(bench: Bench) -> Section:
                 )
                 for label, measure in MEASURES.items()
             ]
-            found.append(Plot(plots.speed_bars(f"speed-{name}", TASKS[name].title, panels)))
+            found.append(Plot(plots.speed_bars(f"speed-{name}", title_of(name), panels)))
     return Section(
         key="speed",
         title="Throughput and training time",
         lead=f"Bars are means over the seeds, thin lines reach from the lowest run to the highest. {CLOCK}",
         plots=found,
-        folded=[dataclasses.replace(speed_table(bench.records.results, clock=CLOCK), title="Speed in figures")],
+        folded=[
+            dataclasses.replace(
+                speed_table(bench.records.results, clock=CLOCK, tasks=bench.described), title="Speed in figures"
+            )
+        ],
     )
 
 
@@ -330,7 +350,7 @@ def _padding(bench: Bench) -> Section:
             if sum(one.train_lengths):
                 kinds.setdefault((one.model, one.config["max_length"], tuple(one.train_lengths)), one)
         for i, one in enumerate(kinds.values()):
-            title = TASKS[name].title if len(kinds) == 1 else f"{TASKS[name].title}, {short_name(one.model)}"
+            title = title_of(name) if len(kinds) == 1 else f"{title_of(name)}, {short_name(one.model)}"
             longest = int(one.config["max_length"])
             svg = plots.length_histogram(f"lengths-{name}-{i}", printable(title), one.train_lengths, longest)
             examples, tokens = sum(one.train_lengths), sum(n * count for n, count in enumerate(one.train_lengths))
@@ -342,7 +362,7 @@ def _padding(bench: Bench) -> Section:
             found.append(Plot(svg, caption))
             shares = (f"{100 * (1 - tokens / padded):.1f}", f"{100 * cut:.1f}")
             mean = f"{tokens / examples:.1f}"
-            rows.append((TASKS[name].title, short_name(one.model), f"{examples:,}", mean, str(longest), *shares))
+            rows.append((title_of(name), short_name(one.model), f"{examples:,}", mean, str(longest), *shares))
     table = Table(
         title="Padding in figures",
         columns=("task", "model", "examples", "mean length", "max_length", "padding not computed (%)", "examples cut (%)"),
@@ -363,13 +383,9 @@ class Shown:
     """One split's answers, of the first seed of one configuration."""
 
     run: Run
+    task: Task
     split: str
     answers: Answers
-
-    @property
-    def task(self) -> Task:
-        """The task that was answered."""
-        return TASKS[self.run.result.task]
 
     @property
     def title(self) -> str:
@@ -379,8 +395,8 @@ class Shown:
 
 def _shown_answers(bench: Bench, reader: Reader) -> list[Shown]:
     return [
-        Shown(run=run, split=split, answers=reader(run.result, split))
-        for runs in bench.tasks.values()
+        Shown(run=run, task=bench.described[name], split=split, answers=reader(run.result, split))
+        for name, runs in bench.tasks.items()
         for split in runs[0].result.split.split("+")
         for run in [some[0] for some in by_series([run for run in runs if not reader.error(run)]).values()]
     ]
@@ -389,13 +405,13 @@ def _shown_answers(bench: Bench, reader: Reader) -> list[Shown]:
 def _confusions(shown: Sequence[Shown]) -> Section:
     tables: dict[str, list[Table]] = {}
     for one in shown:
-        tables.setdefault(one.title, []).append(_scatter_table(one) if one.task.is_regression else _confusion_table(one))
+        tables.setdefault(one.title, []).append(_answers_table(one))
     return Section(
         key="answers",
         title="Predicted against true",
         lead="One model for each configuration: that of its first seed. Each row of a matrix is one true label, and its "
         "percentages add up to 100; scores of a regression are dots, right on the dashed line.",
-        plots=[Plot(_answers_plot(one)) for one in shown],
+        plots=[Plot(_answers_plot(one)) for one in shown if one.task.is_regression or _has_matrix(one.task)],
         narrow=True,
         folded=[
             Table(title=f"{title} in figures", columns=some[0].columns, rows=tuple(row for one in some for row in one.rows))
@@ -409,8 +425,45 @@ def _answers_plot(shown: Shown) -> str:
     key = f"answers-{shown.task.name}-{shown.split}-{series.colour}"
     if shown.task.is_regression:
         truth, predicted = answers.truth.astype(np.float64), answers.predicted.astype(np.float64)
-        return plots.value_scatter(key, shown.title, series, truth, predicted, shown.task.score_range)
+        low, high = shown.task.score_range
+        ends = (low, high) if high < np.inf else (float(truth.min()), float(truth.max()))  # the user's own have no bounds
+        return plots.value_scatter(key, shown.title, series, truth, predicted, ends)
     return plots.confusion_matrix(key, shown.title, series, _label_names(shown.task), _confusion(answers))
+
+
+def _has_matrix(task: Task) -> bool:
+    return not task.is_multilabel and len(task.labels or ()) <= MOST_LABELS
+
+
+def _answers_table(shown: Shown) -> Table:
+    if shown.task.is_regression:
+        return _scatter_table(shown)
+    if shown.task.is_multilabel:
+        return _label_table(shown)
+    return _confusion_table(shown) if _has_matrix(shown.task) else _frequent_confusions(shown)
+
+
+def _label_table(shown: Shown) -> Table:
+    """Of each of several labels: how often it was there, given, and both."""
+    truth, given = shown.answers.truth > 0, shown.answers.predicted > 0
+    counts = zip(_label_names(shown.task), truth.sum(0), given.sum(0), (truth & given).sum(0), strict=True)
+    return Table(
+        title=shown.title,
+        columns=("configuration", "label", "true", "predicted", "both"),
+        rows=tuple((shown.run.series.label, name, *(f"{count:,}" for count in found)) for name, *found in counts),
+    )
+
+
+def _frequent_confusions(shown: Shown) -> Table:
+    """Of many labels, the pairs that are taken for each other most often."""
+    names, counts = _label_names(shown.task), _confusion(shown.answers)
+    np.fill_diagonal(counts, 0)
+    most = [divmod(int(place), len(names)) for place in np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS]]
+    return Table(
+        title=shown.title,
+        columns=("configuration", "true label", "predicted label", "examples"),
+        rows=tuple((shown.run.series.label, names[i], names[j], f"{counts[i, j]:,}") for i, j in most if counts[i, j]),
+    )
 
 
 def _scatter_table(shown: Shown) -> Table:
@@ -453,7 +506,7 @@ def _hard_examples(shown: Sequence[Shown]) -> Section:
         lead=f"Of the models above, taken together: up to {HARD_EXAMPLES} examples for each task, by the probability of the "
         "wrong answer; for a regression, by the size of the error. Each example stands once, with the configuration that "
         "was most confident, and how many of them were wrong. A label that all of them contradict may itself be wrong.",
-        folded=[_mistakes(TASKS[name], some) for name, some in tasks.items()],
+        folded=[_mistakes(some[0].task, some) for some in tasks.values()],
     )
 
 
@@ -480,7 +533,7 @@ def _mistakes(task: Task, shown: Sequence[Shown]) -> Table:
     which = "largest errors" if task.is_regression else f"of {len(worst):,} that a model got wrong"
     return Table(
         title=f"{task.title}: {len(hardest)} {which}",
-        columns=("label", "answer", *told, *task.hub_text_columns, "configuration", "set", "row"),
+        columns=("label", "answer", *told, *text_columns(task), "configuration", "set", "row"),
         rows=tuple(_mistake_row(task, mistake, f"{wrong[key]} of {models}") for key, mistake in hardest),
         notes=("Rows count from 0.",),
     )
@@ -492,8 +545,15 @@ def _mistake_row(task: Task, mistake: Mistake, wrong: str) -> tuple[str, ...]:
     where = (mistake.shown.run.series.label, mistake.shown.split, str(i))
     if task.is_regression:
         return (f"{answers.truth[i]:.2f}", f"{answers.predicted[i]:.2f}", f"{mistake.weight:.2f}", *texts, *where)
-    label, answer = names[int(answers.truth[i])], names[int(answers.predicted[i])]
+    label, answer = (_answer(labels[i], names) for labels in (answers.truth, answers.predicted))
     return (label, answer, f"{100 * mistake.weight:.1f}", wrong, *texts, *where)
+
+
+def _answer(label: Any, names: Sequence[str]) -> str:
+    """The name of a label, or of several, given as 0 and 1 for each."""
+    return (
+        names[int(label)] if np.ndim(label) == 0 else ", ".join(names[c] for c in np.flatnonzero(label).tolist()) or "none"
+    )
 
 
 def _wrong_answers(shown: Shown) -> list[Mistake]:
@@ -501,8 +561,11 @@ def _wrong_answers(shown: Shown) -> list[Mistake]:
     answers = shown.answers
     if answers.probabilities is None:
         weights = np.abs(answers.predicted.astype(np.float64) - answers.truth)
+    elif answers.truth.ndim == 2:  # of several labels, the one that is wrong most confidently
+        chances = np.where(answers.predicted > 0, answers.probabilities, 1 - answers.probabilities)
+        weights = np.where(answers.predicted == answers.truth, 0, chances).max(1, initial=0)
     else:
-        weights = np.where(answers.predicted == answers.truth, 0, answers.probabilities.max(1, initial=0))
+        weights = np.where(answers.is_right, 0, answers.probabilities.max(1, initial=0))
     weights = np.nan_to_num(weights)
     return [Mistake(shown=shown, example=int(i), weight=float(weights[i])) for i in np.flatnonzero(weights)]
 
@@ -537,12 +600,17 @@ def _environment(bench: Bench) -> Section:
             if any(run.result.config["data_dir"] is not None for run in runs)
             else ""
         )
+        + (
+            "TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files. "
+            if any(run.result.config["train_file"] for run in runs)
+            else ""
+        )
         + " ".join(
-            f"{origin.upper()}_RUN stands for what the same settings and seed left on {TASKS[origin].title}."
+            f"{origin.upper()}_RUN stands for what the same settings and seed left on {title_of(origin)}."
             for origin in sorted({run.result.start_from for run in runs if run.result.start_from})
         ),
         tables=tables,
-        commands=[Commands(TASKS[name].title, _commands(task_runs)) for name, task_runs in bench.tasks.items()],
+        commands=[Commands(title_of(name), _commands(task_runs)) for name, task_runs in bench.tasks.items()],
     )
 
 
@@ -576,13 +644,15 @@ def _command(results: Sequence[RunResult]) -> str:
     changed = changed_settings(config) | ({"model": f"{start_from.upper()}_RUN/model"} if start_from else {})
     words = ["isinglass", "train", str(config["task"])]
     words += [] if config["data_dir"] is None else ["--data-dir", "GLUE_DIR"]
+    for name in FILES:
+        words += [f"--{name.replace('_', '-')}", name.upper()] if config[name] else []
     words += ["--backend", str(config["backend"]), "--precision", str(config["precision"])]
     words += [] if config["recipe"] == TrainConfig.recipe else ["--recipe", str(config["recipe"])]
     for name, value in changed.items():
         if name in FLAGS:
             words += [f"--{name.replace('_', '-')}", as_setting(value)]
         elif name in SWITCHES and value:
-            words += [f"--{name}"]
+            words += [f"--{name.replace('_', '-')}"]
         elif name not in ("backend", "precision"):
             words += ["--set", f"{name}={as_setting(value)}"]
     command = shlex.join(words)
@@ -595,14 +665,14 @@ def _command(results: Sequence[RunResult]) -> str:
 
 
 def _name(run: Run) -> str:
-    return f"{TASKS[run.result.task].title}, {run.series.label}, seed {run.result.seed}"
+    return f"{title_of(run.result.task)}, {run.series.label}, seed {run.result.seed}"
 
 
 def _groups(runs: Sequence[Run]) -> list[str]:
     """`RTE, torch fp32, seeds 1, 2, 3` for each task and configuration."""
     alike: dict[str, list[RunResult]] = {}
     for run in runs:
-        alike.setdefault(f"{TASKS[run.result.task].title}, {run.series.label}", []).append(run.result)
+        alike.setdefault(f"{title_of(run.result.task)}, {run.series.label}", []).append(run.result)
     return [f"{name}, {_seeds(some)}" for name, some in alike.items()]
 
 

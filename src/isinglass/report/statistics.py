@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
 from isinglass.errors import DataError
-from isinglass.metrics import classification_scores, regression_scores
+from isinglass.metrics import classification_scores, multilabel_scores, regression_scores
 from isinglass.report.answers import Answers
 from isinglass.tasks.task import MetricName
 
@@ -54,6 +54,8 @@ def score(metric: MetricName, answers: Answers) -> float:
     """The metric of one run's answers, from 0 to 1 or from -1 to 1; NaN where it is not defined."""
     if answers.labels is None:
         return regression_scores((metric,), answers.truth, answers.predicted)[metric]
+    if answers.truth.ndim == 2:
+        return multilabel_scores((metric,), answers.truth > 0, answers.predicted > 0)[metric]
     return classification_scores((metric,), answers.truth, answers.predicted, answers.positive)[metric]
 
 
@@ -144,7 +146,7 @@ def paired_difference(metric: MetricName, a: Sequence[Answers], b: Sequence[Answ
 
 def _mcnemar(a: Answers, b: Answers) -> Difference:
     """Of m examples that one run alone has right, b has k: is k / m one half?"""
-    right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
+    right_a, right_b = a.is_right, b.is_right
     m, k, n = int((right_a != right_b).sum()), int((right_b & ~right_a).sum()), len(right_a)
     return Difference(
         mean=(2 * k - m) / n,
@@ -239,7 +241,7 @@ def _percentiles(values: Float64[np.ndarray, " B"]) -> Interval:
 def _resampled_scores(metric: MetricName, runs: Sequence[Answers], rng: np.random.Generator) -> Float64[np.ndarray, "R B"]:
     """The metric of each run on each of B resamples of the examples, the same for all runs."""
     columns = np.stack([runs[0].truth, *(run.predicted for run in runs)])
-    kinds, multiplicity = np.unique(columns, axis=1, return_counts=True)  # (1 + R, K), (K,)
+    kinds, multiplicity = np.unique(columns, axis=1, return_counts=True)  # (1 + R, K) or (1 + R, K, C), (K,)
     n, at_a_time = len(runs[0].truth), max(1, CHUNK // len(multiplicity))
     scores = []
     for done in range(0, RESAMPLES, at_a_time):
@@ -251,16 +253,32 @@ def _resampled_scores(metric: MetricName, runs: Sequence[Answers], rng: np.rando
 
 def score_of_counts(
     metric: MetricName,
-    truth: Shaped[np.ndarray, " K"],
-    answers: Shaped[np.ndarray, " K"],
+    truth: Shaped[np.ndarray, " *K_C"],
+    answers: Shaped[np.ndarray, " *K_C"],
     counts: Counts,
     positive: int,
 ) -> Float64[np.ndarray, " B"]:
-    """The metric in each resample: what `isinglass.metrics` gives for the examples, each repeated as often as it counts."""
+    """The metric in each resample: what `isinglass.metrics` gives for the examples, each repeated as often as it counts.
+
+    Args:
+        truth, answers: a label of each kind of example, or (K, C) of 0 and 1: any number of labels.
+    """
     match metric:
         case "accuracy":
-            accuracy: Float64[np.ndarray, " B"] = (truth == answers) @ counts / counts.sum(0)
+            same = truth == answers
+            accuracy: Float64[np.ndarray, " B"] = (same if same.ndim == 1 else same.all(1)) @ counts / counts.sum(0)
             return accuracy
+        case "macro_f1":
+            return _macro_f1(truth, answers, counts)
+        case "micro_f1":
+            both = (truth.sum(1) + answers.sum(1)) @ counts
+            hits = 2 * ((truth > 0) & (answers > 0)).sum(1) @ counts
+            micro: Float64[np.ndarray, " B"] = np.divide(hits, both, out=0 * both, where=both > 0)
+            return micro
+        case "rmse":
+            squares: Float64[np.ndarray, " K"] = (truth.astype(np.float64) - answers) ** 2
+            rmse: Float64[np.ndarray, " B"] = np.sqrt(squares @ counts / counts.sum(0))
+            return rmse
         case "f1":
             return _f1(truth == positive, answers == positive, counts)
         case "matthews":
@@ -269,8 +287,6 @@ def score_of_counts(
             return _pearson(truth.astype(np.float64), answers.astype(np.float64), counts)
         case "spearman":
             return _spearman(truth, answers, counts)
-        case _:
-            raise ValueError(f"{metric} is of tasks that have no report")
 
 
 def _f1(truth: Bool[np.ndarray, " K"], answers: Bool[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
@@ -278,6 +294,23 @@ def _f1(truth: Bool[np.ndarray, " K"], answers: Bool[np.ndarray, " K"], counts: 
     both = truth @ counts + answers @ counts
     f1: Float64[np.ndarray, " B"] = np.divide(2 * ((truth & answers) @ counts), both, out=0 * both, where=both > 0)
     return f1
+
+
+def _macro_f1(
+    truth: Shaped[np.ndarray, " *K_C"], answers: Shaped[np.ndarray, " *K_C"], counts: Counts
+) -> Float64[np.ndarray, " B"]:
+    """The mean of the labels' F1: of all C where an example has any number, else of those that occur or are predicted."""
+    if truth.ndim == 2:
+        of_all: Float64[np.ndarray, " B"] = np.mean(
+            [_f1(truth[:, c] > 0, answers[:, c] > 0, counts) for c in range(truth.shape[1])], 0
+        )
+        return of_all
+    total = found = 0 * counts.sum(0)
+    for label in np.union1d(truth, answers):
+        total = total + _f1(truth == label, answers == label, counts)
+        found = found + (((truth == label) | (answers == label)) @ counts > 0)
+    macro: Float64[np.ndarray, " B"] = total / found
+    return macro
 
 
 def _matthews(

@@ -6,11 +6,11 @@ is always the one that ran, never the one that was asked for.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from isinglass.names import duration, percent, printable, short_name
+from isinglass.names import duration, percent, printable, score_text, short_name
 from isinglass.report import published
 from isinglass.report.answers import Answers
 from isinglass.report.configurations import (
@@ -24,9 +24,10 @@ from isinglass.report.configurations import (
     titles_of,
     words_of,
 )
+from isinglass.report.own_tasks import scored_splits, title_of
 from isinglass.report.statistics import paired_difference, score_interval, summary
 from isinglass.results import FailedRun, RunResult, by_split
-from isinglass.tasks import Task, get_task
+from isinglass.tasks import TASKS, Task
 from isinglass.tasks.task import MetricName
 
 AnswersOf = Callable[[RunResult, str], Answers]
@@ -41,6 +42,9 @@ TITLES: Final[dict[str, str]] = {
     "matthews": "Matthews corr.",
     "pearson": "Pearson",
     "spearman": "Spearman",
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "rmse": "RMSE",
 }
 PRECISIONS: Final = ("fp32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
@@ -82,7 +86,12 @@ class Table:
 
 
 def pytorch_table(
-    results: Sequence[RunResult], failed: Sequence[FailedRun], *, clock: str, with_published: bool = False
+    results: Sequence[RunResult],
+    failed: Sequence[FailedRun],
+    *,
+    clock: str,
+    with_published: bool = False,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> Table:
     """One row a task, result and training time in fp32 and in each other precision that ran on the backend torch.
 
@@ -90,8 +99,9 @@ def pytorch_table(
         results, failed: of other backends too: those are left out.
         clock: a sentence on what the training time covers.
         with_published: add the published figures of the same tasks.
+        tasks: by name, the user's own among them.
     """
-    groups = groups_of(results, failed, backend="torch")
+    groups = groups_of(results, failed, backend="torch", tasks=tasks)
     others = [p for p in PRECISIONS[1:] if any(group.precision == p for group in groups)]
     columns = ["Task", "Metric", "Result", "Training time"]
     for precision in others:
@@ -117,19 +127,26 @@ def pytorch_table(
         *_own_notes(groups),
         *([f"Published: {published.SOURCE}: {published.PYTORCH_FACTS}."] if with_published else []),
     ]
-    return Table(
-        title="GLUE development sets, PyTorch", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes))
-    )
+    sets = "GLUE development sets" if all(group.task.name in TASKS for group in groups) else "Scores and training times"
+    return Table(title=f"{sets}, PyTorch", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes)))
 
 
-def tensorflow_table(results: Sequence[RunResult], failed: Sequence[FailedRun], *, with_published: bool = False) -> Table:
+def tensorflow_table(
+    results: Sequence[RunResult],
+    failed: Sequence[FailedRun],
+    *,
+    with_published: bool = False,
+    tasks: Mapping[str, Task] = TASKS,
+) -> Table:
     """MRPC on the backend tensorflow, one row a mode: seconds of the second epoch, accuracy of each run in order of seed.
 
     Args:
         results, failed: of other backends and tasks too: those are left out.
         with_published: add the published rows, which are of other devices.
+        tasks: by name, the user's own among them.
     """
-    groups = [group for group in groups_of(results, failed, backend="tensorflow") if group.task.name == "mrpc"]
+    every = groups_of(results, failed, backend="tensorflow", tasks=tasks)
+    groups = [group for group in every if group.task.name == "mrpc"]
     counts = sorted({len(group.runs) for group in groups if group.runs})
     runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
     rows = []
@@ -172,9 +189,19 @@ def tensorflow_table(results: Sequence[RunResult], failed: Sequence[FailedRun], 
     )
 
 
-def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Sequence[FailedRun] = ()) -> Table:
-    """One row for each metric of each split and configuration: mean, spread over the seeds, interval, majority."""
-    groups = groups_of(results, failed)
+def scores_table(
+    results: Sequence[RunResult],
+    answers: AnswersOf,
+    failed: Sequence[FailedRun] = (),
+    *,
+    tasks: Mapping[str, Task] = TASKS,
+) -> Table:
+    """One row for each metric of each split and configuration: mean, spread over the seeds, interval, majority.
+
+    Args:
+        tasks: by name, the user's own among them.
+    """
+    groups = groups_of(results, failed, tasks=tasks)
     differing = differing_settings(groups) - {"model", "backend", "precision"}
     columns = ["Task", "Metric", "Model", "Backend", "Precision", *(["Settings"] if differing else [])]
     columns += ["Result", "95 % interval", "Majority", "Collapsed"]
@@ -196,8 +223,8 @@ def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Seque
                         group.task.title,
                         _metric_title(group.task, split, metric),
                         *what,
-                        _spread(_values(group.runs, split, metric)) + _count(group),
-                        _interval(low, high),
+                        _spread(metric, _values(group.runs, split, metric)) + _count(group),
+                        _interval(metric, low, high),
                         ABSENT if group.task.is_regression else percent(majority),
                         f"{collapsed} of {len(group.runs)}" if collapsed else "no",
                     )
@@ -217,9 +244,13 @@ def scores_table(results: Sequence[RunResult], answers: AnswersOf, failed: Seque
     return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes)))
 
 
-def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table:
-    """One row for each metric of each two configurations of a task that differ in one respect, the second less the first."""
-    groups = groups_of(results)
+def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks: Mapping[str, Task] = TASKS) -> Table:
+    """One row for each metric of each two configurations of a task that differ in one respect, the second less the first.
+
+    Args:
+        tasks: by name, the user's own among them.
+    """
+    groups = groups_of(results, tasks=tasks)
     differing = differing_settings(groups)
     rows, tests, single = [], [], False
     for first, second in itertools.combinations(groups, 2):
@@ -237,8 +268,8 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table
                         _metric_title(first.task, split, metric),
                         label(first, differing),
                         label(second, differing),
-                        percent(found.mean, signed=True),
-                        _interval(found.low, found.high, signed=True),
+                        _figure(metric, found.mean, signed=True),
+                        _interval(metric, found.low, found.high, signed=True),
                         _p_value(found.p_value),
                         f"{found.runs_a}, {found.runs_b}",
                         "difference" if found.is_difference else "no difference shown",
@@ -257,13 +288,14 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf) -> Table
     return Table(title="Differences", columns=columns, rows=tuple(rows), notes=tuple(filter(None, notes)))
 
 
-def speed_table(results: Sequence[RunResult], *, clock: str) -> Table:
+def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str, Task] = TASKS) -> Table:
     """One row a task and configuration: means over the runs.
 
     Args:
         clock: a sentence on what the training time covers.
+        tasks: by name, the user's own among them.
     """
-    groups = groups_of(results)
+    groups = groups_of(results, tasks=tasks)
     differing = differing_settings(groups)
     rows = tuple(
         (
@@ -310,12 +342,13 @@ def speed_table(results: Sequence[RunResult], *, clock: str) -> Table:
 
 def _metrics(task: Task) -> list[tuple[str, MetricName, str]]:
     """Split, metric and title of each score of a task, in the order of GLUE's table."""
-    return [(split.name, metric, _metric_title(task, split.name, metric)) for split in task.dev for metric in task.metrics]
+    splits = [split.name for split in scored_splits(task)]
+    return [(split, metric, _metric_title(task, split, metric)) for split in splits for metric in task.metrics]
 
 
 def _metric_title(task: Task, split: str, metric: str) -> str:
-    """`Accuracy`; where a task has several dev sets, `Matched acc.`."""
-    if len(task.dev) == 1:
+    """`Accuracy`; where several sets of a task are scored, `Matched acc.`."""
+    if len(scored_splits(task)) == 1:
         return TITLES[metric]
     return f"{split.removeprefix('dev_').capitalize()} {'acc.' if metric == 'accuracy' else TITLES[metric]}"
 
@@ -332,15 +365,21 @@ def _result(group: Group | None) -> str:
         return ABSENT
     if not group.runs:
         return FAILED
-    scores = "/".join(_spread(_values(group.runs, split, metric)) for split, metric, _ in _metrics(group.task))
+    scores = "/".join(_spread(metric, _values(group.runs, split, metric)) for split, metric, _ in _metrics(group.task))
     return scores + _count(group) + _dagger(group)
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(metric: str, values: Sequence[float]) -> str:
     found = summary(values)
-    return (
-        percent(found.mean) if found.sd is None or math.isnan(found.sd) else f"{percent(found.mean)} ± {percent(found.sd)}"
-    )
+    mean = score_text(metric, found.mean)
+    return mean if found.sd is None or math.isnan(found.sd) else f"{mean} ± {score_text(metric, found.sd)}"
+
+
+def _figure(metric: str, value: float, *, signed: bool = False) -> str:
+    """As `score_text`, with its sign if that is asked for."""
+    if metric == "rmse" and signed and not math.isnan(value):
+        return f"{value:+z.4g}"
+    return score_text(metric, value) if metric == "rmse" else percent(value, signed=signed)
 
 
 def _count(group: Group) -> str:
@@ -351,8 +390,10 @@ def _dagger(group: Group) -> str:
     return COLLAPSED if any(run.collapsed for run in group.runs) else ""
 
 
-def _interval(low: float, high: float, *, signed: bool = False) -> str:
-    return "NaN" if math.isnan(low) else f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
+def _interval(metric: str, low: float, high: float, *, signed: bool = False) -> str:
+    if math.isnan(low):
+        return "NaN"
+    return f"{_figure(metric, low, signed=signed)} to {_figure(metric, high, signed=signed)}"
 
 
 def _p_value(value: float) -> str:
@@ -435,7 +476,7 @@ def _first_weights(groups: Sequence[Group]) -> list[str]:
     starts: dict[str, list[RunResult]] = {}
     for run in _runs(groups):
         if run.start_from is not None:
-            starts.setdefault(get_task(run.start_from).title, []).append(run)
+            starts.setdefault(title_of(run.start_from), []).append(run)
     return [
         f"{titles_of(some)} start{'' if ',' in titles_of(some) else 's'} from {origin}'s weights."
         for origin, some in starts.items()
@@ -467,7 +508,7 @@ def _failures(groups: Sequence[Group]) -> list[str]:
 def _own_notes(groups: Sequence[Group]) -> list[str]:
     """The tasks' warnings, and what the runs themselves noted: each slower path, above all."""
     runs = _runs(groups)
-    notes = [*(get_task(run.task).warning for run in runs), *(note for run in runs for note in run.notes)]
+    notes = [*(group.task.warning for group in groups if group.runs), *(note for run in runs for note in run.notes)]
     return [note for note in dict.fromkeys(notes) if note]
 
 

@@ -81,6 +81,7 @@ class TrainingState:
         parts: how many micro-batches a step is cut into.
         notes: of the loop, so far.
         resumed_at: the steps after which the run was taken up again.
+        processes: that share each step.
         epoch_scores: of each epoch, where the best one is kept; None for NaN.
         arrays: the backend's, and the best epoch's weights.
     """
@@ -93,6 +94,7 @@ class TrainingState:
     parts: int
     notes: list[str]
     resumed_at: list[int]
+    processes: int = 1
     epoch_scores: list[float | None] = field(default_factory=list)
     arrays: Arrays = field(repr=False)
 

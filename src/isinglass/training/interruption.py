@@ -20,14 +20,17 @@ class Interruption:
     Outside of `deferred` a signal raises Interrupted where it arrives; within, it is noted, and `check` raises.
     """
 
-    def __init__(self, announce: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, announce: Callable[[str], None] = lambda _: None, *, repeated: bool = False) -> None:
         """Begin to listen with `with`.
 
         Args:
             announce: tells the user that a signal came and waits. It is called in the middle of whatever runs, a print
                 included, and must not use what that may hold: a buffered stream, a lock.
+            repeated: a launcher repeats the signals that come to it: only the first counts, and the launcher ends what does
+                not end.
         """
         self._announce = announce
+        self._repeated = repeated
         self._number: int | None = None
         self._deferring = False
 
@@ -49,15 +52,22 @@ class Interruption:
             self._deferring = False
         self.check()
 
+    @property
+    def number(self) -> int:
+        """Of the signal that came; 0: none did."""
+        return self._number or 0
+
     def check(self) -> None:
         """Raise Interrupted if a signal came."""
         if self._number is not None:
             raise Interrupted(self._number)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        from_now_on = signal.SIG_IGN if self._repeated else signal.SIG_DFL
+        signal.signal(signal.SIGINT, from_now_on)
+        signal.signal(signal.SIGTERM, from_now_on)
         self._number = number
         if not self._deferring:
             raise Interrupted(number)
-        self._announce(f"{signal.Signals(number).name}: ending after what is under way; once more ends at once.")
+        once_more = "" if self._repeated else "; once more ends at once"
+        self._announce(f"{signal.Signals(number).name}: ending after what is under way{once_more}.")

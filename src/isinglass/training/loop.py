@@ -10,13 +10,23 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int64
 
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Backend
 from isinglass.config import TrainConfig
 from isinglass.data.examples import Labels
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import DeviceMemoryError, TrainingDivergedError
 from isinglass.models.checkpoint import Checkpoint
-from isinglass.packing import PackedBatch, num_steps, pack_flat, pack_rows, plan_epoch, plan_evaluation, row_counts
+from isinglass.packing import (
+    PackedBatch,
+    num_steps,
+    pack_flat,
+    pack_rows,
+    plan_epoch,
+    plan_evaluation,
+    row_counts,
+    shard_step,
+)
 from isinglass.training.checkpoints import TrainingState
 from isinglass.training.preparation import PreparedSplit
 from isinglass.training.schedule import learning_rate
@@ -116,6 +126,7 @@ class Loop:
         packer: Packer,
         split: PreparedSplit,
         on_progress: Callable[[Progress], None],
+        group: ProcessGroup,
     ) -> None:
         self.steps_per_epoch = num_steps(len(split.tokens), config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
@@ -131,8 +142,10 @@ class Loop:
         self._labels = labels if labels is None or source is None else labels[source]  # a window has its text's
         self._examples, self._source = split.examples, source
         self._on_progress = on_progress
+        self._group = group
         self._losses: list[float] = []
         self._parts = 1  # micro-batches of a step
+        self._fullest: list[float] = []  # of each step in this process's time, tokens of the fullest shard over the mean
         self._resumed_at: list[int] = []
 
     def run(self) -> Iterator[None]:
@@ -188,6 +201,7 @@ class Loop:
             parts=self._parts,
             notes=self.notes,
             resumed_at=self._resumed_at,
+            processes=self._group.size,
             arrays=self._backend.state(),
         )
 
@@ -202,6 +216,21 @@ class Loop:
         )
         self._losses, self._parts = state.losses, state.parts
         self._resumed_at = [*state.resumed_at, state.step]
+        if state.processes != self._group.size:
+            self.notes.append(
+                f"Processes that share a step: {state.processes} up to step {state.step}, {self._group.size} from there on. "
+                f"Each has dropout masks of its own."
+            )
+
+    def sharing(self) -> list[str]:
+        """A note, if processes shared the steps."""
+        if not self._fullest:
+            return []
+        more = 100 * (sum(self._fullest) / len(self._fullest) - 1)
+        return [
+            f"{self._group.size} processes shared each step, whose tokens were dealt out evenly: the fullest shard has "
+            f"{more:.2f} % more than the mean, on average over the steps."
+        ]
 
     def resumptions(self) -> list[str]:
         """A note, if the run was taken up again."""
@@ -216,20 +245,32 @@ class Loop:
     def _train_on(self, index: Int64[np.ndarray, " S"]) -> None:
         """One step, in smaller and smaller parts until it fits into memory."""
         rate = learning_rate(self._config, self.step, self.total_steps)
+        mine, share = self._shard(index)
         while True:
             try:
-                batches = self._packer.pack_parts(self._tokens, index, self._labels, self._parts)
-                self._backend.train_step(batches, step=self.step, learning_rate=rate)
+                batches = self._packer.pack_parts(self._tokens, mine, self._labels, self._parts)
+                self._backend.train_step(batches, step=self.step, learning_rate=rate, share=share)
                 break
             except DeviceMemoryError as error:
-                if self._parts >= len(index):
+                if self._parts >= len(index) or self._group.size > 1:  # the others wait for the whole shard
                     raise
                 self._parts *= 2
                 note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
                 logger.warning(note)
                 self.notes.append(note)
         self.step += 1
-        self.tokens += sum(batch.num_tokens for batch in batches)
+        self.tokens += int(self._tokens.lengths[index].sum())
+
+    def _shard(self, index: Int64[np.ndarray, " S"]) -> tuple[Int64[np.ndarray, " s"], float]:
+        """This process's examples of the step, and their share of it; one of share 0 where there are too few for all."""
+        group, lengths = self._group, self._tokens.lengths[index]
+        if group.size == 1:
+            return index, 1.0
+        shards = shard_step(lengths, group.size)
+        tokens = [int(lengths[shard].sum()) for shard in shards]
+        self._fullest.append(max(tokens) / (sum(tokens) / group.size))
+        mine = index[shards[group.rank]]
+        return (mine, len(mine) / len(index)) if len(mine) else (index[:1], 0.0)
 
     def _take_losses(self) -> None:
         """Read the losses off the device.

@@ -4,13 +4,14 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
 from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.data import open_data
@@ -75,6 +76,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,
     on_epoch: Callable[[Sequence[float]], None] = lambda _: None,
+    group: ProcessGroup | None = None,
 ) -> TrainedRun:
     """Fine-tune on a task's training set and score its dev sets, and the user's own test set if its labels are known.
 
@@ -85,51 +87,66 @@ def train(
         checkpoints: written while training, and where to go on from; None: none are.
         interruption: tells that the process was asked to end: then a checkpoint is written, and Interrupted raised.
         on_epoch: where the best epoch is picked, called after each with the scores so far; what it raises ends the run.
+        group: the processes that share each step, each of which calls this; None: it is this one alone. The checkpoints are
+            written by process 0, and lie where all can read them.
 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
         Interrupted: as asked for.
     """
     check_installed(config.backend)
-    data = data or open_data(config)
-    task = data.task
-    if task.train is None:
-        raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
-    best = BestEpoch(config, task)
-    checkpoint, head_note = with_head_for(load_model(first_weights or config.model), task)
-    order = checkpoint.label_names
-    train_split = prepare_split(data, task.train, config, checkpoint, order, most=config.max_train_examples)
-    dev_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.dev]
-    test_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.test if config.train_file]
-    scored_splits = [split for split in (*dev_splits, *test_splits) if split.labels is not None]
-    on_data({split.name: split for split in (train_split, *dev_splits, *test_splits)}, task)
-    assert train_split.labels is not None
-    if config.label_smoothing and task.is_regression:
-        raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
-    objective = Objective(
-        kind=task.kind,
-        num_outputs=task.num_outputs,
-        class_weights=class_weights(config, task, train_split.labels, order),
-        label_smoothing=config.label_smoothing,
-    )
-    backend = create_backend(config, checkpoint, objective)
+    group = group or SingleProcess()
+    with in_turn(group):
+        data = data or open_data(config)
+        task = data.task
+        if task.train is None:
+            raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
+        best = BestEpoch(config, task)
+        checkpoint, head_note = with_head_for(load_model(first_weights or config.model), task)
+        order = checkpoint.label_names
+        train_split = prepare_split(data, task.train, config, checkpoint, order, most=config.max_train_examples)
+        dev_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.dev]
+        test_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.test if config.train_file]
+        scored_splits = [split for split in (*dev_splits, *test_splits) if split.labels is not None]
+        on_data({split.name: split for split in (train_split, *dev_splits, *test_splits)}, task)
+        assert train_split.labels is not None
+        if config.label_smoothing and task.is_regression:
+            raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
+        objective = Objective(
+            kind=task.kind,
+            num_outputs=task.num_outputs,
+            class_weights=class_weights(config, task, train_split.labels, order),
+            label_smoothing=config.label_smoothing,
+        )
+    backend = create_backend(config, checkpoint, objective, group)
     packer = Packer.of(config, checkpoint)
     interruption = interruption or Interruption()
-    loop = Loop(config, backend, packer, train_split, on_progress)
-    identity = {} if checkpoints is None else _identity(config, checkpoint, train_split)
+    loop = Loop(config, backend, packer, train_split, on_progress, group)
+    identity = {} if checkpoints is None and group.size == 1 else _identity(config, checkpoint, train_split)
+    if group.size > 1:
+        alike = [identity, _digest(checkpoint.weights[name] for name in sorted(checkpoint.weights))]
+        _check_alike(group, alike, "settings, data or model: start all alike, on the same files")
     if checkpoints is not None:
         state = checkpoints.load(identity)
+        _check_alike(
+            group,
+            None if state is None else state.step,
+            "checkpoints: --output-dir must lie on storage that all hosts share",
+        )
         if state is not None:
             loop.restore(state)
             best.restore(state.epoch_scores, state.arrays)
 
     def between_batches(now: Progress) -> None:
         on_progress(now)
-        interruption.check()
+        if group.size == 1:  # else all stop together, between two steps
+            interruption.check()
 
     def answers(splits: Sequence[PreparedSplit]) -> list[Scored]:
         return [
-            Scored(split=one, outputs=predict(backend, packer, one.tokens, one.name, between_batches), label_order=order)
+            Scored(
+                split=one, outputs=predict(backend, packer, one.tokens, one.name, between_batches, group), label_order=order
+            )
             for one in splits
         ]
 
@@ -149,16 +166,19 @@ def train(
             steps = iter(()) if best.is_over else loop.run()
             for _ in steps:
                 judge_epoch()
+                asked, waited = largest(group, interruption.number, int(time.monotonic() - saved))
                 if checkpoints is not None and checkpoints.every.is_due(
-                    step=loop.step, steps_per_epoch=loop.steps_per_epoch, seconds=time.monotonic() - saved
+                    step=loop.step, steps_per_epoch=loop.steps_per_epoch, seconds=waited
                 ):
                     try:
                         with loop.clock.paused():
-                            checkpoints.save(state_now(), identity)
+                            if group.rank == 0:
+                                checkpoints.save(state_now(), identity)
                     except StorageError as error:
                         logger.warning(f"{error} Training goes on.")
                     saved = time.monotonic()
-                interruption.check()
+                if asked:
+                    raise Interrupted(asked)
                 if best.is_over:
                     break
             if best.weights:
@@ -167,7 +187,7 @@ def train(
             scored = answers(scored_splits)
             evaluation_seconds = time.perf_counter() - evaluation_started
     except Interrupted as interrupted:
-        if checkpoints is None:
+        if checkpoints is None or group.rank > 0:
             raise
         path = checkpoints.save(state_now(), identity)
         raise Interrupted(
@@ -191,9 +211,11 @@ def train(
             *([head_note] if head_note else []),
             *best.notes(config.epochs),
             *loop.notes,
+            *loop.sharing(),
             *loop.resumptions(),
         ],
         epoch_scores=best.plain_scores(),
+        group=group,
     )
     return TrainedRun(
         task=task,
@@ -205,17 +227,31 @@ def train(
     )
 
 
+def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
+    digest = hashlib.blake2b(json.dumps(value).encode()).digest()
+    found = group.gather(np.frombuffer(digest, np.uint8))
+    others = [rank for rank, one in enumerate(found) if not np.array_equal(one, found[0])]
+    if others:
+        raise ConfigError(f"Process {others[0]} of the {group.size} that share this run has other {what}.")
+
+
 def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit) -> dict[str, Any]:
     """What the steps of a run depend on, by name: its settings but for the data's place, its data, its model's shape."""
-    data, model = (hashlib.blake2b(digest_size=16) for _ in range(2))
-    for array in (split.tokens.input_ids, split.tokens.token_type_ids, split.tokens.offsets, split.labels):
-        assert array is not None
-        data.update(np.ascontiguousarray(array).data)
-    model.update(json.dumps(checkpoint.config_json, sort_keys=True).encode())
+    assert split.labels is not None
+    model = np.frombuffer(json.dumps(checkpoint.config_json, sort_keys=True).encode(), np.uint8)
     return without_places(as_dict(config)) | {
-        "training data (digest)": data.hexdigest(),
-        "model config (digest)": model.hexdigest(),
+        "training data (digest)": _digest(
+            (split.tokens.input_ids, split.tokens.token_type_ids, split.tokens.offsets, split.labels)
+        ),
+        "model config (digest)": _digest([model]),
     }
+
+
+def _digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def evaluate(
@@ -276,15 +312,18 @@ def predict(
     tokens: TokenizedTexts,
     name: str,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    group: ProcessGroup | None = None,
 ) -> Float32[np.ndarray, "N outputs"]:
     """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved.
 
-    A text read in windows has the mean of their outputs.
+    A text read in windows has the mean of their outputs. The processes of a group share the batches, and all return all.
     """
-    outputs: Float32[np.ndarray, "N outputs"] | None = None
+    group = group or SingleProcess()
+    outputs = np.zeros((len(tokens), 0), np.float32)
     done = tokens_done = 0
     started = last_report = time.perf_counter()
-    waiting = [*reversed(packer.evaluation_batches(tokens))]
+    waiting = [*reversed(packer.evaluation_batches(tokens)[group.rank :: group.size])]
+    total = sum(batch.num_examples for batch in waiting)
     while waiting:
         batch = waiting.pop()
         try:
@@ -295,13 +334,13 @@ def predict(
             logger.warning(f"{error} The batch is halved.")
             waiting += [packer.pack(tokens, half, None) for half in np.array_split(batch.example_index, 2)]
             continue
-        if outputs is None:
-            outputs = np.full((len(tokens), predicted.shape[1]), np.nan, np.float32)
+        if done == 0:
+            outputs = np.zeros((len(tokens), predicted.shape[1]), np.float32)
         outputs[batch.example_index] = predicted
         done += batch.num_examples
         tokens_done += batch.num_tokens
         now = time.perf_counter()
-        if now - last_report >= PROGRESS_SECONDS or done == len(tokens):
+        if now - last_report >= PROGRESS_SECONDS or done == total:
             last_report = now
             speed = tokens_done / (now - started)
             on_progress(
@@ -310,13 +349,16 @@ def predict(
                     epoch=0,
                     epochs=0,
                     done=done,
-                    total=len(tokens),
+                    total=total,
                     loss=None,
                     tokens_per_second=speed,
                 )
             )
-    assert outputs is not None and done == len(tokens), "every example is predicted once"
-    return tokens.per_text(outputs)
+    shares = group.gather(np.array([done, outputs.shape[1]]))
+    assert sum(int(share[0]) for share in shares) == len(tokens), "every example is predicted once"
+    if done == 0:  # there are fewer batches than processes
+        outputs = np.zeros((len(tokens), max(int(share[1]) for share in shares)), np.float32)
+    return tokens.per_text(np.sum(group.gather(outputs), axis=0))  # what others predict is 0 here
 
 
 def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
@@ -355,6 +397,7 @@ def make_result(
     lengths: Int64[np.ndarray, " N"],
     notes: list[str],
     epoch_scores: list[float | None] | None = None,
+    group: ProcessGroup | None = None,
 ) -> RunResult:
     """Put a run's figures together.
 
@@ -387,8 +430,8 @@ def make_result(
         truncated_share=truncated / len(lengths),
         padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
         train_lengths=np.bincount(lengths).tolist() if epoch_seconds else [],
-        peak_memory_bytes=backend.peak_memory_bytes(),
-        device=backend.device,
+        peak_memory_bytes=backend.peak_memory_bytes() if group is None else largest(group, backend.peak_memory_bytes())[0],
+        device=backend.device if group is None or group.size == 1 else f"{group.size} processes, each on {backend.device}",
         versions=installed_versions(),
         git_commit=source_commit(),
         config=as_dict(config),

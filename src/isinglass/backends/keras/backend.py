@@ -3,16 +3,20 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float32
 
 from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, rate_factor, slow_bf16
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, DeviceMemoryError
+from isinglass.errors import ConfigError, DeviceMemoryError, UpdateInterruptedError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 
@@ -23,7 +27,7 @@ Inputs = dict[str, Any]  # name -> tensor: what a compiled program takes
 _POLICY: Final = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
 
-def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> "KerasBackend":
+def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup) -> "KerasBackend":
     """The backend on the first GPU if there is one, else on the CPU.
 
     Raises:
@@ -38,13 +42,13 @@ def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) ->
         raise ConfigError(
             f"Keras runs on {keras.backend.backend()} in this process: use the backend {config.backend} in another one."
         )
-    return KerasBackend(config, checkpoint, objective)
+    return KerasBackend(config, checkpoint, objective, group)
 
 
 class KerasBackend:
     """See `backends.protocol.Backend`."""
 
-    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> None:
+    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup) -> None:
         from isinglass.backends.keras.model import Classifier
         from isinglass.backends.keras.optimizer import create_optimizer
 
@@ -56,9 +60,11 @@ class KerasBackend:
         self.compile_seconds = 0.0
         self._seed = config.seed
         self._objective = objective
+        self._group = group
         self._num_examples = config.batch_size  # every batch is filled up to it: one shape less to compile for
         self._losses: list[Any] = []
-        self._seen: set[tuple[str, tuple[int, ...]]] = set()
+        self._seen: set[tuple[str, tuple[int, ...]]] = set()  # training programs, by the shapes of what they take
+        self._updates = 0  # of the weights, by this process
         self._gradients: list[Any] = []
         shape = checkpoint.config.with_dropout(config.dropout)
         self._model = Classifier(shape, objective.num_outputs, _POLICY[self.precision])
@@ -72,28 +78,26 @@ class KerasBackend:
             scales_loss=self.precision == "fp16",
         )
         programs = _tensorflow_programs if config.backend == "tensorflow" else _jax_programs
-        self._train, self._differentiate, self._predict = programs(self, xla=config.xla)
+        self._programs = programs(self, xla=config.xla)
 
-    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
+    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float, share: float = 1.0) -> None:
         """See the protocol."""
         from isinglass.backends.keras.dropout import step_key
 
-        if len(batches) > 1:
-            raise DeviceMemoryError(
-                f"A step of {self._num_examples} examples does not fit into the memory of {self.device}, and this backend "
-                f"does not cut steps into parts: lower --batch-size, or use --backend torch."
-            )
-        (batch,) = batches
-        started = self._start_of_new_shape("train", batch)
+        examples = sum(batch.num_examples for batch in batches)
+        room = max(-(-self._num_examples // len(batches)), *(batch.num_examples for batch in batches))
+        parts = [
+            self._inputs(batch, room, share / examples) | {"key": step_key(self._seed, step, part, self._group.rank)}
+            for part, batch in enumerate(batches)
+        ]
+        in_parts = len(parts) > 1 or self._group.size > 1
+        is_new, started = self._is_new(parts, in_parts=in_parts), time.perf_counter()
         self._optimizer.learning_rate = learning_rate
-        inputs = self._inputs(batch) | {"key": step_key(self._seed, step)}
-        try:
-            self._losses.append(self._train(inputs))
-        except Exception as error:
-            if type(error).__name__ != "ResourceExhaustedError" and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise DeviceMemoryError(f"{batch.num_examples} examples do not fit into the memory of {self.device}.") from error
-        if started is not None:
+        with self._memory_for(examples):
+            loss = self._programs.train_in_parts(parts) if in_parts else self._programs.train(parts[0])
+        self._updates += 1
+        self._losses.append(loss)
+        if is_new:
             self.synchronize()
             self.compile_seconds += time.perf_counter() - started
 
@@ -104,14 +108,16 @@ class KerasBackend:
 
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
-        logits = np.asarray(self._predict(self._inputs(batch)))[: batch.num_examples]
-        found: Float32[np.ndarray, "S outputs"] = logits
+        with self._memory_for(batch.num_examples):
+            logits = np.asarray(self._programs.predict(self._inputs(batch, self._num_examples, 1.0)))
+        found: Float32[np.ndarray, "S outputs"] = logits[: batch.num_examples]
         return found
 
     def backward(self, batch: PackedBatch, masks: None) -> float:
         """See the protocol."""
         assert masks is None
-        loss, self._gradients = self._differentiate(self._inputs(batch))
+        inputs = self._inputs(batch, self._num_examples, 1 / batch.num_examples)
+        loss, self._gradients = self._programs.differentiate(inputs)
         return float(loss)
 
     def clear_gradients(self) -> None:
@@ -146,7 +152,7 @@ class KerasBackend:
     @property
     def compilations(self) -> int:
         """See the protocol."""
-        return sum(program == "train" for program, _ in self._seen)
+        return len(self._seen)
 
     def synchronize(self) -> None:
         """See the protocol."""
@@ -157,8 +163,23 @@ class KerasBackend:
         """See the protocol."""
         return peak_resident_bytes()
 
+    @contextmanager
+    def _memory_for(self, examples: int) -> Iterator[None]:
+        """Turn the ways to say that memory is short into a DeviceMemoryError."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            if self._programs.updates_begun() > self._updates:
+                raise UpdateInterruptedError(
+                    f"The memory of {self.device} ran out while the weights were updated, and some of them have changed: "
+                    f"start again with more memory, or go on from the last checkpoint with --resume."
+                ) from error
+            raise DeviceMemoryError(f"{examples} examples do not fit into the memory of {self.device}.") from error
+
     def loss(self, inputs: Inputs, masks: "DropoutMasks | None") -> Any:
-        """Mean over the examples of what the objective says, in fp32."""
+        """What the objective says of each example, in fp32, summed up with the weights in `inputs`."""
         from keras import ops
 
         logits, labels = self.logits(inputs, masks), inputs["labels"]
@@ -185,9 +206,9 @@ class KerasBackend:
         names = ("input_ids", "token_type_ids", "position_ids", "sequence_ids", "first_token")
         return self._model(*(inputs[name] for name in names), masks=masks)
 
-    def _inputs(self, batch: PackedBatch) -> Inputs:
-        """The batch's arrays, filled up to the batch size with examples that weigh nothing."""
-        missing = self._num_examples - batch.num_examples
+    def _inputs(self, batch: PackedBatch, room: int, weight: float) -> Inputs:
+        """The batch's arrays, the loss of each example times `weight`, filled up to `room` with some that weigh nothing."""
+        missing = room - batch.num_examples
         assert missing >= 0 and not batch.is_flat
 
         def filled(values: np.ndarray[Any, Any], dtype: type) -> np.ndarray[Any, Any]:
@@ -199,32 +220,60 @@ class KerasBackend:
             "position_ids": batch.position_ids,
             "sequence_ids": batch.sequence_ids,
             "first_token": filled(batch.first_token, np.int32),
-            "weights": filled(np.full(batch.num_examples, 1 / batch.num_examples), np.float32),
+            "weights": filled(np.full(batch.num_examples, weight), np.float32),
         }
         if batch.labels is not None:
             inputs["labels"] = filled(batch.labels, np.int32 if self._objective.kind == "classification" else np.float32)
         return inputs
 
-    def _start_of_new_shape(self, program: str, batch: PackedBatch) -> float | None:
-        """The time, if this batch is the first of its shape and so will be traced for."""
-        if (program, batch.input_ids.shape) in self._seen:
-            return None
-        self._seen.add((program, batch.input_ids.shape))
-        return time.perf_counter()
+    def _is_new(self, parts: Sequence[Inputs], *, in_parts: bool) -> bool:
+        """Whether a step on these parts is the first to need one of its programs, which will be traced for it."""
+        program = "part" if in_parts else "train"
+        needed = {(program, (*part["input_ids"].shape, len(part["weights"]))) for part in parts}
+        if in_parts:
+            needed.add(("update", ()))
+        is_new = not needed <= self._seen
+        self._seen |= needed
+        return is_new
 
 
-Programs = tuple[Callable[[Inputs], Any], Callable[[Inputs], tuple[Any, list[Any]]], Callable[[Inputs], Any]]
+@dataclass(frozen=True)
+class Programs:
+    """What is compiled, each at its first call with a new shape: of a step in parts nothing before there is one.
+
+    Attributes:
+        train: one step on a batch; returns its loss. If it raises, nothing has changed, but for what `updates_begun` says.
+        train_in_parts: one step on the sum of the parts' losses, and of those of all processes, likewise.
+        differentiate: a loss without dropout, and its gradients by all parameters.
+        predict: logits.
+        updates_begun: how many updates of the weights have begun, if one that fails may have changed some of them.
+    """
+
+    train: Callable[[Inputs], Any]
+    train_in_parts: Callable[[Sequence[Inputs]], Any]
+    differentiate: Callable[[Inputs], tuple[Any, list[Any]]]
+    predict: Callable[[Inputs], Any]
+    updates_begun: Callable[[], int]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """TensorFlow has a class of its own, JAX a status in its message; inputs that find no room on a GPU are TensorFlow's."""
+    said = ("RESOURCE_EXHAUSTED", "Dst tensor is not initialized")
+    return type(error).__name__ == "ResourceExhaustedError" or any(words in str(error) for words in said)
 
 
 def _tensorflow_programs(backend: KerasBackend, *, xla: bool) -> Programs:
-    """A training step, loss with gradients, and prediction, as functions that TensorFlow traces once for each shape."""
+    """The programs as functions that TensorFlow traces once for each shape."""
     import tensorflow as tf
 
     from isinglass.backends.keras.dropout import DropoutMasks
+    from isinglass.backends.keras.process_group import TensorFlowProcessGroup
 
     tf.get_logger().setLevel("ERROR")  # it warns of tracing more than once: the result counts the few shapes there are
     variables, optimizer = backend._model.parameters, backend._optimizer
     trained = [variables[i] for i in backend._trained]
+    begun = tf.Variable(0, dtype=tf.int64, trainable=False)  # updates
+    sums: list[Any] = []  # of the parts' gradients, from the first step in parts on
 
     def differentiate(
         inputs: Inputs, masks: DropoutMasks | None, scale: Callable[[Any], Any], by: list[Any]
@@ -235,25 +284,59 @@ def _tensorflow_programs(backend: KerasBackend, *, xla: bool) -> Programs:
         # a gradient by rows is summed up into a dense one: the clipping needs its norm, Adam all of it
         return loss, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, [v.value for v in by])]
 
+    def update(gradients: list[Any]) -> None:
+        with tf.control_dependencies(gradients):  # else weights would decay while the memory may still not suffice
+            beginning = begun.assign_add(1, read_value=False)
+        with tf.control_dependencies([beginning]):
+            optimizer.apply(gradients, trained)
+
     def train(inputs: Inputs) -> Any:
         loss, gradients = differentiate(inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss, trained)
-        optimizer.apply(gradients, trained)
+        update(gradients)
         return loss
 
-    compiled = [
-        tf.function(program, jit_compile=xla, autograph=False)
-        for program in (
-            train,
-            lambda inputs: differentiate(inputs, None, lambda loss: loss, variables),
-            lambda inputs: backend.logits(inputs, None),
-        )
-    ]
+    def add(inputs: Inputs) -> Any:
+        loss, gradients = differentiate(inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss, trained)
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.assign_add(gradient)
+        return loss
 
-    def on(program: Any) -> Callable[[Inputs], Any]:
-        return lambda inputs: program({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
+    def compiled(program: Callable[..., Any]) -> Any:
+        return tf.function(program, jit_compile=xla, autograph=False)
 
-    first, second, third = (on(program) for program in compiled)
-    return first, second, third
+    def on(program: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
+        traced = compiled(program)
+        return lambda inputs: traced({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
+
+    add_part, update_by_sums = on(add), compiled(lambda: update([total.value() for total in sums]))
+    joined = compiled(lambda loss: tf.concat([*(tf.reshape(total, [-1]) for total in sums), [loss]], 0))
+
+    @compiled
+    def take(vector: Any) -> Any:
+        sizes = [int(np.prod(total.shape)) for total in sums]
+        *parts, loss = tf.split(vector, [*sizes, 1])
+        for total, part in zip(sums, parts, strict=True):
+            total.assign(tf.reshape(part, total.shape))
+        return loss[0]
+
+    def train_in_parts(parts: Sequence[Inputs]) -> Any:
+        if not sums:
+            sums.extend(tf.Variable(tf.zeros_like(variable.value), trainable=False) for variable in trained)
+        for total in sums:
+            total.assign(tf.zeros_like(total))
+        loss = sum(add_part(inputs) for inputs in parts)
+        if isinstance(backend._group, TensorFlowProcessGroup):
+            loss = take(backend._group.total(joined(loss)))
+        update_by_sums()
+        return loss
+
+    return Programs(
+        train=on(train),
+        train_in_parts=train_in_parts,
+        differentiate=on(lambda inputs: differentiate(inputs, None, lambda loss: loss, variables)),
+        predict=on(lambda inputs: backend.logits(inputs, None)),
+        updates_begun=lambda: int(begun),
+    )
 
 
 def _jax_programs(backend: KerasBackend, *, xla: bool) -> Programs:  # noqa: ARG001  # JAX always compiles by XLA
@@ -276,25 +359,52 @@ def _jax_programs(backend: KerasBackend, *, xla: bool) -> Programs:  # noqa: ARG
         gradients, loss = jax.grad(scaled, has_aux=True)(values)
         return loss, gradients
 
-    @jax.jit
-    def step(values: list[Any], state: list[Any], inputs: Inputs) -> tuple[Any, list[Any], list[Any]]:
+    def differentiate_step(values: list[Any], state: list[Any], inputs: Inputs) -> tuple[Any, list[Any]]:
         with keras.StatelessScope(state_mapping=zip(optimizer.variables, state, strict=True)):
             loss, gradients = differentiate(values, inputs, DropoutMasks(inputs["key"]), optimizer.scale_loss)
+        return loss, [gradients[i] for i in backend._trained]
+
+    def update(values: list[Any], state: list[Any], gradients: list[Any]) -> tuple[list[Any], list[Any]]:
         trained = backend._trained
-        moved, state = optimizer.stateless_apply(state, [gradients[i] for i in trained], [values[i] for i in trained])
+        moved, state = optimizer.stateless_apply(state, gradients, [values[i] for i in trained])
         values = [*values]
         for i, value in zip(trained, moved, strict=True):
             values[i] = value
-        return loss, values, state
+        return values, state
 
-    def train(inputs: Inputs) -> Any:
-        loss, values, state = step([v.value for v in variables], [v.value for v in optimizer.variables], inputs)
+    @jax.jit
+    def step(values: list[Any], state: list[Any], inputs: Inputs) -> tuple[Any, list[Any], list[Any]]:
+        loss, gradients = differentiate_step(values, state, inputs)
+        return loss, *update(values, state, gradients)
+
+    @partial(jax.jit, donate_argnums=0)
+    def add(sums: list[Any], values: list[Any], state: list[Any], inputs: Inputs) -> tuple[Any, list[Any]]:
+        loss, gradients = differentiate_step(values, state, inputs)
+        return loss, [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
+
+    update_by_sums = jax.jit(update)
+
+    def now() -> tuple[list[Any], list[Any]]:
+        return [v.value for v in variables], [v.value for v in optimizer.variables]
+
+    def take(values: list[Any], state: list[Any]) -> None:
+        jax.block_until_ready((values, state))  # that memory is short is told late: what failed must not become the weights
         for variable, value in zip([*variables, *optimizer.variables], [*values, *state], strict=True):
             variable.assign(value)
+
+    def train(inputs: Inputs) -> Any:
+        loss, values, state = step(*now(), inputs)
+        take(values, state)
         return loss
 
-    def now() -> list[Any]:
-        return [v.value for v in variables]
+    def train_in_parts(parts: Sequence[Inputs]) -> Any:
+        values, state = now()
+        losses, sums = [], [jax.numpy.zeros_like(values[i]) for i in backend._trained]
+        for inputs in parts:
+            loss, sums = jax.block_until_ready(add(sums, values, state, inputs))
+            losses.append(loss)
+        take(*update_by_sums(values, state, sums))
+        return sum(losses)
 
     gradient = jax.jit(lambda values, inputs: differentiate(values, inputs, None, lambda loss: loss))
 
@@ -303,7 +413,13 @@ def _jax_programs(backend: KerasBackend, *, xla: bool) -> Programs:  # noqa: ARG
         with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
             return backend.logits(inputs, None)
 
-    return train, lambda inputs: gradient(now(), inputs), lambda inputs: logits(now(), inputs)
+    return Programs(
+        train=train,
+        train_in_parts=train_in_parts,
+        differentiate=lambda inputs: gradient(now()[0], inputs),
+        predict=lambda inputs: logits(now()[0], inputs),
+        updates_begun=lambda: 0,
+    )
 
 
 def _device(backend: str) -> tuple[bool, str]:

@@ -11,12 +11,14 @@ from jaxtyping import UInt32
 from keras import ops, random
 
 
-def step_key(seed: int, step: int) -> UInt32[np.ndarray, " 2"]:
+def step_key(seed: int, step: int, part: int = 0, rank: int = 0) -> UInt32[np.ndarray, " 2"]:
     """The key of one step: 50 random bits, so that no two steps of a long run share one, and room for 1024 masks.
 
-    Both words are below 2^30: Keras takes larger ones modulo 2^31 - 2 on TensorFlow.
+    Both words are below 2^30: Keras takes larger ones modulo 2^31 - 2 on TensorFlow. Each micro-batch (`part`) of a step
+    has a key of its own, and so has each process (`rank`) that shares it.
     """
-    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32) >> np.uint32(2)
+    place = [part, rank] if rank else [part] if part else []
+    words = np.random.SeedSequence([seed, step, *place]).generate_state(2, np.uint32) >> np.uint32(2)
     return words & np.array([0x3FFFFFFF, 0x3FFFFC00], np.uint32)
 
 

@@ -12,12 +12,14 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
 from isinglass.backends.torch.attention import plan_attention
 from isinglass.backends.torch.bf16 import WidenedProducts
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
+from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -26,15 +28,23 @@ from isinglass.packing import PackedBatch
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective) -> "TorchBackend":
-    """The backend on the first GPU if there is one, else on the CPU."""
-    return TorchBackend(config, checkpoint, objective, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup) -> "TorchBackend":
+    """The backend on this process's GPU if there is one, else on the CPU."""
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return TorchBackend(config, checkpoint, objective, device, group)
 
 
 class TorchBackend:
     """See `backends.protocol.Backend`."""
 
-    def __init__(self, config: TrainConfig, checkpoint: Checkpoint, objective: Objective, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        checkpoint: Checkpoint,
+        objective: Objective,
+        device: torch.device,
+        group: ProcessGroup,
+    ) -> None:
         on_cpu = device.type == "cpu"
         self.precision = config.precision_on("cpu" if on_cpu else "gpu")
         self.device = describe_cpu(torch.get_num_threads()) if on_cpu else str(torch.cuda.get_device_name(device))
@@ -66,21 +76,32 @@ class TorchBackend:
         layers = checkpoint.config.num_hidden_layers
         rates = ((parameter, rate_factor(depth, layers, config)) for parameter, depth in self._model.depths())
         self._optimizer = Optimizer(rates, config, scales_loss=self.precision == "fp16")
+        self._group = group if isinstance(group, TorchProcessGroup) else None
+        self._replica = None if self._group is None else self._group.replicate(self._model)
+        self._train_forward: Callable[..., Tensor] = self._forward
+        if self._replica is not None:
+            self._train_forward = torch.compile(self._replica, dynamic=False) if config.compile else self._replica
 
-    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float) -> None:
+    def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float, share: float = 1.0) -> None:
         """See the protocol."""
         examples = sum(batch.num_examples for batch in batches)
+        group = self._group
+        rank, share = (0, share) if group is None else (group.rank, share * group.size)  # the group takes the mean
         loss = torch.zeros((), device=self._device)
         try:
             with self._memory_for(examples):
                 for part, batch in enumerate(batches):
                     started = self._start_of_new_shape(batch)
                     ahead = self._elements_ahead(batch)
-                    masks = DropoutMasks(self._seed, step, self._device, part=part, drawn_ahead=ahead)
-                    loss += self.backward(batch, masks, share=batch.num_examples / examples)
+                    masks = DropoutMasks(self._seed, step, self._device, part=part, rank=rank, drawn_ahead=ahead)
+                    with self._averaging(last=part == len(batches) - 1):
+                        loss += self.backward(batch, masks, share=share * batch.num_examples / examples)
                     if started is not None:
                         self.synchronize()
                         self.compile_seconds += time.perf_counter() - started
+                if group is not None:
+                    self._average_word_gradients(group, batches)
+                    group.average(loss)
                 self._optimizer.step(learning_rate)
         finally:
             self.clear_gradients()
@@ -97,7 +118,7 @@ class TorchBackend:
         ids = self._on_device(batch.input_ids)
         words = word.detach()[ids].requires_grad_(word.requires_grad)
         with self._products:
-            logits = self._logits(batch, words, masks, self._forward)
+            logits = self._logits(batch, words, masks, self._train_forward)
             loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device)) * share
             self._optimizer.scaled(loss).backward()
         if words.grad is not None:  # else it is frozen
@@ -107,6 +128,22 @@ class TorchBackend:
             word.grad.index_add_(0, ids, words.grad)
             word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
         return loss.detach()
+
+    @contextmanager
+    def _averaging(self, *, last: bool) -> Iterator[None]:
+        """In the last micro-batch's passes the processes' gradients are averaged, in those before it only kept."""
+        if self._replica is None:
+            yield
+            return
+        with others_present(), nullcontext() if last else self._replica.no_sync():
+            yield
+
+    def _average_word_gradients(self, group: TorchProcessGroup, batches: Sequence[PackedBatch]) -> None:
+        """What the replica leaves out."""
+        word = self._model.word
+        if word.grad is not None:
+            ids = np.unique(np.concatenate([batch.input_ids.ravel() for batch in batches])).astype(np.int64)
+            self._ids = group.average_rows(word.grad, ids)
 
     def clear_gradients(self) -> None:
         """Forget what `backward` left."""

@@ -20,17 +20,19 @@ _ONE: Final = {torch.float32: 0x3F800000, torch.bfloat16: 0x3F80, torch.float16:
 class DropoutMasks:
     """The masks of one training step, drawn in the order in which the model asks for them."""
 
-    def __init__(self, seed: int, step: int, device: torch.device, *, part: int = 0, drawn_ahead: int = 0) -> None:
-        """Begin the masks of `step`; the same (seed, step, part) and order of calls give the same masks.
+    def __init__(
+        self, seed: int, step: int, device: torch.device, *, part: int = 0, rank: int = 0, drawn_ahead: int = 0
+    ) -> None:
+        """Begin the masks of `step`; the same (seed, step, part, rank) and order of calls give the same masks.
 
         Args:
             part: which of the step's micro-batches.
+            rank: which of the processes that share the step.
             drawn_ahead: draw the bits of so many elements now, and then only hand them out: a compiled model cannot call
                 the generator.
         """
-        key = int(
-            np.random.SeedSequence([seed, step, *([part] if part else [])]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-        )
+        place = [part, rank] if rank else [part] if part else []
+        key = int(np.random.SeedSequence([seed, step, *place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         self._device = device
         self._generator = torch.Generator(device).manual_seed(key)
         self._ahead = self._bits(drawn_ahead) if drawn_ahead else None

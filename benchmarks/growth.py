@@ -1,0 +1,124 @@
+"""How the cost grows: training against length, batch size and width; tokenizing, planning and memory against rows.
+
+Each point is one line appended to `benchmarks/results/growth.jsonl`. Training: the demo model's shape in fp32, every
+dropout on, examples of one length (against the batch size: of MRPC's lengths), median of the steps after the first. Rows:
+two processes over the same TSV file as in `large_set.py`, the first with an empty cache.
+
+    python benchmarks/growth.py [length] [batch] [width] [rows]
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+import large_set
+from isinglass.backends.protocol import Objective, create_backend
+from isinglass.config import TrainConfig
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.models.source import load_model
+from isinglass.packing import pack_flat
+from isinglass.results import installed_versions
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "growth.jsonl"
+LENGTHS = (16, 32, 64, 128, 256, 512)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+WIDTHS = (128, 256, 384, 512, 768)
+ROWS = (1_000, 10_000, 100_000, 1_000_000)
+BATCH, LENGTH, WIDTH = 32, 64, 384  # where it is another that grows
+STEPS, SECONDS = 20, 12.0  # at least 3 steps, and not more than either
+
+
+def of_width(checkpoint, width):
+    """The demo model with random weights of another width, in heads of 32."""
+    rng = np.random.default_rng(0)
+    old = checkpoint.config.hidden_size
+    sizes = {old: width, checkpoint.config.intermediate_size: 4 * width}
+    config = dataclasses.replace(
+        checkpoint.config,
+        hidden_size=width,
+        embedding_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=width // 32,
+    )
+    weights = {
+        name: rng.normal(1.0 if name.endswith("LayerNorm.weight") else 0.0, 0.02, [sizes.get(n, n) for n in array.shape])
+        for name, array in checkpoint.weights.items()
+    }
+    weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    return dataclasses.replace(checkpoint, config=config, weights=weights)
+
+
+def training(lengths, width=WIDTH):
+    """Seconds of a step on examples of these lengths, and how many steps were timed."""
+    rng = np.random.default_rng(0)
+    checkpoint = load_model("demo")
+    if width != WIDTH:
+        checkpoint = of_width(checkpoint, width)
+    tokens = TokenizedTexts(
+        input_ids=rng.integers(1000, 30000, lengths.sum()).astype(np.int32),
+        token_type_ids=np.zeros(lengths.sum(), np.uint8),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        truncated=0,
+    )
+    backend = create_backend(TrainConfig(max_length=512), checkpoint, Objective(kind="classification", num_outputs=2))
+    batch = pack_flat(tokens, np.arange(len(lengths)), rng.integers(0, 2, len(lengths)))
+    seconds, began = [], time.perf_counter()
+    while len(seconds) < 4 or (len(seconds) <= STEPS and time.perf_counter() - began < SECONDS):
+        started = time.perf_counter()
+        backend.train_step([batch], step=len(seconds), learning_rate=2e-5)
+        backend.take_losses()
+        seconds.append(time.perf_counter() - started)
+    return {
+        "tokens": int(lengths.sum()),
+        "step_seconds": statistics.median(seconds[1:]),
+        "steps": len(seconds) - 1,
+        "device": backend.device,
+    }
+
+
+def rows(count):
+    """Reading, tokenizing and planning so many pairs, cold and warm, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        large_set.write_mnli(pathlib.Path(name), count)
+        environment = {**os.environ, "ISINGLASS_CACHE": f"{name}/cache", "TOKENIZERS_PARALLELISM": "true"}
+        command = [sys.executable, large_set.__file__, "--measure", name]
+        for state in ("cold", "warm"):
+            found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            yield {"pass": state, **json.loads(found.stdout)}
+
+
+def points(kind):
+    if kind == "length":
+        for length in LENGTHS:
+            yield {"length": length, "batch": BATCH, **training(np.full(BATCH, length))}
+    elif kind == "batch":
+        for batch in BATCHES:
+            lengths = np.random.default_rng(0).normal(53, 13, batch).clip(15, 103).astype(np.int64)
+            yield {"batch": batch, **training(lengths)}
+    elif kind == "width":
+        for width in WIDTHS:
+            yield {"width": width, "batch": BATCH, **training(np.full(BATCH, LENGTH), width)}
+    else:
+        for count in ROWS:
+            yield from rows(count)
+
+
+def main():
+    for kind in sys.argv[1:] or ("length", "batch", "width", "rows"):
+        for point in points(kind):
+            row = {"against": kind, **point, "versions": installed_versions()}
+            with open(RESULTS, "a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(json.dumps({key: value for key, value in row.items() if key != "versions"}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
