@@ -179,6 +179,8 @@ def train(
                     saved = time.monotonic()
                 if asked:
                     raise Interrupted(asked)
+                if group.size == 1:  # else what came meanwhile waits for the next step, for all to know
+                    interruption.check()
                 if best.is_over:
                     break
             if best.weights:
