@@ -959,8 +959,8 @@ def _processes(backend: str) -> Iterator[Any]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # torchrun's other processes on this host fail alike
-        _say(message)
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
+        _say(message)  # torchrun's other processes on this host fail alike
     raise typer.Exit(status) from None
 
 
