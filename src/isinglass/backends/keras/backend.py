@@ -232,6 +232,8 @@ class KerasBackend:
         needed = {(program, (*part["input_ids"].shape, len(part["weights"]))) for part in parts}
         if in_parts:
             needed.add(("update", ()))
+        if self._group.size > 1:
+            needed |= {("join", ()), ("take", ())}
         is_new = not needed <= self._seen
         self._seen |= needed
         return is_new
