@@ -59,6 +59,7 @@ def runs(output: Path) -> list[tuple[str, int]]:
     return [(line["task"], line["seed"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_second_call_runs_only_what_is_missing(glue: Path, model: Path, tmp_path: Path) -> None:
     """The plan first, then each run, then the table; a lost line is a lost run, and only that is made again."""
     output = tmp_path / "bench"

@@ -42,6 +42,7 @@ def bench(*arguments: object, model: Path, cwd: Path) -> Finished:
     return isinglass("bench", *arguments, "--models", model, *QUICK, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_a_bench_of_own_files_goes_on_from_anywhere_and_refuses_other_rows(model: Path, tmp_path: Path) -> None:
     """Guards against scores on different examples side by side, and against runs made anew because a path changed."""
     (tmp_path / "here").mkdir()

@@ -208,6 +208,7 @@ def test_what_a_kill_left_of_a_checkpoint_or_a_result_is_cleared_away(tmp_path: 
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
 
 
+@pytest.mark.slow
 def test_keras_resumes_to_the_same_run_too(glue: Path, model: Path, tmp_path: Path) -> None:
     settings = config(glue, model, backend=KERAS, batch_size=100, epochs=3)
     stopped(settings, tmp_path, 2)
@@ -321,6 +322,7 @@ def test_a_disk_too_full_for_checkpoints_warns_and_one_too_full_for_the_run_show
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_was_saved_before_the_disk_was_full_stays_usable(glue: Path, model: Path, tmp_path: Path) -> None:
     settings = config(glue, model)
     stopped(settings, tmp_path / "run", 9)
@@ -334,6 +336,7 @@ def test_what_was_saved_before_the_disk_was_full_stays_usable(glue: Path, model:
     assert "Taken up again after step 9" in done.stdout
 
 
+@pytest.mark.slow
 def test_of_two_runs_in_one_directory_the_second_is_told_who_holds_it_and_a_dead_holder_holds_nothing(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -389,6 +392,7 @@ print([step.loss for step in run.steps])
 """
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_into_memory_is_cut_into_parts_with_the_same_result(model: Path, tmp_path: Path) -> None:
     """The limit on the address space is real, and so is the allocator's refusal."""
     data = write_glue(TASKS["mrpc"], tmp_path / "glue", rows={"train": 6000, "dev": 20, "test": 1})

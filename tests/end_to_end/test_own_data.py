@@ -99,6 +99,7 @@ def test_pipeline_of_transformers_gives_the_probabilities_of_several_labels(
         assert float(chance) == pytest.approx(expected[name], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_checks_trains_scores_a_test_file_and_predicts(files: Path, model: Path, tmp_path: Path) -> None:
     settings = ["--model", model, "--epochs", 1, "--batch-size", 16, "--max-length", 24]
     own = ["--train-file", files / "reviews.csv"]
