@@ -6,6 +6,7 @@ files.
     python benchmarks/write_docs.py [--check]
 """
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -282,6 +283,22 @@ def scaling(kind, **wanted):
     return [row for row in read("scaling") if row["table"] == kind and all(row[k] == v for k, v in wanted.items())]
 
 
+def shared_scores():
+    """Dev accuracy of runs that processes shared, beside the same seeds in one process."""
+    alone = {
+        row["seed"]: row["metrics"]["accuracy"]
+        for row in read("accuracy")
+        if (row["tool"], row["task"], row["recipe"], row["precision"]) == ("isinglass", "rte", "classic", "fp32")
+    }
+    shared = read("processes")
+    pairs = [(row["seed"], alone[row["seed"]], row["metrics"]["accuracy"], row["device"]) for row in shared]
+    rows = [[seed, f"{100 * one:.2f}", f"{100 * several:.2f}", device] for seed, one, several, device in pairs]
+    both = [mean_and_spread([pair[i] for pair in pairs]) for i in (1, 2)]
+    p = ttest_ind(*([pair[i] for pair in pairs] for i in (1, 2)), equal_var=False).pvalue
+    last = ["mean ± sd (runs)", *both, f"Welch's test over seeds: p = {p:.2f}"]
+    return table(["seed", "one process", "two", "the two on"], [*rows, last])
+
+
 def duration(seconds):
     """`4.6 s`, `5:51` (minutes and seconds), `7:10:10` (with hours)."""
     if seconds < 60:
@@ -412,22 +429,31 @@ def scaling_sweep(hardware):
     return table(["devices", *one, "longest first, shared runs", "most devices of a run", "bound", "over it"], rows)
 
 
-def plot_sweep():
-    """Both sweeps against the number of devices, as SVG; the same text for the same figures."""
+@contextlib.contextmanager
+def svg(name, size):
+    """A figure, and what gives its text when the block has ended: the same for the same figures."""
     import io
 
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    written = io.StringIO()
+    style = {"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+    with mpl.rc_context(mpl.rcParamsDefault | style):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, lambda: re.sub(r" +$", "", written.getvalue(), flags=re.MULTILINE)
+        figure.savefig(written, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+
+
+def plot_sweep():
+    """Both sweeps against the number of devices, as SVG; the same text for the same figures."""
     lines = {  # column -> label, style
         "submitted": ("a device each, as submitted", {"color": "#d55e00", "marker": "o"}),
         "longest_first": ("a device each, longest first", {"color": "#0072b2", "marker": "o"}),
         "shared": ("long runs shared, longest first", {"color": "#009e73", "marker": "o"}),
         "bound": ("no schedule ends before", {"color": "#444444", "linestyle": "--"}),
     }
-    style = {"svg.hashsalt": "scaling", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
-    with mpl.rc_context(mpl.rcParamsDefault | style):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
+    with svg("scaling", (8, 3.2)) as (figure, text):
         titles = {"a100": "A100s: computed from assumptions", "cpu": "CPU machines: from measured steps"}
         for axes, (hardware, title) in zip(figure.subplots(1, 2), titles.items()):
             rows = scaling("sweep", hardware=hardware)
@@ -441,12 +467,77 @@ def plot_sweep():
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.grid(alpha=0.2)
         figure.axes[0].legend(frameon=False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return re.sub(r" +$", "", text.getvalue(), flags=re.MULTILINE)
+    return text()
 
 
-PLOTS = {"docs/scaling-sweep.svg": plot_sweep}
+def growth(against):
+    """The newest point at each value of what grows."""
+    key = "examples" if against == "rows" else against
+    points = {(row[key], row.get("pass", "")): row for row in read("growth") if row["against"] == against}
+    return [points[at] for at in sorted(points)]
+
+
+def growth_of_training(against):
+    rows = [
+        [
+            row[against],
+            f"{row['tokens']:,}",
+            f"{1000 * row['step_seconds']:,.0f}",
+            f"{row['batch'] / row['step_seconds']:.1f}",
+            f"{row['tokens'] / row['step_seconds']:,.0f}",
+            row["steps"],
+            row["device"],
+        ]
+        for row in growth(against)
+    ]
+    named = {"length": "tokens of each example", "batch": "examples in a step", "width": "hidden size"}
+    return table([named[against], "tokens in a step", "step (ms)", "examples/s", "tokens/s", "steps", "device"], rows)
+
+
+def growth_of_rows():
+    rows = [
+        [
+            f"{row['examples']:,}",
+            row["pass"],
+            f"{row['read_seconds']:.2f}",
+            f"{row['tokenize_seconds']:.2f}",
+            f"{row['plan_seconds']:.2f}",
+            f"{1e6 * row['total_seconds'] / row['examples']:.1f}",
+            f"{row['peak_memory_mib']:.0f}",
+        ]
+        for row in growth("rows")
+    ]
+    return table(["pairs", "pass", "read (s)", "tokenize (s)", "plan (s)", "total, µs a pair", "peak MiB"], rows)
+
+
+def plot_growth():
+    """Speed against length, batch size and width; seconds and memory against rows. As SVG."""
+    axes_of = {"length": "tokens of each example", "batch": "examples in a step", "width": "hidden size"}
+    with svg("growth", (9, 5.2)) as (figure, text):
+        (length, batch, width), (seconds, memory, empty) = figure.subplots(2, 3)
+        empty.axis("off")
+        for axes, (against, label) in zip((length, batch, width), axes_of.items()):
+            rows = growth(against)
+            per_second = [row["tokens"] / row["step_seconds"] for row in rows]
+            axes.plot([row[against] for row in rows], per_second, color="#0072b2", marker="o", markersize=3)
+            axes.set(xlabel=label, ylabel="tokens/s in training", xscale="log", ylim=(0, None))
+            axes.set_xticks([row[against] for row in rows], [str(row[against]) for row in rows], minor=False)
+        for state, color in (("cold", "#d55e00"), ("warm", "#009e73")):
+            rows = [row for row in growth("rows") if row["pass"] == state]
+            pairs = [row["examples"] for row in rows]
+            look = {"color": color, "marker": "o", "markersize": 3, "label": f"token cache {state}"}
+            seconds.plot(pairs, [row["total_seconds"] for row in rows], **look)
+            memory.plot(pairs, [row["peak_memory_mib"] for row in rows], **look)
+        seconds.set(xlabel="pairs", ylabel="seconds until steps can begin", xscale="log", yscale="log")
+        memory.set(xlabel="pairs", ylabel="peak memory (MiB)", xscale="log", ylim=(0, None))
+        seconds.legend(frameon=False)
+        for axes in figure.axes:
+            axes.minorticks_off()
+            axes.grid(alpha=0.2)
+    return text()
+
+
+PLOTS = {"docs/scaling-sweep.svg": plot_sweep, "docs/growth.svg": plot_growth}
 FIGURES = {
     "accuracy of the recipe classic": lambda: accuracy("classic"),
     "accuracy of the recipe small": lambda: accuracy("small"),
@@ -457,6 +548,10 @@ FIGURES = {
     "own data": own_data,
     "seed-pytorch": lambda: preset("seed-pytorch"),
     "seed-tensorflow": lambda: preset("seed-tensorflow"),
+    "growth: length": lambda: growth_of_training("length"),
+    "growth: batch": lambda: growth_of_training("batch"),
+    "growth: width": lambda: growth_of_training("width"),
+    "growth: rows": growth_of_rows,
     "tricks": tricks,
     "kills": kills,
     "fuzz": fuzz,
@@ -475,6 +570,7 @@ FIGURES = {
     "scaling: floor, cpu-fp32": lambda: scaling_floor("cpu-fp32"),
     "scaling: limits": scaling_limits,
     "scaling: balance": scaling_balance,
+    "scaling: scores": shared_scores,
     "scaling: sweep, a100": lambda: scaling_sweep("a100"),
     "scaling: sweep, cpu": lambda: scaling_sweep("cpu"),
 }
