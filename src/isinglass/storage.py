@@ -42,7 +42,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def exchange(one: Path, other: Path) -> None:
+def take_place(partial: Path, place: Path) -> None:
+    """Sync a directory and all in it, and give it the name `place`; what stood there before has the name of `partial` then.
+
+    Raises:
+        OSError: the disk is full, say; `place` is as it was.
+    """
+    for path in (*partial.rglob("*"), partial):
+        sync(path)
+    if place.exists():
+        _exchange(partial, place)
+    else:
+        partial.rename(place)
+    sync(place.parent)
+
+
+def _exchange(one: Path, other: Path) -> None:
     """Swap two names: at no moment is either of them absent.
 
     Where the system cannot (other than Linux, or an old file system), by three renames.

@@ -40,7 +40,7 @@ from isinglass.data.tokenization import cache_dir
 from isinglass.errors import ConfigError, DataError, MissingDependencyError, RunFailedError, StorageError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory
-from isinglass.storage import exchange, held, replacing, sync
+from isinglass.storage import held, replacing, take_place
 from isinglass.tasks import TASKS
 from isinglass.training.checkpoints import Interval
 
@@ -467,7 +467,7 @@ class Cluster:
 
 
 def _put_directory(bench: Path, files: Mapping[str, bytes]) -> None:
-    """Write `runs/NAME` beside its place, and exchange them."""
+    """Write `runs/NAME`, whole or not at all."""
     place = bench.joinpath(*Path(next(iter(files))).parts[:2])
     place.parent.mkdir(exist_ok=True)
     partial = place.with_name(f".{place.name}.partial")
@@ -477,13 +477,7 @@ def _put_directory(bench: Path, files: Mapping[str, bytes]) -> None:
             path = partial / Path(*Path(name).parts[2:])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        for path in (*partial.rglob("*"), partial):
-            sync(path)
-        if place.exists():
-            exchange(partial, place)
-        else:
-            partial.rename(place)
-        sync(place.parent)
+        take_place(partial, place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -573,10 +567,7 @@ def _unpacked(bundle: _Bundle, contents: Mapping[str, UInt8[np.ndarray, " bytes"
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(contents[digest].data)
-        for path in (*partial.rglob("*"), partial):
-            sync(path)
-        partial.rename(place)
-        sync(place.parent)
+        take_place(partial, place)
     return place
 
 

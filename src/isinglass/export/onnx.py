@@ -34,7 +34,7 @@ from isinglass.errors import CheckpointError, IsinglassError, MissingDependencyE
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Checkpoint, save_checkpoint
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.weights import Weights
-from isinglass.storage import exchange, held, sync
+from isinglass.storage import held, take_place
 from isinglass.training.preparation import label_order
 from isinglass.training.run_dir import FinishedModel, check_parent
 
@@ -148,13 +148,7 @@ def _whole(directory: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed while it wrote
             partial.mkdir()
             yield partial
-            for path in (*partial.iterdir(), partial):
-                sync(path)
-            if real.exists():
-                exchange(partial, real)
-            else:
-                partial.rename(real)
-            sync(real.parent)
+            take_place(partial, real)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             lock.unlink(missing_ok=True)

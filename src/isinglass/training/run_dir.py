@@ -32,7 +32,7 @@ from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageE
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
 from isinglass.models.files import read_json
 from isinglass.results import RunResult
-from isinglass.storage import exchange, held, sync
+from isinglass.storage import held, take_place
 from isinglass.tasks import TASKS, Task, custom, get_task
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
@@ -212,15 +212,10 @@ def _write(run: TrainedRun, directory: Path, *, with_model: bool, predictions: M
         result = dataclasses.replace(run.result, predictions=files)
         # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
         (partial / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
-        for path in (*partial.rglob("*"), partial):
+        for path in partial.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)  # safetensors' writer leaves its files to the owner alone
-            sync(path)
-        if directory.exists():
-            exchange(partial, directory)
-        else:
-            partial.rename(directory)
-        sync(directory.parent)
+        take_place(partial, directory)
         return result
     finally:
         shutil.rmtree(partial, ignore_errors=True)
