@@ -78,10 +78,8 @@ class TorchProcessGroup:
         rows = table.new_zeros(max(counts), table.shape[1])
         rows[: len(own)] = table[own] / self.size
         table.index_fill_(0, own, 0)
-        for ids_of, part in zip(
-            touched, self._gathered(rows), strict=True
-        ):  # by rank: the same sums everywhere, bit for bit
-            table.index_add_(0, ids_of, part[: len(ids_of)])
+        for rank, part in enumerate(self._gathered(rows)):  # in this order everywhere: the same sums, bit for bit
+            table.index_add_(0, touched[rank], part[: len(touched[rank])])
         return touched
 
     def average(self, value: Tensor) -> None:
@@ -152,12 +150,13 @@ def joined() -> Iterator[TorchProcessGroup]:
         ProcessLostError: they cannot be reached.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
     backend = "gloo"
     if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
+        if here > torch.cuda.device_count():  # the same in all of them: the first one on the host tells
             raise ConfigError(
-                f"This is process {local_rank} on its host, counted from 0, and there are {torch.cuda.device_count()} GPUs: "
-                f"give torchrun --nproc-per-node {torch.cuda.device_count()}."
+                f"{here} processes on this host are to share {torch.cuda.device_count()} GPUs, one each: give torchrun "
+                f"--nproc-per-node {torch.cuda.device_count()}."
             )
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"
