@@ -50,7 +50,7 @@ ATTEMPTS: Final = 5  # so often a run is begun before it is given up for the nod
 POLL_SECONDS: Final = 0.1
 CONNECT_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 2.0
-END_SECONDS: Final = 10.0
+END_SECONDS: Final = 60.0  # a worker that removes checkpoints may have to be started first, on a busy machine
 EXPECTED: Final = "`ray` (a local one, or the one that RAY_ADDRESS names) or ray://HOST:PORT (Ray's client) was expected"
 
 
