@@ -17,6 +17,10 @@ def products(dtype: torch.dtype) -> list[torch.Tensor]:
         torch.bmm(batch, b.expand(3, -1, -1)),
         torch.baddbmm(bias, batch, b.expand(3, -1, -1), alpha=0.5),
     ]
+    with torch.no_grad():  # what a gradient written out by hand uses
+        found.append(
+            torch.full((3, 7, 5), float("nan"), dtype=dtype).baddbmm_(batch, b.expand(3, -1, -1), beta=0, alpha=0.5)
+        )
     sum(one.float().square().sum() for one in found).backward()
     return [*(one.detach() for one in found), *(leaf.grad for leaf in (a, b, bias, batch))]
 
@@ -53,6 +57,8 @@ def test_no_product_of_a_model_escapes(context, bias: bool) -> None:
     with context(), recorder, WidenedProducts(), torch.autocast("cpu", torch.bfloat16):
         flat, batched = layer(x[0]), layer(x)
         attended = torch.bmm(batched, batched.transpose(1, 2))
+        with torch.no_grad():
+            torch.empty_like(attended).baddbmm_(batched, batched.transpose(1, 2), beta=0)
     assert {one.dtype for one in (flat, batched, attended)} == {torch.bfloat16}
     assert recorder.kinds == {torch.float32}
 

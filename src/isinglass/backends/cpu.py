@@ -21,8 +21,13 @@ def describe_cpu(threads: int) -> str:
 
 def has_fast_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware."""
-    flags = _cpuinfo("flags") or _cpuinfo("Features") or ("bf16" if platform.machine() == "arm64" else "")
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
+    flags = _flags() or ({"bf16"} if platform.machine() == "arm64" else set())
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
+
+
+def mkl_leaves_avx512_unused() -> bool:
+    """Whether MKL, which chooses by the maker, computes in AVX2 on a CPU that has AVX-512."""
+    return _cpuinfo("vendor_id") == "AuthenticAMD" and "avx512f" in _flags()
 
 
 def available_cores() -> int:
@@ -53,6 +58,10 @@ def peak_resident_bytes() -> int:
         return int(found.removesuffix("kB")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _flags() -> set[str]:
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def _cpuinfo(key: str) -> str:

@@ -1,14 +1,16 @@
 """Self-attention over packed batches.
 
 Shapes: T tokens of S examples, H hidden size = N heads x D head size. `flat` is the fast path: examples of like length
-form groups of n examples padded to their longest, L tokens; the keys that pad are masked, the queries that pad are
-thrown away. `rows` is the plain path: every row attends within itself, masked by example.
+form groups of n examples padded to L tokens; the keys that pad are masked, the queries that pad are thrown away. n and L
+take few values, because oneDNN generates a program for every shape that it meets. `rows` is the plain path: every row
+attends within itself, masked by example.
 
 A group is never copied example by example: one gather of D-wide pieces lays all groups of a layer out head by head,
 and because every real token stands there once, its gradient is a gather by the inverse index, not a scatter.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +22,10 @@ from torch import Tensor
 from isinglass.backends.torch.dropout import DropoutMasks, masked
 from isinglass.packing import PackedBatch
 
-LIKE_LENGTH: Final = 0.8  # a group's shortest example has at least this share of its longest's tokens
+LIKE_LENGTH: Final = 0.7  # a group's shortest example has at least this share of its longest's tokens
+GROUP_SIZES: Final = (8, 4, 2, 1)  # n
+LENGTH_MULTIPLE: Final = 8  # of L
+ROW_MULTIPLE: Final = 32  # of the rows of a flat batch's matrices
 FORBIDDEN: Final = np.float32(-1e30)  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
 
@@ -48,16 +53,18 @@ class FlatPlan:
     """How one flat batch is attended, shared by all layers.
 
     With P padded tokens in all groups together (P >= T), and `parts` projections side by side (3: query, key, value;
-    2: key, value; 1: context), the D-wide pieces of a (T, parts * N * D) tensor are laid out group by group, each group
-    as (parts, n, N, L, D).
+    2: key, value; 1: context), the D-wide pieces of a (rows, parts * N * D) tensor are laid out group by group, each group
+    as (parts, n, N, L, D). The tensor may have more rows than T (`filled_rows`): those have no place.
 
     Attributes:
         pad: parts -> int64 (parts * N * P,): the piece at each place; padding repeats its example's first token.
-        unpad: parts -> int64 (T * parts * N,): the place of each piece, the inverse of `pad`.
+        unpad: parts -> int64 (rows * parts * N,): the place of each piece, the inverse of `pad`; 0 for those without.
+        num_tokens: T.
         is_real: float32 (N * P, 1), 0 where a query of the context's layout (parts = 1) is padding.
     """
 
     num_heads: int
+    num_tokens: int
     groups: tuple[Group, ...]
     pad: dict[int, Tensor]
     unpad: dict[int, Tensor]
@@ -92,17 +99,23 @@ def plan_attention(batch: PackedBatch, num_heads: int, device: torch.device) -> 
 
 
 def like_length_groups(lengths: Int64[np.ndarray, " S"]) -> list[tuple[int, int]]:
-    """Cut ascending `lengths` into runs (start, stop) whose shortest has LIKE_LENGTH of the longest, or nearly.
+    """Cut ascending `lengths` into runs (start, stop) of GROUP_SIZES whose shortest has LIKE_LENGTH of the longest.
 
-    Example: lengths 10, 11, 12, 30, 31 give (0, 3), (3, 5).
+    Example: lengths 10, 11, 12, 30, 31 give (0, 1), (1, 3), (3, 5).
     """
     bounds: list[tuple[int, int]] = []
     stop = len(lengths)
     while stop > 0:
-        start = int(np.searchsorted(lengths[:stop], math.floor(LIKE_LENGTH * lengths[stop - 1])))
-        bounds.append((start, stop))
-        stop = start
+        least = LIKE_LENGTH * lengths[stop - 1]
+        size = next(n for n in GROUP_SIZES if n == 1 or (n <= stop and lengths[stop - n] >= least))
+        bounds.append((stop - size, stop))
+        stop -= size
     return bounds[::-1]
+
+
+def filled_rows(num_tokens: int) -> int:
+    """The rows of a flat batch's matrices: T, rounded up so that they take few sizes (1.6 % more at T = 1000)."""
+    return -(-num_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
@@ -110,7 +123,7 @@ def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
     tokens_of: list[Int64[np.ndarray, "n L"]] = []  # the token at each place of each group
     reals: list[Bool[np.ndarray, "n L"]] = []
     for start, stop in like_length_groups(batch.lengths):
-        length = int(batch.lengths[stop - 1])
+        length = -(-int(batch.lengths[stop - 1]) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         places = np.arange(length)[None, :]
         real = places < batch.lengths[start:stop, None]
         tokens_of.append(batch.first_token[start:stop, None] + np.where(real, places, 0))
@@ -124,31 +137,106 @@ def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
     for parts in (1, 2, 3):
         part_and_head = np.arange(parts * N).reshape(parts, 1, N, 1)
         index = np.concatenate([(t[None, :, None, :] * (parts * N) + part_and_head).ravel() for t in tokens_of])
-        inverse = np.empty(batch.num_tokens * parts * N, np.int64)
+        inverse = np.zeros(filled_rows(batch.num_tokens) * parts * N, np.int64)
         inverse[index[::-1]] = np.arange(len(index))[::-1]  # of a token's places the first stays: padding comes after it
         pad[parts] = torch.from_numpy(index).to(device)
         unpad[parts] = torch.from_numpy(inverse).to(device)
     is_real = np.concatenate([np.repeat(real[:, None, :], N, axis=1).ravel() for real in reals])
-    return FlatPlan(N, tuple(groups), pad, unpad, torch.from_numpy(is_real[:, None].astype(np.float32)).to(device))
+    return FlatPlan(
+        N, batch.num_tokens, tuple(groups), pad, unpad, torch.from_numpy(is_real[:, None].astype(np.float32)).to(device)
+    )
 
 
-class _Regroup(torch.autograd.Function):
-    """Rows of `x` by `index`; the gradient by `inverse`, times `is_real` if given.
+class _Pad(torch.autograd.Function):
+    """Rows of `x` by `pad`, the groups' layout; the gradient by `unpad`, zero after the first `real` rows.
 
-    Exact when rows that repeat another in the forward pass (padding) receive no gradient, which masked keys do not, and
-    when `is_real` removes what the backward pass would lay there.
+    Exact when rows that repeat another in the forward pass (padding) receive no gradient, which masked keys do not.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor, is_real: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inverse, is_real)
-        return x.index_select(0, index)
+    def forward(ctx: Any, x: Tensor, pad: Tensor, unpad: Tensor, real: int) -> Tensor:
+        ctx.save_for_backward(unpad)
+        ctx.real = real
+        return x.index_select(0, pad)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        inverse, is_real = ctx.saved_tensors
-        out = grad.index_select(0, inverse)
-        return out if is_real is None else out.mul_(is_real), None, None, None
+        (unpad,) = ctx.saved_tensors
+        out = grad.index_select(0, unpad)
+        out[ctx.real :].zero_()
+        return out, None, None, None
+
+
+class _FlatSelfAttention(torch.autograd.Function):
+    """`self_attention` of a flat batch, with its gradient written out: the groups' results go where they belong at once.
+
+    Of the weights the softmax and the mask are kept, their product is made again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, plan: FlatPlan, rate: float, masks: DropoutMasks | None) -> Tensor:
+        (rows, width), N = qkv.shape, plan.num_heads
+        D = width // (3 * N)
+        pieces = qkv.reshape(-1, D).index_select(0, plan.pad[3])
+        contexts = pieces.new_empty(len(pieces) // 3, D)
+        kept: list[tuple[Tensor, Tensor | None]] = []
+        factor = 1.0
+        for group, qkv_of, context in _by_group(plan, pieces, contexts):
+            q, k, v = qkv_of
+            weights = _softmax(q, k, group.key_bias)
+            mask = None
+            if masks is not None and rate > 0:
+                mask, factor = masks.draw(tuple(weights.shape), rate, weights.dtype)
+            context.baddbmm_(weights if mask is None else weights * mask, v, beta=0, alpha=factor)
+            kept.append((weights, mask))
+        ctx.plan, ctx.factor = plan, factor
+        ctx.has_masks = factor != 1.0
+        ctx.save_for_backward(pieces, *(tensor for pair in kept for tensor in pair if tensor is not None))
+        return contexts.index_select(0, plan.unpad[1]).view(rows, N * D)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        plan: FlatPlan = ctx.plan
+        pieces, *kept = ctx.saved_tensors
+        grads = torch.empty_like(pieces)
+        D = pieces.shape[1]
+        of_contexts = grad.reshape(-1, D).index_select(0, plan.pad[1]).mul_(plan.is_real)
+        scale = 1 / math.sqrt(D)
+        remaining = iter(kept)
+        for (_, (q, k, v), of_context), (_, (dq, dk, dv), _) in zip(
+            _by_group(plan, pieces, of_contexts), _by_group(plan, grads, of_contexts), strict=True
+        ):
+            weights = next(remaining)
+            dropped, of_weights = weights, torch.bmm(of_context, v.transpose(1, 2))
+            if ctx.has_masks:
+                mask = next(remaining)
+                dropped = weights * mask
+                of_weights *= mask
+            dv.baddbmm_(dropped.transpose(1, 2), of_context, beta=0, alpha=ctx.factor)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            dq.baddbmm_(of_scores, k, beta=0, alpha=scale * ctx.factor)
+            dk.baddbmm_(of_scores.transpose(1, 2), q, beta=0, alpha=scale * ctx.factor)
+        out = grads.index_select(0, plan.unpad[3])
+        out[plan.num_tokens * 3 * plan.num_heads :].zero_()
+        return out.view(len(grad), -1), None, None, None
+
+
+def _by_group(plan: FlatPlan, pieces: Tensor, contexts: Tensor) -> Iterator[tuple[Group, Tensor, Tensor]]:
+    """Each group with its part of `pieces` (3NP, D) as (3, n * N, L, D), and of `contexts` (NP, D) as (n * N, L, D)."""
+    D = pieces.shape[1]
+    for group, qkv, context in zip(plan.groups, _split(pieces, plan, 3), _split(contexts, plan, 1), strict=True):
+        shape = (group.size * plan.num_heads, group.length, D)
+        yield group, qkv.view(3, *shape), context.view(shape)
+
+
+def _softmax(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(D) + bias); in float32 inside, whose kernel is faster than bfloat16's."""
+    scale = 1 / math.sqrt(q.shape[-1])
+    if bias is None:
+        scores = torch.bmm(q, k.transpose(1, 2)) * scale
+    else:
+        scores = torch.baddbmm(bias.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
+    return torch.softmax(scores.float(), -1).to(q.dtype)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, masks: DropoutMasks | None) -> Tensor:
@@ -156,12 +244,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, m
 
     Shapes: q (B, Lq, D); k, v (B, Lk, D); bias broadcasts to (B, Lq, Lk); the result is (B, Lq, D).
     """
-    scale = 1 / math.sqrt(q.shape[-1])
-    if bias is None:
-        scores = torch.bmm(q, k.transpose(1, 2)) * scale
-    else:
-        scores = torch.baddbmm(bias.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
-    weights, factor = masked(torch.softmax(scores, -1), rate, masks)
+    weights, factor = masked(_softmax(q, k, bias), rate, masks)
     if factor == 1.0:
         return torch.bmm(weights, v)
     return torch.baddbmm(v.new_empty(()), weights, v, beta=0, alpha=factor)
@@ -171,7 +254,7 @@ def self_attention(qkv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: D
     """Every token attends to the tokens of its example.
 
     Args:
-        qkv: (tokens, 3 * H), queries, keys and values side by side; tokens is T, or R * L for rows.
+        qkv: (tokens, 3 * H), queries, keys and values side by side; tokens is `filled_rows(T)`, or R * L for rows.
         rate: dropout of the attention weights.
         masks: None outside training.
 
@@ -185,13 +268,7 @@ def self_attention(qkv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: D
         q, k, v = qkv.view(R, L, 3, N, H // N).permute(2, 0, 3, 1, 4).reshape(3, R * N, L, H // N)
         context = _attend(q, k, v, _for_heads(plan.bias, N), rate, masks)
         return context.view(R, N, L, H // N).transpose(1, 2).reshape(tokens, H)
-    pieces = _Regroup.apply(qkv.reshape(tokens * 3 * N, H // N), plan.pad[3], plan.unpad[3], None)
-    contexts = []
-    for group, piece in zip(plan.groups, _split(pieces, plan, 3), strict=True):
-        q, k, v = piece.view(3, group.size * N, group.length, H // N).unbind(0)
-        contexts.append(_attend(q, k, v, group.key_bias, rate, masks).view(-1, H // N))
-    joined = torch.cat(contexts)
-    return _Regroup.apply(joined, plan.unpad[1], plan.pad[1], plan.is_real).view(tokens, H)  # type: ignore[no-any-return]
+    return _FlatSelfAttention.apply(qkv, plan, rate, masks)  # type: ignore[no-any-return]
 
 
 def first_token_attention(
@@ -212,7 +289,7 @@ def first_token_attention(
         q = q_first.view(S, N, H // N).transpose(0, 1)
         context = _attend(q, k, v, plan.first_bias.expand(N, -1, -1), rate, masks)
         return context.transpose(0, 1).reshape(S, H)
-    pieces = _Regroup.apply(kv.reshape(-1, H // N), plan.pad[2], plan.unpad[2], None)
+    pieces = _Pad.apply(kv.reshape(-1, H // N), plan.pad[2], plan.unpad[2], plan.num_tokens * 2 * N)
     contexts = []
     for group, piece in zip(plan.groups, _split(pieces, plan, 2), strict=True):
         k, v = piece.view(2, group.size * N, group.length, H // N).unbind(0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
-from isinglass.backends.torch.attention import plan_attention
+from isinglass.backends.torch.attention import filled_rows, plan_attention
 from isinglass.backends.torch.bf16 import WidenedProducts
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.backends.torch.model import Classifier
@@ -115,7 +115,7 @@ class TorchBackend:
         """
         assert batch.labels is not None
         word = self._model.word
-        ids = self._on_device(batch.input_ids)
+        ids = self._tokens(batch.input_ids)
         words = word.detach()[ids].requires_grad_(word.requires_grad)
         with self._products:
             logits = self._logits(batch, words, masks, self._train_forward)
@@ -178,7 +178,7 @@ class TorchBackend:
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
         with self._memory_for(batch.num_examples), self._products:
-            words = self._model.word[self._on_device(batch.input_ids)]
+            words = self._model.word[self._tokens(batch.input_ids)]
             logits = self._logits(batch, words, None, self._forward)
         found: Float32[np.ndarray, "S outputs"] = logits.float().cpu().numpy()
         return found
@@ -237,6 +237,11 @@ class TorchBackend:
             said = f"{examples} examples do not fit into the memory of {self.device} ({reason})."
             raise DeviceMemoryError(said) from error
 
+    def _tokens(self, values: np.ndarray[Any, Any]) -> Tensor:
+        """One value for each token, those of a flat batch filled up with zeros."""
+        count = filled_rows(values.size) if values.ndim == 1 else values.size
+        return self._on_device(np.pad(values.reshape(-1), (0, count - values.size)))
+
     def _on_device(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array.reshape(-1)).to(self._device, torch.int64)
 
@@ -246,7 +251,7 @@ class TorchBackend:
         context: AbstractContextManager[object] = nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, self._autocast)
-        embedded = self._model.embed(words, self._on_device(batch.token_type_ids), self._on_device(batch.position_ids))
+        embedded = self._model.embed(words, self._tokens(batch.token_type_ids), self._tokens(batch.position_ids))
         plan = plan_attention(batch, self._num_heads, self._device)
         with context:
             logits: Tensor = forward(embedded, self._on_device(batch.first_token), plan, masks)
@@ -260,7 +265,7 @@ class TorchBackend:
         if shape not in self._mask_elements:
             masks = DropoutMasks(0, 0, self._device)
             with torch.no_grad():
-                self._logits(batch, self._model.word[self._on_device(batch.input_ids)], masks, self._model)
+                self._logits(batch, self._model.word[self._tokens(batch.input_ids)], masks, self._model)
             self._mask_elements[shape] = masks.elements
         return self._mask_elements[shape]
 

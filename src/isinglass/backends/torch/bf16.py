@@ -18,6 +18,8 @@ class WidenedProducts(TorchDispatchMode):
     """Within `with WidenedProducts():` the products of bf16 matrices run in fp32 and are rounded to bf16."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.baddbmm_.default and args[0].dtype == torch.bfloat16:
+            return args[0].copy_(self.__torch_dispatch__(torch.ops.aten.baddbmm.default, types, args, kwargs))
         if func not in _PRODUCTS or args[0].dtype != torch.bfloat16:
             return func(*args, **(kwargs or {}))
         return func(*(None if arg is None else arg.float() for arg in args), **(kwargs or {})).bfloat16()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from isinglass.backends.torch.attention import FlatPlan, RowsPlan, first_token_attention, self_attention
 from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, dropout
+from isinglass.backends.torch.linear import Linear, linear
 from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.head import with_head
@@ -38,11 +39,11 @@ class Layer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         H = config.hidden_size
-        self.qkv = nn.Linear(H, 3 * H)
-        self.attention_output = nn.Linear(H, H)
+        self.qkv = Linear(H, 3 * H)
+        self.attention_output = Linear(H, H)
         self.attention_norm = nn.LayerNorm(H, config.layer_norm_eps)
-        self.intermediate = nn.Linear(H, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, H)
+        self.intermediate = Linear(H, config.intermediate_size)
+        self.output = Linear(config.intermediate_size, H)
         self.output_norm = nn.LayerNorm(H, config.layer_norm_eps)
         self.activation = _ACTIVATION[ACTIVATIONS[config.hidden_act]]
         self.attention_rate = config.attention_probs_dropout_prob
@@ -58,9 +59,9 @@ class Layer(nn.Module):
         else:
             H = x.shape[1]
             weight, bias = self.qkv.weight, self.qkv.bias
-            kv = F.linear(x, weight[H:], bias[H:])
+            kv = linear(x, weight[H:], bias[H:])
             x = x[first_token]
-            q_first = F.linear(x, weight[:H], bias[:H])
+            q_first = linear(x, weight[:H], bias[:H])
             context = first_token_attention(q_first, kv, plan, self.attention_rate, masks)
         attended = self.attention_output(context)
         x = self.attention_norm(add_dropped_out(x, attended, self.attention_output_rate, masks))
@@ -80,10 +81,10 @@ class Classifier(nn.Module):
         self.position = nn.Parameter(torch.empty(config.max_position_embeddings, E))
         self.token_type = nn.Parameter(torch.empty(config.type_vocab_size, E)) if config.type_vocab_size else None
         self.embedding_norm = nn.LayerNorm(E, config.layer_norm_eps)
-        self.projection = nn.Linear(E, H) if E != H else None
+        self.projection = Linear(E, H) if E != H else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.head_dense = nn.Linear(H, H)
-        self.head_output = nn.Linear(H, num_outputs)
+        self.head_dense = Linear(H, H)
+        self.head_output = Linear(H, num_outputs)
         self.head_activation = _ACTIVATION[config.family.head_activation]
 
     def embed(self, words: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:

@@ -1,0 +1,36 @@
+"""Linear layers by oneDNN: the same values and gradients as PyTorch's, whichever CPU runs the tests."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from isinglass.backends.torch import linear as module
+from isinglass.backends.torch.linear import linear
+
+
+@pytest.mark.parametrize(("out", "width"), [(48, 16), (16, 48), (3, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_values_and_gradients(monkeypatch, out: int, width: int, dtype: torch.dtype, frozen: bool) -> None:
+    """Guards against a product the wrong way round, and against a path that only some CPUs take and no test."""
+    monkeypatch.setattr(module, "_IN_FP32", True)
+    monkeypatch.setattr(module, "_IN_BF16", True)
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias, gradient = (torch.randn(*s, generator=generator) for s in ((9, width), (out, width), (out,), (9, out)))
+    found = []
+    for function in (linear, F.linear):
+        leaves = [x.clone().requires_grad_(), *(t.clone().requires_grad_(not frozen) for t in (weight, bias))]
+        with torch.autocast("cpu", dtype) if dtype == torch.bfloat16 else nullcontext():
+            y = function(*leaves)
+        y.backward(gradient.to(dtype))
+        if function is linear:
+            assert type(y.grad_fn).__name__ == "_OneDnnLinearBackward"
+        found.append([y.detach(), *(leaf.grad for leaf in leaves)])
+    ours, plain = found
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 2**-5}
+    for one, other in zip(ours, plain, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, **close)
