@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, dropout
+from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, drop, dropout
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -17,21 +17,23 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
     """Within four standard deviations of the nominal rate on 4 million elements, far inside 1e-3."""
     mask, scale = DropoutMasks(1, 2, CPU).draw((2000, 2000), rate, dtype)
-    assert mask.dtype == dtype
-    assert set(mask.unique().tolist()) == {0.0, 1.0}
-    kept = float(mask.double().mean())
-    assert abs(kept - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / 4e6) + 1 / 32768
-    assert abs(scale * (1 - rate) - 1) < 1 / 32768
+    assert mask.itemsize == dtype.itemsize
+    assert set(mask.unique().tolist()) == {0, -1}
+    dropped = drop(torch.ones(2000, 2000, dtype=dtype), mask)
+    assert set(dropped.unique().tolist()) == {0.0, 1.0}
+    kept = float(dropped.double().mean())
+    assert abs(kept - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / 4e6) + 1 / 65536
+    assert abs(scale * (1 - rate) - 1) < 1 / 65536
 
 
 def test_neighbouring_elements_steps_and_calls_are_independent() -> None:
-    """One 64-bit word serves four elements: no lag, no step and no call may be correlated with another."""
+    """One 64-bit word serves four elements and four streams a call: no lag, step or call may be correlated with another."""
     masks = DropoutMasks(7, 0, CPU)
-    first = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() - 0.5
-    second = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() - 0.5
-    next_step = DropoutMasks(7, 1, CPU).draw((1 << 20,), 0.5, torch.float32)[0].numpy() - 0.5
+    first = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
+    second = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
+    next_step = DropoutMasks(7, 1, CPU).draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
     bound = 5 / np.sqrt(1 << 20)
-    for lag in (1, 2, 3, 4, 8, 1024):
+    for lag in (1, 2, 3, 4, 8, 1024, 1 << 19):
         assert abs(np.mean(first[lag:] * first[:-lag]) / 0.25) < bound, f"lag {lag}"
     assert abs(np.mean(first * second) / 0.25) < bound
     assert abs(np.mean(first * next_step) / 0.25) < bound
@@ -58,6 +60,7 @@ def test_values_and_gradients_are_those_of_multiplying_by_the_mask() -> None:
     x = torch.randn(64, 32, requires_grad=True)
     residual = torch.randn(64, 32, requires_grad=True)
     mask, scale = DropoutMasks(3, 1, CPU).draw((64, 32), 0.25, torch.float32)
+    mask = -mask  # as factors
     torch.testing.assert_close(dropout(x, 0.25, DropoutMasks(3, 1, CPU)), x * mask * scale)
     out = add_dropped_out(residual, x, 0.25, DropoutMasks(3, 1, CPU))
     torch.testing.assert_close(out, residual + x * mask * scale)

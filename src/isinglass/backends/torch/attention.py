@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from isinglass.backends.torch.dropout import DropoutMasks, masked
+from isinglass.backends.torch.dropout import DropoutMasks, drop, masked
 from isinglass.packing import PackedBatch
 
 LIKE_LENGTH: Final = 0.7  # a group's shortest example has at least this share of its longest's tokens
@@ -187,7 +187,7 @@ class _FlatSelfAttention(torch.autograd.Function):
             mask = None
             if masks is not None and rate > 0:
                 mask, factor = masks.draw(tuple(weights.shape), rate, weights.dtype)
-            context.baddbmm_(weights if mask is None else weights * mask, v, beta=0, alpha=factor)
+            context.baddbmm_(weights if mask is None else drop(weights, mask), v, beta=0, alpha=factor)
             kept.append((weights, mask))
         ctx.plan, ctx.factor = plan, factor
         ctx.has_masks = factor != 1.0
@@ -210,8 +210,7 @@ class _FlatSelfAttention(torch.autograd.Function):
             dropped, of_weights = weights, torch.bmm(of_context, v.transpose(1, 2))
             if ctx.has_masks:
                 mask = next(remaining)
-                dropped = weights * mask
-                of_weights *= mask
+                dropped, of_weights = drop(weights, mask), drop(of_weights, mask)
             dv.baddbmm_(dropped.transpose(1, 2), of_context, beta=0, alpha=ctx.factor)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             dq.baddbmm_(of_scores, k, beta=0, alpha=scale * ctx.factor)

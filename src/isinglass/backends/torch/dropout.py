@@ -1,20 +1,24 @@
 """Dropout masks as a pure function of (seed, step), from whole words of random bits.
 
 `bernoulli_` draws one 32-bit number and compares one float for each element. Here one 64-bit number serves four
-elements, and integer operations on its 16-bit quarters leave the bit pattern of 1.0 or 0.0: each element is kept if 15
-of its bits, as a number, reach a threshold. The keep rate is exact to 1 / 32768; the mask is 0 or 1 and the division by
-the true keep rate happens where products are summed in float32, so that bfloat16 does not round it.
+elements: each is kept if its 16 bits, as a number, reach a threshold. The keep rate is exact to 1 / 65536. A mask is all
+ones or all zeros in the bits of an element, so that dropping is one bitwise `and`; the division by the true keep rate
+happens where products are summed in float32, so that bfloat16 does not round it.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-LEVELS: Final = 1 << 15  # 15 bits an element
-_ONE: Final = {torch.float32: 0x3F800000, torch.bfloat16: 0x3F80, torch.float16: 0x3C00}  # the bit pattern of 1.0
+LEVELS: Final = 1 << 16
+_STREAMS: Final = 4  # of random words, drawn side by side by as many threads as there are cores: NumPy lets go of the GIL
+_WORDS: Final = 1 << 19  # drawn at a time on a CPU: 4 MiB
+_POOL: Final = ThreadPoolExecutor(_STREAMS, thread_name_prefix="dropout")
+_PATTERN: Final = {2: torch.int16, 4: torch.int32}  # bytes of an element -> integers of its size
 
 
 class DropoutMasks:
@@ -32,60 +36,79 @@ class DropoutMasks:
                 the generator.
         """
         place = [part, rank] if rank else [part] if part else []
-        key = int(np.random.SeedSequence([seed, step, *place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        sequence = np.random.SeedSequence([seed, step, *place])
+        if device.type == "cpu":
+            self._streams = [np.random.Generator(np.random.SFC64(one)) for one in sequence.spawn(_STREAMS)]
+        else:
+            key = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            self._generator = torch.Generator(device).manual_seed(key)
         self._device = device
-        self._generator = torch.Generator(device).manual_seed(key)
-        self._ahead = self._bits(drawn_ahead) if drawn_ahead else None
+        self._drawn = self._new_bits(drawn_ahead)  # what is left of it
         self.elements = 0  # handed out so far
 
     def draw(self, shape: tuple[int, ...], rate: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """A mask of independent zeros (with probability `rate`, in 1/32768ths) and ones, and 1 / (true keep rate)."""
+        """A mask for elements of `dtype`, in integers of the same size: independently 0 with probability `rate` (in
+        1/65536ths), else all bits one; and 1 / (true keep rate).
+        """
         count = math.prod(shape)
-        bits = self._bits(count) if self._ahead is None else self._ahead[self.elements : self.elements + count]
+        if len(self._drawn) < count:
+            self._drawn = self._new_bits(count)
+        bits, self._drawn = self._drawn[:count].view(shape), self._drawn[count:]
         self.elements += count
         dropped = round(rate * LEVELS)
-        # bits >> 1 is uniform over -16384 .. 16383, so that the difference, negative where kept, cannot overflow
-        kept = torch.rsub(bits.view(shape) >> 1, dropped - LEVELS // 2 - 1)
-        kept >>= 15  # all ones where kept, else 0
-        if dtype == torch.float32:
-            kept = kept.to(torch.int32)
-        kept &= _ONE[dtype]
-        return kept.view(dtype), LEVELS / (LEVELS - dropped)
+        if not 0 < dropped < LEVELS:
+            raise ValueError(f"a dropout rate is to lie between 0 and 1, not at {rate}")
+        least = dropped - LEVELS // 2  # of the bits that keep, as a number from -32768 on
+        kept = torch.rsub(bits.clamp(least - 1, least), least - 1)  # -1, which is all ones, where kept
+        return kept.to(_PATTERN[dtype.itemsize]), LEVELS / (LEVELS - dropped)
 
-    def _bits(self, count: int) -> Tensor:
-        """int16 (count,), all 16 bits random."""
-        words = torch.empty(-(-count // 4), dtype=torch.int64, device=self._device)
-        words.random_(-(2**63), None, generator=self._generator)
-        return words.view(torch.int16)[:count]
+    def _new_bits(self, count: int) -> Tensor:
+        """int16 (at least `count`,), all 16 bits random."""
+        words = -(-count // 4)
+        if self._device.type != "cpu":
+            drawn = torch.empty(words, dtype=torch.int64, device=self._device)
+            drawn.random_(-(2**63), None, generator=self._generator)
+        elif count == 0:
+            drawn = torch.empty(0, dtype=torch.int64)
+        else:
+            share = -(-max(words, _WORDS) // _STREAMS)
+            parts = _POOL.map(lambda stream: stream.integers(-(2**63), 2**63, share, dtype=np.int64), self._streams)
+            drawn = torch.cat([torch.from_numpy(part) for part in parts])
+        return drawn.view(torch.int16)
 
 
-class _Masked(torch.autograd.Function):
-    """x * mask, keeping the mask alone for the backward pass."""
+def drop(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` where the mask is ones, 0 where it is zeros."""
+    return (x.view(mask.dtype) & mask).view(x.dtype)
+
+
+class _Dropped(torch.autograd.Function):
+    """`drop`, keeping the mask alone for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(mask)
-        return x * mask
+        return drop(x, mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return grad * mask, None
+        return drop(grad, mask), None
 
 
-class _MaskedSum(torch.autograd.Function):
-    """residual + x * mask * scale in one pass, keeping the mask alone for the backward pass."""
+class _DroppedSum(torch.autograd.Function):
+    """residual + drop(x, mask) * scale, keeping the mask alone for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, mask: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(mask)
-        ctx.scale = scale
-        return torch.addcmul(residual, x, mask, value=scale)
+        ctx.scale, ctx.dtype = scale, x.dtype
+        return torch.add(residual, drop(x, mask), alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        return grad, (grad * ctx.scale).to(mask.dtype).mul_(mask), None, None
+        return grad, drop((grad * ctx.scale).to(ctx.dtype), mask), None, None
 
 
 def masked(x: Tensor, rate: float, masks: DropoutMasks | None) -> tuple[Tensor, float]:
@@ -93,7 +116,7 @@ def masked(x: Tensor, rate: float, masks: DropoutMasks | None) -> tuple[Tensor, 
     if masks is None or rate == 0:
         return x, 1.0
     mask, scale = masks.draw(tuple(x.shape), rate, x.dtype)
-    return _Masked.apply(x, mask), scale
+    return _Dropped.apply(x, mask), scale
 
 
 def dropout(x: Tensor, rate: float, masks: DropoutMasks | None) -> Tensor:
@@ -107,4 +130,4 @@ def add_dropped_out(residual: Tensor, x: Tensor, rate: float, masks: DropoutMask
     if masks is None or rate == 0:
         return residual + x
     mask, scale = masks.draw(tuple(x.shape), rate, x.dtype)
-    return _MaskedSum.apply(residual, x, mask, scale)  # type: ignore[no-any-return]
+    return _DroppedSum.apply(residual, x, mask, scale)  # type: ignore[no-any-return]
