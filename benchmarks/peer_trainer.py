@@ -54,6 +54,7 @@ parser.add_argument("--learning-rate", type=float, default=2e-5)
 parser.add_argument("--epochs", type=float, default=3)
 parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps; -1 trains all epochs and evaluates")
 parser.add_argument("--seed", type=int, default=42)
+parser.add_argument("--no-evaluation", action="store_true")
 parser.add_argument("--predict", action="store_true", help="time Trainer.predict over the dev set instead of training")
 args = parser.parse_args()
 
@@ -90,6 +91,10 @@ def metrics(prediction):
     if args.task == "mrpc":
         out["f1"] = float(f1_score(labels, chosen))
     return out
+
+
+def peak_memory():
+    return {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 train, dev = dataset("train"), dataset("dev")
@@ -130,15 +135,17 @@ row = {
     "seed": args.seed,
 }
 if args.predict:
+    if args.padding == "dynamic":  # Trainer.predict takes the rows as they come
+        dev = dev.select(sorted(range(len(dev)), key=lambda i: -len(dev[i]["input_ids"])))
     trainer.predict(dev.select(range(64)))
     started = time.perf_counter()
     trainer.predict(dev)
-    row |= {"predict_examples_per_second": len(dev) / (time.perf_counter() - started)}
+    row |= {"examples_per_second": len(dev) / (time.perf_counter() - started)} | peak_memory()
 else:
     trained = trainer.train().metrics
     row |= {"train_seconds": trained["train_runtime"], "examples_per_second": trained["train_samples_per_second"]}
-    row |= {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if args.steps < 0:
+    row |= peak_memory()
+    if args.steps < 0 and not args.no_evaluation:
         evaluated = trainer.evaluate()
         row["metrics"] = {
             name: evaluated[f"eval_{name}"]
