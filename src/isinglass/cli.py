@@ -148,7 +148,8 @@ def train(
     best_metric: Annotated[str | None, typer.Option(help="What tells which epoch is best.  [default: the first]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of batches, dropout and the new head.  [default: 42]")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16, fp16 (GPU only), or amp: fp16 on a GPU, bf16 on a CPU.  [default: fp32]")
+        str | None,
+        typer.Option(help="fp32, bf16, tf32 or fp16 (GPU only), or amp: fp16 on a GPU, bf16 on a CPU.  [default: fp32]"),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="torch, tensorflow or jax.  [default: torch]")] = None,
     compile_model: Annotated[

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
 
-Precision = Literal["fp32", "bf16", "fp16", "amp"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "amp"]
 Layout = Literal["auto", "flat", "rows"]
 Schedule = Literal["linear", "constant"]
 KindChoice = Literal["auto", "classification", "regression", "multilabel"]
@@ -43,6 +43,7 @@ class TrainConfig:
         drop_incomplete: leave rows without a text or a label out, instead of refusing them.
         backend: `torch`, `tensorflow` or `jax`.
         precision: of the matrix products; weights, optimizer and loss stay in fp32. `amp`: fp16 on a GPU, bf16 on a CPU.
+            `tf32`: products of fp32 numbers cut to 10 bits after the point, on a GPU, in the backend torch.
         compile: compile the model by torch.compile, for a few fixed shapes (`rows` layout); torch only.
         xla: compile the training step by XLA; tensorflow only (jax always does).
         layout: of packed batches; `auto` is `flat` for torch, and `rows` when compiling and for the other backends.
@@ -144,6 +145,8 @@ class TrainConfig:
             raise ConfigError("validation_file and test_file belong to a train_file of your own: name that too.")
         if self.train_file and self.data_dir is not None:
             raise ConfigError("data_dir is for GLUE's layout and train_file for your own tables: leave one of them out.")
+        if self.precision == "tf32" and self.backend != "torch":
+            raise ConfigError(f"tf32 is served by the backend torch; for the backend {self.backend} use --precision bf16.")
         if self.compile and self.backend != "torch":
             raise ConfigError(f"compile is torch's; for the backend {self.backend} use --xla.")
         if self.xla and self.backend == "torch":
@@ -173,8 +176,10 @@ class TrainConfig:
         """What runs there: `amp` resolved.
 
         Raises:
-            ConfigError: fp16 on a CPU.
+            ConfigError: fp16 or tf32 on a CPU.
         """
+        if self.precision == "tf32" and device == "cpu":
+            raise ConfigError("tf32 is a way in which GPUs multiply fp32 numbers: on a CPU use --precision fp32 or bf16.")
         if self.precision == "fp16" and device == "cpu":
             raise ConfigError("fp16 does not run on a CPU (no fast products, no loss scaling): use --precision bf16.")
         if self.precision == "amp":

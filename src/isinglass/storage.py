@@ -13,6 +13,13 @@ from pathlib import Path
 from isinglass.errors import OutputExistsError
 
 
+def cache_dir() -> Path:
+    """Where tokens and texts are kept: `$ISINGLASS_CACHE`, else `$XDG_CACHE_HOME/isinglass`, else `~/.cache/isinglass`."""
+    if own := os.environ.get("ISINGLASS_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isinglass"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The name of a file to write beside `path`; when the block ends well it is synced to disk and takes `path`'s place.

@@ -28,7 +28,7 @@ found = []
 for task, split in (name.split("/") for name in sys.argv[1:]):
     try:
         read = load_split(TASKS[task], TASKS[task].split(split), None)
-        found.append({"texts": read.texts, "labels": read.labels, "where": read.where(0)})
+        found.append({"texts": [*map(list, read.texts)], "labels": read.labels, "where": read.where(0)})
     except IsinglassError as error:
         found.append(f"{type(error).__name__}: {error}")
 print(json.dumps(found))

@@ -40,7 +40,7 @@ def test_default_then_recipe_then_file_then_flag_then_set(tmp_path: Path) -> Non
         ("learning_rate=-1", "learning_rate is -1.0; it must be above 0"),
         ("learning_rate=nan", "learning_rate is nan"),
         ("dropout=1", "dropout is 1.0; it must be from 0 to below 1"),
-        ("precision=fp8", "precision is 'fp8'; it must be one of fp32, bf16, fp16"),
+        ("precision=fp8", "precision is 'fp8'; it must be one of fp32, tf32, bf16, fp16"),
         ("compile=maybe", "compile is 'maybe'; true or false was expected"),
         ("weight_decy=0.1", r"no setting 'weight_decy' \(did you mean 'weight_decay'\?\)"),
         ("weight_decay", "--set 'weight_decay': a setting and its value are expected"),
@@ -102,6 +102,14 @@ def test_amp_is_fp16_on_a_gpu_and_bf16_on_a_cpu() -> None:
     assert TrainConfig(precision="fp16").precision_on("gpu") == "fp16"
     with pytest.raises(ConfigError, match="fp16 does not run on a CPU"):
         TrainConfig(precision="fp16").precision_on("cpu")
+
+
+def test_tf32_is_for_gpus_in_pytorch() -> None:
+    assert TrainConfig(precision="tf32").precision_on("gpu") == "tf32"
+    with pytest.raises(ConfigError, match="on a CPU use --precision fp32 or bf16"):
+        TrainConfig(precision="tf32").precision_on("cpu")
+    with pytest.raises(ConfigError, match="tf32 is served by the backend torch"):
+        TrainConfig(precision="tf32", backend="tensorflow")
 
 
 def test_a_recipe_among_the_flags_is_the_runs_recipe() -> None:

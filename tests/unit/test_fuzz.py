@@ -189,7 +189,7 @@ def test_long_lines_that_end_in_time_are_whole(tmp_path: Path) -> None:
     """Blocks end anywhere in a line."""
     lines = ["x" * n for n in (70_000, 65_535, 1, 65_536, 0, 500_000)]
     (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
-    assert read_user_texts(tmp_path / "mine.txt", is_pair=False).texts == (lines,)
+    assert [*read_user_texts(tmp_path / "mine.txt", is_pair=False).texts[0]] == lines
     numbered = [
         number for number, block in read_lines(tmp_path / "mine.txt") for number in range(number, number + len(block))
     ]

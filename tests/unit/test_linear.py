@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from isinglass.backends.torch import linear as module
-from isinglass.backends.torch.linear import linear
+from isinglass.backends.torch.linear import Linear, linear
 
 
 @pytest.mark.parametrize(("out", "width"), [(48, 16), (16, 48), (3, 16)])
@@ -34,3 +34,25 @@ def test_values_and_gradients(monkeypatch, out: int, width: int, dtype: torch.dt
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_predictions_follow_the_weights(monkeypatch, dtype: torch.dtype) -> None:
+    """Guards against a weight that was cast for one prediction and answers the next, after it has changed."""
+    monkeypatch.setattr(module, "_IN_FP32", True)
+    monkeypatch.setattr(module, "_IN_BF16", True)
+    layer, x = Linear(16, 8), torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 2**-5}
+    with torch.autocast("cpu", dtype) if dtype == torch.bfloat16 else nullcontext():
+        for change in (lambda: None, lambda: layer.weight.data.copy_(torch.ones(8, 16)), optimizer.step):
+            layer(x).float().sum().backward()
+            change()
+            with torch.inference_mode():
+                assert layer(x).dtype == dtype
+                torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), **close)
+                torch.testing.assert_close(layer.gelu(x), F.gelu(F.linear(x, layer.weight, layer.bias)), **close)
+            before = layer(x).detach()
+            optimizer.step()
+            with torch.no_grad():
+                assert not torch.equal(layer(x), before)

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data import tables
-from isinglass.data.examples import ArrowTexts, Examples
 from isinglass.data.tables import as_text, expand, open_table, parse_delimiter, read_table
 from isinglass.errors import ConfigError, DataError
 
@@ -93,7 +92,7 @@ def test_all_formats_and_compressions_give_the_same_rows(tmp_path: Path) -> None
     }
     for name, content in contents.items():
         table = read(write(tmp_path / name, content))
-        assert [*zip(table.texts[0].to_pylist(), table.labels)] == rows, name
+        assert [*zip(table.texts[0], table.labels)] == rows, name
         first = 2 if "csv" in name.lower() or "tsv" in name else 1
         assert table.numbers.tolist() == [*range(first, first + len(rows))], name
 
@@ -118,7 +117,7 @@ def test_what_pythons_csv_module_writes_is_read_back(rows, delimiter, quoting, e
         assert "has no rows" in refusal(path, texts=("a", "b"), label="c", delimiter=delimiter)
         return
     table = read(path, texts=("a", "b"), label="c", delimiter=delimiter)
-    found = [*zip(table.texts[0].to_pylist(), table.texts[1].to_pylist(), table.labels)]
+    found = [*zip(*table.texts, table.labels)]
     assert list(zip(table.numbers.tolist(), found)) == kept
     assert table.empty == len(rows) - len(kept)
 
@@ -129,7 +128,8 @@ def test_what_pythons_json_module_writes_is_read_back(rows, tmp_path_factory) ->
     path = tmp_path_factory.mktemp("json") / "mine.jsonl"
     write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"text": "", "label": ""}, *rows]))
     table = read(path)
-    assert table.texts[0].to_pylist()[1:] == [row.get("text") for row in rows]
+    assert [*table.texts[0]][1:] == [row.get("text", "") for row in rows]
+    assert table.missing.tolist()[1:] == ["text" not in row for row in rows]
     assert table.labels[1:] == [row.get("label") for row in rows]
 
 
@@ -141,7 +141,7 @@ def test_rows_are_counted_as_a_spreadsheet_counts_them(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '\n{"text": "one"}\n  \n{"text": "two"}')
     assert read(path, label=None).numbers.tolist() == [2, 4]
     path = write(tmp_path / "one.csv", 'text\n""\n\nlast')
-    assert read(path, label=None).texts[0].to_pylist() == ["", "last"]
+    assert [*read(path, label=None).texts[0]] == ["", "last"]
 
 
 def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_numbers_and_booleans_are_spelled_alike_in_json_and_parquet(tmp_path: Pa
     names = ["1", "2", "0.5", "true", "false", "x", None, None, str(10**30), "-3"]
     path = write(tmp_path / "a.jsonl", "".join(json.dumps({"text": one, "label": one}) + "\n" for one in values))
     table = read(path)
-    assert table.labels == table.texts[0].to_pylist() == names
+    assert table.labels == names and [*table.texts[0]] == [name or "" for name in names]
     for kind, values, names in (
         (pa.int8(), [1, None, -3], ["1", None, "-3"]),
         (pa.uint64(), [2**64 - 1], [str(2**64 - 1)]),
@@ -174,7 +174,7 @@ def test_numbers_and_booleans_are_spelled_alike_in_json_and_parquet(tmp_path: Pa
     ):
         array = pa.array(values, kind)
         table = read(write(tmp_path / "a.parquet", as_parquet({"text": array, "label": array})))
-        assert table.labels == table.texts[0].to_pylist() == names, kind
+        assert table.labels == names and [*table.texts[0]] == [name or "" for name in names], kind
 
 
 def test_lists_are_labels_of_one_example(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_text_of_a_million_words_is_read(tmp_path: Path) -> None:
         "a.csv": as_csv([(text, "x"), ("short", "y")]),
         "a.jsonl": "".join(json.dumps({"text": one, "label": "x"}, ensure_ascii=False) + "\n" for one in (text, "short")),
     }.items():
-        assert read(write(tmp_path / name, content)).texts[0].to_pylist() == [text, "short"]
+        assert [*read(write(tmp_path / name, content)).texts[0]] == [text, "short"]
 
 
 def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> None:
@@ -328,7 +328,7 @@ def test_what_is_no_file_is_one_sentence(tmp_path: Path) -> None:
 def test_another_delimiter_is_taken_from_the_header_and_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", 'id;text;label\n1;"well; then";x\n')
     assert open_table(path).notes == (f"Columns are separated by ';', as the header of {path} shows.",)
-    assert read(path).texts[0].to_pylist() == ["well; then"]
+    assert [*read(path).texts[0]] == ["well; then"]
     assert open_table(path, ";").notes == open_table(path, ",").notes == ()
     assert "has no column 'text'" in refusal(path, delimiter=",")
     path = write(tmp_path / "mine.csv", 'text\n"yes, indeed"\n')
@@ -376,29 +376,6 @@ def test_a_pattern_without_a_match_and_a_file_named_twice_are_refused(tmp_path: 
             expand([str(path), str(tmp_path / other)])
     with pytest.raises(DataError, match="is no file's name"):
         expand(["a\0b"])
-
-
-# ---- columns in Arrow's memory -----------------------------------------
-
-
-def test_texts_in_arrows_memory_behave_like_a_list() -> None:
-    plain = [f"text {i} 😀" for i in range(10_000)]
-    column = ArrowTexts(pa.array(plain, pa.large_string()))
-    assert len(column) == len(plain) and [*column] == plain and column[-1] == plain[-1]
-    assert column[5:9] == plain[5:9] and column[9990:20_000] == plain[9990:] and column[::-3] == plain[::-3]
-    assert [*reversed(column)][:2] == plain[:-3:-1] and plain[7] in column and column.index(plain[7]) == 7
-    with pytest.raises(IndexError):
-        column[10_000]
-
-
-def test_examples_are_taken_alike_from_lists_and_from_arrows_memory() -> None:
-    plain = [f"text {i}" for i in range(10)]
-    parts = {"labels": plain, "origin": "a and 1 more", "line_numbers": range(10), "origins": ["a"] * 5 + ["b"] * 5}
-    index = np.array([7, 0, 7])
-    for column in (plain, ArrowTexts(pa.array(plain, pa.large_string()))):
-        taken = Examples(texts=(column, column), **parts).take(index)
-        assert [*taken.texts[1]] == taken.labels == ["text 7", "text 0", "text 7"]
-        assert [taken.where(i) for i in range(3)] == ["b, line 7", "a, line 0", "b, line 7"]
 
 
 def test_values_of_numpy_are_spelled_as_their_width_has_them() -> None:

@@ -1,13 +1,17 @@
 """Tokens against `transformers`' own tokenizers, and the cache on disk."""
 
+import io
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from isinglass.data.examples import Examples
-from isinglass.data.tokenization import _key, cache_dir, tokenize
+from isinglass.data.texts import StoredTexts
+from isinglass.data.tokenization import _key, tokenize
 from isinglass.errors import CheckpointError, ConfigError
+from isinglass.storage import cache_dir
 from tests.tiny import FAMILIES, save_tiny, sentence, tiny_tokenizer
 
 
@@ -72,6 +76,36 @@ def test_the_key_is_the_content() -> None:
     assert key(base, origin="y") == key(base)
 
 
+def test_the_key_of_a_content_never_changes() -> None:
+    """Guards against caches that grow because the same texts are looked for under another key; or in another order."""
+    texts = ([f"text {i} 😀" for i in range(5000)], [f"{i} é" for i in range(5000)])
+    for columns in (texts, tuple(map(StoredTexts, texts))):
+        examples = Examples(texts=columns, labels=None, origin="x", line_numbers=range(5000))
+        assert _key(examples, "t", 8, None) == "eacf93c070a90daa8f0356cd7892591b"
+        assert _key(examples, "t", 8, 2) == "652d28c766e8419b2020a7401ff7de78"
+
+
+@pytest.mark.parametrize("overlap", [None, 4])
+def test_tokens_of_many_blocks_are_those_of_one(overlap: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored as they come, gathered in memory, or made at once, tokens are the same; the files are those of `np.save`."""
+    examples, tokenizer_json = pairs(50, single=True), tiny_tokenizer("bert").to_str()
+    whole = tokenize(examples, tokenizer_json, 16, window_overlap=overlap, keep=False)
+    monkeypatch.setattr("isinglass.data.tokenization.CHUNK", 7)
+    names = ["input_ids", "token_type_ids", "offsets", *(["source"] if overlap else [])]
+    for keep in (False, True):
+        found = tokenize(examples, tokenizer_json, 16, window_overlap=overlap, keep=keep)
+        assert found.truncated == whole.truncated and (found.source is None) == (overlap is None)
+        for name in names:
+            assert getattr(found, name).dtype == getattr(whole, name).dtype
+            np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    (entry,) = (cache_dir() / "tokens").iterdir()
+    assert {path.name for path in entry.iterdir()} == {"meta.json", *(f"{name}.npy" for name in names)}
+    for name in names:
+        expected = io.BytesIO()
+        np.save(expected, getattr(whole, name))
+        assert (entry / f"{name}.npy").read_bytes() == expected.getvalue()
+
+
 def test_a_damaged_entry_is_made_anew() -> None:
     tokenizer_json = tiny_tokenizer("bert").to_str()
     first = tokenize(pairs(20), tokenizer_json, 32).input_ids.copy()
@@ -99,3 +133,18 @@ def test_a_cache_that_cannot_be_written_is_said_and_loses_nothing(
     np.testing.assert_array_equal(tokenize(pairs(20), tokenizer_json, 32).input_ids, expected)
     assert "cannot be written" in caplog.text
     assert "ISINGLASS_CACHE" in caplog.text
+
+
+def test_a_disk_that_fills_up_is_said_and_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The limit on the size of files is real, and met when some blocks are written: nothing is left of them."""
+    examples, tokenizer_json = pairs(10_000, 8), tiny_tokenizer("bert").to_str()
+    expected = tokenize(examples, tokenizer_json, 32, keep=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        found = tokenize(examples, tokenizer_json, 32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    np.testing.assert_array_equal(found.input_ids, expected.input_ids)
+    assert "cannot be written (File too large): the tokens stay in memory" in caplog.text
+    assert [*(cache_dir() / "tokens").iterdir()] == []

@@ -36,11 +36,10 @@ from isinglass.bench.local import ENDS, Message, ask
 from isinglass.bench.stored_checkpoints import file_system
 from isinglass.bench.worker import CalibrationRequest, TrainingRequest
 from isinglass.data.tables import expand
-from isinglass.data.tokenization import cache_dir
 from isinglass.errors import ConfigError, DataError, MissingDependencyError, RunFailedError, StorageError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory
-from isinglass.storage import held, replacing, take_place
+from isinglass.storage import cache_dir, held, replacing, take_place
 from isinglass.tasks import TASKS
 from isinglass.training.checkpoints import Interval
 

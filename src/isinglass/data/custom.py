@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Int64
 
 from isinglass.config import KindChoice, TrainConfig
-from isinglass.data.examples import ArrowTexts, Examples, TaskData, encode_labels
+from isinglass.data.examples import Examples, TaskData, encode_labels
 from isinglass.data.labels import find_labels
 from isinglass.data.tables import (
     RawLabel,
@@ -33,6 +31,7 @@ from isinglass.data.tables import (
     read_table,
     text_array,
 )
+from isinglass.data.texts import StoredTexts
 from isinglass.data.tsv import read_user_texts
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, listed
@@ -158,12 +157,12 @@ def memory_examples(texts: tuple[Sequence[str], ...], labels: Sequence[Any] | No
     columns: dict[str, Any] = {}
     for column, part in parts.items():
         try:
-            columns[column] = label_list([*part]) if column == "label" else text_array([*part])
+            columns[column] = label_list([*part]) if column == "label" else text_array([*part]).to_pylist()
         except UnusableValue as found:
             expected = "a name, a number or a list of names" if column == "label" else "a text"
             raise DataError(f"The {name}, index {found.place}: the {column} is {found}; {expected} was expected.") from None
     examples = Examples(
-        texts=tuple(ArrowTexts(columns[column]) for column in parts if column != "label"),
+        texts=tuple(StoredTexts(text or "" for text in columns[column]) for column in parts if column != "label"),
         labels=columns.get("label"),
         origin=name,
         line_numbers=range(len(texts[0])),
@@ -192,19 +191,18 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
         notes.append(f"{file.origin}: {listed(file.columns)} taken for {listed(wanted)}.")
         wanted = [*file.columns]
     table = read_table(file, wanted)
-    missing = np.logical_or.reduce([pc.is_null(column).to_numpy(zero_copy_only=False) for column in table.texts])
-    if missing.any():
-        first = table.numbers[missing.argmax()]
+    if table.missing.any():
+        first = table.numbers[table.missing.argmax()]
         notes.append(
-            f"{file.origin}: {missing.sum():,} missing text(s) taken for empty ones, the first in {file.unit} {first}."
+            f"{file.origin}: {table.missing.sum():,} missing text(s) taken for empty ones, the first in {file.unit} {first}."
         )
     if table.empty:
         notes.append(f"{file.origin}: {table.empty:,} empty row(s) left out.")
     return Examples(
-        texts=tuple(ArrowTexts(pc.fill_null(column, "")) for column in table.texts),
+        texts=table.texts,
         labels=None,
         origin=file.origin,
-        line_numbers=table.numbers.tolist(),
+        line_numbers=table.numbers,
         unit=file.unit,
         notes=tuple(notes),
     )
@@ -303,10 +301,10 @@ def _read_split(name: str, files: Sequence[TableFile], columns: Columns, config:
     units = {file.unit for file in files}
     origins = [*chain.from_iterable([file.origin] * len(table.numbers) for file, table in zip(files, tables))]
     examples = Examples(
-        texts=tuple(ArrowTexts(pa.concat_arrays(parts)) for parts in zip(*(table.texts for table in tables), strict=True)),
+        texts=tuple(_joined(parts) for parts in zip(*(table.texts for table in tables), strict=True)),
         labels=None if label is None else [*chain.from_iterable(table.labels or () for table in tables)],  # type: ignore[arg-type]
         origin=files[0].origin if len(files) == 1 else f"{files[0].origin} and {len(files) - 1} more file(s)",
-        line_numbers=np.concatenate([table.numbers for table in tables]).tolist(),
+        line_numbers=np.concatenate([table.numbers for table in tables]),
         unit=units.pop() if len(units) == 1 else "row",
         notes=tuple(notes),
         origins=origins if len(files) > 1 else (),
@@ -315,6 +313,13 @@ def _read_split(name: str, files: Sequence[TableFile], columns: Columns, config:
         examples = replace(examples, labels=_separated(examples, config.label_delimiter))
     names = [*columns.texts, *([] if label is None else [label])]
     return _complete(examples, names, drop=config.drop_incomplete, may_hide=name == "test")
+
+
+def _joined(columns: Sequence[StoredTexts]) -> StoredTexts:
+    """The first column, the others behind it."""
+    for other in columns[1:]:
+        columns[0].extend(other)
+    return columns[0]
 
 
 def _separated(examples: Examples, delimiter: str) -> Sequence[Any]:
@@ -339,7 +344,7 @@ def _complete(examples: Examples, names: Sequence[str], *, drop: bool | None, ma
         drop: leave the others out; None: not offered.
         may_hide: whether labels that are all missing are hidden ones.
     """
-    masks = [_blank(column.array) for column in examples.texts if isinstance(column, ArrowTexts)]
+    masks = [np.fromiter((not text or text.isspace() for text in column), bool, len(column)) for column in examples.texts]
     if examples.labels is not None:
         labels: Sequence[Any] = examples.labels
         masks.append(
@@ -363,13 +368,6 @@ def _complete(examples: Examples, names: Sequence[str], *, drop: bool | None, ma
         examples = replace(examples.take(np.flatnonzero(~incomplete)), notes=(*examples.notes, note))
     _check_alike(examples)
     return replace(examples, labels=_without_doubles(examples.labels))
-
-
-def _blank(array: pa.Array) -> Bool[np.ndarray, " N"]:
-    """Where a text is null, empty or of spaces only."""
-    blank = pc.fill_null(pc.or_(pc.equal(pc.binary_length(array), 0), pc.utf8_is_space(array)), True)
-    found: Bool[np.ndarray, " N"] = blank.to_numpy(zero_copy_only=False)
-    return found
 
 
 def _check_alike(examples: Examples) -> None:

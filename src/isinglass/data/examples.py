@@ -1,14 +1,15 @@
 """What the readers produce: the texts and labels of one split, still as words."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, overload
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
+from isinglass.data.texts import StoredTexts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.tasks import Split, Task
@@ -17,38 +18,6 @@ from isinglass.tasks import Split, Task
 # where an example of a multi-label task has the label of that output, else 0
 Labels = NDArray[np.int64] | NDArray[np.float32]
 LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
-CHUNK: Final = 4096  # texts made into Python objects at a time
-
-
-class ArrowTexts(Sequence[str]):
-    """A column of texts that stays in Arrow's memory: a million Python strings take several times as much.
-
-    Args:
-        array: of strings, without nulls.
-    """
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        found = self.array[index]
-        texts: str | list[str] = found.to_pylist() if isinstance(index, slice) else found.as_py()
-        return texts
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), CHUNK):
-            yield from self[start : start + CHUNK]
-
-    def take(self, index: Int64[np.ndarray, " M"]) -> "ArrowTexts":
-        """The texts `index`, in that order."""
-        return ArrowTexts(self.array.take(index))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +37,7 @@ class Examples:
     texts: tuple[Sequence[str], ...]
     labels: Sequence[str] | Sequence[tuple[str, ...]] | None
     origin: str
-    line_numbers: Sequence[int]
+    line_numbers: Sequence[int] | Int64[np.ndarray, " N"]
     unit: str = "line"
     notes: tuple[str, ...] = ()
     origins: Sequence[str] = ()
@@ -82,16 +51,15 @@ class Examples:
 
     def take(self, index: Int64[np.ndarray, " M"]) -> "Examples":
         """The examples `index`, in that order."""
-        places = index.tolist()
         return replace(
             self,
             texts=tuple(
-                column.take(index) if isinstance(column, ArrowTexts) else [column[i] for i in places]
+                column.take(index) if isinstance(column, StoredTexts) else [column[i] for i in index]
                 for column in self.texts
             ),
-            labels=None if self.labels is None else [self.labels[i] for i in places],
-            line_numbers=[self.line_numbers[i] for i in places],
-            origins=[self.origins[i] for i in places] if self.origins else (),
+            labels=None if self.labels is None else [self.labels[i] for i in index],
+            line_numbers=np.asarray(self.line_numbers)[index],
+            origins=[self.origins[i] for i in index] if self.origins else (),
         )
 
 
@@ -124,7 +92,7 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
     labels: Sequence[Any] = examples.labels
     try:
         if not task.is_multilabel:
-            return np.array([position[label] for label in labels], np.int64)
+            return np.fromiter((position[label] for label in labels), np.int64, len(labels))
         labels = [(names,) if isinstance(names, str) else names for names in labels]
         chosen = np.zeros((len(labels), len(position)), np.float32)
         rows = np.repeat(np.arange(len(labels)), [len(names) for names in labels])

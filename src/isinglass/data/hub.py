@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isinglass.data.examples import Examples
+from isinglass.data.texts import CHUNK, StoredTexts
 from isinglass.errors import DataError, HubError
 from isinglass.names import brief
 from isinglass.tasks import Split, Task
@@ -80,28 +81,32 @@ def read_split(task: Task, split: Split) -> Examples:
     logger.info(note)
     label_columns = ["label"] if split.label_column is not None else []
     wanted = [*task.hub_text_columns, *label_columns]
+    texts = tuple(StoredTexts() for _ in task.hub_text_columns)
+    numbers: list[object] = []
     try:
-        schema = pq.read_schema(path)
-        for name in wanted:
-            if name not in schema.names:
-                raise DataError(f"{origin}: no column {name!r}; found {', '.join(map(repr, schema.names))}.")
-        columns = pq.read_table(path, columns=wanted).to_pydict()
+        with pq.ParquetFile(path) as opened:
+            names = opened.schema_arrow.names
+            for name in wanted:
+                if name not in names:
+                    raise DataError(f"{origin}: no column {name!r}; found {', '.join(map(repr, names))}.")
+            for batch in opened.iter_batches(batch_size=CHUNK, columns=wanted):
+                for name, column in zip(task.hub_text_columns, texts, strict=True):
+                    values = batch.column(name).to_pylist()
+                    if None in values:
+                        row = len(column) + values.index(None) + 1
+                        raise DataError(f"{origin}, row {row}: the column {name!r} is null; a text was expected.")
+                    column.extend([str(text) for text in values])
+                if label_columns:
+                    numbers += batch.column("label").to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{origin} (at {path}) is not a readable Parquet file: {reason(error)}.") from None
-    texts = []
-    for name in task.hub_text_columns:
-        column = columns[name]
-        if None in column:
-            row = column.index(None)
-            raise DataError(f"{origin}, row {row + 1}: the column {name!r} is null; a text was expected.")
-        texts.append([str(text) for text in column])
-    if not texts[0]:
+    if not len(texts[0]):
         raise DataError(f"{origin} has no rows; {task.title}'s {split.name} set was expected.")
     labels: list[str] | None = None
     if label_columns:
-        labels = _names(columns["label"], task, origin)
+        labels = _names(numbers, task, origin)
     return Examples(
-        texts=tuple(texts), labels=labels, origin=origin, line_numbers=range(1, len(texts[0]) + 1), unit="row", notes=(note,)
+        texts=texts, labels=labels, origin=origin, line_numbers=range(1, len(texts[0]) + 1), unit="row", notes=(note,)
     )
 
 

@@ -2,7 +2,7 @@
 
 CSV is read by Python's own module, in its strict mode: it is slower than Arrow's reader (4 s instead of 0.3 s for a million
 rows), but it knows the row of each mistake and notices a quote that is never closed, which otherwise makes one text of all
-the rows that follow. Texts go to Arrow's memory at once; labels are few, and stay Python's.
+the rows that follow. Texts go to disk at once; labels are few, and stay Python's.
 """
 
 import csv
@@ -21,11 +21,12 @@ from typing import Any, BinaryIO, Final, Literal, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from isinglass.data.examples import CHUNK
 from isinglass.data.hub import reason
+from isinglass.data.texts import CHUNK, StoredTexts
 from isinglass.data.tsv import decode_lines, read_lines, shortened
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed, printable
@@ -92,13 +93,15 @@ class Table:
     """N rows of a file: the columns that were asked for.
 
     Attributes:
-        texts: a large_string array (N,) for each text column, nulls where there is none.
+        texts: N texts for each text column, empty where there is none.
+        missing: bool (N,), where a row lacks a text, be it one of two.
         labels: N labels, None where there is none; None if no label column was asked for.
         numbers: int64 (N,), where the rows stand: in CSV as a spreadsheet counts, whose header is row 1; lines of JSON.
         empty: rows without anything, which are left out.
     """
 
-    texts: tuple[pa.Array, ...]
+    texts: tuple[StoredTexts, ...]
+    missing: Bool[np.ndarray, " N"]
     labels: list[RawLabel | None] | None
     numbers: Int64[np.ndarray, " N"]
     empty: int = 0
@@ -451,31 +454,35 @@ def read_table(file: TableFile, text_columns: Sequence[str], label_column: str |
     """
     names = [*text_columns, *([] if label_column is None else [label_column])]
     file.require(names)
-    texts: list[list[pa.Array]] = [[] for _ in text_columns]
+    texts = tuple(StoredTexts() for _ in text_columns)
+    missing: list[Bool[np.ndarray, " n"]] = []
     labels: list[RawLabel | None] = []
     known: dict[RawLabel, RawLabel] = {}  # one object for each label, not for each row
     numbers: list[Int64[np.ndarray, " n"]] = []
     empty = 0
     for chunk in _CHUNKS[file.format](file, names):
-        for name, values, column in zip(text_columns, chunk.columns, texts, strict=False):
-            column.append(_texts(values, file, name, chunk.numbers))
+        arrays = [_texts(*one, file, chunk.numbers) for one in zip(text_columns, chunk.columns, strict=False)]
+        for array, column in zip(arrays, texts, strict=True):
+            column.extend(pc.fill_null(array, "").to_pylist())
+        missing.append(np.logical_or.reduce([array.is_null().to_numpy(zero_copy_only=False) for array in arrays]))
         if label_column is not None:
             found = _labels(chunk.columns[-1], file, label_column, chunk.numbers)
             labels += [None if label is None else known.setdefault(label, label) for label in found]
         numbers.append(np.asarray(chunk.numbers, np.int64))
         empty += chunk.empty
-    if not sum(map(len, numbers)):
+    if not len(texts[0]):
         below = " below its header" if file.format == "delimited" else ""
         raise DataError(f"{file.origin} has no rows{below}; at least one was expected.")
     return Table(
-        texts=tuple(pa.concat_arrays(column) for column in texts),
+        texts=texts,
+        missing=np.concatenate(missing),
         labels=None if label_column is None else labels,
         numbers=np.concatenate(numbers),
         empty=empty,
     )
 
 
-def _texts(values: Sequence[Any] | pa.Array, file: TableFile, name: str, numbers: Sequence[int]) -> pa.Array:
+def _texts(name: str, values: Sequence[Any] | pa.Array, file: TableFile, numbers: Sequence[int]) -> pa.Array:
     try:
         return values if isinstance(values, pa.Array) else text_array(values)
     except UnusableValue as found:

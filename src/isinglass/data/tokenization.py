@@ -9,15 +9,15 @@ Example, two pairs, `max_length` 8 (ids of BERT's vocabulary):
                                                          offsets        0, 6, 11
 """
 
+import errno
 import functools
 import hashlib
 import json
 import logging
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,12 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from isinglass.data.examples import Examples
+from isinglass.data.texts import CHUNK, encoded
 from isinglass.errors import CheckpointError, ConfigError
-from isinglass.storage import held, sync
+from isinglass.storage import cache_dir, held, sync
 
 logger = logging.getLogger(__name__)
 
-CHUNK: Final = 4096  # examples handed to the tokenizer at a time: bounds the memory of its Python objects
 FORMAT: Final = "isinglass-tokens-1"  # part of the cache key: raise it when what is stored changes
 
 
@@ -74,11 +74,8 @@ class TokenizedTexts:
         return averaged
 
 
-def cache_dir() -> Path:
-    """Where tokens are kept: `$ISINGLASS_CACHE`, else `$XDG_CACHE_HOME/isinglass`, else `~/.cache/isinglass`."""
-    if own := os.environ.get("ISINGLASS_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isinglass"
+_Array = np.ndarray[Any, np.dtype[Any]]
+_Part = tuple[dict[str, _Array], int]  # what the arrays of `TokenizedTexts` get behind them, and how many texts were cut
 
 
 def tokenize(
@@ -101,7 +98,7 @@ def tokenize(
         ConfigError: `max_length` leaves no room beside the special tokens and the overlap, or pairs in windows.
     """
     if not keep:
-        return _tokenize(examples, tokenizer_json, max_length, window_overlap)
+        return _gathered(_tokenize(examples, tokenizer_json, max_length, window_overlap))
     directory = cache_dir() / "tokens" / _key(examples, tokenizer_json, max_length, window_overlap)
     cached = _load(directory)
     if cached is not None:
@@ -110,16 +107,14 @@ def tokenize(
         cached = _load(directory)  # another process may have made it meanwhile
         if cached is not None:
             return cached
-        tokens = _tokenize(examples, tokenizer_json, max_length, window_overlap)
         try:
-            _store(tokens, directory)
+            return _store(_tokenize(examples, tokenizer_json, max_length, window_overlap), directory)
         except OSError as error:
             logger.warning(
                 f"The token cache {cache_dir()} cannot be written ({error.strerror}): the tokens stay in memory; "
                 f"name another directory with ISINGLASS_CACHE."
             )
-            return tokens
-    return _load(directory) or tokens
+    return _gathered(_tokenize(examples, tokenizer_json, max_length, window_overlap))
 
 
 @contextmanager
@@ -139,9 +134,10 @@ def _key(examples: Examples, tokenizer_json: str, max_length: int, window_overla
     form = f"{max_length}" if window_overlap is None else f"{max_length}/{window_overlap}"
     digest.update(f"{FORMAT} {form} {len(examples.texts)} {len(examples)}\0{tokenizer_json}".encode())
     for column in examples.texts:
-        digest.update(np.fromiter(map(len, column), np.int64, len(column)).data)  # so that no two splits of a text agree
-        for start in range(0, len(column), CHUNK):
-            digest.update("".join(column[start : start + CHUNK]).encode("utf-8", "surrogatepass"))
+        for characters, _ in encoded(column):
+            digest.update(characters.data)  # so that no two splits of a text agree
+        for _, utf8 in encoded(column):
+            digest.update(utf8)
     return digest.hexdigest()
 
 
@@ -156,7 +152,8 @@ def _tokenizer(tokenizer_json: str) -> Any:
         raise CheckpointError(f"tokenizer.json cannot be used: {error}.") from None
 
 
-def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_overlap: int | None) -> TokenizedTexts:
+def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_overlap: int | None) -> Iterator[_Part]:
+    """The tokens of `CHUNK` texts at a time."""
     tokenizer = _tokenizer(tokenizer_json)
     specials = tokenizer.num_special_tokens_to_add(is_pair=len(examples.texts) == 2)
     if max_length < specials + len(examples.texts):
@@ -172,41 +169,46 @@ def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_o
         )
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first", stride=window_overlap or 0)
-    ids: list[Int32[np.ndarray, " t"]] = []
-    types: list[UInt8[np.ndarray, " t"]] = []
-    lengths: list[int] = []
-    source: list[int] = []
-    truncated = 0
+    end = 0
     for start in range(0, len(examples), CHUNK):
         columns = [column[start : start + CHUNK] for column in examples.texts]
         encodings = tokenizer.encode_batch_fast(list(zip(*columns, strict=True)) if len(columns) == 2 else columns[0])
-        flat: list[int] = []
-        flat_types: list[int] = []
+        ids: list[int] = []
+        types: list[int] = []
+        ends = [0] if start == 0 else []
+        source: list[int] = []
+        truncated = 0
         for place, encoding in enumerate(encodings, start):
             rest = encoding.overflowing
             windows = [encoding] if window_overlap is None else [encoding, *rest]
             for window in windows:
-                flat += window.ids
-                flat_types += window.type_ids
-                lengths.append(len(window))
+                ids += window.ids
+                types += window.type_ids
+                ends.append(end + len(ids))
             source += [place] * len(windows)
             truncated += bool(rest) and window_overlap is None
-        ids.append(np.array(flat, np.int32))
-        types.append(np.array(flat_types, np.uint8))
+        end += len(ids)
+        part: dict[str, _Array] = {
+            "input_ids": np.array(ids, np.int32),
+            "token_type_ids": np.array(types, np.uint8),
+            "offsets": np.array(ends, np.int64),
+        }
+        yield part if window_overlap is None else part | {"source": np.array(source, np.int64)}, truncated
+
+
+def _gathered(parts: Iterable[_Part]) -> TokenizedTexts:
+    """All tokens in memory."""
+    arrays, truncated = zip(*parts, strict=True)
     return TokenizedTexts(
-        input_ids=np.concatenate(ids),
-        token_type_ids=np.concatenate(types),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        truncated=truncated,
-        source=None if window_overlap is None else np.array(source, np.int64),
+        **{name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]}, truncated=sum(truncated)
     )
 
 
-_ARRAYS: Final[Sequence[str]] = ("input_ids", "token_type_ids", "offsets")
+def _store(parts: Iterable[_Part], directory: Path) -> TokenizedTexts:
+    """Write the tokens as they come, beside `directory`, then rename: a reader sees all of it or nothing.
 
-
-def _store(tokens: TokenizedTexts, directory: Path) -> None:
-    """Write beside `directory`, then rename: a reader sees all of it or nothing.
+    Returns:
+        The arrays as memory maps, which outlast the names of their files.
 
     Raises:
         OSError: the disk is full or may not be written.
@@ -214,24 +216,58 @@ def _store(tokens: TokenizedTexts, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
     try:
-        for name in (*_ARRAYS, *(() if tokens.source is None else ("source",))):
-            np.save(partial / f"{name}.npy", getattr(tokens, name))
-        (partial / "meta.json").write_text(json.dumps({"truncated": tokens.truncated}))
+        truncated = 0
+        append: dict[str, Callable[[_Array], None]] = {}
+        with ExitStack() as files:
+            for arrays, cut in parts:
+                for name, array in arrays.items():
+                    if name not in append:
+                        append[name] = files.enter_context(_growing(partial / f"{name}.npy", array.dtype))
+                    append[name](array)
+                truncated += cut
+        (partial / "meta.json").write_text(json.dumps({"truncated": truncated}))
         for path in partial.iterdir():
             sync(path)
+        tokens = _load(partial)
+        if tokens is None:
+            raise OSError(errno.EIO, "what was written cannot be read")
         shutil.rmtree(directory, ignore_errors=True)  # only a damaged entry can stand there
-        partial.rename(directory)
-    except OSError:
-        if not directory.is_dir():  # otherwise another process was faster, with the same content
-            raise
+        try:
+            partial.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # otherwise another process was faster, with the same content
+                raise
+        return tokens
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _growing(path: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[_Array], None]]:
+    """A `.npy` file of one axis to append to; NumPy leaves room in its header for a length that is known at the end."""
+    length = 0
+    with open(path, "wb") as file:
+
+        def header() -> int:
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (length,)})
+            return file.tell()
+
+        def append(array: _Array) -> None:
+            nonlocal length
+            file.write(array.data)
+            length += len(array)
+
+        begin = header()
+        yield append
+        assert header() == begin
 
 
 def _load(directory: Path) -> TokenizedTexts | None:
     """What is stored there, or None if nothing is or it is damaged (cut short by a full disk, say)."""
     try:
-        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        names = ("input_ids", "token_type_ids", "offsets")
+        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in names}
         truncated = json.loads((directory / "meta.json").read_text())["truncated"]
         path = directory / "source.npy"
         source = np.load(path, mmap_mode="r") if path.exists() else None

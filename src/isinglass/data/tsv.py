@@ -11,7 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import numpy as np
+
 from isinglass.data.examples import Examples
+from isinglass.data.texts import StoredTexts
 from isinglass.errors import DataError
 from isinglass.names import did_you_mean, printable
 from isinglass.tasks import Split, Task
@@ -120,29 +123,28 @@ def read_split(task: Task, split: Split, data_dir: Path) -> Examples:
     blocks = read_lines(path)
     first, lines = next(blocks)
     columns, expected, source = _columns(split, lines[0], path)
-    texts: tuple[list[str], ...] = tuple([] for _ in split.text_columns)
+    texts = tuple(StoredTexts() for _ in split.text_columns)
     labels: list[str] = []
-    numbers: list[int] = []
+    known: dict[str, str] = {}  # one object for each label, not for each row
     skipped: list[int] = []
     if split.has_header:
         first, lines = first + 1, lines[1:]
+    end = first
     for start, block in chain([(first, lines)], blocks):
         rows = [line.split("\t") for line in block]
-        places: Sequence[int] = range(start, start + len(rows))
+        end = start + len(rows)
         if any(len(row) != expected for row in rows):
-            numbered = list(zip(places, rows, strict=True))
+            numbered = list(enumerate(rows, start))
             for place, row in numbered:
                 if len(row) > expected or (len(row) < expected and not task.skips_short_rows):
                     raise DataError(f"{path}, line {place}: {len(row)} tab-separated fields; {source} has {expected}.")
             skipped += [place for place, row in numbered if len(row) < expected]
-            places = [place for place, row in numbered if len(row) == expected]
             rows = [row for row in rows if len(row) == expected]
         for column, text in zip(columns, texts, strict=False):
-            text += [row[column] for row in rows]
+            text.extend([row[column] for row in rows])
         if split.label_column is not None:
-            labels += [row[columns[-1]] for row in rows]
-        numbers += places
-    if not numbers:
+            labels += [known.setdefault(row[columns[-1]], row[columns[-1]]) for row in rows]
+    if not len(texts[0]):
         raise DataError(f"{path} has no rows below its header; {task.title}'s {split.name} set was expected.")
     notes: tuple[str, ...] = ()
     if skipped:
@@ -152,7 +154,7 @@ def read_split(task: Task, split: Split, data_dir: Path) -> Examples:
         texts=texts,
         labels=labels if split.label_column is not None else None,
         origin=str(path),
-        line_numbers=numbers,
+        line_numbers=np.delete(np.arange(first, end), np.array(skipped) - first) if skipped else range(first, end),
         notes=notes,
     )
 
@@ -186,15 +188,13 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     """
     origin = "standard input" if path is None else str(path)
     expected = 2 if is_pair else 1
-    texts: tuple[list[str], ...] = tuple([] for _ in range(expected))
-    numbers: list[int] = []
+    texts = tuple(StoredTexts() for _ in range(expected))
     for first, lines in read_lines(path):
-        for number, line in enumerate(lines, first):
-            fields = line.split("\t")
+        rows = [line.split("\t") for line in lines]
+        for number, fields in enumerate(rows, first):
             if len(fields) != expected:
                 form = "two texts separated by one tab" if is_pair else "one text without tabs"
                 raise DataError(f"{origin}, line {number}: {len(fields)} tab-separated fields; {form} expected.")
-            for text, column in zip(fields, texts, strict=True):
-                column.append(text)
-            numbers.append(number)
-    return Examples(texts=texts, labels=None, origin=origin, line_numbers=numbers)
+        for text, column in zip(texts, zip(*rows, strict=True), strict=True):
+            text.extend(column)
+    return Examples(texts=texts, labels=None, origin=origin, line_numbers=range(1, len(texts[0]) + 1))

@@ -46,7 +46,7 @@ TITLES: Final[dict[str, str]] = {
     "micro_f1": "Micro F1",
     "rmse": "RMSE",
 }
-PRECISIONS: Final = ("fp32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
+PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "torch": ("torch",),
     "tensorflow": ("tensorflow", "tensorflow_cpu", "keras"),

@@ -137,7 +137,7 @@ class Loop:
         self._config = config
         self._backend = backend
         self._packer = packer
-        self._tokens = split.tokens
+        self._tokens, self._lengths = split.tokens, split.tokens.lengths
         labels, source = split.labels, split.tokens.source
         self._labels = labels if labels is None or source is None else labels[source]  # a window has its text's
         self._examples, self._source = split.examples, source
@@ -259,11 +259,11 @@ class Loop:
                 logger.warning(note)
                 self.notes.append(note)
         self.step += 1
-        self.tokens += int(self._tokens.lengths[index].sum())
+        self.tokens += int(self._lengths[index].sum())
 
     def _shard(self, index: Int64[np.ndarray, " S"]) -> tuple[Int64[np.ndarray, " s"], float]:
         """This process's examples of the step, and their share of it; one of share 0 where there are too few for all."""
-        group, lengths = self._group, self._tokens.lengths[index]
+        group, lengths = self._group, self._lengths[index]
         if group.size == 1:
             return index, 1.0
         shards = shard_step(lengths, group.size)

@@ -425,12 +425,13 @@ def _jax_programs(backend: KerasBackend, *, xla: bool) -> Programs:  # noqa: ARG
 
 
 def _device(backend: str) -> tuple[bool, str]:
-    """Whether there is a GPU, and the device in words."""
+    """Whether there is a GPU, and the device in words; TensorFlow's fp32 products on it are to be that, not TF32."""
     if backend == "tensorflow":
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
+            tf.config.experimental.enable_tensor_float_32_execution(False)
             return True, str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name))
         threads = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
         return False, describe_cpu(threads)

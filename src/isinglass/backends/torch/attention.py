@@ -3,7 +3,7 @@
 Shapes: T tokens of S examples, H hidden size = N heads x D head size. `flat` is the fast path: examples of like length
 form groups of n examples padded to L tokens; the keys that pad are masked, the queries that pad are thrown away. n and L
 take few values, because oneDNN generates a program for every shape that it meets. `rows` is the plain path: every row
-attends within itself, masked by example.
+attends within itself, masked by example. On a GPU flat batches go to `varlen`.
 
 A group is never copied example by example: one gather of D-wide pieces lays all groups of a layer out head by head,
 and because every real token stands there once, its gradient is a gather by the inverse index, not a scatter.
@@ -19,14 +19,17 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from isinglass.backends.torch import varlen
+from isinglass.backends.torch.cuda import to_device
 from isinglass.backends.torch.dropout import DropoutMasks, drop, masked
+from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan
 from isinglass.packing import PackedBatch
 
 LIKE_LENGTH: Final = 0.7  # a group's shortest example has at least this share of its longest's tokens
 GROUP_SIZES: Final = (8, 4, 2, 1)  # n
 LENGTH_MULTIPLE: Final = 8  # of L
-ROW_MULTIPLE: Final = 32  # of the rows of a flat batch's matrices
-FORBIDDEN: Final = np.float32(-1e30)  # added to a score: its weight is exactly 0, in float32 and bfloat16
+ROW_MULTIPLE: Final = 32  # at least, of the rows of a flat batch's matrices
+FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,17 @@ class RowsPlan:
     first_bias: Tensor
 
 
+Plan = FlatPlan | RowsPlan | FlashPlan | PaddedPlan
+
+
 def plan_attention(batch: PackedBatch, num_heads: int, device: torch.device) -> FlatPlan | RowsPlan:
     """Prepare one batch's attention: index arithmetic, once for all layers."""
     if batch.is_flat:
         return _plan_flat(batch, num_heads, device)
-    sequence = batch.sequence_ids
+    (sequence,) = to_device([batch.sequence_ids], device)
     same = sequence[:, :, None] == sequence[:, None, :]  # gaps attend to gaps: no query is without keys
-    own = np.arange(batch.num_examples)[:, None] == sequence.reshape(1, -1)
-    bias, first_bias = (
-        torch.from_numpy(np.where(where, np.float32(0), FORBIDDEN)).to(device) for where in (same[:, None], own[None])
-    )
+    own = torch.arange(batch.num_examples, device=device)[:, None] == sequence.reshape(1, -1)
+    bias, first_bias = (torch.where(where, 0.0, FORBIDDEN) for where in (same[:, None], own[None]))
     return RowsPlan(num_heads, bias, first_bias)
 
 
@@ -114,8 +118,9 @@ def like_length_groups(lengths: Int64[np.ndarray, " S"]) -> list[tuple[int, int]
 
 
 def filled_rows(num_tokens: int) -> int:
-    """The rows of a flat batch's matrices: T, rounded up so that they take few sizes (1.6 % more at T = 1000)."""
-    return -(-num_tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+    """The rows of a flat batch's matrices: T, rounded up, above 1024 by less than a 32nd, so that they take few sizes."""
+    multiple = max(ROW_MULTIPLE, 1 << max(0, num_tokens.bit_length() - 6))
+    return -(-num_tokens // multiple) * multiple
 
 
 def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
@@ -130,7 +135,7 @@ def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
         reals.append(real)
         key_bias = None
         if not real.all():
-            bias = np.repeat(np.where(real, np.float32(0), FORBIDDEN), N, axis=0)[:, None, :]
+            bias = np.repeat(np.where(real, 0.0, FORBIDDEN).astype(np.float32), N, axis=0)[:, None, :]
             key_bias = torch.from_numpy(bias).to(device)
         groups.append(Group(start, stop, length, key_bias))
     pad, unpad = {}, {}
@@ -249,7 +254,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, m
     return torch.baddbmm(v.new_empty(()), weights, v, beta=0, alpha=factor)
 
 
-def self_attention(qkv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: DropoutMasks | None) -> Tensor:
+def self_attention(qkv: Tensor, plan: Plan, rate: float, masks: DropoutMasks | None) -> Tensor:
     """Every token attends to the tokens of its example.
 
     Args:
@@ -260,6 +265,8 @@ def self_attention(qkv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: D
     Returns:
         (tokens, H).
     """
+    if isinstance(plan, FlashPlan | PaddedPlan):
+        return varlen.self_attention(qkv, plan, 0.0 if masks is None else rate)
     tokens, H = qkv.shape[0], qkv.shape[1] // 3
     N = plan.num_heads
     if isinstance(plan, RowsPlan):
@@ -270,9 +277,7 @@ def self_attention(qkv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: D
     return _FlatSelfAttention.apply(qkv, plan, rate, masks)  # type: ignore[no-any-return]
 
 
-def first_token_attention(
-    q_first: Tensor, kv: Tensor, plan: FlatPlan | RowsPlan, rate: float, masks: DropoutMasks | None
-) -> Tensor:
+def first_token_attention(q_first: Tensor, kv: Tensor, plan: Plan, rate: float, masks: DropoutMasks | None) -> Tensor:
     """Only the first token of each example attends: all that the last layer needs.
 
     Args:
@@ -282,6 +287,8 @@ def first_token_attention(
     Returns:
         (S, H).
     """
+    if isinstance(plan, FlashPlan | PaddedPlan):
+        return varlen.first_token_attention(q_first, kv, plan, 0.0 if masks is None else rate)
     (S, H), N = q_first.shape, plan.num_heads
     if isinstance(plan, RowsPlan):
         k, v = kv.view(-1, 2, N, H // N).permute(1, 2, 0, 3)  # (N, R * L, D) each

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -14,12 +15,14 @@ from torch import Tensor
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
-from isinglass.backends.torch.attention import filled_rows, plan_attention
+from isinglass.backends.torch.attention import Plan, filled_rows, plan_attention
 from isinglass.backends.torch.bf16 import WidenedProducts
+from isinglass.backends.torch.cuda import to_device
 from isinglass.backends.torch.dropout import DropoutMasks
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
+from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, choose_plan, seed_kernels
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -32,6 +35,18 @@ def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective, gr
     """The backend on this process's GPU if there is one, else on the CPU."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     return TorchBackend(config, checkpoint, objective, device, group)
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """A batch's arrays there, int64 and flat; those of a flat batch have `filled_rows`, zero after its tokens."""
+
+    input_ids: Tensor
+    token_type_ids: Tensor
+    position_ids: Tensor
+    first_token: Tensor
+    labels: Tensor | None
+    plan: Plan
 
 
 class TorchBackend:
@@ -64,6 +79,13 @@ class TorchBackend:
         weights = objective.class_weights
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
         self._autocast = _AUTOCAST.get(self.precision)
+        self._fused: type[FlashPlan] | type[PaddedPlan] | None = None  # how a GPU attends flat batches
+        if not on_cpu:
+            torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+            if not config.uses_rows:
+                shape = checkpoint.config.num_attention_heads, checkpoint.config.head_size
+                self._fused, slower = choose_plan(device, self._autocast or torch.float32, *shape)
+                self.notes += [] if slower is None else [slower]
         self._losses: list[Tensor] = []
         self._ids: list[Tensor] = []  # of each batch since the gradients were cleared
         self._mask_elements: dict[tuple[int, ...], int] = {}  # by shape of the batch, when compiling
@@ -94,6 +116,8 @@ class TorchBackend:
                     started = self._start_of_new_shape(batch)
                     ahead = self._elements_ahead(batch)
                     masks = DropoutMasks(self._seed, step, self._device, part=part, rank=rank, drawn_ahead=ahead)
+                    if self._fused is not None:
+                        seed_kernels(self._seed, step, self._device, part=part, rank=rank)
                     with self._averaging(last=part == len(batches) - 1):
                         loss += self.backward(batch, masks, share=share * batch.num_examples / examples)
                     if started is not None:
@@ -113,13 +137,13 @@ class TorchBackend:
         The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
         added to, and later cleared, not all of the vocabulary's.
         """
-        assert batch.labels is not None
-        word = self._model.word
-        ids = self._tokens(batch.input_ids)
+        there = self._on_device(batch)
+        assert there.labels is not None
+        word, ids = self._model.word, there.input_ids
         words = word.detach()[ids].requires_grad_(word.requires_grad)
         with self._products:
-            logits = self._logits(batch, words, masks, self._train_forward)
-            loss = self.loss(logits, torch.from_numpy(batch.labels).to(self._device)) * share
+            logits = self._logits(there, words, masks, self._train_forward)
+            loss = self.loss(logits, there.labels) * share
             self._optimizer.scaled(loss).backward()
         if words.grad is not None:  # else it is frozen
             if word.grad is None:
@@ -172,14 +196,14 @@ class TorchBackend:
     def take_losses(self) -> list[float]:
         """See the protocol."""
         losses, self._losses = self._losses, []
-        return [float(loss) for loss in losses]
+        return torch.stack(losses).tolist() if losses else []
 
     @torch.inference_mode()
     def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         """See the protocol."""
         with self._memory_for(batch.num_examples), self._products:
-            words = self._model.word[self._tokens(batch.input_ids)]
-            logits = self._logits(batch, words, None, self._forward)
+            there = self._on_device(batch)
+            logits = self._logits(there, self._model.word[there.input_ids], None, self._forward)
         found: Float32[np.ndarray, "S outputs"] = logits.float().cpu().numpy()
         return found
 
@@ -237,24 +261,31 @@ class TorchBackend:
             said = f"{examples} examples do not fit into the memory of {self.device} ({reason})."
             raise DeviceMemoryError(said) from error
 
-    def _tokens(self, values: np.ndarray[Any, Any]) -> Tensor:
-        """One value for each token, those of a flat batch filled up with zeros."""
-        count = filled_rows(values.size) if values.ndim == 1 else values.size
-        return self._on_device(np.pad(values.reshape(-1), (0, count - values.size)))
+    def _on_device(self, batch: PackedBatch) -> _OnDevice:
+        size = batch.input_ids.size
+        rows = filled_rows(size) if batch.is_flat else size
+        tokens = [
+            np.pad(array.reshape(-1), (0, rows - size)).astype(np.int64)
+            for array in (batch.input_ids, batch.token_type_ids, batch.position_ids)
+        ]
+        fused = self._fused if batch.is_flat else None
+        of_plan = () if fused is None else fused.arrays(batch.lengths, rows)
+        of_labels = () if batch.labels is None else (batch.labels,)
+        ids, types, positions, first, *rest = to_device([*tokens, batch.first_token, *of_plan, *of_labels], self._device)
+        labels = rest.pop() if of_labels else None
+        if fused is None:
+            plan: Plan = plan_attention(batch, self._num_heads, self._device)
+        else:
+            plan = fused.of(batch.lengths, rows, self._num_heads, tuple(rest))
+        return _OnDevice(ids, types, positions, first, labels, plan)
 
-    def _on_device(self, array: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(array.reshape(-1)).to(self._device, torch.int64)
-
-    def _logits(
-        self, batch: PackedBatch, words: Tensor, masks: DropoutMasks | None, forward: Callable[..., Tensor]
-    ) -> Tensor:
+    def _logits(self, there: _OnDevice, words: Tensor, masks: DropoutMasks | None, forward: Callable[..., Tensor]) -> Tensor:
         context: AbstractContextManager[object] = nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, self._autocast)
-        embedded = self._model.embed(words, self._tokens(batch.token_type_ids), self._tokens(batch.position_ids))
-        plan = plan_attention(batch, self._num_heads, self._device)
+        embedded = self._model.embed(words, there.token_type_ids, there.position_ids)
         with context:
-            logits: Tensor = forward(embedded, self._on_device(batch.first_token), plan, masks)
+            logits: Tensor = forward(embedded, there.first_token, there.plan, masks)
         return logits
 
     def _elements_ahead(self, batch: PackedBatch) -> int:
@@ -265,7 +296,8 @@ class TorchBackend:
         if shape not in self._mask_elements:
             masks = DropoutMasks(0, 0, self._device)
             with torch.no_grad():
-                self._logits(batch, self._model.word[self._tokens(batch.input_ids)], masks, self._model)
+                there = self._on_device(batch)
+                self._logits(there, self._model.word[there.input_ids], masks, self._model)
             self._mask_elements[shape] = masks.elements
         return self._mask_elements[shape]
 

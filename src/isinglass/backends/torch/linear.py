@@ -21,18 +21,42 @@ _IN_BF16: Final = _HAS_ONEDNN and has_fast_bf16()
 class Linear(nn.Linear):
     """`nn.Linear` by `linear`."""
 
+    _cast: tuple[int, Tensor] | None = None  # version of the weight, and it in the precision of the last prediction
+
     def forward(self, x: Tensor) -> Tensor:
         """(T, in) to (T, out)."""
-        return linear(x, self.weight, self.bias)
+        dtype = _dtype_of_onednn(x)
+        if dtype is None or torch.is_grad_enabled():
+            self._cast = None
+            return linear(x, self.weight, self.bias)
+        return self._predicted(x, dtype)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of `forward`; outside training it is part of the product."""
+        dtype = _dtype_of_onednn(x)
+        if dtype is None or torch.is_grad_enabled():
+            return F.gelu(self(x))
+        return self._predicted(x, dtype, "gelu")
+
+    def _predicted(self, x: Tensor, dtype: torch.dtype, then: str = "none") -> Tensor:
+        version = self.weight._version
+        if self._cast is None or self._cast[0] != version or self._cast[1].dtype != dtype:
+            self._cast = version, self.weight.detach().to(dtype)
+        return _product(x.to(dtype), self._cast[1], self.bias.to(dtype), then)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`F.linear`: x (T, in), weight (out, in), bias (out,) to (T, out); under autocast in its precision."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if (dtype == torch.bfloat16 and _IN_BF16) or (dtype == torch.float32 and _IN_FP32):
-            return _OneDnnLinear.apply(x, weight, bias, dtype)  # type: ignore[no-any-return]
-    return F.linear(x, weight, bias)
+    dtype = _dtype_of_onednn(x)
+    return F.linear(x, weight, bias) if dtype is None else _OneDnnLinear.apply(x, weight, bias, dtype)
+
+
+def _dtype_of_onednn(x: Tensor) -> torch.dtype | None:
+    """What oneDNN is to compute in; None: PyTorch is to do as it does."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype if (dtype == torch.bfloat16 and _IN_BF16) or (dtype == torch.float32 and _IN_FP32) else None
 
 
 class _OneDnnLinear(torch.autograd.Function):
@@ -61,7 +85,7 @@ def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return _product(x.t(), grad.t()).t().contiguous()  # the longer side second, and the result turned
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(m, k) times (n, k) transposed, plus bias."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
+    """(m, k) times (n, k) transposed, plus bias; `then` names what oneDNN does with each element of it."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, then, [], "none" if then == "gelu" else "")
     return product

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isinglass.backends.torch.attention import FlatPlan, RowsPlan, first_token_attention, self_attention
+from isinglass.backends.torch.attention import Plan, first_token_attention, self_attention
 from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, dropout
 from isinglass.backends.torch.linear import Linear, linear
 from isinglass.models.checkpoint import Weights
@@ -50,9 +50,7 @@ class Layer(nn.Module):
         self.rate = config.hidden_dropout_prob
         self.attention_output_rate = self.rate if config.family.attention_output_dropout else 0.0
 
-    def forward(
-        self, x: Tensor, plan: FlatPlan | RowsPlan, masks: DropoutMasks | None, first_token: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan, masks: DropoutMasks | None, first_token: Tensor | None) -> Tensor:
         """(T, H) to (T, H); or, with `first_token` (S,), only those rows: (T, H) to (S, H)."""
         if first_token is None:
             context = self_attention(self.qkv(x), plan, self.attention_rate, masks)
@@ -65,7 +63,8 @@ class Layer(nn.Module):
             context = first_token_attention(q_first, kv, plan, self.attention_rate, masks)
         attended = self.attention_output(context)
         x = self.attention_norm(add_dropped_out(x, attended, self.attention_output_rate, masks))
-        fed = self.output(self.activation(self.intermediate(x)))
+        inner = self.intermediate.gelu(x) if self.activation is F.gelu else self.activation(self.intermediate(x))
+        fed = self.output(inner)
         out: Tensor = self.output_norm(add_dropped_out(x, fed, self.rate, masks))
         return out
 
@@ -99,9 +98,7 @@ class Classifier(nn.Module):
         x = words + F.embedding(position_ids + self.config.position_offset, self.position)
         return x if self.token_type is None else x + F.embedding(token_type_ids, self.token_type)
 
-    def forward(
-        self, embedded: Tensor, first_token: Tensor, plan: FlatPlan | RowsPlan, masks: DropoutMasks | None
-    ) -> Tensor:
+    def forward(self, embedded: Tensor, first_token: Tensor, plan: Plan, masks: DropoutMasks | None) -> Tensor:
         """Logits (S, num_outputs) of the examples whose tokens are given.
 
         Args:

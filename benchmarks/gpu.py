@@ -1,0 +1,255 @@
+"""Training speed on one GPU: BERT-base on synthetic pairs of MNLI's number and lengths, ours and `transformers`' Trainer.
+
+As long as `benchmarks/results/gpu.jsonl` does not exist, NO GPU HAS RUN THIS, and there is no figure to quote.
+
+Random weights (12 layers, 768, 3072, vocabulary 30522), batch 32, every dropout on, AdamW, clipping, the linear schedule.
+392,702 pairs of random ids. A pair has 3 special tokens and two texts, whose lengths are drawn from log-normal
+distributions of mean 24 and standard deviation 16, and mean 12.2 and 5 (150 real pairs of MNLI's dev sets have 25 and 16,
+13 and 5), each at least 1; pairs are cut at 128 tokens. The mean is 39 tokens. Tokenizing is on nobody's clock.
+
+`isinglass` runs its own training loop (plan, packing, step, schedule). The clock covers STEPS steps after WARM_UP, begins
+and ends with the device idle, and excludes compiling unless a shape is met late (then `compile_seconds_timed` is above 0).
+Trainer runs in `--peer-python`'s environment (see peer_gpu.py): padded to 128, and at its best. Each measurement is a
+process of its own, the sides alternate, and each round begins with the peak of the device: bf16 products of two square
+matrices. `share_of_peak` is the textbook's operations of all real tokens through all layers over that peak;
+`mnli_seconds` is what three epochs take at this speed, without evaluation. Every measurement is one line appended to
+`benchmarks/results/gpu.jsonl`; compare within a sitting only.
+
+For comparison, the classic example's published times of the three epochs, on one Titan RTX, padded to 128: 2:35:23 in FP32
+and 1:17:06 in FP16.
+
+    python benchmarks/gpu.py --peer-python PEER_ENV/bin/python --rounds 5
+    python benchmarks/gpu.py --rehearse      # a tiny model on the CPU, nothing is written
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import typing
+
+import numpy as np
+import torch
+
+from isinglass.backends.process_group import SingleProcess
+from isinglass.backends.protocol import Objective, create_backend
+from isinglass.config import Precision, TrainConfig
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.models.checkpoint import Checkpoint
+from isinglass.models.encoder_config import EncoderConfig
+from isinglass.results import installed_versions
+from isinglass.training.loop import Loop, Packer
+from isinglass.training.preparation import PreparedSplit
+from scaling import Model
+
+HERE = pathlib.Path(__file__).parent
+RESULTS = HERE / "results" / "gpu.jsonl"
+MNLI, EPOCHS, BATCH, MAX_LENGTH, LABELS = 392_702, 3, 32, 128, 3
+SPECIALS, TEXTS = 3, ((24, 16), (12.2, 5))  # mean and standard deviation of each text's tokens
+PRECISIONS = tuple(name for name in ("fp32", "tf32", "bf16", "fp16") if name in typing.get_args(Precision))
+OURS = tuple(f"{precision}{how}" for precision in PRECISIONS for how in ("", "-compile"))
+PEERS = ("trainer-padded-fp32", "trainer-padded-bf16", "trainer-best-bf16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Of the model and of the measurement."""
+
+    layers: int
+    hidden: int
+    heads: int
+    vocabulary: int
+    examples: int
+    warm_up: int
+    steps: int
+    peak: int
+
+
+GPU = Size(layers=12, hidden=768, heads=12, vocabulary=30522, examples=MNLI, warm_up=200, steps=400, peak=8192)
+TINY = Size(layers=2, hidden=32, heads=2, vocabulary=500, examples=400, warm_up=1, steps=3, peak=128)
+
+
+def draw_lengths(rng, count):
+    """Tokens of so many pairs."""
+    total = np.full(count, SPECIALS)
+    for mean, deviation in TEXTS:
+        variance = np.log(1 + (deviation / mean) ** 2)
+        drawn = rng.lognormal(np.log(mean) - variance / 2, np.sqrt(variance), count)
+        total += np.maximum(1, np.rint(drawn)).astype(np.int64)
+    return np.minimum(total, MAX_LENGTH)
+
+
+def data(size):
+    """Pairs of random ids above BERT's special ones, the last third of each its second text, and labels."""
+    rng = np.random.default_rng(0)
+    lengths = draw_lengths(rng, size.examples)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    tokens = TokenizedTexts(
+        input_ids=rng.integers(size.vocabulary // 25, size.vocabulary, offsets[-1], np.int32),
+        token_type_ids=(3 * within >= 2 * np.repeat(lengths, lengths)).astype(np.uint8),
+        offsets=offsets,
+        truncated=0,
+    )
+    return tokens, rng.integers(0, LABELS, size.examples)
+
+
+def random_bert(size):
+    config = EncoderConfig(
+        model_type="bert",
+        vocab_size=size.vocabulary,
+        embedding_size=size.hidden,
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.hidden,
+        hidden_act="gelu",
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        classifier_dropout=0.1,
+        layer_norm_eps=1e-12,
+        max_position_embeddings=512,
+        position_offset=0,
+        type_vocab_size=2,
+        pad_token_id=0,
+        initializer_range=0.02,
+    )
+    rng = np.random.default_rng(0)
+    weights = {
+        name: np.full(shape, float(name.endswith("LayerNorm.weight")), np.float32)
+        if len(shape) == 1
+        else rng.standard_normal(shape, np.float32) * np.float32(config.initializer_range)
+        for name, shape in config.shapes.items()
+    }
+    return Checkpoint(
+        origin="random",
+        config=config,
+        config_json={},
+        weights=weights,
+        label_names=None,
+        tokenizer_json="",
+        tokenizer_config=None,
+    )
+
+
+def ours(side, size):
+    """Steps of the training loop, timed."""
+    precision, _, how = side.partition("-")
+    config = TrainConfig(
+        precision=precision, compile=how == "compile", epochs=EPOCHS, batch_size=BATCH, max_length=MAX_LENGTH
+    )
+    checkpoint, (tokens, labels) = random_bert(size), data(size)
+    backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=LABELS))
+    split = PreparedSplit(name="train", examples=None, tokens=tokens, labels=labels)
+    loop = Loop(config, backend, Packer.of(config, checkpoint), split, lambda _: None, SingleProcess())
+    steps = loop.run()
+
+    def run(count):
+        for _ in itertools.islice(steps, count):
+            pass
+        backend.synchronize()
+        return time.perf_counter(), loop.tokens, backend.compile_seconds
+
+    before = run(size.warm_up)
+    seconds, trained, compiling = (b - a for a, b in zip(before, run(size.steps), strict=True))
+    return {
+        "examples_per_second": BATCH * size.steps / seconds,
+        "tokens_per_second": trained / seconds,
+        "peak_memory_bytes": backend.peak_memory_bytes(),
+        "compile_seconds": before[2],
+        "compile_seconds_timed": compiling,
+        "notes": [*backend.notes, *loop.notes],
+    }
+
+
+def peak(size):
+    """FLOP/s of bf16 products, the median of 20 after 5."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = torch.randn(2, size.peak, size.peak, device=device, dtype=torch.bfloat16)
+    seconds = []
+    for _ in range(25):
+        started = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return {"flops": 2 * size.peak**3 / statistics.median(seconds[5:])}
+
+
+def theirs(side, size, python):
+    """The same steps by Trainer, over as many of the same pairs as it needs."""
+    _, padding, precision = side.split("-")
+    tokens, labels = data(size)
+    count = min(size.examples, BATCH * (size.warm_up + size.steps))
+    used = int(tokens.offsets[count])
+    with tempfile.TemporaryDirectory() as name:
+        np.savez(
+            f"{name}/data.npz",
+            input_ids=tokens.input_ids[:used],
+            token_type_ids=tokens.token_type_ids[:used],
+            offsets=tokens.offsets[: count + 1],
+            labels=labels[:count],
+        )
+        options = {"--data": f"{name}/data.npz", "--padding": padding, "--precision": precision, "--batch": BATCH}
+        options |= {"--layers": size.layers, "--hidden": size.hidden, "--heads": size.heads}
+        options |= {"--vocabulary": size.vocabulary, "--warm-up": size.warm_up, "--steps": size.steps}
+        return spawn([python, str(HERE / "peer_gpu.py"), *(str(word) for pair in options.items() for word in pair)])
+
+
+def spawn(command):
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        sys.exit(f"{' '.join(command)}\n{finished.stderr}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", help="interpreter with transformers and accelerate; left out: no peers")
+    parser.add_argument("--sides", nargs="+", choices=(*OURS, *PEERS), help="left out: all; rehearsing: fp32 and bf16")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rehearse", action="store_true", help="try the command: a tiny model on the CPU, no results")
+    parser.add_argument("--only", choices=("peak", *OURS), help=argparse.SUPPRESS)  # what a process of its own measures
+    args = parser.parse_args()
+    if not args.rehearse and not torch.cuda.is_available():
+        sys.exit("PyTorch finds no GPU on this machine: run this where there is one, or try the command with --rehearse.")
+    size, rounds = (TINY, 1) if args.rehearse else (GPU, args.rounds)
+    if args.only:
+        print(json.dumps(peak(size) if args.only == "peak" else ours(args.only, size)))
+        return
+    peers = PEERS if args.peer_python else ()
+    sides = args.sides or (("fp32", "bf16") if args.rehearse else OURS) + peers
+    if not args.peer_python and any(side in PEERS for side in sides):
+        parser.error("Trainer's sides need --peer-python.")
+    own = [sys.executable, __file__, *(["--rehearse"] if args.rehearse else []), "--only"]
+    lengths = data(size)[0].lengths
+    model = Model(layers=size.layers, hidden=size.hidden, vocabulary=size.vocabulary)
+    flops = float(np.mean(lengths * model.flops(lengths)))  # of an example
+    shared = {
+        "sitting": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "device": "CPU (rehearsal)" if args.rehearse else torch.cuda.get_device_name(),
+        "mean_tokens": float(lengths.mean()),
+        "versions": installed_versions(),
+    }
+    for number in range(rounds):
+        top = spawn([*own, "peak"])["flops"]
+        for side in sides:
+            found = theirs(side, size, args.peer_python) if side in PEERS else spawn([*own, side])
+            speed = found["examples_per_second"]
+            found = {"tokens_per_second": speed * float(lengths.mean())} | found
+            row = {"round": number, "side": side, **found, "peak_flops": top, "share_of_peak": speed * flops / top}
+            row |= {"mnli_seconds": EPOCHS * MNLI / speed, **shared}
+            if not args.rehearse:
+                with open(RESULTS, "a") as lines:
+                    lines.write(json.dumps(row) + "\n")
+            print(json.dumps({key: value for key, value in row.items() if key != "versions"}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Attention of flat batches on a GPU: what of it a CPU can run, and the rest where there is a GPU."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isinglass.backends.torch import varlen
+from isinglass.backends.torch.cuda import to_device
+from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, VarlenPlan, first_token_attention, self_attention
+
+CPU = torch.device("cpu")
+N, D = 3, 8
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention runs on GPUs only")
+in_every_kind = pytest.mark.parametrize("kind", [FlashPlan, PaddedPlan])
+some_lengths = st.lists(st.integers(1, 20), min_size=1, max_size=6).map(sorted)
+
+
+def plan_for(kind, lengths, rows: int, device: torch.device = CPU, heads: int = N) -> VarlenPlan:
+    lengths = np.array(lengths)
+    return kind.of(lengths, rows, heads, tuple(to_device(kind.arrays(lengths, rows), device)))
+
+
+def attend(q, k, v, weights_kept=1.0):
+    """(Lq, N, D) of one example, written out."""
+    scores = torch.einsum("qnd,knd->nqk", q, k) / math.sqrt(q.shape[-1])
+    return torch.einsum("nqk,knd->qnd", scores.softmax(-1) * weights_kept, v)
+
+
+def one_by_one(q, k, v, cu_q, cu_k, max_q, max_k, rate):
+    """What `_flash` promises without dropout, one example after another; rows that no sequence has are NaN."""
+    assert rate == 0 and cu_q.dtype == cu_k.dtype == torch.int32
+    assert max_q >= int(cu_q.diff().max()) and max_k >= int(cu_k.diff().max())
+    out = torch.full_like(q, math.nan)
+    bounds = [(*pair, *keys) for pair, keys in zip(pairwise(cu_q), pairwise(cu_k), strict=True)]
+    parts = [attend(q[a:b], k[c:d], v[c:d]) for a, b, c, d in bounds]
+    return torch.cat(parts) if sum(map(len, parts)) == len(q) else out
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, requires_grad=True)
+
+
+@in_every_kind
+@settings(max_examples=25, deadline=None)
+@given(lengths=some_lengths, rest=st.integers(0, 9))
+def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest: int):
+    """Forward and gradients, with rows to spare: what lies in those must reach no example, and they stay finite."""
+    T, H = sum(lengths), N * D
+    qkv, q_first, kv = random(T + rest, 3 * H), random(len(lengths), H), random(T + rest, 2 * H)
+    plan = plan_for(kind, lengths, T + rest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(varlen, "_flash", one_by_one)
+        out, first = self_attention(qkv, plan, 0.0), first_token_attention(q_first, kv, plan, 0.0)
+    assert out.shape == (T + rest, H) and first.shape == (len(lengths), H) and out.isfinite().all()
+
+    expected, expected_first, start = [], [], 0
+    for i, length in enumerate(lengths):
+        q, k, v = qkv[start : start + length].view(length, 3, N, D).unbind(1)
+        expected.append(attend(q, k, v).reshape(length, H))
+        k, v = kv[start : start + length].view(length, 2, N, D).unbind(1)
+        expected_first.append(attend(q_first[i : i + 1].view(1, N, D), k, v).reshape(1, H))
+        start += length
+    pairs = ((out[:T], torch.cat(expected), (qkv,)), (first, torch.cat(expected_first), (q_first, kv)))
+    for found, wanted, inputs in pairs:
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-6)
+        weights = torch.randn_like(wanted)
+        of_found, of_wanted = (torch.autograd.grad(y, inputs, weights) for y in (found, wanted))
+        for a, b in zip(of_found, of_wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=5e-6)
+
+
+@in_every_kind
+def test_the_real_operators_take_these_arguments(kind):
+    """On the meta device, forward and backward: PyTorch may rename or reorder them."""
+    lengths, rows, H = [2, 3, 7], 16, N * D
+    arrays = tuple(torch.from_numpy(array).to("meta") for array in kind.arrays(np.array(lengths), rows))
+    plan = kind.of(np.array(lengths), rows, N, arrays)
+    qkv = torch.empty(rows, 3 * H, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    first = torch.empty(3, H, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    out = self_attention(qkv, plan, 0.1).sum() + first_token_attention(first, qkv[:, H:], plan, 0.1).sum()
+    out.backward()
+    assert qkv.grad.shape == qkv.shape and first.grad.shape == first.shape
+    assert out.dtype == torch.bfloat16
+
+
+def test_a_plan_is_what_it_says():
+    cu_seqlens, cu_first = FlashPlan.arrays(np.array([2, 3]), 8)
+    assert cu_seqlens.tolist() == [0, 2, 5, 8] and cu_first.tolist() == [0, 1, 2]
+    assert FlashPlan.arrays(np.array([2, 3]), 5)[0].tolist() == [0, 2, 5]
+    place, is_real = PaddedPlan.arrays(np.array([2, 3]), 5)
+    assert place.tolist() == [0, 1, 8, 9, 10]
+    assert is_real.shape == (2, 1, 1, 8) and is_real.sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "head_size", "has_flash", "said"),
+    [
+        (torch.bfloat16, (8, 0), 64, True, None),
+        (torch.float16, (9, 0), 64, True, None),
+        (torch.float16, (12, 0), 256, True, None),
+        (torch.float32, (9, 0), 64, True, "fp16 and bf16"),
+        (torch.bfloat16, (9, 0), 64, False, "built without"),
+        (torch.float16, (7, 5), 64, True, "8.0, and this one has 7.5"),
+        (torch.bfloat16, (9, 0), 20, True, "multiple of 8"),
+        (torch.bfloat16, (9, 0), 264, True, "up to 256"),
+    ],
+)
+def test_flash_is_chosen_where_it_runs(dtype, capability, head_size, has_flash, said):
+    found = varlen.why_not_flash(dtype, capability, head_size, has_flash=has_flash)
+    assert found is None if said is None else said in found
+
+
+def choice_on_a_pretended_gpu(monkeypatch, flash, dtype=torch.bfloat16):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    monkeypatch.setattr(varlen, "_flash", flash)
+    return varlen.choose_plan(CPU, dtype, N, D)
+
+
+def test_a_kernel_that_does_the_right_thing_is_taken(monkeypatch):
+    assert choice_on_a_pretended_gpu(monkeypatch, one_by_one) == (FlashPlan, None)
+
+
+def test_a_kernel_that_computes_something_else_is_not(monkeypatch):
+    """Guards against a kernel that takes the arguments in another sense: a wrong model would train on in silence."""
+
+    def leaks(q, k, v, cu_q, cu_k, max_q, max_k, rate):
+        return one_by_one(q, k.roll(1, 0), v, cu_q, cu_k, max_q, max_k, rate)
+
+    kind, note = choice_on_a_pretended_gpu(monkeypatch, leaks)
+    assert kind is PaddedPlan and "off" in note and "pads" in note
+
+
+def test_a_kernel_that_fails_is_not_taken_and_the_reason_is_told(monkeypatch):
+    def fails(q, k, v, cu_q, cu_k, max_q, max_k, rate):
+        raise RuntimeError("no kernel image\nand more")
+
+    kind, note = choice_on_a_pretended_gpu(monkeypatch, fails)
+    assert kind is PaddedPlan and "no kernel image" in note and "\n" not in note
+
+
+def test_nothing_is_told_in_fp32_which_has_no_faster_path(monkeypatch):
+    assert choice_on_a_pretended_gpu(monkeypatch, one_by_one, torch.float32) == (PaddedPlan, None)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_the_rate_given_to_flash_makes_kept_weights_and_divisor_agree(rate):
+    """The kernel's arithmetic: it keeps bytes up to floor(255 * keep) of 256, and divides by keep."""
+    keep = 1 - varlen.flash_rate(rate)
+    assert (math.floor(255 * keep) + 1) / 256 == keep or keep == 1
+    assert abs(keep - (1 - rate)) <= 1 / 512
+    assert varlen.flash_rate(0.0) == 0
+
+
+def test_dropout_depends_on_seed_step_part_and_rank_alone():
+    plan, qkv = plan_for(PaddedPlan, [5, 9], 14), random(14, 3 * N * D)
+
+    def drawn(seed, step, part=0, rank=0):
+        torch.rand(3)  # whatever happened before
+        varlen.seed_kernels(seed, step, CPU, part=part, rank=rank)
+        return self_attention(qkv, plan, 0.5)
+
+    torch.testing.assert_close(drawn(1, 2), drawn(1, 2), rtol=0, atol=0)
+    others = [drawn(2, 2), drawn(1, 3), drawn(1, 2, part=1), drawn(1, 2, rank=1)]
+    assert not any(torch.equal(drawn(1, 2), other) for other in others)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_flash_does_on_this_gpu_what_padding_does(dtype):
+    device = torch.device("cuda", torch.cuda.current_device())
+    if torch.cuda.get_device_capability(device) < varlen.FLASH_CAPABILITY:
+        pytest.skip("too old for FlashAttention")
+    for head_size in (32, 64, 128):
+        assert varlen.flash_failure(device, dtype, 12, head_size) is None
+
+
+@needs_gpu
+@in_every_kind
+def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind):
+    """With equal scores and values of 1 each output is the share of weights kept. Heads and examples draw apart."""
+    device, dtype, L, heads = torch.device("cuda", torch.cuda.current_device()), torch.float16, 128, 12
+    if kind is FlashPlan and torch.cuda.get_device_capability(device) < varlen.FLASH_CAPABILITY:
+        pytest.skip("too old for FlashAttention")
+    plan, H = plan_for(kind, [L] * 64, 64 * L, device, heads), heads * 64
+    qk = torch.zeros(64 * L, 2 * H, device=device, dtype=dtype)
+    qkv = torch.cat([qk, torch.ones(64 * L, H, device=device, dtype=dtype)], 1).requires_grad_()
+    varlen.seed_kernels(1, 2, device)
+    out = self_attention(qkv, plan, 0.1)
+    (grad,) = torch.autograd.grad(out, qkv, torch.ones_like(out))
+    assert float(out.float().mean()) == pytest.approx(1, abs=1e-3)
+    shares = out.float().view(64, L, heads, 64)[..., 0]
+    assert float(shares.std()) == pytest.approx(math.sqrt(0.1 / 0.9 / L), rel=0.05)
+    assert abs(float(torch.corrcoef(shares.permute(2, 0, 1).reshape(heads, -1))[0, 1])) < 0.05
+    assert abs(float(torch.corrcoef(shares.reshape(64, -1))[0, 1])) < 0.15
+    torch.testing.assert_close(grad[:, 2 * H :].float().sum(), out.float().sum(), rtol=1e-3, atol=0)
+    varlen.seed_kernels(1, 2, device)
+    torch.testing.assert_close(self_attention(qkv, plan, 0.1), out, rtol=0, atol=0)
+
+
+@needs_gpu
+@in_every_kind
+def test_nothing_waits_for_the_gpu(kind):
+    device = torch.device("cuda", torch.cuda.current_device())
+    if kind is FlashPlan and torch.cuda.get_device_capability(device) < varlen.FLASH_CAPABILITY:
+        pytest.skip("too old for FlashAttention")
+    qkv = torch.randn(24, 3 * N * D, device=device, dtype=torch.float16, requires_grad=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        varlen.seed_kernels(1, 2, device)
+        self_attention(qkv, plan_for(kind, [3, 20], 24, device), 0.1).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_arrays_come_to_the_device_as_they_were():
+    """In one buffer: their shapes, dtypes and values, empty ones too."""
+    arrays = [
+        np.arange(5, dtype=np.int32),
+        np.zeros((0, 3), np.float32),
+        np.array([[1.5, -2.5]], np.float32),
+        np.array([2**40, -1]),
+        np.array([[True], [False], [True]]),
+    ]
+    found = to_device(arrays, CPU)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found}) == 1
+    for array, tensor in zip(arrays, found, strict=True):
+        assert tensor.numpy().dtype == array.dtype
+        np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+@needs_gpu
+def test_a_copy_to_a_gpu_waits_for_nothing_and_survives_the_next():
+    device = torch.device("cuda", torch.cuda.current_device())
+    arrays = [[np.full(100_000, i), np.arange(i + 1, dtype=np.int32)] for i in range(50)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [to_device(pair, device) for pair in arrays]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for pair, tensors in zip(arrays, found, strict=True):
+        for array, tensor in zip(pair, tensors, strict=True):
+            np.testing.assert_array_equal(tensor.cpu().numpy(), array)
