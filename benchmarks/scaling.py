@@ -1,9 +1,9 @@
 """Past one machine, on paper: how long the nine GLUE tasks and a sweep over them take on 1 to 1,024 devices.
 
 NOTHING about GPUs here is measured. A step's time is computed from the assumptions of `clusters()`, whose sources stand in
-SOURCES. The clusters of CPU machines take the time of a step from runs measured on one of them (`results/throughput.jsonl`
-and the bench in `results/seed-pytorch`); only their network is assumed. Lengths of texts are those of the same bench where
-it has the task, else assumed. `results/scaling.jsonl` is written anew; `make docs` puts it into docs/scaling.md.
+SOURCES. The clusters of CPU machines take the time of a step from runs measured on one of them (the bench in
+`results/seed-pytorch`); only their network is assumed. Lengths of texts are those of the same bench where it has the task,
+else assumed. `results/scaling.jsonl` is written anew; `make docs` puts it into docs/scaling.md.
 
     python benchmarks/scaling.py [--set 'a100-*.fixed_seconds=0.004' ...] [--output FILE]
 """
@@ -16,7 +16,6 @@ import heapq
 import json
 import math
 import pathlib
-import statistics
 import sys
 
 import numpy as np
@@ -150,11 +149,6 @@ def measured_steps(precision):
         if one.precision == precision:
             steps = one.config["epochs"] * num_steps(one.examples["train"], one.config["batch_size"])
             rows.append(("seed-pytorch", one.task, one.train_seconds / steps))
-    speeds = {}
-    for row in map(json.loads, (RESULTS / "throughput.jsonl").read_text().splitlines()):
-        if row["side"] == "isinglass" and row["precision"] == precision:
-            speeds.setdefault(row["task"], []).append(row["examples_per_second"])
-    rows += [("throughput", task, 32 / statistics.median(found)) for task, found in speeds.items()]
     return [(source, task, 32 * operations(MINILM, task), seconds) for source, task, seconds in rows]
 
 

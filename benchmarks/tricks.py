@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 
 import isinglass.backends.torch.backend
-from isinglass.backends.cpu import describe_cpu
+from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
 from isinglass.backends.protocol import Objective, create_backend
+from isinglass.backends.torch import attention
 from isinglass.backends.torch.dropout import DropoutMasks
+from isinglass.backends.torch.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
@@ -71,9 +73,9 @@ def word_gradients():
     return alternate(dense, rows)
 
 
-def backend_and_batch(precision="fp32"):
-    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths."""
-    rng = np.random.default_rng(0)
+def backend_and_batch(precision="fp32", draw=0):
+    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths, the `draw`th."""
+    rng = np.random.default_rng(draw)
     lengths = rng.integers(24, 83, 32)
     tokens = TokenizedTexts(
         input_ids=rng.integers(1000, 30000, lengths.sum()).astype(np.int32),
@@ -96,11 +98,34 @@ def training_steps():
     )
 
 
-def kept_memory():
-    """In processes of their own, because the allocator's settings cannot be taken back; medians of three each."""
-    commands = ([sys.executable, __file__, "--steps", "--give-back"], [sys.executable, __file__, "--steps"])
+def steps_of_many_lengths():
+    """The same in bf16, where each step has examples of other lengths, after as many steps to get to know them."""
+    backend, _ = backend_and_batch("bf16")
+    batches = [backend_and_batch("bf16", draw)[1] for draw in range(2 * ROUNDS)]
+    times = [milliseconds(lambda s=s: backend.train_step([batches[s]], step=s, learning_rate=0)) for s in range(2 * ROUNDS)]
+    return statistics.median(times[ROUNDS:])
+
+
+def in_processes(*options):
+    """What cannot be taken back, in processes of their own: without and with the trick, medians of three each."""
+    commands = [[sys.executable, __file__, *some] for some in options]
     times = [[float(subprocess.check_output(command, text=True)) for command in commands] for _ in range(3)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def kept_memory():
+    return in_processes(["--steps", "--give-back"], ["--steps"])
+
+
+def few_shapes():
+    return in_processes(["--lengths", "--as-they-come"], ["--lengths"])
+
+
+def fp32_products():
+    if not mkl_leaves_avx512_unused():
+        sys.exit("MKL uses what this CPU has: there is nothing to compare.")
+    x, weight, bias = torch.randn(TOKENS, HIDDEN), torch.randn(4 * HIDDEN, HIDDEN), torch.randn(4 * HIDDEN)
+    return alternate(lambda: F.linear(x, weight, bias), lambda: linear(x, weight, bias))
 
 
 def bf16_products():
@@ -122,10 +147,18 @@ if "--steps" in sys.argv:
         isinglass.backends.torch.backend.keep_freed_memory = lambda: None
     print(training_steps())
     sys.exit()
+if "--lengths" in sys.argv:
+    if "--as-they-come" in sys.argv:
+        attention.GROUP_SIZES, attention.LENGTH_MULTIPLE = tuple(range(32, 0, -1)), 1
+        attention.filled_rows = isinglass.backends.torch.backend.filled_rows = int
+    print(steps_of_many_lengths())
+    sys.exit()
 for trick, measured in {
     "dropout mask of 1700 x 1536: bernoulli_, or thresholds on 16 random bits": dropout_masks,
     "gradient of the word embedding, 1700 tokens: dense, or this step's rows": word_gradients,
     "training step, freed memory given back to the kernel or kept": kept_memory,
+    "training step in bf16: shapes as the lengths come, or few": few_shapes,
+    "product of 1700 x 384 and 384 x 1536 in fp32 on AMD: MKL, or oneDNN": fp32_products,
     "training step in bf16 without bf16 instructions: PyTorch's products, or fp32's rounded": bf16_products,
 }.items():
     if len(sys.argv) > 1 and not any(word in trick for word in sys.argv[1:]):

@@ -40,12 +40,15 @@ SIDES = {
     "isinglass": "isinglass, PyTorch",
     "dynamic": "Trainer at its best",
     "padded": "Trainer, padded to 128",
+    "isinglass-predict": "isinglass, PyTorch",
+    "dynamic-predict": "Trainer.predict at its best",
     "tensorflow": "isinglass, TensorFlow",
     "tensorflow-xla": "isinglass, TensorFlow with XLA",
     "kerashub": "KerasHub",
     "kerashub-xla": "KerasHub with XLA",
 }
-OWN = ("isinglass", "tensorflow", "tensorflow-xla")
+OWN = ("isinglass", "isinglass-predict", "tensorflow", "tensorflow-xla")
+PRECISIONS = ("fp32", "bf16")
 
 
 def read(name, directory=RESULTS):
@@ -126,42 +129,75 @@ def learning_rate():
 
 
 def sittings():
-    """(sitting, task, precision) -> side -> examples/s of each round, and its rows."""
+    """(sitting, task) -> (side, precision) -> its rows."""
     groups = defaultdict(lambda: defaultdict(list))
     for row in read("throughput"):
-        groups[row["sitting"], row["task"], row["precision"]][row["side"]].append(row)
+        groups[row["sitting"], row["task"]][row["side"], row["precision"]].append(row)
     return groups
 
 
-def speed(row_of=None):
-    """Medians of examples per second within each sitting, and how many times faster isinglass is."""
+def speed(kind="train", row_of=None):
+    """Medians of examples per second within each sitting, and how many times faster isinglass is in each precision.
+
+    Args:
+        kind: `train` or `predict`.
+    """
     rows = []
-    for (sitting, task, precision), sides in sittings().items():
-        if row_of is not None and row_of != task:
+    for (sitting, task), found in sittings().items():
+        sides = {key: of for key, of in found.items() if key[0].endswith("-predict") == (kind == "predict")}
+        if not sides or (row_of is not None and row_of != task):
             continue
-        medians = {side: statistics.median(row["examples_per_second"] for row in found) for side, found in sides.items()}
-        peak = {side: max(row["peak_memory_bytes"] for row in found) / 2**20 for side, found in sides.items()}
-        device = next(row["device"] for found in sides.values() for row in found if row["device"])
-        own = max((side for side in medians if side in OWN), key=medians.get)  # the faster of isinglass' own sides
+        medians = {key: statistics.median(row["examples_per_second"] for row in of) for key, of in sides.items()}
+        device = next(row["device"] for of in sides.values() for row in of if row["device"])
         train = TASKS[task].train.rows * resolve(task=task).epochs
-        for side in SIDES:
-            if side in medians:
-                values = [row["examples_per_second"] for row in sides[side]]
-                minutes, seconds = divmod(round(train / medians[side]), 60)
-                rows.append(
-                    [
-                        TASKS[task].title,
-                        precision,
-                        SIDES[side],
-                        f"{medians[side]:.1f} ({min(values):.1f} to {max(values):.1f}, {len(values)} rounds)",
-                        "-" if side in OWN else f"{medians[own] / medians[side]:.2f}",
-                        f"{minutes}:{seconds:02}",
-                        f"{peak[side]:.0f}",
-                        f"{device}, {sitting}",
-                    ]
-                )
-    header = ["task", "precision", "tool", "examples/s", "isinglass is faster by", "recipe takes", "peak MiB", "sitting"]
-    return table(header, rows)
+        for side, precision in sorted(sides, key=lambda key: (list(SIDES).index(key[0]), PRECISIONS.index(key[1]))):
+            median, of = medians[side, precision], sides[side, precision]
+            values = [row["examples_per_second"] for row in of]
+            faster = []
+            for own_precision in PRECISIONS:
+                own = [medians[key] for key in medians if key[0] in OWN and key[1] == own_precision]
+                faster.append(f"{max(own) / median:.2f}" if own and side not in OWN else "-")
+            minutes, seconds = divmod(round(train / median), 60)
+            rows.append(
+                [
+                    TASKS[task].title,
+                    SIDES[side],
+                    precision,
+                    f"{median:.1f} ({min(values):.1f} to {max(values):.1f}, {len(values)} rounds)",
+                    *faster,
+                    *([f"{minutes}:{seconds:02}"] if kind == "train" else []),
+                    f"{max(row['peak_memory_bytes'] for row in of) / 2**20:.0f}",
+                    f"{device}, {sitting}",
+                ]
+            )
+    header = ["task", "tool", "precision", "examples/s", *(f"isinglass in {p} is faster by" for p in PRECISIONS)]
+    return table([*header, *(["recipe takes"] if kind == "train" else []), "peak MiB", "sitting"], rows)
+
+
+def share():
+    """A training step beside its matrix products alone, and beside what they would take at the peak; the newest of each."""
+    newest = {row["precision"]: row for row in read("share")}
+    rows = [
+        [
+            precision,
+            f"{1000 * row['step_seconds']:.0f}",
+            f"{1000 * row['products_seconds']:.0f}",
+            f"{row['products_seconds'] / row['step_seconds']:.0%}",
+            f"{row['peak_flops'] / 1e9:.0f}",
+            f"{row['flops'] / row['peak_flops'] / row['step_seconds']:.0%}",
+            f"{row['device']}, torch {row['torch']}",
+        ]
+        for precision, row in newest.items()
+    ]
+    header = [
+        "precision",
+        "step (ms)",
+        "products alone (ms)",
+        "their share",
+        "square product (GFLOP/s)",
+        "share at that speed",
+    ]
+    return table([*header, "device"], rows)
 
 
 def large_set():
@@ -543,7 +579,9 @@ FIGURES = {
     "accuracy of the recipe small": lambda: accuracy("small"),
     "learning rate": learning_rate,
     "speed": speed,
-    "speed on MRPC": lambda: speed("mrpc"),
+    "speed of prediction": lambda: speed("predict"),
+    "share": share,
+    "speed on MRPC": lambda: speed(row_of="mrpc"),
     "large set": large_set,
     "own data": own_data,
     "seed-pytorch": lambda: preset("seed-pytorch"),

@@ -1,0 +1,103 @@
+"""How much of a training step its matrix products take: how near the engine is to the machine's limit.
+
+One process for each precision, three things alternating: training steps of 32 examples of MRPC's lengths, all-MiniLM-L6-v2,
+every dropout on; the matrix products of the useful work alone, forward and backward, of the real tokens, the last layer's
+for the first tokens; and a square product, for the peak. Each measurement is one line appended to
+`benchmarks/results/share.jsonl`.
+
+    python benchmarks/share.py [fp32] [bf16]
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+
+from isinglass.backends.protocol import Objective, create_backend
+from isinglass.backends.torch.linear import linear
+from isinglass.config import TrainConfig
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.models.source import load_model
+from isinglass.packing import pack_flat
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "share.jsonl"
+ROUNDS, WARM_UP, BATCH, SQUARE = 40, 10, 32, 2048
+
+
+def batch_of(rng):
+    """32 examples, their lengths about as MRPC's (a mean of 53 tokens, a standard deviation of 17)."""
+    lengths = np.clip(np.rint(rng.normal(53, 17, BATCH)), 12, 128).astype(np.int64)
+    tokens = TokenizedTexts(
+        input_ids=rng.integers(1000, 30000, lengths.sum()).astype(np.int32),
+        token_type_ids=np.zeros(lengths.sum(), np.uint8),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        truncated=0,
+    )
+    return pack_flat(tokens, np.arange(BATCH), rng.integers(0, 2, BATCH))
+
+
+def shapes(config, tokens):
+    """(rows, in, out) of every product of the encoder's layers."""
+    H, F = config.hidden_size, config.intermediate_size
+    layer = [(H, 3 * H), (H, H), (H, F), (F, H)]
+    whole = [(tokens, *sides) for sides in layer] * (config.num_hidden_layers - 1)
+    return [*whole, (tokens, H, 2 * H), *((BATCH, *sides) for sides in [(H, H), *layer[1:]])]
+
+
+def seconds(function):
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def measure(precision):
+    checkpoint = load_model("demo")
+    backend = create_backend(TrainConfig(precision=precision), checkpoint, Objective(kind="classification", num_outputs=2))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    rng = np.random.default_rng(0)
+    square = torch.randn(2, SQUARE, SQUARE).to(dtype)
+    times = {"step": [], "products": [], "square": []}
+    flops = []
+    for step in range(WARM_UP + ROUNDS):
+        batch = batch_of(rng)
+        products = []
+        for rows, width, out in shapes(checkpoint.config, batch.num_tokens):
+            x, weight, bias = (
+                torch.randn(*shape).to(dtype).requires_grad_() for shape in ((rows, width), (out, width), (out,))
+            )
+            products.append((x, weight, bias, torch.randn(rows, out).to(dtype)))
+
+        def compute(products=products):
+            for x, weight, bias, grad in products:
+                torch.autograd.grad(linear(x, weight, bias), (x, weight), grad)
+
+        compute()  # the step before has generated its programs too
+        times["step"].append(seconds(lambda b=batch, s=step: backend.train_step([b], step=s, learning_rate=0)))
+        times["products"].append(seconds(compute))
+        times["square"].append(seconds(lambda: linear(square[0], square[1], square[0, 0])))
+        flops.append(sum(6 * x.shape[0] * weight.numel() for x, weight, _, _ in products))
+    middle = {name: statistics.median(some[WARM_UP:]) for name, some in times.items()}
+    return {
+        "precision": precision,
+        "step_seconds": middle["step"],
+        "products_seconds": middle["products"],
+        "flops": statistics.median(flops[WARM_UP:]),
+        "peak_flops": 2 * SQUARE**3 / middle["square"],
+        "device": backend.device,
+        "torch": torch.__version__,
+    }
+
+
+if "--one" in sys.argv:
+    print(json.dumps(measure(sys.argv[-1])))
+    sys.exit()
+for name in sys.argv[1:] or ["fp32", "bf16"]:
+    row = subprocess.check_output([sys.executable, __file__, "--one", name], text=True).splitlines()[-1]
+    with open(RESULTS, "a") as lines:
+        lines.write(row + "\n")
+    print(row)
