@@ -162,17 +162,25 @@ print(json.dumps([run.result.notes, [step.loss for step in run.steps], run.resul
 
 @pytest.mark.slow
 def test_a_step_that_finds_no_memory_is_done_in_micro_batches_with_the_same_result(tmp_path) -> None:
-    """The limit on the address space is real, and so is the refusal of TensorFlow's or JAX's allocator."""
+    """The limit on the address space is real, and so is the refusal of TensorFlow's or JAX's allocator.
+
+    Where it is reached first depends on the CPU: in an allocation that the frameworks make for themselves they abort, or
+    wait forever (docs/experiments.md). So the limit is raised until a run ends.
+    """
     data = write_glue(TASKS["mrpc"], tmp_path / "glue", rows={"train": 1500, "dev": 8, "test": 1})
     model = save_tiny(tmp_path / "model")
     env = os.environ | {"KERAS_BACKEND": KERAS, "MALLOC_ARENA_MAX": "1"}  # an arena takes 64 MB of the address space
-    found = []
-    for megabytes in ("0", "800"):
-        command = [sys.executable, "-c", MEMORY, str(data), str(model), KERAS, megabytes]
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-4000:]
-        found.append(json.loads(done.stdout))
-    (whole_notes, whole_losses, whole_programs, _), (notes, losses, programs, changed) = found
+
+    def run(megabytes: int) -> list[object] | None:
+        command = [sys.executable, "-c", MEMORY, str(data), str(model), KERAS, str(megabytes)]
+        try:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+        except subprocess.TimeoutExpired:
+            return None
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    whole_notes, whole_losses, whole_programs, _ = run(0)
+    notes, losses, programs, changed = next(filter(None, map(run, range(800, 2600, 200))))
     assert (whole_notes, whole_programs) == ([], 1)
     assert re.search(r"Step 0: 1500 examples do not fit into the memory of CPU: .*\. Steps are cut into 2 micro-", notes[0])
     assert changed == [], "neither weight decay nor anything else comes before the memory sufficed"

@@ -259,9 +259,13 @@ class Programs:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """TensorFlow has a class of its own, JAX a status in its message; inputs that find no room on a GPU are TensorFlow's."""
-    said = ("RESOURCE_EXHAUSTED", "Dst tensor is not initialized")
-    return type(error).__name__ == "ResourceExhaustedError" or any(words in str(error) for words in said)
+    """TensorFlow has a class of its own, JAX a status in its message; inputs that find no room on a GPU are TensorFlow's.
+
+    A MemoryError comes from tracing, where not the device's allocator but C++ asks for memory.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return True
+    return any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Dst tensor is not initialized"))
 
 
 def _tensorflow_programs(backend: KerasBackend, *, xla: bool) -> Programs:

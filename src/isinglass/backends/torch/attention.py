@@ -47,7 +47,7 @@ class Group:
 
     @property
     def size(self) -> int:
-        """N."""
+        """Examples in it, n."""
         return self.stop - self.start
 
 

@@ -26,8 +26,10 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(T, in) to (T, out)."""
         dtype = _dtype_of_onednn(x)
-        if dtype is None or torch.is_grad_enabled():
-            self._cast = None
+        if dtype is None:
+            return F.linear(x, self.weight, self.bias)
+        if torch.is_grad_enabled():
+            self._cast = None  # it is about to be another
             return linear(x, self.weight, self.bias)
         return self._predicted(x, dtype)
 
