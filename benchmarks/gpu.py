@@ -1,19 +1,18 @@
 """Training speed on one GPU: BERT-base on synthetic pairs of MNLI's number and lengths, ours and `transformers`' Trainer.
 
-As long as `benchmarks/results/gpu.jsonl` does not exist, NO GPU HAS RUN THIS, and there is no figure to quote.
-
 Random weights (12 layers, 768, 3072, vocabulary 30522), batch 32, every dropout on, AdamW, clipping, the linear schedule.
 392,702 pairs of random ids. A pair has 3 special tokens and two texts, whose lengths are drawn from log-normal
 distributions of mean 24 and standard deviation 16, and mean 12.2 and 5 (150 real pairs of MNLI's dev sets have 25 and 16,
 13 and 5), each at least 1; pairs are cut at 128 tokens. The mean is 39 tokens. Tokenizing is on nobody's clock.
 
-`isinglass` runs its own training loop (plan, packing, step, schedule). The clock covers STEPS steps after WARM_UP, begins
-and ends with the device idle, and excludes compiling unless a shape is met late (then `compile_seconds_timed` is above 0).
-Trainer runs in `--peer-python`'s environment (see peer_gpu.py): padded to 128, and at its best. Each measurement is a
-process of its own, the sides alternate, and each round begins with the peak of the device: bf16 products of two square
-matrices. `share_of_peak` is the textbook's operations of all real tokens through all layers over that peak;
-`mnli_seconds` is what three epochs take at this speed, without evaluation. Every measurement is one line appended to
-`benchmarks/results/gpu.jsonl`; compare within a sitting only.
+`isinglass` runs its own training loop (plan, packing, step, schedule). The clock covers so many steps after others that warm
+up, begins and ends with the device idle, and includes compiling and recording where a shape is met late (then
+`compile_seconds_timed` is above 0). `bf16-whole` is all steps of the three epochs from the first on, with everything that
+comes to be done once within the clock; it runs if it is asked for, once. Trainer runs in `--peer-python`'s environment (see
+peer_gpu.py): padded to 128, and at its best. Each measurement is a process of its own, the sides alternate, and each round
+begins with the peak of the device: bf16 products of two square matrices. `share_of_peak` is the textbook's operations of
+all real tokens through all layers over that peak; `mnli_seconds` is what three epochs take at this speed, without
+evaluation. Every measurement is one line appended to `benchmarks/results/gpu.jsonl`; compare within a sitting only.
 
 For comparison, the classic example's published times of the three epochs, on one Titan RTX, padded to 128: 2:35:23 in FP32
 and 1:17:06 in FP16.
@@ -54,6 +53,7 @@ MNLI, EPOCHS, BATCH, MAX_LENGTH, LABELS = 392_702, 3, 32, 128, 3
 SPECIALS, TEXTS = 3, ((24, 16), (12.2, 5))  # mean and standard deviation of each text's tokens
 PRECISIONS = tuple(name for name in ("fp32", "tf32", "bf16", "fp16") if name in typing.get_args(Precision))
 OURS = tuple(f"{precision}{how}" for precision in PRECISIONS for how in ("", "-compile"))
+WHOLE = "bf16-whole"
 PEERS = ("trainer-padded-fp32", "trainer-padded-bf16", "trainer-best-bf16")
 
 
@@ -68,11 +68,13 @@ class Size:
     examples: int
     warm_up: int
     steps: int
+    peer_warm_up: int
+    peer_steps: int
     peak: int
 
 
-GPU = Size(layers=12, hidden=768, heads=12, vocabulary=30522, examples=MNLI, warm_up=200, steps=400, peak=8192)
-TINY = Size(layers=2, hidden=32, heads=2, vocabulary=500, examples=400, warm_up=1, steps=3, peak=128)
+GPU = Size(12, 768, 12, 30522, MNLI, warm_up=1000, steps=1000, peer_warm_up=100, peer_steps=300, peak=8192)
+TINY = Size(2, 32, 2, 500, examples=400, warm_up=1, steps=3, peer_warm_up=1, peer_steps=3, peak=128)
 
 
 def draw_lengths(rng, count):
@@ -156,14 +158,19 @@ def ours(side, size):
         backend.synchronize()
         return time.perf_counter(), loop.tokens, backend.compile_seconds
 
-    before = run(size.warm_up)
-    seconds, trained, compiling = (b - a for a, b in zip(before, run(size.steps), strict=True))
+    warm_up, count = (0, loop.total_steps) if side == WHOLE else (size.warm_up, size.steps)
+    before = run(warm_up)
+    seconds, trained, compiling = (b - a for a, b in zip(before, run(count), strict=True))
+    examples = EPOCHS * size.examples if side == WHOLE else BATCH * count
     return {
-        "examples_per_second": BATCH * size.steps / seconds,
+        "examples_per_second": examples / seconds,
+        "seconds": seconds,
+        "steps": count,
         "tokens_per_second": trained / seconds,
         "peak_memory_bytes": backend.peak_memory_bytes(),
         "compile_seconds": before[2],
         "compile_seconds_timed": compiling,
+        "compilations": backend.compilations,
         "notes": [*backend.notes, *loop.notes],
     }
 
@@ -186,7 +193,7 @@ def theirs(side, size, python):
     """The same steps by Trainer, over as many of the same pairs as it needs."""
     _, padding, precision = side.split("-")
     tokens, labels = data(size)
-    count = min(size.examples, BATCH * (size.warm_up + size.steps))
+    count = min(size.examples, BATCH * (size.peer_warm_up + size.peer_steps))
     used = int(tokens.offsets[count])
     with tempfile.TemporaryDirectory() as name:
         np.savez(
@@ -198,7 +205,7 @@ def theirs(side, size, python):
         )
         options = {"--data": f"{name}/data.npz", "--padding": padding, "--precision": precision, "--batch": BATCH}
         options |= {"--layers": size.layers, "--hidden": size.hidden, "--heads": size.heads}
-        options |= {"--vocabulary": size.vocabulary, "--warm-up": size.warm_up, "--steps": size.steps}
+        options |= {"--vocabulary": size.vocabulary, "--warm-up": size.peer_warm_up, "--steps": size.peer_steps}
         return spawn([python, str(HERE / "peer_gpu.py"), *(str(word) for pair in options.items() for word in pair)])
 
 
@@ -212,10 +219,14 @@ def spawn(command):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="interpreter with transformers and accelerate; left out: no peers")
-    parser.add_argument("--sides", nargs="+", choices=(*OURS, *PEERS), help="left out: all; rehearsing: fp32 and bf16")
+    parser.add_argument(
+        "--sides", nargs="+", choices=(*OURS, WHOLE, *PEERS), help="left out: all; rehearsing: fp32 and bf16"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rehearse", action="store_true", help="try the command: a tiny model on the CPU, no results")
-    parser.add_argument("--only", choices=("peak", *OURS), help=argparse.SUPPRESS)  # what a process of its own measures
+    parser.add_argument(
+        "--only", choices=("peak", *OURS, WHOLE), help=argparse.SUPPRESS
+    )  # what a process of its own measures
     args = parser.parse_args()
     if not args.rehearse and not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU on this machine: run this where there is one, or try the command with --rehearse.")
@@ -224,7 +235,7 @@ def main():
         print(json.dumps(peak(size) if args.only == "peak" else ours(args.only, size)))
         return
     peers = PEERS if args.peer_python else ()
-    sides = args.sides or (("fp32", "bf16") if args.rehearse else OURS) + peers
+    sides = args.sides or (("fp32", "bf16") if args.rehearse else PRECISIONS) + peers
     if not args.peer_python and any(side in PEERS for side in sides):
         parser.error("Trainer's sides need --peer-python.")
     own = [sys.executable, __file__, *(["--rehearse"] if args.rehearse else []), "--only"]
@@ -240,6 +251,8 @@ def main():
     for number in range(rounds):
         top = spawn([*own, "peak"])["flops"]
         for side in sides:
+            if side == WHOLE and number > 0:
+                continue
             found = theirs(side, size, args.peer_python) if side in PEERS else spawn([*own, side])
             speed = found["examples_per_second"]
             found = {"tokens_per_second": speed * float(lengths.mean())} | found

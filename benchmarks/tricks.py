@@ -49,7 +49,7 @@ def alternate(before, after):
 
 
 def dropout_masks():
-    shape, masks = (TOKENS, 4 * HIDDEN), DropoutMasks(1, 1, CPU)
+    shape, masks = (TOKENS, 4 * HIDDEN), DropoutMasks(1, 1)
     return alternate(lambda: torch.empty(shape).bernoulli_(0.9), lambda: masks.draw(shape, 0.1, torch.float32))
 
 

@@ -47,6 +47,7 @@ SIDES = {
     "kerashub": "KerasHub",
     "kerashub-xla": "KerasHub with XLA",
 }
+GPU_PEERS = {"trainer-best-bf16": "dynamic", "trainer-padded-bf16": "padded", "trainer-padded-fp32": "padded"}
 OWN = ("isinglass", "isinglass-predict", "tensorflow", "tensorflow-xla")
 PRECISIONS = ("fp32", "bf16")
 
@@ -198,6 +199,33 @@ def share():
         "share at that speed",
     ]
     return table([*header, "device"], rows)
+
+
+def gpu():
+    """Medians over the rounds of each sitting on a GPU, and how many times as fast the newest own bf16 of it is."""
+    sides = defaultdict(list)
+    for row in read("gpu"):
+        sides[row["sitting"], row["side"]].append(row)
+    medians = {key: statistics.median(row["examples_per_second"] for row in rows) for key, rows in sides.items()}
+    rows = []
+    for (sitting, side), found in sides.items():
+        median, own = medians[sitting, side], medians.get((sitting, "bf16"))
+        tool = SIDES.get(GPU_PEERS.get(side, ""), "isinglass, PyTorch")
+        rows.append(
+            [
+                tool,
+                side.rpartition("-")[2] if side in GPU_PEERS else side,
+                f"{median:,.0f}",
+                str(len(found)),
+                f"{own / median:.1f}" if own and side in GPU_PEERS else "-",
+                duration(found[0]["mnli_seconds"] * found[0]["examples_per_second"] / median),
+                f"{100 * statistics.median(row['share_of_peak'] for row in found):.1f} %",
+                f"{max(row['peak_memory_bytes'] for row in found) / 2**20:.0f}",
+                f"{found[0]['device']}, torch {found[0]['versions']['torch']}, {sitting}",
+            ]
+        )
+    header = ["tool", "precision", "examples/s", "rounds", "isinglass in bf16 is faster by", "MNLI's three epochs take"]
+    return table([*header, "share of the peak", "peak MiB", "sitting"], rows)
 
 
 def large_set():
@@ -581,6 +609,7 @@ FIGURES = {
     "speed": speed,
     "speed of prediction": lambda: speed("predict"),
     "share": share,
+    "gpu": gpu,
     "speed on MRPC": lambda: speed(row_of="mrpc"),
     "large set": large_set,
     "own data": own_data,

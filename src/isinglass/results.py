@@ -60,7 +60,7 @@ class RunResult:
         epoch_scores: of each epoch on the dev sets, the score that chose the best one, where that was asked for.
         compile, xla: whether torch.compile, or XLA, compiled the training step.
         compile_seconds: of `train_seconds`, the first step of each shape when tracing or compiling; else 0.
-        compilations: how many training programs were traced or compiled.
+        compilations: how many training programs were traced, compiled or recorded.
         evaluation_seconds: wall clock of predicting all scored splits.
         examples_per_second, tokens_per_second: in training; tokens are real ones, never padding.
         truncated_share: of the training examples, those cut to `max_length`.

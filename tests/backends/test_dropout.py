@@ -8,7 +8,6 @@ import torch
 
 from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, drop, dropout
 
-CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -16,7 +15,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.013])
 def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
     """Within four standard deviations of the nominal rate on 4 million elements, far inside 1e-3."""
-    mask, scale = DropoutMasks(1, 2, CPU).draw((2000, 2000), rate, dtype)
+    mask, scale = DropoutMasks(1, 2).draw((2000, 2000), rate, dtype)
     assert mask.itemsize == dtype.itemsize
     assert set(mask.unique().tolist()) == {0, -1}
     dropped = drop(torch.ones(2000, 2000, dtype=dtype), mask)
@@ -28,10 +27,10 @@ def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
 
 def test_neighbouring_elements_steps_and_calls_are_independent() -> None:
     """One 64-bit word serves four elements and four streams a call: no lag, step or call may be correlated with another."""
-    masks = DropoutMasks(7, 0, CPU)
+    masks = DropoutMasks(7, 0)
     first = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
     second = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
-    next_step = DropoutMasks(7, 1, CPU).draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
+    next_step = DropoutMasks(7, 1).draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
     bound = 5 / np.sqrt(1 << 20)
     for lag in (1, 2, 3, 4, 8, 1024, 1 << 19):
         assert abs(np.mean(first[lag:] * first[:-lag]) / 0.25) < bound, f"lag {lag}"
@@ -43,10 +42,10 @@ def test_masks_are_a_function_of_seed_step_and_rank() -> None:
     """Then an exact resume needs no stored generator state."""
 
     def draw(seed: int, step: int) -> torch.Tensor:
-        return DropoutMasks(seed, step, CPU).draw((1000,), 0.3, torch.bfloat16)[0]
+        return DropoutMasks(seed, step).draw((1000,), 0.3, torch.bfloat16)[0]
 
     def of(rank: int, part: int = 0) -> torch.Tensor:
-        return DropoutMasks(1, 5, CPU, part=part, rank=rank).draw((1000,), 0.3, torch.bfloat16)[0]
+        return DropoutMasks(1, 5, part=part, rank=rank).draw((1000,), 0.3, torch.bfloat16)[0]
 
     assert torch.equal(draw(1, 5), draw(1, 5))
     assert torch.equal(of(2), of(2))
@@ -59,10 +58,10 @@ def test_masks_are_a_function_of_seed_step_and_rank() -> None:
 def test_values_and_gradients_are_those_of_multiplying_by_the_mask() -> None:
     x = torch.randn(64, 32, requires_grad=True)
     residual = torch.randn(64, 32, requires_grad=True)
-    mask, scale = DropoutMasks(3, 1, CPU).draw((64, 32), 0.25, torch.float32)
+    mask, scale = DropoutMasks(3, 1).draw((64, 32), 0.25, torch.float32)
     mask = -mask  # as factors
-    torch.testing.assert_close(dropout(x, 0.25, DropoutMasks(3, 1, CPU)), x * mask * scale)
-    out = add_dropped_out(residual, x, 0.25, DropoutMasks(3, 1, CPU))
+    torch.testing.assert_close(dropout(x, 0.25, DropoutMasks(3, 1)), x * mask * scale)
+    out = add_dropped_out(residual, x, 0.25, DropoutMasks(3, 1))
     torch.testing.assert_close(out, residual + x * mask * scale)
     weight = torch.randn(64, 32)
     (out * weight).sum().backward()
@@ -73,11 +72,11 @@ def test_values_and_gradients_are_those_of_multiplying_by_the_mask() -> None:
 def test_no_masks_and_rate_zero_change_nothing() -> None:
     x = torch.randn(4, 4)
     assert dropout(x, 0.5, None) is x
-    assert dropout(x, 0.0, DropoutMasks(1, 1, CPU)) is x
+    assert dropout(x, 0.0, DropoutMasks(1, 1)) is x
 
 
 def test_the_mean_survives_bfloat16() -> None:
     """A scale of 1/0.9 rounded to bfloat16 would shrink everything by 0.15 percent."""
     residual, x = torch.zeros(1000, 1000), torch.ones(1000, 1000, dtype=torch.bfloat16)
-    mean = float(add_dropped_out(residual, x, 0.1, DropoutMasks(1, 1, CPU)).double().mean())
+    mean = float(add_dropped_out(residual, x, 0.1, DropoutMasks(1, 1)).double().mean())
     assert abs(mean - 1) < 1e-3

@@ -56,7 +56,8 @@ def test_the_lock_holds_what_constraints_and_pyproject_name() -> None:
 def test_torch_is_locked_in_both_its_builds_and_nowhere_else() -> None:
     """`make test` installs the one for CPUs where pip finds it; its file is written by hand, and easily forgotten."""
     main, cpu, cuda = (entries(file) for file in (LOCK, CPU, CUDA))
-    assert list(cpu) == ["torch"]
+    assert list(cpu) == ["torch", "triton"]
+    assert cpu["triton"] == cuda["triton"]
     assert cpu["torch"][0] == f"{cuda['torch'][0]}+cpu"
     assert {name.partition("-")[0] for name in cuda} == {"cuda", "nvidia", "torch", "triton"}
     assert not main.keys() & cuda.keys()

@@ -72,11 +72,11 @@ class Backend(Protocol):
     notes: list[str]
     """Every slower path taken, with its reason."""
     compile_seconds: float
-    """Spent in the first step of each shape when tracing or compiling; else 0."""
+    """Spent in steps that trace, compile or record for a new shape; else 0."""
 
     @property
     def compilations(self) -> int:
-        """How many training programs were traced or compiled, one for each shape of batch; 0 where nothing is."""
+        """How many training programs were traced, compiled or recorded, one for each shape of batch; 0 where none is."""
 
     def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float, share: float = 1.0) -> None:
         """One optimizer step on the mean loss of all examples of these micro-batches, mostly a single one.

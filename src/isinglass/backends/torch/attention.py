@@ -20,8 +20,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from isinglass.backends.torch import varlen
-from isinglass.backends.torch.cuda import to_device
-from isinglass.backends.torch.dropout import DropoutMasks, drop, masked
+from isinglass.backends.torch.dropout import Dropout, DropoutMasks, KernelDropout, drop, masked
 from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan
 from isinglass.packing import PackedBatch
 
@@ -91,13 +90,10 @@ class RowsPlan:
 Plan = FlatPlan | RowsPlan | FlashPlan | PaddedPlan
 
 
-def plan_attention(batch: PackedBatch, num_heads: int, device: torch.device) -> FlatPlan | RowsPlan:
-    """Prepare one batch's attention: index arithmetic, once for all layers."""
-    if batch.is_flat:
-        return _plan_flat(batch, num_heads, device)
-    (sequence,) = to_device([batch.sequence_ids], device)
+def plan_rows(sequence: Tensor, num_examples: int, num_heads: int) -> RowsPlan:
+    """Prepare the attention of a batch of rows, whose `sequence_ids` lie on the device."""
     same = sequence[:, :, None] == sequence[:, None, :]  # gaps attend to gaps: no query is without keys
-    own = torch.arange(batch.num_examples, device=device)[:, None] == sequence.reshape(1, -1)
+    own = torch.arange(num_examples, device=sequence.device)[:, None] == sequence.reshape(1, -1)
     bias, first_bias = (torch.where(where, 0.0, FORBIDDEN) for where in (same[:, None], own[None]))
     return RowsPlan(num_heads, bias, first_bias)
 
@@ -123,7 +119,8 @@ def filled_rows(num_tokens: int) -> int:
     return -(-num_tokens // multiple) * multiple
 
 
-def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
+def plan_flat(batch: PackedBatch, N: int) -> FlatPlan:
+    """Prepare a flat batch's attention on a CPU: index arithmetic, once for all layers."""
     groups: list[Group] = []
     tokens_of: list[Int64[np.ndarray, "n L"]] = []  # the token at each place of each group
     reals: list[Bool[np.ndarray, "n L"]] = []
@@ -136,7 +133,7 @@ def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
         key_bias = None
         if not real.all():
             bias = np.repeat(np.where(real, 0.0, FORBIDDEN).astype(np.float32), N, axis=0)[:, None, :]
-            key_bias = torch.from_numpy(bias).to(device)
+            key_bias = torch.from_numpy(bias)
         groups.append(Group(start, stop, length, key_bias))
     pad, unpad = {}, {}
     for parts in (1, 2, 3):
@@ -144,12 +141,11 @@ def _plan_flat(batch: PackedBatch, N: int, device: torch.device) -> FlatPlan:
         index = np.concatenate([(t[None, :, None, :] * (parts * N) + part_and_head).ravel() for t in tokens_of])
         inverse = np.zeros(filled_rows(batch.num_tokens) * parts * N, np.int64)
         inverse[index[::-1]] = np.arange(len(index))[::-1]  # of a token's places the first stays: padding comes after it
-        pad[parts] = torch.from_numpy(index).to(device)
-        unpad[parts] = torch.from_numpy(inverse).to(device)
+        pad[parts] = torch.from_numpy(index)
+        unpad[parts] = torch.from_numpy(inverse)
     is_real = np.concatenate([np.repeat(real[:, None, :], N, axis=1).ravel() for real in reals])
-    return FlatPlan(
-        N, batch.num_tokens, tuple(groups), pad, unpad, torch.from_numpy(is_real[:, None].astype(np.float32)).to(device)
-    )
+    of_queries = torch.from_numpy(is_real[:, None].astype(np.float32))
+    return FlatPlan(N, batch.num_tokens, tuple(groups), pad, unpad, of_queries)
 
 
 class _Pad(torch.autograd.Function):
@@ -243,7 +239,7 @@ def _softmax(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     return torch.softmax(scores.float(), -1).to(q.dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, masks: DropoutMasks | None) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, masks: Dropout | None) -> Tensor:
     """softmax(q k^T / sqrt(D) + bias) v, with dropout of the weights.
 
     Shapes: q (B, Lq, D); k, v (B, Lk, D); bias broadcasts to (B, Lq, Lk); the result is (B, Lq, D).
@@ -254,7 +250,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, m
     return torch.baddbmm(v.new_empty(()), weights, v, beta=0, alpha=factor)
 
 
-def self_attention(qkv: Tensor, plan: Plan, rate: float, masks: DropoutMasks | None) -> Tensor:
+def self_attention(qkv: Tensor, plan: Plan, rate: float, masks: Dropout | None) -> Tensor:
     """Every token attends to the tokens of its example.
 
     Args:
@@ -274,10 +270,11 @@ def self_attention(qkv: Tensor, plan: Plan, rate: float, masks: DropoutMasks | N
         q, k, v = qkv.view(R, L, 3, N, H // N).permute(2, 0, 3, 1, 4).reshape(3, R * N, L, H // N)
         context = _attend(q, k, v, _for_heads(plan.bias, N), rate, masks)
         return context.view(R, N, L, H // N).transpose(1, 2).reshape(tokens, H)
+    assert not isinstance(masks, KernelDropout)
     return _FlatSelfAttention.apply(qkv, plan, rate, masks)  # type: ignore[no-any-return]
 
 
-def first_token_attention(q_first: Tensor, kv: Tensor, plan: Plan, rate: float, masks: DropoutMasks | None) -> Tensor:
+def first_token_attention(q_first: Tensor, kv: Tensor, plan: Plan, rate: float, masks: Dropout | None) -> Tensor:
     """Only the first token of each example attends: all that the last layer needs.
 
     Args:

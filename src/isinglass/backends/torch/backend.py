@@ -1,7 +1,7 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,14 +15,16 @@ from torch import Tensor
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
-from isinglass.backends.torch.attention import Plan, filled_rows, plan_attention
+from isinglass.backends.torch.attention import Plan, filled_rows, plan_flat, plan_rows
 from isinglass.backends.torch.bf16 import WidenedProducts
 from isinglass.backends.torch.cuda import to_device
-from isinglass.backends.torch.dropout import DropoutMasks
+from isinglass.backends.torch.cuda_graphs import Step, StepGraphs
+from isinglass.backends.torch.dropout import Dropout, DropoutMasks, KernelDropout
+from isinglass.backends.torch.fused_layers import FusedLayers, why_not_fused
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
-from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, choose_plan, seed_kernels
+from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, choose_plan, padded_length, rows_for
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -39,7 +41,7 @@ def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective, gr
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """A batch's arrays there, int64 and flat; those of a flat batch have `filled_rows`, zero after its tokens."""
+    """A batch's arrays there, int64 and flat; those of a flat batch have more rows than tokens, zero after these."""
 
     input_ids: Tensor
     token_type_ids: Tensor
@@ -47,6 +49,21 @@ class _OnDevice:
     first_token: Tensor
     labels: Tensor | None
     plan: Plan
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch on the host.
+
+    Attributes:
+        arrays: what of it is to come to the device.
+        there: makes of them, when they lie there, the batch. It waits for nothing.
+        key: all that the kernels of a step depend on beside the contents of the arrays.
+    """
+
+    arrays: list[np.ndarray[Any, Any]]
+    there: Callable[[list[Tensor]], _OnDevice]
+    key: Hashable
 
 
 class TorchBackend:
@@ -79,16 +96,16 @@ class TorchBackend:
         weights = objective.class_weights
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
         self._autocast = _AUTOCAST.get(self.precision)
-        self._fused: type[FlashPlan] | type[PaddedPlan] | None = None  # how a GPU attends flat batches
+        self._varlen: type[FlashPlan] | type[PaddedPlan] | None = None  # how a GPU attends flat batches
         if not on_cpu:
             torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
             if not config.uses_rows:
                 shape = checkpoint.config.num_attention_heads, checkpoint.config.head_size
-                self._fused, slower = choose_plan(device, self._autocast or torch.float32, *shape)
+                self._varlen, slower = choose_plan(device, self._autocast or torch.float32, *shape)
                 self.notes += [] if slower is None else [slower]
         self._losses: list[Tensor] = []
         self._ids: list[Tensor] = []  # of each batch since the gradients were cleared
-        self._mask_elements: dict[tuple[int, ...], int] = {}  # by shape of the batch, when compiling
+        self._mask_elements: dict[Hashable, int] = {}  # by the key of the batch, when compiling; of a step on a CPU
         self._compiles = config.compile
         self._num_heads = checkpoint.config.num_attention_heads
         self._model = Classifier(checkpoint.config.with_dropout(config.dropout), objective.num_outputs)
@@ -96,48 +113,91 @@ class TorchBackend:
         self._model.to(device)
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
         layers = checkpoint.config.num_hidden_layers
+        if self._varlen is FlashPlan and self._autocast is not None and layers > 1 and not config.compile:
+            but_last: Any = self._model.layers[:-1]
+            why = why_not_fused(but_last, self._num_heads, self._autocast)
+            if why is None:
+                self._model.fused = FusedLayers(but_last, self._autocast)
+            else:
+                self.notes.append(f"Layers train by PyTorch's kernels, because {why}.")
         rates = ((parameter, rate_factor(depth, layers, config)) for parameter, depth in self._model.depths())
-        self._optimizer = Optimizer(rates, config, scales_loss=self.precision == "fp16")
+        fp16, fused = self.precision == "fp16", self._model.fused is not None
+        self._optimizer = Optimizer(rates, config, scales_loss=fp16, in_triton=fused and not fp16)
         self._group = group if isinstance(group, TorchProcessGroup) else None
         self._replica = None if self._group is None else self._group.replicate(self._model)
         self._train_forward: Callable[..., Tensor] = self._forward
+        self._graphs = None if on_cpu or self._group is not None else StepGraphs(device)
         if self._replica is not None:
             self._train_forward = torch.compile(self._replica, dynamic=False) if config.compile else self._replica
 
     def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float, share: float = 1.0) -> None:
         """See the protocol."""
-        examples = sum(batch.num_examples for batch in batches)
-        group = self._group
-        rank, share = (0, share) if group is None else (group.rank, share * group.size)  # the group takes the mean
-        loss = torch.zeros((), device=self._device)
-        try:
-            with self._memory_for(examples):
-                for part, batch in enumerate(batches):
-                    started = self._start_of_new_shape(batch)
-                    ahead = self._elements_ahead(batch)
-                    masks = DropoutMasks(self._seed, step, self._device, part=part, rank=rank, drawn_ahead=ahead)
-                    if self._fused is not None:
-                        seed_kernels(self._seed, step, self._device, part=part, rank=rank)
-                    with self._averaging(last=part == len(batches) - 1):
-                        loss += self.backward(batch, masks, share=share * batch.num_examples / examples)
-                    if started is not None:
-                        self.synchronize()
-                        self.compile_seconds += time.perf_counter() - started
-                if group is not None:
-                    self._average_word_gradients(group, batches)
-                    group.average(loss)
-                self._optimizer.step(learning_rate)
-        finally:
-            self.clear_gradients()
+        prepared = [self._prepared(batch) for batch in batches]
+        self._optimizer.set_learning_rate(learning_rate)
+        with self._memory_for(sum(batch.num_examples for batch in batches)):
+            recorded = self._graphs if len(batches) == 1 else None
+            is_new = self._compiles and any(one.key not in self._mask_elements for one in prepared)
+            is_new |= recorded is not None and recorded.is_new(prepared[0].key)
+            started = time.perf_counter()
+            dropouts = [self._dropout(one, step, part) for part, one in enumerate(prepared)]
+            parts = list(zip(prepared, dropouts, strict=True))
+            arrays = [[*one.arrays, *dropout.arrays] for one, dropout in parts]
+            if recorded is None:
+                there = [_there(to_device(each, self._device), *part) for each, part in zip(arrays, parts, strict=True)]
+                ids = np.concatenate([batch.input_ids.ravel() for batch in batches])
+                loss = self._step(there, dropouts, share, ids)
+            else:
+                whole: Step = lambda tensors: self._step([_there(tensors, *parts[0])], dropouts, share)  # noqa: E731
+                loss = recorded.run(prepared[0].key, arrays[0], whole)
+                if recorded.refused is not None:
+                    self._graphs = None
+                    self.notes.append(f"Steps are not recorded as CUDA graphs ({recorded.refused}): launching takes longer.")
+            if is_new:
+                self.synchronize()
+                self.compile_seconds += time.perf_counter() - started
         self._losses.append(loss)
 
-    def backward(self, batch: PackedBatch, masks: DropoutMasks | None, share: float = 1.0) -> Tensor:
-        """Add the gradient of `share` times the batch's mean loss to the parameters', and return that loss.
+    def _dropout(self, batch: _Prepared, step: int, part: int) -> Dropout:
+        rank = 0 if self._group is None else self._group.rank
+        if self._device.type == "cuda":
+            if self._compiles:
+                self._mask_elements.setdefault(batch.key, 0)
+            return KernelDropout(self._seed, step, self._device, part=part, rank=rank)
+        return DropoutMasks(self._seed, step, part=part, rank=rank, drawn_ahead=self._elements_ahead(batch))
 
-        The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
+    def _step(
+        self,
+        batches: Sequence[_OnDevice],
+        dropouts: Sequence[Dropout],
+        share: float,
+        ids: np.ndarray[Any, Any] | None = None,
+    ) -> Tensor:
+        """The whole step on the device, and its loss; `ids` are the batches' tokens, for processes that share it."""
+        group = self._group
+        share = share if group is None else share * group.size  # the group takes the mean
+        loss = torch.zeros((), device=self._device)
+        examples = sum(len(batch.first_token) for batch in batches)
+        try:
+            for part, (batch, dropout) in enumerate(zip(batches, dropouts, strict=True)):
+                with self._averaging(last=part == len(batches) - 1):
+                    loss += self._backward(batch, dropout, share * len(batch.first_token) / examples)
+            if group is not None:
+                assert ids is not None
+                self._average_word_gradients(group, np.unique(ids))
+                group.average(loss)
+            self._optimizer.step()
+        finally:
+            self.clear_gradients()
+        return loss
+
+    def backward(self, batch: PackedBatch, masks: None, share: float = 1.0) -> Tensor:
+        """Add the gradient of `share` times the batch's mean loss to the parameters', and return that loss."""
+        return self._backward(self._on_device(batch), masks, share)
+
+    def _backward(self, there: _OnDevice, masks: Dropout | None, share: float) -> Tensor:
+        """The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
         added to, and later cleared, not all of the vocabulary's.
         """
-        there = self._on_device(batch)
         assert there.labels is not None
         word, ids = self._model.word, there.input_ids
         words = word.detach()[ids].requires_grad_(word.requires_grad)
@@ -162,12 +222,11 @@ class TorchBackend:
         with others_present(), nullcontext() if last else self._replica.no_sync():
             yield
 
-    def _average_word_gradients(self, group: TorchProcessGroup, batches: Sequence[PackedBatch]) -> None:
+    def _average_word_gradients(self, group: TorchProcessGroup, ids: np.ndarray[Any, Any]) -> None:
         """What the replica leaves out."""
         word = self._model.word
         if word.grad is not None:
-            ids = np.unique(np.concatenate([batch.input_ids.ravel() for batch in batches])).astype(np.int64)
-            self._ids = group.average_rows(word.grad, ids)
+            self._ids = group.average_rows(word.grad, ids.astype(np.int64))
 
     def clear_gradients(self) -> None:
         """Forget what `backward` left."""
@@ -230,11 +289,13 @@ class TorchBackend:
             for name, parameter in self._model.named_parameters():
                 parameter.copy_(torch.from_numpy(state[f"weights.{name}"]))
         self._optimizer.restore(state)
+        if self._graphs is not None:
+            self._graphs = StepGraphs(self._device)  # what was recorded works on the moments that were
 
     @property
     def compilations(self) -> int:
         """See the protocol."""
-        return len(self._mask_elements)
+        return len(self._mask_elements) if self._compiles or self._graphs is None else len(self._graphs)
 
     def synchronize(self) -> None:
         """See the protocol."""
@@ -256,30 +317,47 @@ class TorchBackend:
             if not _is_out_of_memory(error):
                 raise
             if self._device.type == "cuda":
+                if self._graphs is not None:
+                    self._graphs = StepGraphs(self._device)  # theirs is memory that nothing else may use
                 torch.cuda.empty_cache()
             reason = str(error).split("\n")[0].rpartition("] ")[2][:200].rstrip(".")
             said = f"{examples} examples do not fit into the memory of {self.device} ({reason})."
             raise DeviceMemoryError(said) from error
 
-    def _on_device(self, batch: PackedBatch) -> _OnDevice:
-        size = batch.input_ids.size
-        rows = filled_rows(size) if batch.is_flat else size
-        tokens = [
+    def _prepared(self, batch: PackedBatch) -> _Prepared:
+        size, varlen, S, N = batch.input_ids.size, self._varlen, batch.num_examples, self._num_heads
+        rows = size if not batch.is_flat else filled_rows(size) if varlen is None else rows_for(size)
+        arrays: list[np.ndarray[Any, Any]] = [
             np.pad(array.reshape(-1), (0, rows - size)).astype(np.int64)
             for array in (batch.input_ids, batch.token_type_ids, batch.position_ids)
         ]
-        fused = self._fused if batch.is_flat else None
-        of_plan = () if fused is None else fused.arrays(batch.lengths, rows)
-        of_labels = () if batch.labels is None else (batch.labels,)
-        ids, types, positions, first, *rest = to_device([*tokens, batch.first_token, *of_plan, *of_labels], self._device)
-        labels = rest.pop() if of_labels else None
-        if fused is None:
-            plan: Plan = plan_attention(batch, self._num_heads, self._device)
-        else:
-            plan = fused.of(batch.lengths, rows, self._num_heads, tuple(rest))
-        return _OnDevice(ids, types, positions, first, labels, plan)
+        arrays.append(batch.first_token)
+        arrays += [] if batch.labels is None else [batch.labels]
+        common = len(arrays)
+        if not batch.is_flat:
+            arrays.append(batch.sequence_ids)
+        elif varlen is not None:
+            arrays += varlen.arrays(batch.lengths, rows)
 
-    def _logits(self, there: _OnDevice, words: Tensor, masks: DropoutMasks | None, forward: Callable[..., Tensor]) -> Tensor:
+        def plan(tensors: list[Tensor]) -> Plan:
+            if not batch.is_flat:
+                return plan_rows(tensors[0], S, N)
+            return plan_flat(batch, N) if varlen is None else varlen.of(batch.lengths, rows, N, tuple(tensors))
+
+        def there(tensors: list[Tensor]) -> _OnDevice:
+            ids, types, positions, first, *labels = tensors[:common]
+            return _OnDevice(ids, types, positions, first, labels[0] if labels else None, plan(tensors[common:]))
+
+        key: Hashable = tuple(array.shape for array in arrays)
+        if batch.is_flat and varlen is FlashPlan:
+            key = key, padded_length(batch.lengths, rows)
+        return _Prepared(arrays, there, key)
+
+    def _on_device(self, batch: PackedBatch) -> _OnDevice:
+        prepared = self._prepared(batch)
+        return prepared.there(to_device(prepared.arrays, self._device))
+
+    def _logits(self, there: _OnDevice, words: Tensor, masks: Dropout | None, forward: Callable[..., Tensor]) -> Tensor:
         context: AbstractContextManager[object] = nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, self._autocast)
@@ -288,31 +366,27 @@ class TorchBackend:
             logits: Tensor = forward(embedded, there.first_token, there.plan, masks)
         return logits
 
-    def _elements_ahead(self, batch: PackedBatch) -> int:
+    def _elements_ahead(self, batch: _Prepared) -> int:
         """How many mask elements a compiled step needs: counted once for each shape by a plain forward pass."""
         if not self._compiles:
             return 0
-        shape = _shape(batch)
-        if shape not in self._mask_elements:
-            masks = DropoutMasks(0, 0, self._device)
+        if batch.key not in self._mask_elements:
+            masks = DropoutMasks(0, 0)
             with torch.no_grad():
-                there = self._on_device(batch)
+                there = batch.there(to_device(batch.arrays, self._device))
                 self._logits(there, self._model.word[there.input_ids], masks, self._model)
-            self._mask_elements[shape] = masks.elements
-        return self._mask_elements[shape]
+            self._mask_elements[batch.key] = masks.elements
+        return self._mask_elements[batch.key]
 
-    def _start_of_new_shape(self, batch: PackedBatch) -> float | None:
-        """The time, if this batch is the first of its shape and so will be compiled for."""
-        if not self._compiles or _shape(batch) in self._mask_elements:
-            return None
-        return time.perf_counter()
+
+def _there(tensors: list[Tensor], batch: _Prepared, dropout: Dropout) -> _OnDevice:
+    """The batch, and what its dropout needs, of the tensors of their arrays."""
+    count = len(batch.arrays)
+    dropout.arrive(tensors[count:])
+    return batch.there(tensors[:count])
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """PyTorch has a class of its own for a GPU; on a CPU the allocator's message, or oneDNN's, is all there is."""
     said = ("can't allocate memory", "could not create a primitive", "could not create a memory object")
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
-
-
-def _shape(batch: PackedBatch) -> tuple[int, ...]:
-    return (*batch.input_ids.shape, batch.num_examples)

@@ -10,21 +10,37 @@ from torch import Tensor
 
 ALIGNMENT: Final = 16  # bytes: where each array begins
 
+Arrays = Sequence[np.ndarray[Any, Any]]
 
-def to_device(arrays: Sequence[np.ndarray[Any, Any]], device: torch.device) -> list[Tensor]:
-    """The arrays as tensors of their shapes and dtypes, views of one buffer that was copied in one piece.
 
-    For a GPU the buffer lies in pinned memory, so that the copy runs beside the host and in the order of the stream. The
-    memory goes back to PyTorch's allocator, which hands it out again only after the copy.
+def to_device(arrays: Arrays, device: torch.device) -> list[Tensor]:
+    """The arrays as tensors of their shapes and dtypes, views of one buffer that was copied in one piece."""
+    return unstage(stage(arrays, device).to(device, non_blocking=True), arrays)
+
+
+def stage(arrays: Arrays, device: torch.device) -> Tensor:
+    """The arrays end to end in one uint8 buffer of this host.
+
+    For a GPU it lies in pinned memory, so that the copy runs beside the host and in the order of the stream. The memory
+    goes back to PyTorch's allocator, which hands it out again only after the copy.
     """
-    sizes = [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays]
+    sizes = _sizes(arrays)
     staged = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
     memory, start = staged.numpy(), 0
     for array, size in zip(arrays, sizes, strict=True):
         memory[start : start + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
         start += size
-    pieces = staged.to(device, non_blocking=True).split(sizes)
+    return staged
+
+
+def unstage(buffer: Tensor, arrays: Arrays) -> list[Tensor]:
+    """Views of a buffer in which arrays of these shapes and dtypes lie as `stage` lays them."""
+    pieces = buffer.split(_sizes(arrays))
     return [_as(array, piece) for array, piece in zip(arrays, pieces, strict=True)]
+
+
+def _sizes(arrays: Arrays) -> list[int]:
+    return [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays]
 
 
 def _as(array: np.ndarray[Any, Any], piece: Tensor) -> Tensor:

@@ -4,29 +4,72 @@
 elements: each is kept if its 16 bits, as a number, reach a threshold. The keep rate is exact to 1 / 65536. A mask is all
 ones or all zeros in the bits of an element, so that dropping is one bitwise `and`; the division by the true keep rate
 happens where products are summed in float32, so that bfloat16 does not round it.
+
+That is for a CPU. A GPU's kernels draw their own, and drop in passing: `KernelDropout`.
 """
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS: Final = 1 << 16
 _STREAMS: Final = 4  # of random words, drawn side by side by as many threads as there are cores: NumPy lets go of the GIL
 _WORDS: Final = 1 << 19  # drawn at a time on a CPU: 4 MiB
 _POOL: Final = ThreadPoolExecutor(_STREAMS, thread_name_prefix="dropout")
+_KERNELS: Final = 0x6B65726E  # "kern": apart from the seeds of anything else
 _PATTERN: Final = {2: torch.int16, 4: torch.int32}  # bytes of an element -> integers of its size
 
 
-class DropoutMasks:
-    """The masks of one training step, drawn in the order in which the model asks for them."""
+class KernelDropout:
+    """The dropout of one training step on a GPU, within kernels: PyTorch's, which draw from the device's default generator,
+    and those of `triton_kernels`, which read the key from the device.
 
-    def __init__(
-        self, seed: int, step: int, device: torch.device, *, part: int = 0, rank: int = 0, drawn_ahead: int = 0
-    ) -> None:
+    A recorded step (`cuda_graphs`) takes the generator's key from here too: to be made before each replay.
+
+    Attributes:
+        arrays: the key, int64 (1,), to come to the device with the batch.
+        key: it there, once it has arrived.
+    """
+
+    key: Tensor
+
+    def __init__(self, seed: int, step: int, device: torch.device, *, part: int = 0, rank: int = 0) -> None:
+        """Let what the kernels draw depend on (seed, step, part, rank) and on their order alone.
+
+        Sets a number on the host: each kernel is launched with (key, offset), and keeps both for its backward pass.
+        """
+        sequence = np.random.SeedSequence([_KERNELS, seed, step, part, rank])
+        key = (sequence.generate_state(1, np.uint64) >> np.uint64(2)).astype(np.int64)
+        self.arrays = (key,)
+        self._places = 0
+        generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+        generator.manual_seed(int(key[0]))
+
+    def arrive(self, tensors: Sequence[Tensor]) -> None:
+        """Take `arrays` on the device."""
+        (self.key,) = tensors
+
+    def places(self, count: int) -> range:
+        """Numbers for so many more places that drop by the key."""
+        self._places += count
+        return range(self._places - count, self._places)
+
+
+class DropoutMasks:
+    """The masks of one training step on a CPU, drawn in the order in which the model asks for them."""
+
+    arrays = ()
+
+    def arrive(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing of it comes from elsewhere."""
+
+    def __init__(self, seed: int, step: int, *, part: int = 0, rank: int = 0, drawn_ahead: int = 0) -> None:
         """Begin the masks of `step`; the same (seed, step, part, rank) and order of calls give the same masks.
 
         Args:
@@ -37,12 +80,7 @@ class DropoutMasks:
         """
         place = [part, rank] if rank else [part] if part else []
         sequence = np.random.SeedSequence([seed, step, *place])
-        if device.type == "cpu":
-            self._streams = [np.random.Generator(np.random.SFC64(one)) for one in sequence.spawn(_STREAMS)]
-        else:
-            key = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-            self._generator = torch.Generator(device).manual_seed(key)
-        self._device = device
+        self._streams = [np.random.Generator(np.random.SFC64(one)) for one in sequence.spawn(_STREAMS)]
         self._drawn = self._new_bits(drawn_ahead)  # what is left of it
         self.elements = 0  # handed out so far
 
@@ -64,17 +102,14 @@ class DropoutMasks:
 
     def _new_bits(self, count: int) -> Tensor:
         """int16 (at least `count`,), all 16 bits random."""
-        words = -(-count // 4)
-        if self._device.type != "cpu":
-            drawn = torch.empty(words, dtype=torch.int64, device=self._device)
-            drawn.random_(-(2**63), None, generator=self._generator)
-        elif count == 0:
-            drawn = torch.empty(0, dtype=torch.int64)
-        else:
-            share = -(-max(words, _WORDS) // _STREAMS)
-            parts = _POOL.map(lambda stream: stream.integers(-(2**63), 2**63, share, dtype=np.int64), self._streams)
-            drawn = torch.cat([torch.from_numpy(part) for part in parts])
-        return drawn.view(torch.int16)
+        if count == 0:
+            return torch.empty(0, dtype=torch.int16)
+        share = -(-max(-(-count // 4), _WORDS) // _STREAMS)
+        parts = _POOL.map(lambda stream: stream.integers(-(2**63), 2**63, share, dtype=np.int64), self._streams)
+        return torch.cat([torch.from_numpy(part) for part in parts]).view(torch.int16)
+
+
+Dropout = DropoutMasks | KernelDropout
 
 
 def drop(x: Tensor, mask: Tensor) -> Tensor:
@@ -111,23 +146,27 @@ class _DroppedSum(torch.autograd.Function):
         return grad, drop((grad * ctx.scale).to(ctx.dtype), mask), None, None
 
 
-def masked(x: Tensor, rate: float, masks: DropoutMasks | None) -> tuple[Tensor, float]:
+def masked(x: Tensor, rate: float, masks: Dropout | None) -> tuple[Tensor, float]:
     """`x` with elements dropped, and the factor by which the caller still has to multiply: (x, 1) outside training."""
     if masks is None or rate == 0:
         return x, 1.0
+    if isinstance(masks, KernelDropout):
+        return F.dropout(x, rate), 1.0
     mask, scale = masks.draw(tuple(x.shape), rate, x.dtype)
     return _Dropped.apply(x, mask), scale
 
 
-def dropout(x: Tensor, rate: float, masks: DropoutMasks | None) -> Tensor:
+def dropout(x: Tensor, rate: float, masks: Dropout | None) -> Tensor:
     """Inverted dropout of `x`; `x` itself outside training (`masks` None) or at rate 0."""
     kept, scale = masked(x, rate, masks)
     return kept if scale == 1.0 else kept * scale
 
 
-def add_dropped_out(residual: Tensor, x: Tensor, rate: float, masks: DropoutMasks | None) -> Tensor:
+def add_dropped_out(residual: Tensor, x: Tensor, rate: float, masks: Dropout | None) -> Tensor:
     """Residual + dropout(x), in the wider of the two precisions."""
     if masks is None or rate == 0:
         return residual + x
+    if isinstance(masks, KernelDropout):
+        return residual + F.dropout(x, rate)
     mask, scale = masks.draw(tuple(x.shape), rate, x.dtype)
     return _DroppedSum.apply(residual, x, mask, scale)  # type: ignore[no-any-return]

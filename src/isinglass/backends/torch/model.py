@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isinglass.backends.torch.attention import Plan, first_token_attention, self_attention
-from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, dropout
+from isinglass.backends.torch.dropout import Dropout, KernelDropout, add_dropped_out, dropout
+from isinglass.backends.torch.fused_layers import FusedLayers
 from isinglass.backends.torch.linear import Linear, linear
+from isinglass.backends.torch.varlen import FlashPlan
 from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.head import with_head
@@ -50,7 +52,7 @@ class Layer(nn.Module):
         self.rate = config.hidden_dropout_prob
         self.attention_output_rate = self.rate if config.family.attention_output_dropout else 0.0
 
-    def forward(self, x: Tensor, plan: Plan, masks: DropoutMasks | None, first_token: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan, masks: Dropout | None, first_token: Tensor | None) -> Tensor:
         """(T, H) to (T, H); or, with `first_token` (S,), only those rows: (T, H) to (S, H)."""
         if first_token is None:
             context = self_attention(self.qkv(x), plan, self.attention_rate, masks)
@@ -58,7 +60,7 @@ class Layer(nn.Module):
             H = x.shape[1]
             weight, bias = self.qkv.weight, self.qkv.bias
             kv = linear(x, weight[H:], bias[H:])
-            x = x[first_token]
+            x = x.index_select(0, first_token)
             q_first = linear(x, weight[:H], bias[:H])
             context = first_token_attention(q_first, kv, plan, self.attention_rate, masks)
         attended = self.attention_output(context)
@@ -76,6 +78,7 @@ class Classifier(nn.Module):
         super().__init__()
         E, H = config.embedding_size, config.hidden_size
         self.config = config
+        self.fused: FusedLayers | None = None  # all layers but the last, if they are to train that way
         self.word = nn.Parameter(torch.empty(config.vocab_size, E))
         self.position = nn.Parameter(torch.empty(config.max_position_embeddings, E))
         self.token_type = nn.Parameter(torch.empty(config.type_vocab_size, E)) if config.type_vocab_size else None
@@ -98,7 +101,7 @@ class Classifier(nn.Module):
         x = words + F.embedding(position_ids + self.config.position_offset, self.position)
         return x if self.token_type is None else x + F.embedding(token_type_ids, self.token_type)
 
-    def forward(self, embedded: Tensor, first_token: Tensor, plan: Plan, masks: DropoutMasks | None) -> Tensor:
+    def forward(self, embedded: Tensor, first_token: Tensor, plan: Plan, masks: Dropout | None) -> Tensor:
         """Logits (S, num_outputs) of the examples whose tokens are given.
 
         Args:
@@ -112,8 +115,12 @@ class Classifier(nn.Module):
         if self.projection is not None:
             x = self.projection(x)
         last = len(self.layers) - 1
-        for i, layer in enumerate(self.layers):
-            x = layer(x, plan, masks, first_token if i == last else None)
+        if self.fused is not None and isinstance(plan, FlashPlan) and isinstance(masks, KernelDropout):
+            x = self.fused(x, plan, masks)
+        else:
+            for layer in self.layers[:last]:
+                x = layer(x, plan, masks, None)
+        x = self.layers[last](x, plan, masks, first_token)
         if config.family.head_dropout_before_dense:
             x = dropout(x, config.classifier_dropout, masks)
         x = dropout(self.head_activation(self.head_dense(x)), config.classifier_dropout, masks)

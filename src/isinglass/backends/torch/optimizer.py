@@ -1,20 +1,34 @@
 """AdamW as BERT's fine-tuning uses it: bias correction on, no decay of biases and LayerNorms, gradients clipped."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isinglass.config import TrainConfig
+
+LARGE: Final = 1 << 18  # elements: a parameter worth a kernel of its own
 
 
 class Optimizer:
     """AdamW over a model's parameters, and the fp16 loss scale that belongs to it."""
 
-    def __init__(self, parameters: Iterable[tuple[nn.Parameter, float]], config: TrainConfig, *, scales_loss: bool) -> None:
-        """Take each parameter with the factor of its learning rate; those of factor 0 are frozen."""
+    def __init__(
+        self,
+        parameters: Iterable[tuple[nn.Parameter, float]],
+        config: TrainConfig,
+        *,
+        scales_loss: bool,
+        in_triton: bool = False,
+    ) -> None:
+        """Take each parameter with the factor of its learning rate; those of factor 0 are frozen.
+
+        Args:
+            scales_loss: in fp16.
+            in_triton: large parameters step by `triton_kernels`. Not in fp16.
+        """
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for parameter, factor in parameters:
             parameter.requires_grad_(factor > 0)
@@ -23,34 +37,82 @@ class Optimizer:
         ordered = sorted(groups)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = [parameter for group in ordered for parameter in groups[group]]
+        self._factors = [-factor for _, factor in ordered]
+        decays = [0.0 if is_vector else config.weight_decay for is_vector, _ in ordered]
+        self._large: list[tuple[nn.Parameter, int]] = []  # with the number of its group
+        for i, group in enumerate(ordered):
+            large = [parameter for parameter in groups[group] if in_triton and parameter.numel() >= LARGE]
+            self._large += [(parameter, i) for parameter in large]
+            groups[group] = [parameter for parameter in groups[group] if all(parameter is not other for other in large)]
+        self._groups = [i for i, group in enumerate(ordered) if groups[group]]  # those that PyTorch steps
+        on_gpu = self._parameters[0].is_cuda
         self._adamw = torch.optim.AdamW(
-            [
-                {
-                    "params": groups[is_vector, factor],
-                    "weight_decay": 0.0 if is_vector else config.weight_decay,
-                    "factor": -factor,
-                }
-                for is_vector, factor in ordered
-            ],
+            [{"params": groups[ordered[i]], "weight_decay": decays[i]} for i in self._groups],
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
             fused=True,
+            capturable=on_gpu,
         )
+        self._decays = decays
+        self._betas, self._epsilon = (config.adam_beta1, config.adam_beta2), config.adam_epsilon
+        self._rates: Tensor | None = None  # on a GPU the learning rates lie there, where a recorded step reads them
+        if on_gpu:
+            device = self._parameters[0].device
+            self._rates = torch.zeros(2, len(ordered), device=device)  # the factors, and times the learning rate
+            self._rates[0] = torch.tensor(self._factors, device=device)
+            for options, i in zip(self._adamw.param_groups, self._groups, strict=True):
+                options["lr"] = self._rates[1, i]
         self._scaler = torch.amp.GradScaler("cuda", enabled=scales_loss)
 
-    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+    def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate: times the fp16 loss scale, else itself."""
         return self._scaler.scale(loss)
 
-    def step(self, learning_rate: float) -> None:
-        """Clip, and step at `learning_rate`; a step whose fp16 gradient overflowed is skipped and the scale lowered."""
-        for group in self._adamw.param_groups:
-            group["lr"] = learning_rate * group["factor"]
+    def set_learning_rate(self, rate: float) -> None:
+        """Of the steps from here on. Not part of a recorded step."""
+        if self._rates is not None:
+            torch.mul(self._rates[0], rate, out=self._rates[1])
+            return
+        for options, i in zip(self._adamw.param_groups, self._groups, strict=True):
+            options["lr"] = rate * self._factors[i]
+
+    def step(self) -> None:
+        """Clip, and step; a step whose fp16 gradient overflowed is skipped and the scale lowered."""
         self._scaler.unscale_(self._adamw)
-        nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        if self._scaler.is_enabled():
+            nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        else:  # the fused step divides by it in passing
+            norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+            scale = ((norm + 1e-6) / self._max_grad_norm).clamp(min=1)
+            self._adamw.grad_scale = scale  # type: ignore[attr-defined]
+            self._step_large(scale)
         self._scaler.step(self._adamw)
         self._scaler.update()
+
+    def _step_large(self, scale: Tensor) -> None:
+        large = [(parameter, i) for parameter, i in self._large if parameter.grad is not None]
+        if not large:
+            return
+        from isinglass.backends.torch.triton_kernels import adamw
+
+        states = [self._adamw.state[parameter] for parameter, _ in large]
+        for (parameter, _), state in zip(large, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        steps = [state["step"] for state in states]
+        torch._foreach_add_(steps, 1)
+        beta1, beta2 = self._betas
+        t = steps[0].double()  # all have taken the same
+        corrections = torch.stack([1 - beta1**t, (1 - beta2**t).sqrt()]).float()
+        assert self._rates is not None
+        for (parameter, i), state in zip(large, states, strict=True):
+            assert parameter.grad is not None
+            adamw(
+                parameter.detach(), state["exp_avg"], state["exp_avg_sq"], parameter.grad, scale, self._rates[1, i],
+                corrections, betas=self._betas, eps=self._epsilon, decay=self._decays[i],
+            )  # fmt: skip
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         """Moments and step of each parameter that has taken a step, and the fp16 loss scale."""

@@ -1,7 +1,7 @@
 """Self-attention over flat batches by fused kernels: the weights are never written to memory, and dropped within.
 
-Shapes: T tokens of S examples, H hidden size = N heads x D head size. The tensors may have more rows than T, so that
-their number takes few values: the rows after the last example are one more sequence, which only attends to itself.
+Shapes: T tokens of S examples, H hidden size = N heads x D head size. The tensors have more rows than T, so that their
+number takes few values (`rows_for`): the rows after the last example are one more sequence, which only attends to itself.
 
 - FlashPlan: `aten::_flash_attention_forward`, which `torch.nn.attention.varlen.varlen_attn` calls too, but with its dropout
   fixed at 0. It takes sequences end to end: nothing is padded. fp16 and bf16, compute capability 8.0 or newer.
@@ -11,9 +11,8 @@ their number takes few values: the rows after the last example are one more sequ
 places its random numbers as if no sequence had keys, so that all heads and examples share one mask, and its backward pass
 does not (PyTorch's attention.cu: `max_seqlen_k = 0` forward, the true one backward). It is not used.
 
-Both kinds draw from the device's default generator, which `seed_kernels` sets without waiting for the device. No function
-here reads a number off the device. NO GPU HAS RUN THIS YET: `choose_plan` believes in FlashAttention only after it has done
-on the device what padding does; the padded path is tested on a CPU.
+Both kinds draw from the device's default generator (`KernelDropout`). No function here but `choose_plan` reads a number
+off the device; that one believes in FlashAttention only after it has done on the device what padding does.
 """
 
 from dataclasses import dataclass
@@ -25,12 +24,12 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-LENGTH_MULTIPLE: Final = 8  # of a padded length: the kernels read masks in aligned pieces
+ROW_MULTIPLE: Final = 64  # at least, of the rows: few shapes, for each of which a step is recorded (`cuda_graphs`)
+LENGTH_MULTIPLE: Final = 64  # of a padded length and of the longest that FlashAttention is told of, likewise
 FLASH_CAPABILITY: Final = (8, 0)
 FLASH_DTYPES: Final = (torch.float16, torch.bfloat16)
 FLASH_HEADS: Final = (8, 256)  # D is a multiple of the first, and at most the second
 FLASH_LEVELS: Final = 256  # it compares one random byte for each weight
-_KERNELS: Final = 0x6B65726E  # "kern": apart from the seeds of the other masks
 _PROBE: Final = np.array([3, 17, 40])  # lengths
 
 
@@ -39,14 +38,12 @@ class FlashPlan:
     """How one batch is attended without padding, shared by all layers.
 
     Attributes:
-        num_tokens: T.
-        max_length: of all sequences, known on the host.
-        cu_seqlens: int32 (sequences + 1,), where each begins, and the number of rows.
-        cu_first: int32 (S + 1,), 0 to S: in the last layer each example has one query.
+        max_length: at least that of every sequence, known on the host.
+        cu_seqlens: int32 (S + 2,), where each begins, and the number of rows.
+        cu_first: int32 (S + 2,), 0 to S + 1: in the last layer each sequence has one query.
     """
 
     num_heads: int
-    num_tokens: int
     max_length: int
     cu_seqlens: Tensor
     cu_first: Tensor
@@ -55,12 +52,12 @@ class FlashPlan:
     def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> tuple[np.ndarray, ...]:
         """What the plan has on the device: `cu_seqlens` and `cu_first`."""
         sequences = _with_rest(lengths, rows)
-        return np.cumsum([0, *sequences], dtype=np.int32), np.arange(len(lengths) + 1, dtype=np.int32)
+        return np.cumsum([0, *sequences], dtype=np.int32), np.arange(len(sequences) + 1, dtype=np.int32)
 
     @staticmethod
     def of(lengths: Int64[np.ndarray, " S"], rows: int, num_heads: int, arrays: tuple[Tensor, ...]) -> "FlashPlan":
         """The plan, `arrays` being on the device."""
-        return FlashPlan(num_heads, int(lengths.sum()), int(_with_rest(lengths, rows).max()), *arrays)
+        return FlashPlan(num_heads, padded_length(lengths, rows), *arrays)
 
     def self_attention(self, qkv: Tensor, rate: float) -> Tensor:
         """See the module's function."""
@@ -71,9 +68,9 @@ class FlashPlan:
     def first_token_attention(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
         """See the module's function."""
         S, N = q_first.shape[0], self.num_heads
-        k, v = kv[: self.num_tokens].view(self.num_tokens, 2, N, -1).unbind(1)
-        q = q_first.view(S, N, -1)
-        return _flash(q, k, v, self.cu_first, self.cu_seqlens[: S + 1], 1, self.max_length, rate).reshape(S, -1)
+        k, v = kv.view(kv.shape[0], 2, N, -1).unbind(1)
+        q = F.pad(q_first, (0, 0, 0, 1)).view(S + 1, N, -1)  # the rest asks too: what attends to no query gets no gradient
+        return _flash(q, k, v, self.cu_first, self.cu_seqlens, 1, self.max_length, rate)[:S].reshape(S, -1)
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,7 @@ class PaddedPlan:
     def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> tuple[np.ndarray, ...]:
         """What the plan has on the device: `place` and `is_real`."""
         sequences = _with_rest(lengths, rows)
-        L = -(-int(sequences.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        is_real = np.arange(L) < sequences[:, None]
+        is_real = np.arange(padded_length(lengths, rows)) < sequences[:, None]
         return np.flatnonzero(is_real), is_real[:, None, None]
 
     @staticmethod
@@ -151,15 +147,15 @@ def first_token_attention(q_first: Tensor, kv: Tensor, plan: VarlenPlan, rate: f
     return plan.first_token_attention(q_first, kv, rate)
 
 
-def seed_kernels(seed: int, step: int, device: torch.device, *, part: int = 0, rank: int = 0) -> None:
-    """Let the kernels' dropout in this step's micro-batch `part` depend on (seed, step, part, rank) alone.
+def rows_for(num_tokens: int) -> int:
+    """The rows of a batch of T tokens on a GPU: above 2048 more by less than a 32nd, and always more than T."""
+    multiple = max(ROW_MULTIPLE, 1 << max(0, num_tokens.bit_length() - 6))
+    return (num_tokens // multiple + 1) * multiple
 
-    Sets the device's default generator, which is a number on the host: each kernel is launched with (seed, offset), and
-    keeps both for its backward pass. To be called before each forward pass of training, not before its backward pass.
-    """
-    key = int(np.random.SeedSequence([_KERNELS, seed, step, part, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
-    generator.manual_seed(key)
+
+def padded_length(lengths: Int64[np.ndarray, " S"], rows: int) -> int:
+    """At least the longest sequence's tokens."""
+    return -(-int(_with_rest(lengths, rows).max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def choose_plan(
@@ -194,7 +190,7 @@ def why_not_flash(dtype: torch.dtype, capability: tuple[int, int], head_size: in
 def flash_failure(device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int) -> str | None:
     """What is wrong with FlashAttention on this device, by trying: it has to do what padding does; None if it does."""
     H, S, T = num_heads * head_size, len(_PROBE), int(_PROBE.sum())
-    rows = T + LENGTH_MULTIPLE
+    rows = rows_for(T)
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -231,13 +227,31 @@ def flash_rate(rate: float) -> float:
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, rate: float) -> Tensor:
     """(queries, N, D) of q; k, v (keys, N, D). Not causal, without its debug mask; scale 1 / sqrt(D)."""
-    out: Tensor = torch.ops.aten._flash_attention_forward(q, k, v, cu_q, cu_k, max_q, max_k, flash_rate(rate), False, False)[
-        0
-    ]
+    rate = flash_rate(rate)
+    out: Tensor = torch.ops.aten._flash_attention_forward(q, k, v, cu_q, cu_k, max_q, max_k, rate, False, False)[0]
     return out
 
 
+def flash(q: Tensor, k: Tensor, v: Tensor, plan: FlashPlan, rate: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Self-attention (rows, N, D), and what `flash_backward` needs besides; outside of autograd."""
+    ends, longest = plan.cu_seqlens, plan.max_length
+    out, *rest = torch.ops.aten._flash_attention_forward(
+        q, k, v, ends, ends, longest, longest, flash_rate(rate), False, False
+    )
+    return out, tuple(rest[:3])  # the log of each softmax's sum, and the state of the random numbers
+
+
+def flash_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, plan: FlashPlan, rate: float, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients (rows, N, D) of q, k and v for that of `out`."""
+    ends, longest, (sums, *random) = plan.cu_seqlens, plan.max_length, kept
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
+        grad, q, k, v, out, sums, ends, ends, longest, longest, flash_rate(rate), False, *random
+    )
+    return found
+
+
 def _with_rest(lengths: Int64[np.ndarray, " S"], rows: int) -> Int64[np.ndarray, " sequences"]:
-    """The lengths of all sequences: those of the examples, and of the rows after them, if there are any."""
-    rest = rows - int(lengths.sum())
-    return np.append(lengths, rest) if rest else lengths
+    """The lengths of all sequences: those of the examples, and of the rows after them, which is at least one."""
+    return np.append(lengths, rows - int(lengths.sum()))

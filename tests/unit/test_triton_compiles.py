@@ -1,0 +1,44 @@
+"""The kernels compile for a GPU, which takes none: Triton's interpreter lets pass what its compiler does not."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+# in a process of its own: where the interpreter was asked for, nothing compiles any more
+PROGRAM = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from isinglass.backends.torch import triton_kernels as kernels
+
+HALVES, NUMBERS = {"x", "out_half", "grad_half", "of_x"}, {"scale", "eps", "rest1", "beta2", "rest2", "decay"}
+COUNTS = {"place", "least", "rows", "H", "stride", "programs", "N"}
+
+def compiles(kernel, half, halves=HALVES, numbers=NUMBERS, **constants):
+    names = kernel.arg_names
+    kinds = {name: half if name in halves else "fp32" if name in numbers else "i32" if name in COUNTS
+             else "*i64" if name == "key" else "*fp32" for name in names}
+    source = ASTSource(kernel, kinds | dict.fromkeys(constants, "constexpr"), constants)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["cubin"]
+
+for half in ("*bf16", "*fp16"):
+    for drops in (True, False):
+        compiles(kernels._add_norm, half, DROPS=drops, BLOCK=1024)
+        compiles(kernels._add_norm_backward, half, HAS_GRAD=True, HAS_HALF=drops, DROPS=drops, BLOCK=1024)
+    compiles(kernels._gelu_backward, half, HALVES | {"grad"}, BLOCK=1024)
+    compiles(kernels._side_by_side, half, {"first", "second", "third", "out"}, BLOCK=1024)
+compiles(kernels._column_sums, "", P=512, BLOCK=32)
+compiles(kernels._adamw, "", numbers=NUMBERS - {"scale"}, BLOCK=2048)
+"""
+
+
+def test_all_kernels_compile_for_a_gpu_of_capability_9(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    found = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-2000:]

@@ -1,0 +1,198 @@
+"""The Triton kernels and the layers made of them: on a CPU by Triton's interpreter (conftest.py), else on the GPU."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("triton")
+
+from isinglass.backends.torch import fused_layers, triton_kernels
+from isinglass.backends.torch.dropout import KernelDropout
+from isinglass.backends.torch.fused_layers import FusedLayers, why_not_fused
+from isinglass.backends.torch.model import Layer
+from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan
+from isinglass.models.checkpoint import load_checkpoint
+from tests.tiny import save_tiny
+
+DEVICE = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+HALVES = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+ROWS, H, PROGRAMS = 37, 24, 5
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+
+def key_of(step: int) -> torch.Tensor:
+    dropout = KernelDropout(1, step, DEVICE)
+    dropout.arrive([torch.from_numpy(array).to(DEVICE) for array in dropout.arrays])
+    return dropout.key
+
+
+@HALVES
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("given", ["both", "fp32", "half"])
+def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, given: str):
+    """Forward and backward against PyTorch's, the mask taken from the result itself."""
+    x, residual, gain, bias = normal(ROWS, H, dtype=half), normal(ROWS, H, seed=1), normal(H, seed=2), normal(H, seed=3)
+    key = key_of(1)
+    out, out_half, summed, mean, rstd = triton_kernels.add_norm(x, residual, gain, bias, 1e-5, rate, key, 7)
+    kept = ((summed - residual).abs() > 1e-6) | (x == 0)
+    assert bool(kept.all()) == (rate == 0)
+
+    leaves = [tensor.clone().float().requires_grad_() for tensor in (x, residual, gain, bias)]
+    dropped = leaves[0] * kept / (1 - rate)
+    expected = F.layer_norm(leaves[1] + dropped, (H,), leaves[2], leaves[3], 1e-5)
+    torch.testing.assert_close(out, expected.detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out_half, out.to(half))
+
+    grad, grad_half = normal(ROWS, H, seed=4), normal(ROWS, H, dtype=half, seed=5)
+    grads = {"both": (grad, grad_half), "fp32": (grad, None), "half": (None, grad_half)}[given]
+    total = sum(each.float() for each in grads if each is not None)
+    wide = torch.full((PROGRAMS, 3 * H + 4), 9.0, device=DEVICE)  # the kernel's part lies within other columns
+    of_residual, of_x = triton_kernels.add_norm_backward(
+        *grads, summed, mean, rstd, gain, rate, key, 7, wide[:, 2 : 3 * H + 2], half
+    )
+    of_expected = torch.autograd.grad(expected, leaves, total)
+    torch.testing.assert_close(of_residual, of_expected[1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(of_x, of_expected[0].to(half), rtol=0.02, atol=1e-3)
+    of_gain, of_bias, of_sum = triton_kernels.column_sums(wide)[2 : 3 * H + 2].view(3, H)
+    torch.testing.assert_close(of_gain, of_expected[2], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_bias, of_expected[3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_sum, of_expected[0].sum(0), rtol=1e-4, atol=2e-4)
+    assert (wide[:, :2] == 9).all() and (wide[:, -2:] == 9).all()
+
+
+def masks(step: int, place: int, rate: float, rows: int = 256, columns: int = 512) -> np.ndarray:
+    ones, zeros = torch.ones(rows, columns, device=DEVICE, dtype=torch.float16), torch.zeros(rows, columns, device=DEVICE)
+    summed = triton_kernels.add_norm(ones, zeros, zeros[0], zeros[0], 1e-5, rate, key_of(step), place)[2]
+    found = summed.cpu().numpy()
+    np.testing.assert_allclose(found[found > 0], 1 / (1 - rate), rtol=1e-6)
+    return (found > 0).astype(np.float64)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_the_masks_keep_their_rate_and_are_independent(rate: float):
+    """Over all elements to 5 standard deviations, and between neighbours, rows, places and steps no correlation."""
+    one = masks(1, 0, rate)
+    deviation = np.sqrt(rate * (1 - rate) / one.size)
+    assert one.mean() == pytest.approx(1 - rate, abs=5 * deviation)
+    np.testing.assert_array_equal(one, masks(1, 0, rate))
+    centred = one - one.mean()
+    others = [masks(1, 1, rate), masks(2, 0, rate)]
+    pairs = [(centred, other - other.mean()) for other in others]
+    pairs += [(centred[:, lag:], centred[:, :-lag]) for lag in (1, 2, 3, 4, 128)] + [(centred[1:], centred[:-1])]
+    for a, b in pairs:
+        assert abs((a * b).mean()) / (rate * (1 - rate)) < 5 / np.sqrt(a.size)
+
+
+@HALVES
+def test_gelu_backward_and_its_sums(half: torch.dtype):
+    x, grad = normal(ROWS, 40, dtype=half), normal(ROWS, 40, dtype=half, seed=1)
+    partial = torch.empty(PROGRAMS, 40, device=DEVICE)
+    found = triton_kernels.gelu_backward(grad, x, partial)
+    leaf = x.float().requires_grad_()
+    (expected,) = torch.autograd.grad(F.gelu(leaf), leaf, grad.float())
+    torch.testing.assert_close(found, expected.to(half), rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(triton_kernels.column_sums(partial), expected.sum(0), rtol=1e-4, atol=1e-4)
+
+
+@HALVES
+def test_side_by_side_and_its_sums(half: torch.dtype):
+    parts = tuple(normal(ROWS, H, dtype=half, seed=i) for i in range(3))
+    partial = torch.empty(PROGRAMS, 3 * H, device=DEVICE)
+    found = triton_kernels.side_by_side(parts, partial)
+    assert torch.equal(found, torch.cat(parts, 1))
+    torch.testing.assert_close(triton_kernels.column_sums(partial), torch.cat(parts, 1).float().sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def layer(tmp_path_factory) -> Layer:
+    config = load_checkpoint(save_tiny(tmp_path_factory.mktemp("model"), "bert", labels=("a", "b"))).config
+    torch.manual_seed(0)
+    return Layer(config).to(DEVICE)
+
+
+@pytest.fixture
+def flash_everywhere(monkeypatch):
+    """On a CPU FlashAttention's part is taken by the padded one, whose gradient PyTorch finds."""
+    if DEVICE.type == "cuda":
+        return
+
+    def padded(q, k, v, plan):
+        lengths = np.diff(plan.cu_seqlens.numpy())[:-1]
+        arrays = tuple(map(torch.from_numpy, PaddedPlan.arrays(lengths, len(q))))
+        qkv = torch.stack([q, k, v], 1).reshape(len(q), -1)
+        return PaddedPlan.of(lengths, len(q), plan.num_heads, arrays).self_attention(qkv, 0.0).view_as(q)
+
+    def backward(grad, q, k, v, out, plan, rate, kept):
+        leaves = [each.detach().requires_grad_() for each in (q, k, v)]
+        with torch.enable_grad():
+            return torch.autograd.grad(padded(*leaves, plan), leaves, grad)
+
+    monkeypatch.setattr(fused_layers, "flash", lambda q, k, v, plan, rate: (padded(q, k, v, plan), ()))
+    monkeypatch.setattr(fused_layers, "flash_backward", backward)
+    monkeypatch.setattr(fused_layers, "_WRITES_FP32", False)
+
+
+@pytest.mark.usefixtures("flash_everywhere")
+@HALVES
+def test_a_fused_layer_does_what_the_layer_does(layer: Layer, half: torch.dtype):
+    """To the half's precision, outputs and all gradients: the check that is made before each training on a GPU."""
+    assert why_not_fused([layer], 3, half) is None
+
+
+@pytest.mark.usefixtures("flash_everywhere")
+def test_a_fused_layer_that_computes_something_else_is_found_out(layer: Layer, monkeypatch):
+    kernel = triton_kernels.gelu_backward
+    monkeypatch.setattr(triton_kernels, "gelu_backward", lambda grad, x, partial: kernel(grad, x + 0.2, partial))
+    assert "off" in why_not_fused([layer], 3, torch.bfloat16)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no kernel image\nand more")
+
+    monkeypatch.setattr(triton_kernels, "gelu_backward", fails)
+    assert "no kernel image" in why_not_fused([layer], 3, torch.bfloat16)
+
+
+@pytest.mark.usefixtures("flash_everywhere")
+def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
+    """And a step's are the same each time."""
+    lengths = np.array([5, 9, 20])
+    arrays = tuple(torch.from_numpy(array).to(DEVICE) for array in FlashPlan.arrays(lengths, 64))
+    plan, x = FlashPlan.of(lengths, 64, 3, arrays), normal(64, H)
+
+    def run(step: int, layers: int) -> torch.Tensor:
+        dropout = KernelDropout(3, step, DEVICE)
+        dropout.arrive([torch.from_numpy(array).to(DEVICE) for array in dropout.arrays])
+        return FusedLayers([layer] * layers, torch.bfloat16)(x, plan, dropout).detach()
+
+    assert torch.equal(run(1, 2), run(1, 2)) and not torch.equal(run(1, 2), run(2, 2))
+    dropout = KernelDropout(3, 1, DEVICE)
+    assert [*dropout.places(2), *dropout.places(2)] == [0, 1, 2, 3]
+
+
+def test_other_activations_are_not_fused(layer: Layer, monkeypatch):
+    monkeypatch.setattr(layer, "activation", F.relu)
+    assert "GELU" in why_not_fused([layer], 3, torch.bfloat16)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw_is_pytorchs(decay: float):
+    """Over 30 steps of other gradients, learning rates and scales, from the first step on."""
+    weight = normal(3000)
+    expected = weight.clone().requires_grad_()
+    betas, eps = (0.9, 0.999), 1e-8
+    theirs = torch.optim.AdamW([expected], lr=1.0, betas=betas, eps=eps, weight_decay=decay)
+    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in range(1, 31):
+        grad, scale, rate = normal(3000, seed=step) * 1e-3, torch.tensor(1 + step / 7), 1e-2 / step
+        expected.grad = grad / scale.to(DEVICE)
+        theirs.param_groups[0]["lr"] = rate
+        theirs.step()
+        corrections = torch.tensor([1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5], device=DEVICE)
+        rate, scale = torch.tensor(rate, device=DEVICE), scale.to(DEVICE)
+        triton_kernels.adamw(weight, mean, square, grad, scale, rate, corrections, betas=betas, eps=eps, decay=decay)
+    torch.testing.assert_close(weight, expected.detach(), rtol=1e-5, atol=1e-6)
