@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,6 +31,7 @@ from isinglass.training.checkpoints import TrainingState
 from isinglass.training.preparation import PreparedSplit
 from isinglass.training.schedule import learning_rate
 from isinglass.training.timing import EpochClock
+from isinglass.training.vocabulary import Vocabulary
 
 PROGRESS_SECONDS: Final = 0.2  # the least time between two reports: reading a loss waits for the device
 ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
@@ -66,17 +67,18 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Packer:
-    """Batches in the layout that the config asks for."""
+    """Batches in the layout that the config asks for; with `words`, their ids are rows of that vocabulary's table."""
 
     config: TrainConfig
     pad_token_id: int
     row_length: int
+    words: Vocabulary | None = None
 
     @staticmethod
-    def of(config: TrainConfig, checkpoint: Checkpoint) -> "Packer":
-        """`row_length` holds every example: `max_length`, rounded up."""
+    def of(config: TrainConfig, checkpoint: Checkpoint, words: Vocabulary | None = None) -> "Packer":
+        """`row_length` holds every example: `max_length`, rounded up. The checkpoint is the whole one."""
         length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
-        return Packer(config, checkpoint.config.pad_token_id, length)
+        return Packer(config, checkpoint.config.pad_token_id, length, words)
 
     def pack(
         self,
@@ -85,16 +87,18 @@ class Packer:
         labels: Labels | None,
     ) -> PackedBatch:
         """The examples `index` as one batch."""
-        if not self.config.uses_rows:
-            return pack_flat(tokens, index, labels)
-        return pack_rows(
-            tokens,
-            index,
-            labels,
-            row_length=self.row_length,
-            row_counts=row_counts(len(index)),
-            pad_token_id=self.pad_token_id,
-        )
+        if self.config.uses_rows:
+            batch = pack_rows(
+                tokens,
+                index,
+                labels,
+                row_length=self.row_length,
+                row_counts=row_counts(len(index)),
+                pad_token_id=self.pad_token_id,
+            )
+        else:
+            batch = pack_flat(tokens, index, labels)
+        return batch if self.words is None else replace(batch, input_ids=self.words.rows[batch.input_ids])
 
     def pack_parts(
         self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None, parts: int

@@ -36,6 +36,7 @@ from isinglass.training.checkpoints import Checkpoints, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import PROGRESS_SECONDS, Loop, Packer, Progress, StepRecord
 from isinglass.training.preparation import PreparedSplit, class_weights, label_order, prepare_split, with_head_for
+from isinglass.training.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -118,11 +119,13 @@ def train(
             class_weights=class_weights(config, task, train_split.labels, order),
             label_smoothing=config.label_smoothing,
         )
-    backend = create_backend(config, checkpoint, objective, group)
-    packer = Packer.of(config, checkpoint)
+    texts = [split.tokens for split in (train_split, *dev_splits, *test_splits)]
+    words = Vocabulary.of(config, checkpoint, texts)
+    backend = create_backend(config, words.table(checkpoint), objective, group)
+    packer = Packer.of(config, checkpoint, words)
     interruption = interruption or Interruption()
     loop = Loop(config, backend, packer, train_split, on_progress, group)
-    identity = {} if checkpoints is None and group.size == 1 else _identity(config, checkpoint, train_split)
+    identity = {} if checkpoints is None and group.size == 1 else _identity(config, checkpoint, train_split, words)
     if group.size > 1:
         alike = [identity, _digest(checkpoint.weights[name] for name in sorted(checkpoint.weights))]
         _check_alike(group, alike, "settings, data or model: start all alike, on the same files")
@@ -223,7 +226,7 @@ def train(
         task=task,
         result=result,
         checkpoint=checkpoint,
-        weights=backend.weights(),
+        weights=words.whole(backend.weights(), checkpoint),
         steps=loop.records(),
         scored=scored,
     )
@@ -237,14 +240,18 @@ def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
         raise ConfigError(f"Process {others[0]} of the {group.size} that share this run has other {what}.")
 
 
-def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit) -> dict[str, Any]:
-    """What the steps of a run depend on, by name: its settings but for the data's place, its data, its model's shape."""
+def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit, words: Vocabulary) -> dict[str, Any]:
+    """What the steps of a run depend on, by name: its settings but for the data's place, its data, its model's shape.
+
+    And the words of what it scores, because the weights that a checkpoint holds are those of all words of the run.
+    """
     assert split.labels is not None
     model = np.frombuffer(json.dumps(checkpoint.config_json, sort_keys=True).encode(), np.uint8)
     return without_places(as_dict(config)) | {
         "training data (digest)": _digest(
             (split.tokens.input_ids, split.tokens.token_type_ids, split.tokens.offsets, split.labels)
         ),
+        "words of the training and scored data (digest)": _digest([words.ids]),
         "model config (digest)": _digest([model]),
     }
 
