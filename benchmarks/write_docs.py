@@ -201,10 +201,18 @@ def share():
     return table([*header, "device"], rows)
 
 
-def gpu():
-    """Medians over the rounds of each sitting on a GPU, and how many times as fast the newest own bf16 of it is."""
+def gpu(*, beside_trainer=False):
+    """Medians over the rounds of each sitting on a GPU, and how many times as fast its own bf16 is.
+
+    Args:
+        beside_trainer: only the newest sitting that has Trainer's sides.
+    """
     sides = defaultdict(list)
-    for row in read("gpu"):
+    found = read("gpu")
+    if beside_trainer:
+        newest = max(row["sitting"] for row in found if row["side"] in GPU_PEERS)
+        found = [row for row in found if row["sitting"] == newest]
+    for row in found:
         sides[row["sitting"], row["side"]].append(row)
     medians = {key: statistics.median(row["examples_per_second"] for row in rows) for key, rows in sides.items()}
     rows = []
@@ -610,6 +618,7 @@ FIGURES = {
     "speed of prediction": lambda: speed("predict"),
     "share": share,
     "gpu": gpu,
+    "gpu beside Trainer": lambda: gpu(beside_trainer=True),
     "speed on MRPC": lambda: speed(row_of="mrpc"),
     "large set": large_set,
     "own data": own_data,

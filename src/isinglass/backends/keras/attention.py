@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from keras import ops
 
-from isinglass.backends.keras.dropout import DropoutMasks, dropout
+from isinglass.backends.keras.dropout import DropoutMasks, masked, scaled
 
 FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
@@ -44,7 +44,8 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, rate: float, masks: DropoutMasks 
     """
     scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
     weights = ops.softmax(ops.cast(scores, "float32") * (1 / math.sqrt(q.shape[-1])) + bias)
-    return ops.matmul(ops.cast(dropout(weights, rate, masks), v.dtype), v)
+    kept, factor = masked(ops.cast(weights, v.dtype), rate, masks)
+    return scaled(ops.matmul(kept, v), factor)  # the context is small beside the weights
 
 
 def self_attention(qkv: Any, plan: RowsPlan, rate: float, masks: DropoutMasks | None) -> Any:
