@@ -1,14 +1,21 @@
-"""Dropout whose masks are a pure function of (seed, step), in keras.ops.
+"""Dropout whose masks are a pure function of (seed, step), in keras.ops but for the random bits.
 
 The key of a step is an input of the compiled program; each mask folds in how many were drawn before it, so that the
 same program draws other masks in each step and the same ones again when a run is repeated.
+
+Keras draws uniform floats, one 32-bit number for each element. Here each serves two, as in the PyTorch backend: an element
+is kept if its 16 bits, as a number, reach a threshold, so that the keep rate is exact to 1 / 65536.
 """
 
-from typing import Any
+import math
+from typing import Any, Final
 
+import keras
 import numpy as np
 from jaxtyping import UInt32
-from keras import ops, random
+from keras import ops
+
+LEVELS: Final = 1 << 16
 
 
 def step_key(seed: int, step: int, part: int = 0, rank: int = 0) -> UInt32[np.ndarray, " 2"]:
@@ -22,14 +29,21 @@ def step_key(seed: int, step: int, part: int = 0, rank: int = 0) -> UInt32[np.nd
     return words & np.array([0x3FFFFFFF, 0x3FFFFC00], np.uint32)
 
 
-class _Key(random.SeedGenerator):
-    """What keras.random asks for its next seed: a step's key and the mask's index instead of a variable's state."""
+def _bits(key: Any, shape: tuple[int, ...]) -> Any:
+    """uint16, all bits random: whole words as the framework draws them, which no function of Keras returns."""
+    count = math.prod(shape)
+    words = -(-count // 2)
+    if keras.backend.backend() == "jax":
+        import jax
 
-    def __init__(self, key: Any, index: int) -> None:
-        self._key, self._index = key, index
+        drawn = jax.lax.bitcast_convert_type(jax.random.bits(key, (words,), "uint32"), "uint16")
+    else:
+        import tensorflow as tf
 
-    def next(self, ordered: bool = True) -> Any:  # noqa: ARG002  # Keras' signature
-        return self._key + ops.convert_to_tensor([0, self._index], dtype="uint32")
+        seed = tf.cast(key, tf.int32)  # the words are below 2^31
+        drawn = tf.random.stateless_uniform((words,), seed, minval=None, maxval=None, dtype=tf.uint32)
+        drawn = tf.bitcast(drawn, tf.uint16)
+    return ops.reshape(ops.reshape(drawn, (-1,))[:count], shape)
 
 
 class DropoutMasks:
@@ -41,16 +55,25 @@ class DropoutMasks:
         self._drawn = 0
 
     def draw(self, shape: tuple[int, ...], rate: float) -> Any:
-        """Independent booleans, false with probability `rate`."""
+        """Independent booleans, false with probability `rate` in 1/65536ths."""
         self._drawn += 1
-        return random.uniform(shape, dtype="float32", seed=_Key(self._key, self._drawn)) >= rate
+        key = self._key + ops.convert_to_tensor([0, self._drawn], dtype="uint32")
+        return _bits(key, shape) >= ops.convert_to_tensor(_dropped(rate), dtype="uint16")
+
+
+def _dropped(rate: float) -> int:
+    dropped = round(rate * LEVELS)
+    if not 0 < dropped < LEVELS:
+        raise ValueError(f"a dropout rate is to lie between 0 and 1, not at {rate}")
+    return dropped
 
 
 def masked(x: Any, rate: float, masks: DropoutMasks | None) -> tuple[Any, float]:
     """`x` with elements dropped, and the factor by which the caller still has to multiply: (x, 1) outside training."""
     if masks is None or rate == 0:
         return x, 1.0
-    return ops.where(masks.draw(x.shape, rate), x, ops.zeros((), x.dtype)), 1 / (1 - rate)
+    factor = LEVELS / (LEVELS - _dropped(rate))
+    return ops.where(masks.draw(x.shape, rate), x, ops.zeros((), x.dtype)), factor
 
 
 def scaled(x: Any, factor: float) -> Any:

@@ -5,6 +5,7 @@ R * L: only attention knows where an example ends. The differences from the text
 query, key and value are one product, and in the last layer only the first token of each example goes on.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,8 +19,16 @@ from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.head import with_head
 
+
+def _gelu(x: Any) -> Any:
+    """X times the normal distribution's share below it, in float32. Keras takes `erfc`, which TensorFlow computes one number
+    at a time."""
+    wide = ops.cast(x, "float32")
+    return ops.cast(0.5 * wide * (1 + ops.erf(wide * math.sqrt(0.5))), x.dtype)
+
+
 _ACTIVATION: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "gelu": lambda x: keras.activations.gelu(x, approximate=False),
+    "gelu": _gelu,
     "gelu_tanh": lambda x: keras.activations.gelu(x, approximate=True),
     "relu": keras.activations.relu,
     "silu": keras.activations.silu,

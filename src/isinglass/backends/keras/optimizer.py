@@ -2,22 +2,44 @@
 
 from typing import Any
 
+import keras
 from keras import ops, optimizers
 
 from isinglass.config import TrainConfig
 
 
 class _AdamW(optimizers.AdamW):
-    """Keras' AdamW adds epsilon before bias correction; this one after it, as in PyTorch and in the paper."""
+    """Keras' AdamW adds epsilon before bias correction; this one after it, as in PyTorch and in the paper.
+
+    TensorFlow has one kernel for the whole update of a variable, which has epsilon before: given epsilon times the root of
+    the second correction it does the same.
+    """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         step = ops.cast(self.iterations + 1, "float32")
         index = self._get_variable_index(variable)
         learning_rate = learning_rate * self.factors[index]
         m, v = self._momentums[index], self._velocities[index]
+        power_1, power_2 = ops.power(self.beta_1, step), ops.power(self.beta_2, step)
+        bias_1, bias_2 = 1 - power_1, 1 - power_2
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,  # Keras hands over the variable of TensorFlow that lies in its own
+                m=m.value.handle,
+                v=v.value.handle,
+                beta1_power=power_1,
+                beta2_power=power_2,
+                lr=learning_rate,
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                epsilon=self.epsilon * ops.sqrt(bias_2),
+                grad=gradient,
+            )
+            return
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
         self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
-        bias_1, bias_2 = 1 - ops.power(self.beta_1, step), 1 - ops.power(self.beta_2, step)
         denominator = ops.sqrt(v) / ops.sqrt(bias_2) + self.epsilon
         self.assign_sub(variable, (learning_rate / bias_1) * m / denominator)
 
