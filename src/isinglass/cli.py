@@ -4,18 +4,46 @@ Results go to standard output; progress, notes and errors to standard error. Wha
 the commands, so that `--help` answers at once.
 """
 
-import errno
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
-from isinglass.errors import ConfigError, DataError, HubError, IsinglassError, RunFailedError, StorageError
+from isinglass.ending import announce, errors_in_one_line, how_to_resume, processes
+from isinglass.errors import ConfigError, DataError, HubError, RunFailedError, StorageError
+from isinglass.flags import (
+    CheckpointEvery,
+    CpusPerRun,
+    DataDir,
+    Delimiter,
+    DropIncomplete,
+    GpusPerRun,
+    Json,
+    KindName,
+    LabelColumn,
+    LabelDelimiter,
+    On,
+    Partial,
+    PositiveLabel,
+    RunDir,
+    Storage,
+    TaskName,
+    TestFile,
+    TextColumn,
+    TextColumn2,
+    TrainFile,
+    ValidationFile,
+    finished_run,
+    names,
+    own_files,
+    place_of,
+    task_name,
+)
 from isinglass.names import percent, printable
 from isinglass.terminal import (
     bench_events,
@@ -41,50 +69,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-DataDir = Annotated[
-    str | None,
-    typer.Option("--data-dir", help="Directory in GLUE's layout (holds MRPC/train.tsv ...). Default: the hub."),
-]
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # the disk's fault, not the command's
-
-Partial = Literal["refuse", "absent", "majority"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
-TrainFile = Annotated[
-    list[str] | None,
-    typer.Option(help="Your own data: CSV, TSV, JSON Lines or Parquet, compressed or not; several files, or a pattern."),
-]
-ValidationFile = Annotated[list[str] | None, typer.Option(help="What scores the model while you choose settings.")]
-TestFile = Annotated[list[str] | None, typer.Option(help="What scores it in the end, if it has labels, or is predicted.")]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the text, or the first of a pair.")]
-TextColumn2 = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
-Delimiter = Annotated[str | None, typer.Option(help="Between columns.  [default: by the header]")]
-KindName = Annotated[str | None, typer.Option(help="classification, regression or multilabel.  [default: by the labels]")]
-LabelDelimiter = Annotated[str | None, typer.Option(help="Between several labels of one example.")]
-PositiveLabel = Annotated[str | None, typer.Option(help="The one of two labels that F1 counts.")]
-DropIncomplete = Annotated[
-    bool | None, typer.Option("--drop-incomplete", help="Leave rows without a text or a label out; they are counted.")
-]
-RunDir = Annotated[Path, typer.Argument(help="A run directory, or a checkpoint directory together with --task.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="Use the model on another task with the same labels (ax).")]
-On = Annotated[
-    str | None,
-    typer.Option(help="ray (a local one, or the one that RAY_ADDRESS names) or ray://HOST:PORT: several runs at once."),
-]
-CpusPerRun = Annotated[
-    int | None, typer.Option(min=1, help="With --on: of each run.  [default: all of a node's, shared among its GPUs]")
-]
-GpusPerRun = Annotated[
-    float | None, typer.Option(help="With --on: of each run, 0.5 say.  [default: 1 where nodes have GPUs]")
-]
-Storage = Annotated[
-    str | None,
-    typer.Option(help="With --on: a directory that all nodes see, or an URL, for checkpoints.  [local Ray: in OUTPUT]"),
-]
-CheckpointEvery = Annotated[
-    str | None, typer.Option(help="With --on: what a lost run goes on from: 200steps, 1epoch, 5min, never.  [default: 5min]")
-]
 
 
 @app.command()
@@ -170,11 +154,11 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Fine-tune a model on a task, score its dev set(s), and write a run directory."""
-    with _errors_in_one_line(shared=True):
+    with errors_in_one_line(shared=True):
         from isinglass.config import resolve
 
         settings = resolve(
-            task=_task_name(task, train_file),
+            task=task_name(task, train_file),
             recipe=recipe,
             config_file=config,
             flags={
@@ -182,7 +166,7 @@ def train(
                 "train_file": train_file or None,
                 "validation_file": validation_file or None,
                 "test_file": test_file or None,
-                **_own(
+                **own_files(
                     train_file,
                     validation_fraction=validation_fraction,
                     text_column=text_column,
@@ -240,7 +224,7 @@ def train(
         planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
         results = []
         check_installed(settings.backend)
-        with _processes(settings.backend) as group:
+        with processes(settings.backend) as group:
             leads = group.rank == 0
 
             def goes_on(directory: Path) -> bool:
@@ -260,14 +244,14 @@ def train(
                 going_on = any(largest(group, int(leads and goes_on(directory))))
                 held = held_run(directory, overwrite=overwrite and not going_on, resume=going_on)
                 with (
-                    Interruption(_announce if leads else lambda _: None, repeated=group.has_launcher) as interruption,
+                    Interruption(announce if leads else lambda _: None, repeated=group.has_launcher) as interruption,
                     held if leads else nullcontext(directory / CHECKPOINTS) as place,
                 ):
                     checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=going_on)
                     with (
                         progress() if leads else nullcontext(lambda _: None) as on_progress,
                         _log(log_to if leads else None, directory) as log,
-                        _how_to_resume(directory),
+                        how_to_resume(directory),
                     ):
                         report = on_progress if log is None else log.after(on_progress)
                         run = run_training(
@@ -304,11 +288,11 @@ def evaluate(
     json_output: Json = False,
 ) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.data import open_data
         from isinglass.training.trainer import evaluate as run_evaluation
 
-        finished = _finished(run_dir, task, data_dir, precision, test_file)
+        finished = finished_run(run_dir, task, data_dir, precision, test_file)
         data = open_data(finished.config, finished.task)
         chosen = split or (["test"] if test_file else None)
         with progress() as on_progress:
@@ -335,14 +319,14 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that --output names.")] = False,
 ) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.training.prediction import check_predictions, predict_split, predict_texts, write_predictions
 
         if input_file is not None and split is not None:
             raise ConfigError(f"--input {input_file} and --split {split} exclude each other: leave one of them out.")
         if output is not None:
             check_predictions(output, overwrite=overwrite)
-        finished = _finished(run_dir, task, data_dir, precision)
+        finished = finished_run(run_dir, task, data_dir, precision)
         with progress() as on_progress:
             if input_file is None:
                 rows = predict_split(finished, split, on_progress)
@@ -403,13 +387,13 @@ def bench(
     ] = None,
 ) -> None:
     """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.bench.harness import calibrate, opened, records_of, run_all, set_damaged_aside
         from isinglass.bench.own_data import settle
         from isinglass.bench.plan import estimates, left_to_do, make_plan
         from isinglass.bench.presets import select, select_own
 
-        own = _own(
+        own = own_files(
             train_file,
             validation_file=validation_file or None,
             test_file=test_file or None,
@@ -423,10 +407,10 @@ def bench(
             drop_incomplete=drop_incomplete,
         )
         chosen: dict[str, Any] = {
-            "tasks": _names(tasks),
-            "models": _names(models),
-            "backends": _names(backends),
-            "precisions": _names(precisions),
+            "tasks": names(tasks),
+            "models": names(models),
+            "backends": names(backends),
+            "precisions": names(precisions),
             "xla": xla,
             "compile": compile_model,
             "seeds": seeds,
@@ -437,14 +421,14 @@ def bench(
             "assignments": tuple(assignments or ()),
         }
         if train_file:
-            name = _task_name(None, train_file)
+            name = task_name(None, train_file)
             selection = select_own(name, {"train_file": train_file, **own}, preset=preset, published=published, **chosen)
         else:
             name, selection = preset or "results", select(preset, **chosen)
         plan = make_plan(selection, data_dir)
         data = _own_data(plan.runs[0].config) if train_file else None  # what is wrong with the files is told here
         directory = output or Path("bench") / name
-        place = _place(on, cpus_per_run, gpus_per_run, storage, checkpoint_every)
+        place = place_of(on, cpus_per_run, gpus_per_run, storage, checkpoint_every)
         with ExitStack() as stack:
             cluster = None if place is None else stack.enter_context(_connected(place, directory))
             held = stack.enter_context(opened(directory))
@@ -479,7 +463,7 @@ def report(
     published: Annotated[bool, typer.Option("--published", help="Beside each row the published figure.")] = False,
 ) -> None:
     """Make one HTML page, and Markdown, of a bench: tables, curves, intervals, differences, mistakes."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.report.html import write_report
         from isinglass.results import read_records
 
@@ -511,7 +495,7 @@ def submit(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zip that --output names.")] = False,
 ) -> None:
     """Write the zip that GLUE's server takes, from the runs that are best on dev; or judge one with --check."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.report.submission import check_submission, write_submission
 
         if (directory is None) == (check is None):
@@ -568,7 +552,7 @@ def tune(
     checkpoint_every: CheckpointEvery = None,
 ) -> None:
     """Search learning rate, epochs and batch size on held-out data, resumably; the best become a recipe file."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from functools import partial
 
         from isinglass.config import resolve
@@ -576,7 +560,7 @@ def tune(
         from isinglass.tuning import WORKER, Elsewhere, SearchSpace
         from isinglass.tuning import tune as run_tuning
 
-        name = _task_name(task, train_file)
+        name = task_name(task, train_file)
         settings = resolve(
             task=name,
             config_file=config,
@@ -584,7 +568,7 @@ def tune(
                 "data_dir": data_dir,
                 "train_file": train_file or None,
                 "validation_file": validation_file or None,
-                **_own(
+                **own_files(
                     train_file,
                     text_column=text_column,
                     text_column2=text_column2,
@@ -604,10 +588,10 @@ def tune(
         )
         directory = output or Path("tune") / name
         space = SearchSpace() if search is None else SearchSpace.parse(search)
-        place = _place(on, cpus_per_run, gpus_per_run, storage, checkpoint_every)
+        place = place_of(on, cpus_per_run, gpus_per_run, storage, checkpoint_every)
         with ExitStack() as stack:
             cluster = None if place is None else stack.enter_context(_connected(place, directory, WORKER))
-            interruption = stack.enter_context(Interruption(_announce))
+            interruption = stack.enter_context(Interruption(announce))
             on_trial, on_progress = stack.enter_context(trial_events(trials, several=cluster is not None))
             found = run_tuning(
                 settings,
@@ -635,11 +619,11 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write a finished model as ONNX, and compare its answers on the dev set with those of the model itself."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.export.compare import compare
         from isinglass.export.onnx import export_run
 
-        finished = _finished(run_dir, task, data_dir, None)
+        finished = finished_run(run_dir, task, data_dir, None)
         exported = export_run(finished, output or run_dir.with_name(f"{run_dir.name}-onnx"), int8=int8, overwrite=overwrite)
         show_export(exported)
         try:
@@ -660,7 +644,7 @@ def push(
     license_name: Annotated[str | None, typer.Option("--license", help="Of the model, for its card: mit, say.")] = None,
 ) -> None:
     """Send a run's model and its card to the hub, in one commit; nothing else of the run is sent."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from isinglass.export.push import push_run
 
         pushed = push_run(run_dir, repo, private=private, revision=revision, license=license_name)
@@ -670,7 +654,7 @@ def push(
 @app.command()
 def tasks() -> None:
     """List the tasks: sizes, columns, metrics, and the score of always answering the most frequent label."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
@@ -714,7 +698,7 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Print 
     if version:
         from importlib.metadata import version as installed
 
-        with _errors_in_one_line():
+        with errors_in_one_line():
             print(installed("isinglass"))
         raise typer.Exit
 
@@ -723,10 +707,6 @@ def _log(to: str | None, directory: Path) -> Any:
     from isinglass.training.tensorboard import TensorBoardLog
 
     return nullcontext() if to is None else TensorBoardLog(directory.parent / "tensorboard" / directory.name)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> Any:
@@ -751,36 +731,6 @@ def _tables(plan: Any, directory: Path, kind: str, *, with_published: bool) -> A
         return [tensorflow_table(results, failed, with_published=with_published, tasks=tasks)]
     scores = scores_table(results, partial(read_answers, directory), failed, tasks=tasks)
     return [*([pytorch()] if with_published else []), scores, speed_table(results, clock=CLOCK, tasks=tasks)]
-
-
-def _task_name(task: str | None, train_file: list[str] | None) -> str:
-    """A task that is known, or with files of the user's own its name: by default that of the first file."""
-    import re
-
-    from isinglass.tasks import TASKS, get_task
-
-    if not train_file:
-        return get_task(task or "demo").name
-    name = task or re.sub(r"[^a-z0-9_-]+", "-", Path(train_file[0]).name.split(".")[0].lower()).strip("-") or "texts"
-    if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
-        raise ConfigError(f"{name!r} is no name for a task: letters a to z, digits, - and _ were expected.")
-    if name in TASKS:
-        if task is None:
-            return f"{name}-own"
-        raise ConfigError(f"{name} is a task that `isinglass tasks` lists: give your own files another name.")
-    return name
-
-
-def _own(train_file: list[str] | None, **given: Any) -> dict[str, Any]:
-    """What was said of the user's own files.
-
-    Raises:
-        ConfigError: there are none that it could be said of.
-    """
-    for name, value in given.items():
-        if value is not None and not train_file:
-            raise ConfigError(f"--{name.replace('_', '-')} is for your own files: name them with --train-file.")
-    return given
 
 
 def _check_data(settings: Any) -> None:
@@ -827,24 +777,6 @@ def _own_data(settings: Any) -> Any:
     return describe(data), (data.notes, inspect_data(splits, data.task))
 
 
-def _place(on: str | None, cpus: int | None, gpus: float | None, storage: str | None, every: str | None) -> Any:
-    """Where to run, if not here.
-
-    Raises:
-        ConfigError: an option is given that is for a cluster.
-    """
-    given = {"cpus": cpus, "gpus": gpus, "storage": storage, "checkpoint_every": every}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if on is None:
-        for name in chosen:
-            option = name.replace("_", "-") + ("-per-run" if name in ("cpus", "gpus") else "")
-            raise ConfigError(f"--{option} is for runs on a cluster: name it with --on ray.")
-        return None
-    from isinglass.bench.cluster import Place
-
-    return Place(on=on, **chosen)
-
-
 @contextmanager
 def _connected(place: Any, *where: Any) -> Iterator[Any]:
     from isinglass.bench.cluster import connected
@@ -852,121 +784,6 @@ def _connected(place: Any, *where: Any) -> Iterator[Any]:
     with connected(place, *where) as cluster:
         print(cluster.summary, file=sys.stderr, flush=True)
         yield cluster
-
-
-def _finished(
-    run_dir: Path, task: str | None, data_dir: str | None, precision: str | None, test_file: list[str] | None = None
-) -> Any:
-    from dataclasses import replace
-
-    from isinglass.tasks import get_task
-    from isinglass.training.run_dir import load_run
-
-    finished = load_run(run_dir, task=None if task is None else get_task(task).name)
-    changes: dict[str, Any] = {"compile": False, "layout": "auto"}
-    changes |= {} if data_dir is None else {"data_dir": data_dir}
-    if test_file:
-        from isinglass.tasks import TASKS, custom
-
-        if finished.task.name in TASKS:
-            raise ConfigError(f"{run_dir} is of {finished.task.title}, whose sets are known: --test-file is for your own.")
-        changes["test_file"] = test_file
-        finished = replace(finished, task=custom.with_test(finished.task))
-    changes |= {} if precision is None else {"precision": precision}
-    from isinglass.config import as_dict, resolve
-
-    settings = as_dict(finished.config) | changes
-    return replace(finished, config=resolve(task=settings.pop("task"), flags=settings))
-
-
-def _announce(message: str) -> None:
-    """Straight to the terminal: a signal may come in the middle of a print, whose stream cannot be entered twice."""
-    with suppress(OSError):
-        os.write(2, f"isinglass: {message}\n".encode())
-
-
-class _OneLine(logging.Formatter):
-    """What is logged may hold names from a stranger's file."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        return printable(super().formatMessage(record))
-
-
-@contextmanager
-def _how_to_resume(directory: Path) -> Iterator[None]:
-    from isinglass.training.interruption import Interrupted
-
-    try:
-        yield
-    except Interrupted as interrupted:
-        if str(interrupted):
-            how = f"the same command with --output-dir {directory} --resume goes on from it."
-            raise Interrupted(interrupted.number, f"{interrupted}; {how}") from None
-        raise
-
-
-@contextmanager
-def _errors_in_one_line(*, shared: bool = False) -> Iterator[None]:
-    """A user's mistake, or a full disk, is one sentence on standard error and exit status 2.
-
-    Args:
-        shared: the command may be one of several processes that share its work; one on each host speaks.
-    """
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(_OneLine("isinglass: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[lines])
-    try:
-        if not shared:
-            from isinglass.backends.process_group import launched_processes
-
-            if launched_processes() > 1:
-                raise ConfigError("torchrun starts processes that share a training: this command runs in one of its own.")
-        yield
-        print(end="", flush=True)  # here, not when Python ends: a closed pipe or a full disk shows itself now
-    except IsinglassError as error:
-        _fail(str(error), error.exit_status)
-    except KeyboardInterrupt as interrupted:
-        message = str(interrupted) or "interrupted; nothing was written of what was under way."
-        _fail(message, 128 + getattr(interrupted, "number", 2))
-    except OSError as error:
-        if sys.stdout:
-            with suppress(OSError):
-                sys.stdout.close()  # what it did not take is not tried again when Python ends
-        if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `isinglass predict RUN_DIR | head`
-            raise typer.Exit(1) from None
-        status = StorageError.exit_status if error.errno in _STORAGE else 2
-        _fail(f"{error.filename or 'Writing output'}: {error.strerror}." if error.strerror else str(error), status)
-
-
-@contextmanager
-def _processes(backend: str) -> Iterator[Any]:
-    """The processes that share a run. One of them tells the user why it ends: the first to fail; the others end silently."""
-    from isinglass.backends.process_group import joined
-    from isinglass.training.interruption import Interrupted
-
-    with joined(backend) as group:
-        if group.rank > 0:
-            logging.disable(logging.WARNING)
-        try:
-            yield group
-        except Interrupted as interrupted:
-            if group.rank > 0 and group.has_launcher:
-                raise typer.Exit(128 + interrupted.number) from None
-            raise
-        except IsinglassError as error:
-            if group.speaks():
-                _say(str(error))
-            raise typer.Exit(error.exit_status) from None
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
-        _say(message)  # torchrun's other processes on this host fail alike
-    raise typer.Exit(status) from None
-
-
-def _say(message: str) -> None:
-    print(f"isinglass: {printable(message)}", file=sys.stderr)
 
 
 def main() -> None:
