@@ -138,12 +138,13 @@ def sittings():
 
 
 def speed(kind="train", row_of=None):
-    """Medians of examples per second within each sitting, and how many times faster isinglass is in each precision.
+    """Medians of examples per second within the newest sitting of each side, and how many times faster isinglass is there.
 
     Args:
         kind: `train` or `predict`.
     """
     rows = []
+    newest = {(task, *key): sitting for (sitting, task), found in sorted(sittings().items()) for key in found}
     for (sitting, task), found in sittings().items():
         sides = {key: of for key, of in found.items() if key[0].endswith("-predict") == (kind == "predict")}
         if not sides or (row_of is not None and row_of != task):
@@ -152,6 +153,8 @@ def speed(kind="train", row_of=None):
         device = next(row["device"] for of in sides.values() for row in of if row["device"])
         train = TASKS[task].train.rows * resolve(task=task).epochs
         for side, precision in sorted(sides, key=lambda key: (list(SIDES).index(key[0]), PRECISIONS.index(key[1]))):
+            if newest[task, side, precision] != sitting:
+                continue
             median, of = medians[side, precision], sides[side, precision]
             values = [row["examples_per_second"] for row in of]
             faster = []
@@ -173,6 +176,21 @@ def speed(kind="train", row_of=None):
             )
     header = ["task", "tool", "precision", "examples/s", *(f"isinglass in {p} is faster by" for p in PRECISIONS)]
     return table([*header, *(["recipe takes"] if kind == "train" else []), "peak MiB", "sitting"], rows)
+
+
+def kerashub():
+    """Our median beside KerasHub's fastest round, in the newest sitting of each precision and mode."""
+    rows = {}
+    for (sitting, _), found in sorted(sittings().items()):
+        for (side, precision), of in found.items():
+            peer = found.get((side.replace("tensorflow", "kerashub"), precision))
+            if side.startswith("tensorflow") and peer:
+                own = statistics.median(row["examples_per_second"] for row in of)
+                speeds = [row["examples_per_second"] for row in peer]
+                each = ", ".join(f"{speed:.1f}" for speed in speeds)
+                rows[side, precision] = [SIDES[side], precision, f"{own:.1f}", each, f"{own / max(speeds):.2f}", sitting]
+    header = ["tool", "precision", "examples/s", "KerasHub's rounds", "faster than its fastest by", "sitting"]
+    return table(header, rows.values())
 
 
 def share():
@@ -617,6 +635,7 @@ FIGURES = {
     "speed": speed,
     "speed of prediction": lambda: speed("predict"),
     "share": share,
+    "kerashub": kerashub,
     "gpu": gpu,
     "gpu beside Trainer": lambda: gpu(beside_trainer=True),
     "speed on MRPC": lambda: speed(row_of="mrpc"),
