@@ -31,7 +31,7 @@ args = parser.parse_args()
 
 
 def keys_of(row):
-    return tuple(row[k] for k in ("tool", "task", "recipe", "precision", "seed", "learning_rate"))
+    return tuple(row.get(k) for k in ("tool", "task", "recipe", "precision", "seed", "learning_rate", "shuffled"))
 
 
 def run(task, precision, seed):
@@ -43,13 +43,15 @@ def run(task, precision, seed):
         "precision": precision,
         "seed": seed,
         "learning_rate": settings.learning_rate,
+        **({"shuffled": True} if args.trainer_python else {}),  # rows without it grouped examples of like length
         "epochs": settings.epochs,
     }
     done = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
     if keys_of(row) in {keys_of(other) for other in done}:
         return
     if args.trainer_python:
-        command = [args.trainer_python, str(HERE / "peer_trainer.py"), "--padding", "dynamic", "--data-dir", args.data_dir]
+        command = [args.trainer_python, str(HERE / "peer_trainer.py"), "--padding", "dynamic", "--shuffled"]
+        command += ["--data-dir", args.data_dir]
         command += ["--task", task, "--learning-rate", str(settings.learning_rate), "--epochs", str(settings.epochs)]
     else:
         command = [sys.executable, "-m", "isinglass", "train", task, "--json", "--data-dir", args.data_dir]

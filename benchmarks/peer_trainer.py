@@ -7,7 +7,8 @@ error in our readers or metrics cannot hide. Run it in an environment of its own
     python benchmarks/peer_trainer.py --data-dir GLUE_DIR --task mrpc --precision bf16 --padding dynamic
 
 `--padding max_length` is how the classic example scripts run (every example padded to 128); `--padding dynamic` pads each
-batch to its longest example and groups examples of like length, which is Trainer's best setting on a CPU.
+batch to its longest example and groups examples of like length, which is Trainer's best setting on a CPU; with
+`--shuffled` it draws them at random instead, as its scores want it.
 """
 
 import argparse
@@ -49,6 +50,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--data-dir", required=True)
 parser.add_argument("--task", choices=TASKS, required=True)
 parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+parser.add_argument("--shuffled", action="store_true", help="do not group examples of like length")
 parser.add_argument("--padding", choices=["max_length", "dynamic"], default="max_length")
 parser.add_argument("--learning-rate", type=float, default=2e-5)
 parser.add_argument("--epochs", type=float, default=3)
@@ -115,7 +117,7 @@ arguments = TrainingArguments(
     seed=args.seed,
     bf16=args.precision == "bf16",
     use_cpu=True,
-    **({"train_sampling_strategy": "group_by_length"} if args.padding == "dynamic" else {}),
+    **({"train_sampling_strategy": "group_by_length"} if args.padding == "dynamic" and not args.shuffled else {}),
 )
 trainer = Trainer(
     model,

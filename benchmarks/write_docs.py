@@ -75,8 +75,10 @@ def accuracy(recipe):
     """Dev scores of both tools over seeds, one row for each metric and precision."""
     scores = defaultdict(dict)  # (task, metric, precision) -> tool -> values
     majority = {}
-    for row in read("accuracy"):
-        if row["recipe"] == recipe:
+    found = [row for row in read("accuracy") if row["recipe"] == recipe]
+    shuffled = {(row["task"], row["precision"]) for row in found if row.get("shuffled")}
+    for row in found:
+        if row["tool"] != TRAINER or row.get("shuffled") or (row["task"], row["precision"]) not in shuffled:
             for metric, value in row["metrics"].items():
                 scores[row["task"], metric, row["precision"]].setdefault(row["tool"], []).append(value)
             majority |= {(row["task"], metric): value for metric, value in row.get("majority", {}).items()}
