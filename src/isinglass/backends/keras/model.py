@@ -21,8 +21,7 @@ from isinglass.models.head import with_head
 
 
 def _gelu(x: Any) -> Any:
-    """X times the normal distribution's share below it, in float32. Keras takes `erfc`, which TensorFlow computes one number
-    at a time."""
+    """GELU, of any shape and float dtype, float32 inside. Keras takes `erfc`, which TensorFlow computes number by number."""
     wide = ops.cast(x, "float32")
     return ops.cast(0.5 * wide * (1 + ops.erf(wide * math.sqrt(0.5))), x.dtype)
 

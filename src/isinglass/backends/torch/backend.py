@@ -1,7 +1,7 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -134,21 +134,20 @@ class TorchBackend:
         """See the protocol."""
         prepared = [self._prepared(batch) for batch in batches]
         self._optimizer.set_learning_rate(learning_rate)
-        with self._memory_for(sum(batch.num_examples for batch in batches)):
+        examples = sum(batch.num_examples for batch in batches)
+        with self._memory_for(examples):
             recorded = self._graphs if len(batches) == 1 else None
             is_new = self._compiles and any(one.key not in self._mask_elements for one in prepared)
             is_new |= recorded is not None and recorded.is_new(prepared[0].key)
             started = time.perf_counter()
-            dropouts = [self._dropout(one, step, part) for part, one in enumerate(prepared)]
-            parts = list(zip(prepared, dropouts, strict=True))
-            arrays = [[*one.arrays, *dropout.arrays] for one, dropout in parts]
             if recorded is None:
-                there = [_there(to_device(each, self._device), *part) for each, part in zip(arrays, parts, strict=True)]
                 ids = np.concatenate([batch.input_ids.ravel() for batch in batches])
-                loss = self._step(there, dropouts, share, ids)
+                loss = self._step(self._arriving(prepared, step), examples, share, ids)
             else:
-                whole: Step = lambda tensors: self._step([_there(tensors, *parts[0])], dropouts, share)  # noqa: E731
-                loss = recorded.run(prepared[0].key, arrays[0], whole)
+                (one,) = prepared
+                dropout = self._dropout(one, step, 0)
+                whole: Step = lambda tensors: self._step([_there(tensors, one, dropout)], examples, share)  # noqa: E731
+                loss = recorded.run(one.key, [*one.arrays, *dropout.arrays], whole)
                 if recorded.refused is not None:
                     self._graphs = None
                     self.notes.append(f"Steps are not recorded as CUDA graphs ({recorded.refused}): launching takes longer.")
@@ -156,6 +155,12 @@ class TorchBackend:
                 self.synchronize()
                 self.compile_seconds += time.perf_counter() - started
         self._losses.append(loss)
+
+    def _arriving(self, batches: Sequence[_Prepared], step: int) -> Iterator[tuple[_OnDevice, Dropout]]:
+        """Each micro-batch on the device when its turn has come, and its dropout, which keys the generator."""
+        for part, one in enumerate(batches):
+            dropout = self._dropout(one, step, part)
+            yield _there(to_device([*one.arrays, *dropout.arrays], self._device), one, dropout)
 
     def _dropout(self, batch: _Prepared, step: int, part: int) -> Dropout:
         rank = 0 if self._group is None else self._group.rank
@@ -167,8 +172,8 @@ class TorchBackend:
 
     def _step(
         self,
-        batches: Sequence[_OnDevice],
-        dropouts: Sequence[Dropout],
+        batches: Iterable[tuple[_OnDevice, Dropout]],
+        examples: int,
         share: float,
         ids: np.ndarray[Any, Any] | None = None,
     ) -> Tensor:
@@ -176,10 +181,11 @@ class TorchBackend:
         group = self._group
         share = share if group is None else share * group.size  # the group takes the mean
         loss = torch.zeros((), device=self._device)
-        examples = sum(len(batch.first_token) for batch in batches)
+        done = 0
         try:
-            for part, (batch, dropout) in enumerate(zip(batches, dropouts, strict=True)):
-                with self._averaging(last=part == len(batches) - 1):
+            for batch, dropout in batches:
+                done += len(batch.first_token)
+                with self._averaging(last=done == examples):
                     loss += self._backward(batch, dropout, share * len(batch.first_token) / examples)
             if group is not None:
                 assert ids is not None
@@ -379,11 +385,11 @@ class TorchBackend:
         return self._mask_elements[batch.key]
 
 
-def _there(tensors: list[Tensor], batch: _Prepared, dropout: Dropout) -> _OnDevice:
-    """The batch, and what its dropout needs, of the tensors of their arrays."""
+def _there(tensors: list[Tensor], batch: _Prepared, dropout: Dropout) -> tuple[_OnDevice, Dropout]:
+    """The batch and its dropout, of the tensors of their arrays."""
     count = len(batch.arrays)
     dropout.arrive(tensors[count:])
-    return batch.there(tensors[:count])
+    return batch.there(tensors[:count]), dropout
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
