@@ -24,8 +24,8 @@ from isinglass.backends.protocol import Objective, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
-from isinglass.packing import pack_flat
 from isinglass.results import installed_versions
+from isinglass.training.loop import Packer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "growth.jsonl"
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -68,12 +68,14 @@ def training(lengths, width=WIDTH):
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         truncated=0,
     )
-    backend = create_backend(TrainConfig(max_length=512), checkpoint, Objective(kind="classification", num_outputs=2))
-    batch = pack_flat(tokens, np.arange(len(lengths)), rng.integers(0, 2, len(lengths)))
+    config = TrainConfig(max_length=512)
+    backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
+    labels = rng.integers(0, 2, len(lengths))
+    batches = Packer.of(config, checkpoint).pack_parts(tokens, np.arange(len(lengths)), labels, backend.streams)
     seconds, began = [], time.perf_counter()
     while len(seconds) < 4 or (len(seconds) <= STEPS and time.perf_counter() - began < SECONDS):
         started = time.perf_counter()
-        backend.train_step([batch], step=len(seconds), learning_rate=2e-5)
+        backend.train_step(batches, step=len(seconds), learning_rate=2e-5)
         backend.take_losses()
         seconds.append(time.perf_counter() - started)
     return {

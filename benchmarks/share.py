@@ -23,15 +23,15 @@ from isinglass.backends.torch.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
-from isinglass.packing import pack_flat
+from isinglass.training.loop import Packer
 from isinglass.training.vocabulary import Vocabulary
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "share.jsonl"
 ROUNDS, WARM_UP, BATCH, SQUARE, WORDS = 40, 10, 32, 2048, 6652
 
 
-def batch_of(rng):
-    """32 examples, their lengths about as MRPC's (a mean of 53 tokens, a standard deviation of 17)."""
+def batches_of(rng, packer, streams):
+    """32 examples, their lengths about as MRPC's (a mean of 53 tokens, a standard deviation of 17), as a run packs them."""
     lengths = np.clip(np.rint(rng.normal(53, 17, BATCH)), 12, 128).astype(np.int64)
     tokens = TokenizedTexts(
         input_ids=rng.integers(1, WORDS, lengths.sum()).astype(np.int32),
@@ -39,7 +39,7 @@ def batch_of(rng):
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         truncated=0,
     )
-    return pack_flat(tokens, np.arange(BATCH), rng.integers(0, 2, BATCH))
+    return packer.pack_parts(tokens, np.arange(BATCH), rng.integers(0, 2, BATCH), streams)
 
 
 def shapes(config, tokens):
@@ -62,14 +62,14 @@ def measure(precision):
     checkpoint = Vocabulary(np.flatnonzero(met), np.where(met, np.cumsum(met) - 1, 0).astype(np.int32)).table(checkpoint)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    rng = np.random.default_rng(0)
+    packer, rng = Packer.of(config, checkpoint), np.random.default_rng(0)
     square = torch.randn(2, SQUARE, SQUARE).to(dtype)
     times = {"step": [], "products": [], "square": []}
     flops = []
     for step in range(WARM_UP + ROUNDS):
-        batch = batch_of(rng)
+        batches = batches_of(rng, packer, backend.streams)
         products = []
-        for rows, width, out in shapes(checkpoint.config, batch.num_tokens):
+        for rows, width, out in shapes(checkpoint.config, sum(batch.num_tokens for batch in batches)):
             x, weight, bias = (
                 torch.randn(*shape).to(dtype).requires_grad_() for shape in ((rows, width), (out, width), (out,))
             )
@@ -80,7 +80,7 @@ def measure(precision):
                 torch.autograd.grad(linear(x, weight, bias), (x, weight), grad)
 
         compute()  # the step before has generated its programs too
-        times["step"].append(seconds(lambda b=batch, s=step: backend.train_step([b], step=s, learning_rate=0)))
+        times["step"].append(seconds(lambda b=batches, s=step: backend.train_step(b, step=s, learning_rate=0)))
         times["products"].append(seconds(compute))
         times["square"].append(seconds(lambda: linear(square[0], square[1], square[0, 0])))
         flops.append(sum(6 * x.shape[0] * weight.numel() for x, weight, _, _ in products))

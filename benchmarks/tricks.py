@@ -26,7 +26,7 @@ from isinglass.backends.torch.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
-from isinglass.packing import pack_flat
+from isinglass.training.loop import Packer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "tricks.jsonl"
 CPU = torch.device("cpu")
@@ -73,8 +73,8 @@ def word_gradients():
     return alternate(dense, rows)
 
 
-def backend_and_batch(precision="fp32", draw=0):
-    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths, the `draw`th."""
+def backend_and_batches(precision="fp32", draw=0):
+    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths, the `draw`th, as a run packs them."""
     rng = np.random.default_rng(draw)
     lengths = rng.integers(24, 83, 32)
     tokens = TokenizedTexts(
@@ -83,26 +83,27 @@ def backend_and_batch(precision="fp32", draw=0):
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         truncated=0,
     )
-    backend = create_backend(
-        TrainConfig(precision=precision), load_model("demo"), Objective(kind="classification", num_outputs=2)
-    )
-    return backend, pack_flat(tokens, np.arange(32), rng.integers(0, 2, 32))
+    config, checkpoint = TrainConfig(precision=precision), load_model("demo")
+    backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
+    packer, labels = Packer.of(config, checkpoint), rng.integers(0, 2, 32)
+    return backend, packer.pack_parts(tokens, np.arange(32), labels, backend.streams)
+
+
+def training_step(backend, batches, step):
+    return milliseconds(lambda: backend.train_step(batches, step=step, learning_rate=0))
 
 
 def training_steps():
     """Milliseconds of one training step, median of ROUNDS."""
-    backend, batch = backend_and_batch()
-    steps = range(ROUNDS + 3)
-    return statistics.median(
-        [milliseconds(lambda s=s: backend.train_step([batch], step=s, learning_rate=0)) for s in steps][3:]
-    )
+    backend, batches = backend_and_batches()
+    return statistics.median([training_step(backend, batches, step) for step in range(ROUNDS + 3)][3:])
 
 
 def steps_of_many_lengths():
     """The same in bf16, where each step has examples of other lengths, after as many steps to get to know them."""
-    backend, _ = backend_and_batch("bf16")
-    batches = [backend_and_batch("bf16", draw)[1] for draw in range(2 * ROUNDS)]
-    times = [milliseconds(lambda s=s: backend.train_step([batches[s]], step=s, learning_rate=0)) for s in range(2 * ROUNDS)]
+    backend, _ = backend_and_batches("bf16")
+    drawn = [backend_and_batches("bf16", draw)[1] for draw in range(2 * ROUNDS)]
+    times = [training_step(backend, batches, step) for step, batches in enumerate(drawn)]
     return statistics.median(times[ROUNDS:])
 
 
@@ -130,15 +131,15 @@ def fp32_products():
 
 def bf16_products():
     """Steps in bf16 on a CPU without bf16 instructions: three of each, because the plain ones take so long."""
-    backend, batch = backend_and_batch("bf16")
+    backend, batches = backend_and_batches("bf16")
     widened = backend._products
-    if isinstance(widened, contextlib.nullcontext):
+    if widened is contextlib.nullcontext:
         sys.exit("This CPU has bf16 instructions: nothing is widened on it.")
     times = ([], [])
     for step in range(4):
-        for products, kept in zip((contextlib.nullcontext(), widened), times, strict=True):
+        for products, kept in zip((contextlib.nullcontext, widened), times, strict=True):
             backend._products = products
-            kept.append(milliseconds(lambda s=step: backend.train_step([batch], step=s, learning_rate=0)))
+            kept.append(training_step(backend, batches, step))
     return [statistics.median(kept[1:]) for kept in times]
 
 

@@ -40,7 +40,7 @@ def test_the_loss_is_what_the_objective_says(kind: str, variant: str, tmp_path) 
     objective = Objective(kind=kind, num_outputs=3, class_weights=WEIGHTS, label_smoothing=0.2)
     backend = backend_for(variant, checkpoint, objective=objective, batch_size=8, dropout=0.0)
     batch = pack(variant, tokens, np.arange(8), labels)
-    logits = in_file_order(batch, backend.predict(batch))
+    logits = in_file_order(batch, backend.predict([batch])[0])
     assert float(backend.backward(batch, None)) == pytest.approx(expected(logits, labels, 0.2), rel=1e-5)
 
 
@@ -92,11 +92,11 @@ def test_weights_can_be_put_back(variant: str, tmp_path) -> None:
     tokens, labels = random_tokens(LENGTHS), np.arange(8) % 3
     backend = backend_for(variant, checkpoint, batch_size=8)
     batch = pack(variant, tokens, np.arange(8), labels)
-    weights, logits = backend.weights(), backend.predict(batch)
+    weights, logits = backend.weights(), backend.predict([batch])[0]
     backend.train_step([batch], step=0, learning_rate=1e-2)
-    assert not np.array_equal(backend.predict(batch), logits)
+    assert not np.array_equal(backend.predict([batch])[0], logits)
     backend.load(weights)
-    np.testing.assert_array_equal(backend.predict(batch), logits)
+    np.testing.assert_array_equal(backend.predict([batch])[0], logits)
 
 
 def test_factors_of_the_learning_rate() -> None:

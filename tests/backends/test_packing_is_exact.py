@@ -40,9 +40,9 @@ def test_logits_loss_and_gradients_are_those_of_each_example_alone(
     tokens, n = random_tokens(lengths, seed, types=types), len(lengths)
     labels = np.random.default_rng(seed).integers(0, 3, n)
     singles = [pack(variant, tokens, np.array([i]), labels) for i in range(n)]
-    alone = np.concatenate([backend.predict(single) for single in singles])
+    alone = np.concatenate([backend.predict([single])[0] for single in singles])
     batch = pack(variant, tokens, np.arange(n), labels)
-    np.testing.assert_allclose(in_file_order(batch, backend.predict(batch)), alone, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(in_file_order(batch, backend.predict([batch])[0]), alone, rtol=0, atol=1e-5)
 
     loss = float(backend.backward(batch, None))
     together = backend.gradients()
@@ -75,7 +75,7 @@ def test_changing_one_example_changes_no_others_logits(
     changed[a:b] = other.input_ids[a:b]
     altered = dataclasses.replace(tokens, input_ids=changed)
     before, after = (pack(variant, t, np.arange(len(lengths)), None) for t in (tokens, altered))
-    first, second = (in_file_order(batch, backend.predict(batch)) for batch in (before, after))
+    first, second = (in_file_order(batch, backend.predict([batch])[0]) for batch in (before, after))
     untouched = np.arange(len(lengths)) != victim
     np.testing.assert_array_equal(first[untouched], second[untouched])
 

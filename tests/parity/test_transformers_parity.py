@@ -52,7 +52,7 @@ def test_logits_and_gradients_equal_those_of_transformers(family: str, variant: 
 
     expected = reference_logits(model, tokens, family)
     logits = np.empty((len(LENGTHS), 3), np.float32)
-    logits[batch.example_index] = backend.predict(batch)
+    logits[batch.example_index] = backend.predict([batch])[0]
     np.testing.assert_allclose(logits, expected.detach().numpy(), rtol=0, atol=1e-5)
 
     loss = F.cross_entropy(expected, torch.from_numpy(LABELS))
@@ -95,7 +95,7 @@ def test_every_config_value_counts(family: str, changes: dict[str, object], vari
     tokens = random_tokens(LENGTHS, types=1 if family == "roberta" else 2)
     batch = pack(variant, tokens, INDEX, None, pad=model.config.pad_token_id)
     expected = reference_logits(model, tokens, family).detach().numpy()[batch.example_index]
-    np.testing.assert_allclose(backend_for(variant, checkpoint).predict(batch), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(backend_for(variant, checkpoint).predict([batch])[0], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]])

@@ -73,13 +73,17 @@ class Backend(Protocol):
     """Every slower path taken, with its reason."""
     compile_seconds: float
     """Spent in steps that trace, compile or record for a new shape; else 0."""
+    streams: int
+    """How many batches are best handed over together: 2 on a CPU, which works on both at the same time, each on half of its
+    threads; else 1. To be set to 1 where memory is short."""
 
     @property
     def compilations(self) -> int:
         """How many training programs were traced, compiled or recorded, one for each shape of batch; 0 where none is."""
 
     def train_step(self, batches: Sequence[PackedBatch], *, step: int, learning_rate: float, share: float = 1.0) -> None:
-        """One optimizer step on the mean loss of all examples of these micro-batches, mostly a single one.
+        """One optimizer step on the mean loss of all examples of these micro-batches: at most `streams` at the same time,
+        more one after another.
 
         Does not wait for the device.
 
@@ -95,8 +99,12 @@ class Backend(Protocol):
     def take_losses(self) -> list[float]:
         """The losses of the steps since the last call, in order. Waits for the device."""
 
-    def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
-        """Logits (regression: the value) of each example of the batch."""
+    def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
+        """Logits (regression: the value) of each example of each of at most `streams` batches.
+
+        Raises:
+            DeviceMemoryError: together they do not fit.
+        """
 
     def backward(self, batch: PackedBatch, masks: None) -> SupportsFloat:
         """Leave the gradient of the batch's mean loss in the backend, and return the loss; `masks` None: no dropout."""

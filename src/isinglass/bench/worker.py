@@ -143,12 +143,12 @@ def calibrate(request: CalibrationRequest) -> Calibration:
     for step, index in enumerate(itertools.islice(itertools.chain.from_iterable(epochs), CALIBRATION_STEPS)):
         compiling = backend.compile_seconds
         started = time.perf_counter()
-        batch = packer.pack(split.tokens, index, split.labels)
-        backend.train_step([batch], step=step, learning_rate=first.learning_rate)
+        batches = packer.pack_parts(split.tokens, index, split.labels, backend.streams)
+        backend.train_step(batches, step=step, learning_rate=first.learning_rate)
         backend.synchronize()
         if step > 0 and backend.compile_seconds == compiling:  # a step that warms up or compiles is not the run's speed
             seconds += time.perf_counter() - started
-            tokens += batch.num_tokens
+            tokens += sum(batch.num_tokens for batch in batches)
         if seconds > CALIBRATION_SECONDS:
             break
     return Calibration(

@@ -26,7 +26,7 @@ def plan_epoch(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> 
 
 
 def shard_step(lengths: Int64[np.ndarray, " S"], shards: int) -> list[Int64[np.ndarray, " s"]]:
-    """Deal the examples of a step out to so many processes, so that all have about the same number of tokens.
+    """Deal the examples of a step out to so many processes or micro-batches, of about the same number of tokens each.
 
     The longest example first, each to the shard that has the fewest tokens so far: no shard has more than 4/3 of the
     least possible maximum (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969).

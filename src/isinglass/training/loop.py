@@ -103,21 +103,23 @@ class Packer:
     def pack_parts(
         self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None, parts: int
     ) -> list[PackedBatch]:
-        """The examples `index` as so many micro-batches of like size; a single one keeps their order."""
-        if parts == 1:
-            return [self.pack(tokens, index, labels)]
-        by_length = index[np.argsort(tokens.lengths[index], kind="stable")]
-        return [self.pack(tokens, by_length[part::parts], labels) for part in range(min(parts, len(index)))]
+        """The examples `index` as so many micro-batches of about as many tokens each."""
+        shards = shard_step(tokens.lengths[index], min(parts, len(index)))
+        return [self.pack(tokens, index[shard], labels) for shard in shards]
 
-    def evaluation_batches(self, tokens: TokenizedTexts) -> Sequence[PackedBatch]:
-        """All examples of like length together; in `rows`, as many in each batch as training has."""
+    def evaluation_batches(self, tokens: TokenizedTexts, streams: int = 1) -> Sequence[PackedBatch]:
+        """All examples of like length together, `streams` batches of at most `eval_tokens` tokens; in `rows`, as many
+        examples in each batch as training has.
+        """
         if self.config.uses_rows:
             size = self.config.batch_size
             return [
                 self.pack(tokens, np.arange(i, min(i + size, len(tokens)), dtype=np.int64), None)
                 for i in range(0, len(tokens), size)
             ]
-        return [self.pack(tokens, index, None) for index in plan_evaluation(tokens.lengths, self.config.eval_tokens)]
+        return [
+            self.pack(tokens, index, None) for index in plan_evaluation(tokens.lengths, self.config.eval_tokens // streams)
+        ]
 
 
 class Loop:
@@ -148,7 +150,7 @@ class Loop:
         self._on_progress = on_progress
         self._group = group
         self._losses: list[float] = []
-        self._parts = 1  # micro-batches of a step
+        self._parts = 1  # more where memory is short: micro-batches of a step, one after another
         self._fullest: list[float] = []  # of each step in this process's time, tokens of the fullest shard over the mean
         self._resumed_at: list[int] = []
 
@@ -219,6 +221,8 @@ class Loop:
             self._backend.synchronize, state.epoch_seconds[:whole], carried=sum(state.epoch_seconds[whole:])
         )
         self._losses, self._parts = state.losses, state.parts
+        if self._parts > 1:
+            self._backend.streams = 1
         self._resumed_at = [*state.resumed_at, state.step]
         if state.processes != self._group.size:
             self.notes.append(
@@ -252,13 +256,15 @@ class Loop:
         mine, share = self._shard(index)
         while True:
             try:
-                batches = self._packer.pack_parts(self._tokens, mine, self._labels, self._parts)
+                parts = max(self._parts, self._backend.streams)
+                batches = self._packer.pack_parts(self._tokens, mine, self._labels, parts)
                 self._backend.train_step(batches, step=self.step, learning_rate=rate, share=share)
                 break
             except DeviceMemoryError as error:
                 if self._parts >= len(index) or self._group.size > 1:  # the others wait for the whole shard
                     raise
                 self._parts *= 2
+                self._backend.streams = 1
                 note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
                 logger.warning(note)
                 self.notes.append(note)

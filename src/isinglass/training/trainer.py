@@ -331,23 +331,29 @@ def predict(
     outputs = np.zeros((len(tokens), 0), np.float32)
     done = tokens_done = 0
     started = last_report = time.perf_counter()
-    waiting = [*reversed(packer.evaluation_batches(tokens)[group.rank :: group.size])]
+    waiting = [*reversed(packer.evaluation_batches(tokens, backend.streams)[group.rank :: group.size])]
     total = sum(batch.num_examples for batch in waiting)
     while waiting:
-        batch = waiting.pop()
+        batches = [waiting.pop() for _ in range(min(backend.streams, len(waiting)))]
         try:
-            predicted = backend.predict(batch)
+            predicted = backend.predict(batches)
         except DeviceMemoryError as error:
+            if len(batches) > 1:
+                backend.streams = 1
+                waiting += reversed(batches)
+                continue
+            (batch,) = batches
             if batch.num_examples == 1:
                 raise
             logger.warning(f"{error} The batch is halved.")
             waiting += [packer.pack(tokens, half, None) for half in np.array_split(batch.example_index, 2)]
             continue
-        if done == 0:
-            outputs = np.zeros((len(tokens), predicted.shape[1]), np.float32)
-        outputs[batch.example_index] = predicted
-        done += batch.num_examples
-        tokens_done += batch.num_tokens
+        for batch, found in zip(batches, predicted, strict=True):
+            if done == 0:
+                outputs = np.zeros((len(tokens), found.shape[1]), np.float32)
+            outputs[batch.example_index] = found
+            done += batch.num_examples
+            tokens_done += batch.num_tokens
         now = time.perf_counter()
         if now - last_report >= PROGRESS_SECONDS or done == total:
             last_report = now

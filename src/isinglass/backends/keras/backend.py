@@ -58,6 +58,7 @@ class KerasBackend:
         if self.precision == "bf16" and not on_gpu and not has_fast_bf16():
             self.notes.append(slow_bf16(self.device))
         self.compile_seconds = 0.0
+        self.streams = 1
         self._seed = config.seed
         self._objective = objective
         self._group = group
@@ -106,12 +107,12 @@ class KerasBackend:
         losses, self._losses = self._losses, []
         return [float(loss) for loss in losses]
 
-    def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
+    def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """See the protocol."""
+        (batch,) = batches
         with self._memory_for(batch.num_examples):
             logits = np.asarray(self._programs.predict(self._inputs(batch, self._num_examples, 1.0)))
-        found: Float32[np.ndarray, "S outputs"] = logits[: batch.num_examples]
-        return found
+        return [logits[: batch.num_examples]]
 
     def backward(self, batch: PackedBatch, masks: None) -> float:
         """See the protocol."""

@@ -5,18 +5,18 @@ form groups of n examples padded to L tokens; the keys that pad are masked, the 
 take few values, because oneDNN generates a program for every shape that it meets. `rows` is the plain path: every row
 attends within itself, masked by example. On a GPU flat batches go to `varlen`.
 
-A group is never copied example by example: one gather of D-wide pieces lays all groups of a layer out head by head,
-and because every real token stands there once, its gradient is a gather by the inverse index, not a scatter.
+A group is never copied example by example: one gather of D-wide pieces lays it out head by head, and because every real
+token stands there once, its gradient is a gather by the inverse index, not a scatter. The groups are attended one after
+another, each from end to end, so that the next product finds in the processor's cache what the last one left.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from isinglass.backends.torch import varlen
@@ -31,46 +31,61 @@ ROW_MULTIPLE: Final = 32  # at least, of the rows of a flat batch's matrices
 FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
-    """Examples `start` to `stop` of a flat batch, padded to `length` tokens.
+    """Examples `start` to `stop` of a flat batch, padded to L tokens.
+
+    With `parts` projections side by side (3: query, key, value; 2: key, value; 1: context), the D-wide pieces of the
+    group's t rows of a (tokens, parts * N * D) tensor are laid out as (parts, n * N, L, D).
 
     Attributes:
+        rows: where its tokens are among the batch's.
+        token: int64 (n, L), the token at each place, 0 for the group's first; padding repeats its example's first.
         key_bias: float32 (n * N, 1, L), 0 for tokens and a huge negative number for padding; None where nothing pads.
     """
 
     start: int
     stop: int
-    length: int
+    rows: slice
+    num_heads: int
+    token: Int64[np.ndarray, "n L"]
     key_bias: Tensor | None
+    _indices: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Examples in it, n."""
         return self.stop - self.start
 
+    def indices(self, parts: int) -> tuple[Tensor, Tensor]:
+        """int64 (parts * n * N * L,), the piece at each place; int64 (t * parts * N,), the place of each piece."""
+        if parts not in self._indices:
+            part_and_head = np.arange(parts * self.num_heads).reshape(parts, 1, self.num_heads, 1)
+            piece_at = (self.token[None, :, None, :] * part_and_head.size + part_and_head).ravel()
+            place_of = np.empty((self.rows.stop - self.rows.start) * part_and_head.size, np.int64)
+            place_of[piece_at[::-1]] = np.arange(len(piece_at))[::-1]  # a token's first place stays: padding comes after it
+            self._indices[parts] = torch.from_numpy(piece_at), torch.from_numpy(place_of)
+        return self._indices[parts]
+
+    def padded(self, x: Tensor, parts: int) -> Tensor:
+        """The group's rows of `x`, (tokens, parts * N * D), as (parts, n * N, L, D)."""
+        N = self.num_heads
+        D = x.shape[1] // (parts * N)
+        pieces = x[self.rows].reshape(-1, D).index_select(0, self.indices(parts)[0])
+        return pieces.view(parts, self.size * N, -1, D)
+
+    def unpad(self, pieces: Tensor, out: Tensor) -> None:
+        """Write `pieces`, (parts, n * N, L, D), without padding to the group's rows of `out`, (tokens, parts * N * D)."""
+        parts, D = len(pieces), pieces.shape[-1]
+        torch.index_select(pieces.view(-1, D), 0, self.indices(parts)[1], out=out[self.rows].view(-1, D))
+
 
 @dataclass(frozen=True)
 class FlatPlan:
-    """How one flat batch is attended, shared by all layers.
+    """How one flat batch is attended, shared by all layers. Rows after its T tokens (`filled_rows`) have no part in it."""
 
-    With P padded tokens in all groups together (P >= T), and `parts` projections side by side (3: query, key, value;
-    2: key, value; 1: context), the D-wide pieces of a (rows, parts * N * D) tensor are laid out group by group, each group
-    as (parts, n, N, L, D). The tensor may have more rows than T (`filled_rows`): those have no place.
-
-    Attributes:
-        pad: parts -> int64 (parts * N * P,): the piece at each place; padding repeats its example's first token.
-        unpad: parts -> int64 (rows * parts * N,): the place of each piece, the inverse of `pad`; 0 for those without.
-        num_tokens: T.
-        is_real: float32 (N * P, 1), 0 where a query of the context's layout (parts = 1) is padding.
-    """
-
-    num_heads: int
     num_tokens: int
     groups: tuple[Group, ...]
-    pad: dict[int, Tensor]
-    unpad: dict[int, Tensor]
-    is_real: Tensor
 
 
 @dataclass(frozen=True)
@@ -122,111 +137,94 @@ def filled_rows(num_tokens: int) -> int:
 def plan_flat(batch: PackedBatch, N: int) -> FlatPlan:
     """Prepare a flat batch's attention on a CPU: index arithmetic, once for all layers."""
     groups: list[Group] = []
-    tokens_of: list[Int64[np.ndarray, "n L"]] = []  # the token at each place of each group
-    reals: list[Bool[np.ndarray, "n L"]] = []
+    first = batch.first_token
     for start, stop in like_length_groups(batch.lengths):
-        length = -(-int(batch.lengths[stop - 1]) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        places = np.arange(length)[None, :]
+        rows = slice(int(first[start]), int(first[stop - 1] + batch.lengths[stop - 1]))
+        places = np.arange(-(-int(batch.lengths[stop - 1]) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)[None, :]
         real = places < batch.lengths[start:stop, None]
-        tokens_of.append(batch.first_token[start:stop, None] + np.where(real, places, 0))
-        reals.append(real)
+        token = first[start:stop, None] - rows.start + np.where(real, places, 0)
         key_bias = None
         if not real.all():
             bias = np.repeat(np.where(real, 0.0, FORBIDDEN).astype(np.float32), N, axis=0)[:, None, :]
             key_bias = torch.from_numpy(bias)
-        groups.append(Group(start, stop, length, key_bias))
-    pad, unpad = {}, {}
-    for parts in (1, 2, 3):
-        part_and_head = np.arange(parts * N).reshape(parts, 1, N, 1)
-        index = np.concatenate([(t[None, :, None, :] * (parts * N) + part_and_head).ravel() for t in tokens_of])
-        inverse = np.zeros(filled_rows(batch.num_tokens) * parts * N, np.int64)
-        inverse[index[::-1]] = np.arange(len(index))[::-1]  # of a token's places the first stays: padding comes after it
-        pad[parts] = torch.from_numpy(index)
-        unpad[parts] = torch.from_numpy(inverse)
-    is_real = np.concatenate([np.repeat(real[:, None, :], N, axis=1).ravel() for real in reals])
-    of_queries = torch.from_numpy(is_real[:, None].astype(np.float32))
-    return FlatPlan(N, batch.num_tokens, tuple(groups), pad, unpad, of_queries)
+        groups.append(Group(start, stop, rows, N, token, key_bias))
+    return FlatPlan(batch.num_tokens, tuple(groups))
 
 
-class _Pad(torch.autograd.Function):
-    """Rows of `x` by `pad`, the groups' layout; the gradient by `unpad`, zero after the first `real` rows.
+class _FlatAttention(torch.autograd.Function):
+    """Attention of a flat batch, with its gradient written out: the groups' results go where they belong at once.
 
-    Exact when rows that repeat another in the forward pass (padding) receive no gradient, which masked keys do not.
+    Every token asks, and `projections` is (tokens, 3 * H), query, key and value; or only the first tokens do: then it is
+    (tokens, 2 * H), key and value, and `queries` (S, H). The result has the rows of those that ask.
+
+    Of the weights the softmax and the mask are kept, their product is made again; and nothing where no gradient is wanted.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pad: Tensor, unpad: Tensor, real: int) -> Tensor:
-        ctx.save_for_backward(unpad)
-        ctx.real = real
-        return x.index_select(0, pad)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (unpad,) = ctx.saved_tensors
-        out = grad.index_select(0, unpad)
-        out[ctx.real :].zero_()
-        return out, None, None, None
-
-
-class _FlatSelfAttention(torch.autograd.Function):
-    """`self_attention` of a flat batch, with its gradient written out: the groups' results go where they belong at once.
-
-    Of the weights the softmax and the mask are kept, their product is made again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, plan: FlatPlan, rate: float, masks: DropoutMasks | None) -> Tensor:
-        (rows, width), N = qkv.shape, plan.num_heads
-        D = width // (3 * N)
-        pieces = qkv.reshape(-1, D).index_select(0, plan.pad[3])
-        contexts = pieces.new_empty(len(pieces) // 3, D)
-        kept: list[tuple[Tensor, Tensor | None]] = []
+    def forward(
+        ctx: Any, projections: Tensor, queries: Tensor | None, plan: FlatPlan, rate: float, masks: DropoutMasks | None
+    ) -> Tensor:
+        if queries is None:
+            out = projections.new_empty(len(projections), projections.shape[1] // 3)
+            out[plan.num_tokens :].zero_()
+        else:
+            out = torch.empty_like(queries)
+        kept: list[Tensor | None] = []
         factor = 1.0
-        for group, qkv_of, context in _by_group(plan, pieces, contexts):
-            q, k, v = qkv_of
+        for group in plan.groups:
+            pieces = group.padded(projections, 3 if queries is None else 2)
+            q, k, v = pieces if queries is None else (_first(queries, group), *pieces)
             weights = _softmax(q, k, group.key_bias)
             mask = None
             if masks is not None and rate > 0:
                 mask, factor = masks.draw(tuple(weights.shape), rate, weights.dtype)
-            context.baddbmm_(weights if mask is None else drop(weights, mask), v, beta=0, alpha=factor)
-            kept.append((weights, mask))
-        ctx.plan, ctx.factor = plan, factor
-        ctx.has_masks = factor != 1.0
-        ctx.save_for_backward(pieces, *(tensor for pair in kept for tensor in pair if tensor is not None))
-        return contexts.index_select(0, plan.unpad[1]).view(rows, N * D)
+            context = torch.baddbmm(
+                v.new_empty(()), weights if mask is None else drop(weights, mask), v, beta=0, alpha=factor
+            )
+            if queries is None:
+                group.unpad(context[None], out)
+            else:
+                _first(out, group).copy_(context)
+            if any(ctx.needs_input_grad):
+                kept += pieces, weights, mask
+        ctx.plan, ctx.factor, ctx.shape = plan, factor, projections.shape
+        ctx.save_for_backward(queries, *kept)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         plan: FlatPlan = ctx.plan
-        pieces, *kept = ctx.saved_tensors
-        grads = torch.empty_like(pieces)
-        D = pieces.shape[1]
-        of_contexts = grad.reshape(-1, D).index_select(0, plan.pad[1]).mul_(plan.is_real)
-        scale = 1 / math.sqrt(D)
-        remaining = iter(kept)
-        for (_, (q, k, v), of_context), (_, (dq, dk, dv), _) in zip(
-            _by_group(plan, pieces, of_contexts), _by_group(plan, grads, of_contexts), strict=True
-        ):
-            weights = next(remaining)
-            dropped, of_weights = weights, torch.bmm(of_context, v.transpose(1, 2))
-            if ctx.has_masks:
-                mask = next(remaining)
+        queries, *kept = ctx.saved_tensors
+        grad = grad.contiguous()
+        of_queries = None if queries is None else torch.empty_like(queries)
+        out = grad.new_empty(ctx.shape)
+        out[plan.num_tokens :].zero_()
+        for group, pieces, weights, mask in zip(plan.groups, kept[::3], kept[1::3], kept[2::3], strict=True):
+            grads = torch.empty_like(pieces)
+            if of_queries is None:
+                (q, k, v), (dq, dk, dv) = pieces, grads
+                (of_context,) = group.padded(grad, 1)
+                if group.key_bias is not None:
+                    of_context.mul_((group.key_bias == 0).transpose(1, 2))
+            else:
+                q, (k, v), dq, (dk, dv) = _first(queries, group), pieces, _first(of_queries, group), grads
+                of_context = _first(grad, group)
+            scale = 1 / math.sqrt(q.shape[-1])
+            of_weights = torch.bmm(of_context, v.transpose(1, 2))
+            dropped = weights
+            if mask is not None:
                 dropped, of_weights = drop(weights, mask), drop(of_weights, mask)
             dv.baddbmm_(dropped.transpose(1, 2), of_context, beta=0, alpha=ctx.factor)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             dq.baddbmm_(of_scores, k, beta=0, alpha=scale * ctx.factor)
             dk.baddbmm_(of_scores.transpose(1, 2), q, beta=0, alpha=scale * ctx.factor)
-        out = grads.index_select(0, plan.unpad[3])
-        out[plan.num_tokens * 3 * plan.num_heads :].zero_()
-        return out.view(len(grad), -1), None, None, None
+            group.unpad(grads, out)
+        return out, of_queries, None, None, None
 
 
-def _by_group(plan: FlatPlan, pieces: Tensor, contexts: Tensor) -> Iterator[tuple[Group, Tensor, Tensor]]:
-    """Each group with its part of `pieces` (3NP, D) as (3, n * N, L, D), and of `contexts` (NP, D) as (n * N, L, D)."""
-    D = pieces.shape[1]
-    for group, qkv, context in zip(plan.groups, _split(pieces, plan, 3), _split(contexts, plan, 1), strict=True):
-        shape = (group.size * plan.num_heads, group.length, D)
-        yield group, qkv.view(3, *shape), context.view(shape)
+def _first(x: Tensor, group: Group) -> Tensor:
+    """The group's rows of `x`, (S, H), as (n * N, 1, D)."""
+    return x[group.start : group.stop].view(group.size * group.num_heads, 1, -1)
 
 
 def _softmax(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
@@ -263,15 +261,14 @@ def self_attention(qkv: Tensor, plan: Plan, rate: float, masks: Dropout | None) 
     """
     if isinstance(plan, FlashPlan | PaddedPlan):
         return varlen.self_attention(qkv, plan, 0.0 if masks is None else rate)
-    tokens, H = qkv.shape[0], qkv.shape[1] // 3
-    N = plan.num_heads
     if isinstance(plan, RowsPlan):
+        tokens, H, N = qkv.shape[0], qkv.shape[1] // 3, plan.num_heads
         R, _, L, _ = plan.bias.shape
         q, k, v = qkv.view(R, L, 3, N, H // N).permute(2, 0, 3, 1, 4).reshape(3, R * N, L, H // N)
         context = _attend(q, k, v, _for_heads(plan.bias, N), rate, masks)
         return context.view(R, N, L, H // N).transpose(1, 2).reshape(tokens, H)
     assert not isinstance(masks, KernelDropout)
-    return _FlatSelfAttention.apply(qkv, plan, rate, masks)  # type: ignore[no-any-return]
+    return _FlatAttention.apply(qkv, None, plan, rate, masks)  # type: ignore[no-any-return]
 
 
 def first_token_attention(q_first: Tensor, kv: Tensor, plan: Plan, rate: float, masks: Dropout | None) -> Tensor:
@@ -286,27 +283,17 @@ def first_token_attention(q_first: Tensor, kv: Tensor, plan: Plan, rate: float, 
     """
     if isinstance(plan, FlashPlan | PaddedPlan):
         return varlen.first_token_attention(q_first, kv, plan, 0.0 if masks is None else rate)
-    (S, H), N = q_first.shape, plan.num_heads
     if isinstance(plan, RowsPlan):
+        (S, H), N = q_first.shape, plan.num_heads
         k, v = kv.view(-1, 2, N, H // N).permute(1, 2, 0, 3)  # (N, R * L, D) each
         q = q_first.view(S, N, H // N).transpose(0, 1)
         context = _attend(q, k, v, plan.first_bias.expand(N, -1, -1), rate, masks)
         return context.transpose(0, 1).reshape(S, H)
-    pieces = _Pad.apply(kv.reshape(-1, H // N), plan.pad[2], plan.unpad[2], plan.num_tokens * 2 * N)
-    contexts = []
-    for group, piece in zip(plan.groups, _split(pieces, plan, 2), strict=True):
-        k, v = piece.view(2, group.size * N, group.length, H // N).unbind(0)
-        q = q_first[group.start : group.stop].reshape(group.size * N, 1, H // N)
-        contexts.append(_attend(q, k, v, group.key_bias, rate, masks).view(group.size, H))
-    return torch.cat(contexts)
+    assert not isinstance(masks, KernelDropout)
+    return _FlatAttention.apply(kv, q_first, plan, rate, masks)  # type: ignore[no-any-return]
 
 
 def _for_heads(bias: Tensor, N: int) -> Tensor:
     """(B, 1, Lq, Lk) to (B * N, Lq, Lk)."""
     B, _, Lq, Lk = bias.shape
     return bias.expand(B, N, Lq, Lk).reshape(B * N, Lq, Lk)
-
-
-def _split(pieces: Tensor, plan: FlatPlan, parts: int) -> tuple[Tensor, ...]:
-    sizes = [parts * plan.num_heads * group.size * group.length for group in plan.groups]
-    return torch.split(pieces, sizes)

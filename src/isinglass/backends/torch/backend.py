@@ -1,9 +1,10 @@
 """The PyTorch backend: a classifier, its optimizer and its device behind the protocol of all backends."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from isinglass.backends.torch.fused_layers import FusedLayers, why_not_fused
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
+from isinglass.backends.torch.side_by_side import STREAMS, side_by_side
 from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, choose_plan, padded_length, rows_for
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
@@ -84,10 +86,10 @@ class TorchBackend:
         if on_cpu:
             keep_freed_memory()
         fast_bf16 = has_fast_bf16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
-        self._products: AbstractContextManager[object] = nullcontext()
+        self._products: Callable[[], AbstractContextManager[object]] = nullcontext
         if self.precision == "bf16" and not fast_bf16:
             widened = on_cpu and not config.compile
-            self._products = WidenedProducts() if widened else nullcontext()
+            self._products = WidenedProducts if widened else nullcontext
             self.notes.append(widened_bf16(self.device) if widened else slow_bf16(self.device))
         self.compile_seconds = 0.0
         self._device = device
@@ -127,6 +129,8 @@ class TorchBackend:
         self._replica = None if self._group is None else self._group.replicate(self._model)
         self._train_forward: Callable[..., Tensor] = self._forward
         self._graphs = None if on_cpu or self._group is not None else StepGraphs(device)
+        whole = config.compile or config.uses_rows or self._group is not None
+        self.streams = STREAMS if on_cpu and not whole and torch.get_num_threads() >= STREAMS else 1
         if self._replica is not None:
             self._train_forward = torch.compile(self._replica, dynamic=False) if config.compile else self._replica
 
@@ -146,7 +150,7 @@ class TorchBackend:
             else:
                 (one,) = prepared
                 dropout = self._dropout(one, step, 0)
-                whole: Step = lambda tensors: self._step([_there(tensors, one, dropout)], examples, share)  # noqa: E731
+                whole: Step = lambda tensors: self._step([lambda: _there(tensors, one, dropout)], examples, share)  # noqa: E731
                 loss = recorded.run(one.key, [*one.arrays, *dropout.arrays], whole)
                 if recorded.refused is not None:
                     self._graphs = None
@@ -156,11 +160,15 @@ class TorchBackend:
                 self.compile_seconds += time.perf_counter() - started
         self._losses.append(loss)
 
-    def _arriving(self, batches: Sequence[_Prepared], step: int) -> Iterator[tuple[_OnDevice, Dropout]]:
-        """Each micro-batch on the device when its turn has come, and its dropout, which keys the generator."""
-        for part, one in enumerate(batches):
+    def _arriving(self, batches: Sequence[_Prepared], step: int) -> list[Callable[[], tuple[_OnDevice, Dropout]]]:
+        """Each micro-batch, to come to the device when its turn has come, and its dropout, which keys the generator."""
+
+        def arrive(part: int) -> tuple[_OnDevice, Dropout]:
+            one = batches[part]
             dropout = self._dropout(one, step, part)
-            yield _there(to_device([*one.arrays, *dropout.arrays], self._device), one, dropout)
+            return _there(to_device([*one.arrays, *dropout.arrays], self._device), one, dropout)
+
+        return [partial(arrive, part) for part in range(len(batches))]
 
     def _dropout(self, batch: _Prepared, step: int, part: int) -> Dropout:
         rank = 0 if self._group is None else self._group.rank
@@ -172,7 +180,7 @@ class TorchBackend:
 
     def _step(
         self,
-        batches: Iterable[tuple[_OnDevice, Dropout]],
+        batches: Sequence[Callable[[], tuple[_OnDevice, Dropout]]],
         examples: int,
         share: float,
         ids: np.ndarray[Any, Any] | None = None,
@@ -181,12 +189,18 @@ class TorchBackend:
         group = self._group
         share = share if group is None else share * group.size  # the group takes the mean
         loss = torch.zeros((), device=self._device)
-        done = 0
+
+        def passes(arriving: Callable[[], tuple[_OnDevice, Dropout]], last: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+            batch, dropout = arriving()
+            with self._averaging(last=last):
+                return self._passes(batch, dropout, share * len(batch.first_token) / examples)
+
         try:
-            for batch, dropout in batches:
-                done += len(batch.first_token)
-                with self._averaging(last=done == examples):
-                    loss += self._backward(batch, dropout, share * len(batch.first_token) / examples)
+            turns = [partial(passes, batch, i == len(batches) - 1) for i, batch in enumerate(batches)]
+            for turn in [turns] if len(turns) <= self.streams else [[one] for one in turns]:
+                for part, words, of_words in side_by_side(turn):
+                    self._add_word_gradient(words, of_words)
+                    loss += part
             if group is not None:
                 assert ids is not None
                 self._average_word_gradients(group, np.unique(ids))
@@ -198,26 +212,33 @@ class TorchBackend:
 
     def backward(self, batch: PackedBatch, masks: None, share: float = 1.0) -> Tensor:
         """Add the gradient of `share` times the batch's mean loss to the parameters', and return that loss."""
-        return self._backward(self._on_device(batch), masks, share)
+        loss, words, of_words = self._passes(self._on_device(batch), masks, share)
+        self._add_word_gradient(words, of_words)
+        return loss
 
-    def _backward(self, there: _OnDevice, masks: Dropout | None, share: float) -> Tensor:
-        """The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
-        added to, and later cleared, not all of the vocabulary's.
-        """
+    def _passes(self, there: _OnDevice, masks: Dropout | None, share: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Forward and backward: `share` times the loss, the tokens' words and, unless frozen, the gradient of each."""
         assert there.labels is not None
         word, ids = self._model.word, there.input_ids
         words = word.detach()[ids].requires_grad_(word.requires_grad)
-        with self._products:
+        with self._products():
             logits = self._logits(there, words, masks, self._train_forward)
             loss = self.loss(logits, there.labels) * share
             self._optimizer.scaled(loss).backward()
-        if words.grad is not None:  # else it is frozen
-            if word.grad is None:
-                word.grad = torch.zeros_like(word)
-            self._ids.append(ids)
-            word.grad.index_add_(0, ids, words.grad)
-            word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
-        return loss.detach()
+        return loss.detach(), ids, words.grad
+
+    def _add_word_gradient(self, words: Tensor, gradient: Tensor | None) -> None:
+        """The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
+        added to, and later cleared, not all of the vocabulary's.
+        """
+        word = self._model.word
+        if gradient is None:
+            return
+        if word.grad is None:
+            word.grad = torch.zeros_like(word)
+        self._ids.append(words)
+        word.grad.index_add_(0, words, gradient)
+        word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
 
     @contextmanager
     def _averaging(self, *, last: bool) -> Iterator[None]:
@@ -263,14 +284,18 @@ class TorchBackend:
         losses, self._losses = self._losses, []
         return torch.stack(losses).tolist() if losses else []
 
-    @torch.inference_mode()
-    def predict(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
+    def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """See the protocol."""
-        with self._memory_for(batch.num_examples), self._products:
-            there = self._on_device(batch)
-            logits = self._logits(there, self._model.word[there.input_ids], None, self._forward)
-        found: Float32[np.ndarray, "S outputs"] = logits.float().cpu().numpy()
-        return found
+
+        @torch.inference_mode()
+        def logits_of(batch: PackedBatch) -> Tensor:
+            with self._products():
+                there = self._on_device(batch)
+                return self._logits(there, self._model.word[there.input_ids], None, self._forward)
+
+        with self._memory_for(sum(batch.num_examples for batch in batches)):
+            found = side_by_side([partial(logits_of, batch) for batch in batches])
+        return [logits.float().cpu().numpy() for logits in found]
 
     def weights(self) -> Weights:
         """See the protocol."""

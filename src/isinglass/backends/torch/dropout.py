@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS: Final = 1 << 16
-_STREAMS: Final = 4  # of random words, drawn side by side by as many threads as there are cores: NumPy lets go of the GIL
+_STREAMS: Final = 4  # of random words, drawn by as many threads where PyTorch has several: NumPy lets go of the GIL
 _WORDS: Final = 1 << 19  # drawn at a time on a CPU: 4 MiB
 _POOL: Final = ThreadPoolExecutor(_STREAMS, thread_name_prefix="dropout")
 _KERNELS: Final = 0x6B65726E  # "kern": apart from the seeds of anything else
@@ -105,7 +105,8 @@ class DropoutMasks:
         if count == 0:
             return torch.empty(0, dtype=torch.int16)
         share = -(-max(-(-count // 4), _WORDS) // _STREAMS)
-        parts = _POOL.map(lambda stream: stream.integers(-(2**63), 2**63, share, dtype=np.int64), self._streams)
+        map_ = _POOL.map if torch.get_num_threads() > 1 else map
+        parts = map_(lambda stream: stream.integers(-(2**63), 2**63, share, dtype=np.int64), self._streams)
         return torch.cat([torch.from_numpy(part) for part in parts]).view(torch.int16)
 
 
