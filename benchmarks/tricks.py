@@ -73,8 +73,8 @@ def word_gradients():
     return alternate(dense, rows)
 
 
-def backend_and_batches(precision="fp32", draw=0):
-    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths, the `draw`th, as a run packs them."""
+def backend_and_batches(precision="fp32", draw=0, parts=None):
+    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths, the `draw`th, as a run packs them or in so many parts."""
     rng = np.random.default_rng(draw)
     lengths = rng.integers(24, 83, 32)
     tokens = TokenizedTexts(
@@ -86,7 +86,7 @@ def backend_and_batches(precision="fp32", draw=0):
     config, checkpoint = TrainConfig(precision=precision), load_model("demo")
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     packer, labels = Packer.of(config, checkpoint), rng.integers(0, 2, 32)
-    return backend, packer.pack_parts(tokens, np.arange(32), labels, backend.streams)
+    return backend, packer.pack_parts(tokens, np.arange(32), labels, parts or backend.streams)
 
 
 def training_step(backend, batches, step):
@@ -120,6 +120,19 @@ def kept_memory():
 
 def few_shapes():
     return in_processes(["--lengths", "--as-they-come"], ["--lengths"])
+
+
+def streams(precision):
+    """A step by one stream on all threads, and by two; both draw their dropout masks."""
+    backend, halves = backend_and_batches(precision)
+    if backend.streams == 1:
+        sys.exit("PyTorch has one thread here: there are no two streams.")
+    _, whole = backend_and_batches(precision, parts=1)
+    times = ([], [])
+    for step in range(ROUNDS + 3):
+        for batches, kept in zip((whole, halves), times, strict=True):
+            kept.append(training_step(backend, batches, step))
+    return [statistics.median(kept[3:]) for kept in times]
 
 
 def fp32_products():
@@ -158,6 +171,8 @@ for trick, measured in {
     "dropout mask of 1700 x 1536: bernoulli_, or thresholds on 16 random bits": dropout_masks,
     "gradient of the word embedding, 1700 tokens: dense, or this step's rows": word_gradients,
     "training step, freed memory given back to the kernel or kept": kept_memory,
+    "training step in fp32: one stream on all threads, or two": lambda: streams("fp32"),
+    "training step in bf16: one stream on all threads, or two": lambda: streams("bf16"),
     "training step in bf16: shapes as the lengths come, or few": few_shapes,
     "product of 1700 x 384 and 384 x 1536 in fp32 on AMD: MKL, or oneDNN": fp32_products,
     "training step in bf16 without bf16 instructions: PyTorch's products, or fp32's rounded": bf16_products,

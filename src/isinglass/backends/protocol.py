@@ -100,7 +100,7 @@ class Backend(Protocol):
         """The losses of the steps since the last call, in order. Waits for the device."""
 
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
-        """Logits (regression: the value) of each example of each of at most `streams` batches.
+        """Logits (regression: the value) of each example of each batch, `streams` of which are worked on at a time.
 
         Raises:
             DeviceMemoryError: together they do not fit.

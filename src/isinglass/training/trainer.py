@@ -333,13 +333,15 @@ def predict(
     started = last_report = time.perf_counter()
     waiting = [*reversed(packer.evaluation_batches(tokens, backend.streams)[group.rank :: group.size])]
     total = sum(batch.num_examples for batch in waiting)
+    ahead = backend.streams  # batches handed over together: more than its streams, so that these seldom wait for each other
     while waiting:
-        batches = [waiting.pop() for _ in range(min(backend.streams, len(waiting)))]
+        began = time.perf_counter()
+        batches = [waiting.pop() for _ in range(min(ahead, len(waiting)))]
         try:
             predicted = backend.predict(batches)
         except DeviceMemoryError as error:
             if len(batches) > 1:
-                backend.streams = 1
+                backend.streams = ahead = 1
                 waiting += reversed(batches)
                 continue
             (batch,) = batches
@@ -355,6 +357,8 @@ def predict(
             done += batch.num_examples
             tokens_done += batch.num_tokens
         now = time.perf_counter()
+        if backend.streams > 1 and now - began < PROGRESS_SECONDS:
+            ahead *= 2
         if now - last_report >= PROGRESS_SECONDS or done == total:
             last_report = now
             speed = tokens_done / (now - started)

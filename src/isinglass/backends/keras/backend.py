@@ -109,10 +109,12 @@ class KerasBackend:
 
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """See the protocol."""
-        (batch,) = batches
-        with self._memory_for(batch.num_examples):
-            logits = np.asarray(self._programs.predict(self._inputs(batch, self._num_examples, 1.0)))
-        return [logits[: batch.num_examples]]
+        found = []
+        for batch in batches:
+            with self._memory_for(batch.num_examples):
+                logits = np.asarray(self._programs.predict(self._inputs(batch, self._num_examples, 1.0)))
+            found.append(logits[: batch.num_examples])
+        return found
 
     def backward(self, batch: PackedBatch, masks: None) -> float:
         """See the protocol."""

@@ -287,15 +287,20 @@ class TorchBackend:
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """See the protocol."""
 
+        turns = iter(range(len(batches)))
+        found: dict[int, Float32[np.ndarray, "S outputs"]] = {}
+
         @torch.inference_mode()
-        def logits_of(batch: PackedBatch) -> Tensor:
+        def answer() -> None:
             with self._products():
-                there = self._on_device(batch)
-                return self._logits(there, self._model.word[there.input_ids], None, self._forward)
+                for turn in turns:  # the next one that no stream has taken
+                    there = self._on_device(batches[turn])
+                    logits = self._logits(there, self._model.word[there.input_ids], None, self._forward)
+                    found[turn] = logits.float().cpu().numpy()
 
         with self._memory_for(sum(batch.num_examples for batch in batches)):
-            found = side_by_side([partial(logits_of, batch) for batch in batches])
-        return [logits.float().cpu().numpy() for logits in found]
+            side_by_side([answer] * min(self.streams, len(batches)))
+        return [found[turn] for turn in range(len(batches))]
 
     def weights(self) -> Weights:
         """See the protocol."""

@@ -164,7 +164,9 @@ def dropout(x: Tensor, rate: float, masks: Dropout | None) -> Tensor:
 
 
 def add_dropped_out(residual: Tensor, x: Tensor, rate: float, masks: Dropout | None) -> Tensor:
-    """Residual + dropout(x), in the wider of the two precisions."""
+    """Residual + dropout(x), in the wider of the two precisions; in prediction the sum is left in `residual`."""
+    if not torch.is_grad_enabled() and masks is None and residual.dtype == torch.result_type(residual, x):
+        return residual.add_(x)
     if masks is None or rate == 0:
         return residual + x
     if isinstance(masks, KernelDropout):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from isinglass.backends.cpu import has_fast_bf16, mkl_leaves_avx512_unused
 
+# the layout that oneDNN's products like best, worth it where the weight is copied anyway
+_REORDER: Final = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _HAS_ONEDNN: Final = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _IN_FP32: Final = _HAS_ONEDNN and mkl_leaves_avx512_unused()
 _IN_BF16: Final = _HAS_ONEDNN and has_fast_bf16()
@@ -41,10 +43,12 @@ class Linear(nn.Linear):
         return self._predicted(x, dtype, "gelu")
 
     def _predicted(self, x: Tensor, dtype: torch.dtype, then: str = "none") -> Tensor:
-        version = self.weight._version
-        if self._cast is None or self._cast[0] != version or self._cast[1].dtype != dtype:
-            self._cast = version, self.weight.detach().to(dtype)
-        return _product(x.to(dtype), self._cast[1], self.bias.to(dtype), then)
+        version, cast = self.weight._version, self._cast
+        if cast is None or cast[0] != version or cast[1].dtype != dtype:
+            weight = self.weight.detach()
+            weight = _REORDER(weight.to(dtype)) if _REORDER and weight.dtype != dtype else weight.to(dtype)
+            self._cast = cast = version, weight
+        return _product(x.to(dtype), cast[1], self.bias.to(dtype), then)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
