@@ -286,7 +286,6 @@ class TorchBackend:
 
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """See the protocol."""
-
         turns = iter(range(len(batches)))
         found: dict[int, Float32[np.ndarray, "S outputs"]] = {}
 
