@@ -96,6 +96,7 @@ def accuracy(recipe):
                 if min(len(ours), len(theirs)) >= 3:
                     chance = f"{ttest_ind(ours, theirs, equal_var=False).pvalue:.2f}"
                 constant = majority.get((task.name, metric))
+                grouped = " grouped" if theirs and (task.name, precision) not in shuffled else ""
                 rows.append(
                     [
                         task.title,
@@ -103,7 +104,7 @@ def accuracy(recipe):
                         precision,
                         "-" if constant is None else f"{100 * constant:.2f}",
                         mean_and_spread(ours),
-                        mean_and_spread(theirs),
+                        mean_and_spread(theirs) + grouped,
                         difference,
                         chance,
                     ]

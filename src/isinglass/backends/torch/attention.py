@@ -231,7 +231,7 @@ def _softmax(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(D) + bias); in float32 inside, whose kernel is faster than bfloat16's."""
     scale = 1 / math.sqrt(q.shape[-1])
     if bias is None:
-        scores = torch.bmm(q, k.transpose(1, 2)) * scale
+        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
     else:
         scores = torch.baddbmm(bias.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
     return torch.softmax(scores.float(), -1).to(q.dtype)
