@@ -1,8 +1,8 @@
 """Speed of isinglass and of its peers, the sides alternating in one sitting on the same examples.
 
 All sides train on the same 640 examples (448 of WNLI's 635), drawn from the task's training set by a fixed seed, with the
-same weights, batch 32 and every dropout on; each measurement is a process of its own, and each tool's own clock is read (it covers the
-steps with their input, not imports, tokenizing or evaluation). Every measurement is one line appended to
+same weights, batch 32 and every dropout on; each measurement is a process of its own, and each tool's own clock is read
+(it covers the steps with their input, not imports, tokenizing or evaluation). Every measurement is one line appended to
 `benchmarks/results/throughput.jsonl`; compare within a sitting only. A side runs in `--precision` or in its own,
 `isinglass@bf16`.
 
@@ -49,7 +49,7 @@ args = parser.parse_args()
 
 
 def sample(task, directory):
-    """The task with EXAMPLES of its training rows, whole batches of three quarters at most, and PREDICTED others to score."""
+    """The task with EXAMPLES of its training rows, three quarters at most, and PREDICTED others to score."""
     folder = directory / task.folder
     folder.mkdir()
     content = (args.data_dir / task.folder / task.train.file).read_bytes().removeprefix(b"\xef\xbb\xbf")

@@ -148,7 +148,8 @@ def speed(kind="train", row_of=None):
     """
     rows = []
     newest = {(task, *key): sitting for (sitting, task), found in sorted(sittings().items()) for key in found}
-    for (sitting, task), found in sittings().items():
+    by_backend = sorted(sittings().items(), key=lambda one: min(list(SIDES).index(side) for side, _ in one[1]))
+    for (sitting, task), found in by_backend:
         sides = {key: of for key, of in found.items() if key[0].endswith("-predict") == (kind == "predict")}
         if not sides or (row_of is not None and row_of != task):
             continue
