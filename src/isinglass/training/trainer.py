@@ -331,9 +331,10 @@ def predict(
     outputs = np.zeros((len(tokens), 0), np.float32)
     done = tokens_done = 0
     started = last_report = time.perf_counter()
-    waiting = [*reversed(packer.evaluation_batches(tokens, backend.streams)[group.rank :: group.size])]
+    streams = backend.streams
+    waiting = [*reversed(packer.evaluation_batches(tokens, streams)[group.rank :: group.size])]
     total = sum(batch.num_examples for batch in waiting)
-    ahead = backend.streams  # batches handed over together: more than its streams, so that these seldom wait for each other
+    ahead = streams  # batches handed over together: more than its streams, so that these seldom wait for each other
     while waiting:
         began = time.perf_counter()
         batches = [waiting.pop() for _ in range(min(ahead, len(waiting)))]
@@ -341,7 +342,7 @@ def predict(
             predicted = backend.predict(batches)
         except DeviceMemoryError as error:
             if len(batches) > 1:
-                backend.streams = ahead = 1
+                streams = ahead = 1
                 waiting += reversed(batches)
                 continue
             (batch,) = batches
@@ -357,7 +358,7 @@ def predict(
             done += batch.num_examples
             tokens_done += batch.num_tokens
         now = time.perf_counter()
-        if backend.streams > 1 and now - began < PROGRESS_SECONDS:
+        if streams > 1 and now - began < PROGRESS_SECONDS:
             ahead *= 2
         if now - last_report >= PROGRESS_SECONDS or done == total:
             last_report = now
