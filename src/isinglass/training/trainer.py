@@ -342,6 +342,7 @@ def predict(
             predicted = backend.predict(batches)
         except DeviceMemoryError as error:
             if len(batches) > 1:
+                logger.warning(f"{error} Batches are predicted one at a time from here on.")
                 streams = ahead = 1
                 waiting += reversed(batches)
                 continue
