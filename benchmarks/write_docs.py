@@ -541,6 +541,8 @@ def svg(name, size):
 
 def plot_sweep():
     """Both sweeps against the number of devices, as SVG; the same text for the same figures."""
+    from matplotlib.ticker import LogLocator
+
     lines = {  # column -> label, style
         "submitted": ("a device each, as submitted", {"color": "#d55e00", "marker": "o"}),
         "longest_first": ("a device each, longest first", {"color": "#0072b2", "marker": "o"}),
@@ -558,6 +560,7 @@ def plot_sweep():
             axes.set(title=title, xlabel="devices", ylabel="hours until the last run ends", xscale="log", yscale="log")
             axes.set_xticks([1, 8, 64, 512], ["1", "8", "64", "512"], minor=False)
             axes.minorticks_off()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.grid(alpha=0.2)
         figure.axes[0].legend(frameon=False)
