@@ -244,7 +244,7 @@ def gpu(*, beside_trainer=False):
         rows.append(
             [
                 tool,
-                side.rpartition("-")[2] if side in GPU_PEERS else side,
+                side.rpartition("-")[2] if side in GPU_PEERS else side.replace("-whole", ", all their steps"),
                 f"{median:,.0f}",
                 str(len(found)),
                 f"{own / median:.1f}" if own and side in GPU_PEERS else "-",

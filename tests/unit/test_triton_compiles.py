@@ -12,15 +12,16 @@ PROGRAM = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from isinglass.backends.torch import triton_kernels as kernels
+from isinglass.backends.torch import triton_attention, triton_kernels as kernels
 
-HALVES, NUMBERS = {"x", "out_half", "grad_half", "of_x"}, {"scale", "eps", "rest1", "beta2", "rest2", "decay"}
-COUNTS = {"place", "least", "rows", "H", "stride", "programs", "N"}
+HALVES, NUMBERS = {"x", "out_half", "grad_half", "of_x"}, {"scale", "factor", "eps", "rest1", "beta2", "rest2", "decay"}
+COUNTS = {"place", "least", "rows", "H", "stride", "programs", "N", "D", "width"}
+COUNTS |= {f"stride_{of}" for of in ("q", "k", "out", "of_q", "of_k")}
 
 def compiles(kernel, half, halves=HALVES, numbers=NUMBERS, **constants):
     names = kernel.arg_names
     kinds = {name: half if name in halves else "fp32" if name in numbers else "i32" if name in COUNTS
-             else "*i64" if name == "key" else "*fp32" for name in names}
+             else "*i64" if name == "key" else "*i32" if name.startswith("cu_") else "*fp32" for name in names}
     source = ASTSource(kernel, kinds | dict.fromkeys(constants, "constexpr"), constants)
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["cubin"]
 
@@ -29,9 +30,14 @@ for half in ("*bf16", "*fp16"):
         compiles(kernels._add_norm, half, DROPS=drops, BLOCK=1024)
         compiles(kernels._add_norm_backward, half, HAS_GRAD=True, HAS_HALF=drops, DROPS=drops, BLOCK=1024)
     compiles(kernels._gelu_backward, half, HALVES | {"grad"}, BLOCK=1024)
-    compiles(kernels._side_by_side, half, {"first", "second", "third", "out"}, BLOCK=1024)
+    for drops in (True, False):
+        for tile in (16, 64):
+            attention = {"DROPS": drops, "TILE_Q": tile, "TILE_K": 64, "WIDTH": 64}
+            compiles(triton_attention._attend, half, {"q", "k", "v", "out"}, **attention)
+            of = {"grad", "q", "k", "v", "out", "of_q", "of_k", "of_v"}
+            compiles(triton_attention._attend_backward, half, of, **attention)
+    compiles(kernels._adamw, half, {"half"}, NUMBERS - {"scale"}, HAS_HALF=True, BLOCK=2048)
 compiles(kernels._column_sums, "", P=512, BLOCK=32)
-compiles(kernels._adamw, "", numbers=NUMBERS - {"scale"}, BLOCK=2048)
 """
 
 

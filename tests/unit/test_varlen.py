@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 from isinglass.backends.torch import varlen
 from isinglass.backends.torch.cuda import to_device
 from isinglass.backends.torch.dropout import KernelDropout
-from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, VarlenPlan, first_token_attention, self_attention
+from isinglass.backends.torch.varlen import (
+    FlashPlan,
+    PaddedPlan,
+    TritonPlan,
+    VarlenPlan,
+    first_token_attention,
+    self_attention,
+)
+from tests.interpreted import mend_products
 
 CPU = torch.device("cpu")
 N, D = 3, 8
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention runs on GPUs only")
-in_every_kind = pytest.mark.parametrize("kind", [FlashPlan, PaddedPlan])
+in_every_kind = pytest.mark.parametrize("kind", [TritonPlan, FlashPlan, PaddedPlan])
+of_pytorch = pytest.mark.parametrize("kind", [FlashPlan, PaddedPlan])
 some_lengths = st.lists(st.integers(1, 20), min_size=1, max_size=6).map(sorted)
 
 
@@ -42,11 +51,17 @@ def one_by_one(q, k, v, cu_q, cu_k, max_q, max_k, rate):
     return torch.cat(parts) if sum(map(len, parts)) == len(q) else out
 
 
+def dropout_on(device: torch.device, step: int = 2) -> KernelDropout:
+    dropout = KernelDropout(1, step, device)
+    dropout.arrive(to_device(dropout.arrays, device))
+    return dropout
+
+
 def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, requires_grad=True)
 
 
-@in_every_kind
+@of_pytorch
 @settings(max_examples=25, deadline=None)
 @given(lengths=some_lengths, rest=st.integers(1, 9))
 def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest: int):
@@ -56,7 +71,7 @@ def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest
     plan = plan_for(kind, lengths, T + rest)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(varlen, "_flash", one_by_one)
-        out, first = self_attention(qkv, plan, 0.0), first_token_attention(q_first, kv, plan, 0.0)
+        out, first = self_attention(qkv, plan, 0.1, None), first_token_attention(q_first, kv, plan, 0.1, None)
     assert out.shape == (T + rest, H) and first.shape == (len(lengths), H) and out.isfinite().all()
 
     expected, expected_first, start = [], [], 0
@@ -75,7 +90,7 @@ def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest
             torch.testing.assert_close(a, b, rtol=0, atol=5e-6)
 
 
-@in_every_kind
+@of_pytorch
 def test_the_real_operators_take_these_arguments(kind):
     """On the meta device, forward and backward: PyTorch may rename or reorder them."""
     lengths, rows, H = [2, 3, 7], 16, N * D
@@ -83,15 +98,17 @@ def test_the_real_operators_take_these_arguments(kind):
     plan = kind.of(np.array(lengths), rows, N, arrays)
     qkv = torch.empty(rows, 3 * H, dtype=torch.bfloat16, device="meta", requires_grad=True)
     first = torch.empty(3, H, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    out = self_attention(qkv, plan, 0.1).sum() + first_token_attention(first, qkv[:, H:], plan, 0.1).sum()
+    dropout = KernelDropout(1, 2, CPU)
+    out = self_attention(qkv, plan, 0.1, dropout).sum() + first_token_attention(first, qkv[:, H:], plan, 0.1, dropout).sum()
     out.backward()
     assert qkv.grad.shape == qkv.shape and first.grad.shape == first.shape
     assert out.dtype == torch.bfloat16
 
 
 def test_a_plan_is_what_it_says():
-    cu_seqlens, cu_first = FlashPlan.arrays(np.array([2, 3]), 8)
-    assert cu_seqlens.tolist() == [0, 2, 5, 8] and cu_first.tolist() == [0, 1, 2, 3]
+    for kind, first in ((FlashPlan, [0, 1, 2, 3]), (TritonPlan, [0, 1, 2, 2])):
+        cu_seqlens, cu_first = kind.arrays(np.array([2, 3]), 8)
+        assert cu_seqlens.tolist() == [0, 2, 5, 8] and cu_first.tolist() == first
     place, is_real = PaddedPlan.arrays(np.array([2, 3]), 6)
     assert place.tolist() == [0, 1, 64, 65, 66, 128]
     assert is_real.shape == (3, 1, 1, 64) and is_real.sum() == 6
@@ -107,54 +124,74 @@ def test_rows_and_lengths_take_few_values():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "capability", "head_size", "has_flash", "said"),
+    ("dtype", "capability", "head_size", "ours", "flash"),
     [
-        (torch.bfloat16, (8, 0), 64, True, None),
-        (torch.float16, (9, 0), 64, True, None),
-        (torch.float16, (12, 0), 256, True, None),
-        (torch.float32, (9, 0), 64, True, "fp16 and bf16"),
-        (torch.bfloat16, (9, 0), 64, False, "built without"),
-        (torch.float16, (7, 5), 64, True, "8.0, and this one has 7.5"),
-        (torch.bfloat16, (9, 0), 20, True, "multiple of 8"),
-        (torch.bfloat16, (9, 0), 264, True, "up to 256"),
+        (torch.bfloat16, (8, 0), 64, None, None),
+        (torch.float16, (9, 0), 20, None, "multiple of 8"),
+        (torch.float16, (12, 0), 256, "size 128 at most", None),
+        (torch.float32, (9, 0), 64, "fp16 and bf16", "fp16 and bf16"),
+        (torch.float16, (7, 5), 64, "8.0 is needed, and this one has 7.5", "8.0 is needed, and this one has 7.5"),
+        (torch.bfloat16, (9, 0), 264, "size 128 at most", "up to 256"),
     ],
 )
-def test_flash_is_chosen_where_it_runs(dtype, capability, head_size, has_flash, said):
-    found = varlen.why_not_flash(dtype, capability, head_size, has_flash=has_flash)
-    assert found is None if said is None else said in found
+def test_a_kind_is_chosen_where_it_runs(monkeypatch, dtype, capability, head_size, ours, flash):
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    for why_not, said in ((varlen.why_not_triton, ours), (varlen.why_not_flash, flash)):
+        found = why_not(dtype, capability, head_size)
+        assert found is None if said is None else said in found
 
 
-def choice_on_a_pretended_gpu(monkeypatch, flash, dtype=torch.bfloat16):
+def test_without_flash_it_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
+    assert "without FlashAttention" in varlen.why_not_flash(torch.bfloat16, (9, 0), 64)
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """Triton's kernels run in its interpreter, FlashAttention's part is taken by what it promises."""
+    pytest.importorskip("triton")
+    mend_products()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    monkeypatch.setattr(varlen, "_flash", flash)
-    return varlen.choose_plan(CPU, dtype, N, D)
+    monkeypatch.setattr(varlen, "_flash", one_by_one)
+    return monkeypatch
 
 
-def test_a_kernel_that_does_the_right_thing_is_taken(monkeypatch):
-    assert choice_on_a_pretended_gpu(monkeypatch, one_by_one) == (FlashPlan, None)
+def leaks(q, k, v, cu_q, cu_k, max_q, max_k, rate):
+    return one_by_one(q, k.roll(1, 0), v, cu_q, cu_k, max_q, max_k, rate)
 
 
-def test_a_kernel_that_computes_something_else_is_not(monkeypatch):
+def fails(*_: object, **__: object) -> None:
+    raise RuntimeError("no kernel image\nand more")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
+def test_kernels_that_do_the_right_thing_are_taken(pretended_gpu):
+    assert varlen.choose_plan(CPU, torch.bfloat16, N, D) == (TritonPlan, None)
+
+
+def test_flash_comes_second_and_the_reason_is_told(pretended_gpu):
+    from isinglass.backends.torch import triton_attention
+
+    pretended_gpu.setattr(triton_attention, "attend", fails)
+    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D)
+    assert kind is FlashPlan and "no kernel image" in note and "256ths" in note and "\n" not in note
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
+def test_kernels_that_compute_something_else_are_not_taken(pretended_gpu):
     """Guards against a kernel that takes the arguments in another sense: a wrong model would train on in silence."""
+    from isinglass.backends.torch import triton_attention
 
-    def leaks(q, k, v, cu_q, cu_k, max_q, max_k, rate):
-        return one_by_one(q, k.roll(1, 0), v, cu_q, cu_k, max_q, max_k, rate)
-
-    kind, note = choice_on_a_pretended_gpu(monkeypatch, leaks)
-    assert kind is PaddedPlan and "off" in note and "pads" in note
-
-
-def test_a_kernel_that_fails_is_not_taken_and_the_reason_is_told(monkeypatch):
-    def fails(q, k, v, cu_q, cu_k, max_q, max_k, rate):
-        raise RuntimeError("no kernel image\nand more")
-
-    kind, note = choice_on_a_pretended_gpu(monkeypatch, fails)
-    assert kind is PaddedPlan and "no kernel image" in note and "\n" not in note
+    given = triton_attention.attend
+    pretended_gpu.setattr(triton_attention, "attend", lambda q, k, v, *rest: given(q, k.roll(1, 0), v, *rest))
+    pretended_gpu.setattr(varlen, "_flash", leaks)
+    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D)
+    assert kind is PaddedPlan and note.count("off") == 2 and "pads" in note
 
 
-def test_nothing_is_told_in_fp32_which_has_no_faster_path(monkeypatch):
-    assert choice_on_a_pretended_gpu(monkeypatch, one_by_one, torch.float32) == (PaddedPlan, None)
+def test_nothing_is_told_in_fp32_which_has_no_faster_path(pretended_gpu):
+    assert varlen.choose_plan(CPU, torch.float32, N, D) == (PaddedPlan, None)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
@@ -171,22 +208,26 @@ def test_dropout_depends_on_seed_step_part_and_rank_alone():
 
     def drawn(seed, step, part=0, rank=0):
         torch.rand(3)  # whatever happened before
-        KernelDropout(seed, step, CPU, part=part, rank=rank)
-        return self_attention(qkv, plan, 0.5)
+        return self_attention(qkv, plan, 0.5, KernelDropout(seed, step, CPU, part=part, rank=rank))
 
     torch.testing.assert_close(drawn(1, 2), drawn(1, 2), rtol=0, atol=0)
     others = [drawn(2, 2), drawn(1, 3), drawn(1, 2, part=1), drawn(1, 2, rank=1)]
     assert not any(torch.equal(drawn(1, 2), other) for other in others)
 
 
+def skip_if_too_old(kind, device: torch.device) -> None:
+    if kind is not PaddedPlan and torch.cuda.get_device_capability(device) < varlen.CAPABILITY:
+        pytest.skip("too old for sequences end to end")
+
+
 @needs_gpu
+@pytest.mark.parametrize("kind", [TritonPlan, FlashPlan])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_flash_does_on_this_gpu_what_padding_does(dtype):
+def test_kernels_do_on_this_gpu_what_padding_does(kind, dtype):
     device = torch.device("cuda", torch.cuda.current_device())
-    if torch.cuda.get_device_capability(device) < varlen.FLASH_CAPABILITY:
-        pytest.skip("too old for FlashAttention")
+    skip_if_too_old(kind, device)
     for head_size in (32, 64, 128):
-        assert varlen.flash_failure(device, dtype, 12, head_size) is None
+        assert varlen.failure(kind, device, dtype, 12, head_size) is None
 
 
 @needs_gpu
@@ -194,13 +235,11 @@ def test_flash_does_on_this_gpu_what_padding_does(dtype):
 def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind):
     """With equal scores and values of 1 each output is the share of weights kept. Heads and examples draw apart."""
     device, dtype, L, heads = torch.device("cuda", torch.cuda.current_device()), torch.float16, 128, 12
-    if kind is FlashPlan and torch.cuda.get_device_capability(device) < varlen.FLASH_CAPABILITY:
-        pytest.skip("too old for FlashAttention")
+    skip_if_too_old(kind, device)
     plan, H = plan_for(kind, [L] * 64, 64 * L, device, heads), heads * 64
     qk = torch.zeros(64 * L, 2 * H, device=device, dtype=dtype)
     qkv = torch.cat([qk, torch.ones(64 * L, H, device=device, dtype=dtype)], 1).requires_grad_()
-    KernelDropout(1, 2, device)
-    out = self_attention(qkv, plan, 0.1)
+    out = self_attention(qkv, plan, 0.1, dropout_on(device))
     (grad,) = torch.autograd.grad(out, qkv, torch.ones_like(out))
     out = out.detach()
     assert float(out.float().mean()) == pytest.approx(1, abs=1e-3)
@@ -209,8 +248,7 @@ def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind)
     assert abs(float(torch.corrcoef(shares.permute(2, 0, 1).reshape(heads, -1))[0, 1])) < 0.05
     assert abs(float(torch.corrcoef(shares.reshape(64, -1))[0, 1])) < 0.15
     torch.testing.assert_close(grad[:, 2 * H :].float().sum(), out.float().sum(), rtol=1e-3, atol=0)
-    KernelDropout(1, 2, device)
-    torch.testing.assert_close(self_attention(qkv, plan, 0.1).detach(), out, rtol=0, atol=0)
+    torch.testing.assert_close(self_attention(qkv, plan, 0.1, dropout_on(device)).detach(), out, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
@@ -218,13 +256,11 @@ def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind)
 @in_every_kind
 def test_nothing_waits_for_the_gpu(kind):
     device = torch.device("cuda", torch.cuda.current_device())
-    if kind is FlashPlan and torch.cuda.get_device_capability(device) < varlen.FLASH_CAPABILITY:
-        pytest.skip("too old for FlashAttention")
+    skip_if_too_old(kind, device)
     qkv = torch.randn(24, 3 * N * D, device=device, dtype=torch.float16, requires_grad=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        KernelDropout(1, 2, device)
-        self_attention(qkv, plan_for(kind, [3, 20], 24, device), 0.1).sum().backward()
+        self_attention(qkv, plan_for(kind, [3, 20], 24, device), 0.1, dropout_on(device)).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from isinglass.backends.torch import varlen
 from isinglass.backends.torch.dropout import Dropout, DropoutMasks, KernelDropout, drop, masked
-from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan
+from isinglass.backends.torch.varlen import VarlenPlan
 from isinglass.packing import PackedBatch
 
 LIKE_LENGTH: Final = 0.7  # a group's shortest example has at least this share of its longest's tokens
@@ -102,7 +102,7 @@ class RowsPlan:
     first_bias: Tensor
 
 
-Plan = FlatPlan | RowsPlan | FlashPlan | PaddedPlan
+Plan = FlatPlan | RowsPlan | VarlenPlan
 
 
 def plan_rows(sequence: Tensor, num_examples: int, num_heads: int) -> RowsPlan:
@@ -259,8 +259,9 @@ def self_attention(qkv: Tensor, plan: Plan, rate: float, masks: Dropout | None) 
     Returns:
         (tokens, H).
     """
-    if isinstance(plan, FlashPlan | PaddedPlan):
-        return varlen.self_attention(qkv, plan, 0.0 if masks is None else rate)
+    if isinstance(plan, VarlenPlan):
+        assert not isinstance(masks, DropoutMasks)
+        return varlen.self_attention(qkv, plan, rate, masks)
     if isinstance(plan, RowsPlan):
         tokens, H, N = qkv.shape[0], qkv.shape[1] // 3, plan.num_heads
         R, _, L, _ = plan.bias.shape
@@ -281,8 +282,9 @@ def first_token_attention(q_first: Tensor, kv: Tensor, plan: Plan, rate: float, 
     Returns:
         (S, H).
     """
-    if isinstance(plan, FlashPlan | PaddedPlan):
-        return varlen.first_token_attention(q_first, kv, plan, 0.0 if masks is None else rate)
+    if isinstance(plan, VarlenPlan):
+        assert not isinstance(masks, DropoutMasks)
+        return varlen.first_token_attention(q_first, kv, plan, rate, masks)
     if isinstance(plan, RowsPlan):
         (S, H), N = q_first.shape, plan.num_heads
         k, v = kv.view(-1, 2, N, H // N).permute(1, 2, 0, 3)  # (N, R * L, D) each

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
@@ -26,7 +26,7 @@ from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
 from isinglass.backends.torch.side_by_side import STREAMS, side_by_side
-from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, choose_plan, padded_length, rows_for
+from isinglass.backends.torch.varlen import PaddedPlan, TritonPlan, VarlenPlan, choose_plan, padded_length, rows_for
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -50,6 +50,7 @@ class _OnDevice:
     position_ids: Tensor
     first_token: Tensor
     labels: Tensor | None
+    by_word: tuple[Tensor, ...]  # `_by_word`, in training on a GPU
     plan: Plan
 
 
@@ -98,7 +99,7 @@ class TorchBackend:
         weights = objective.class_weights
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
         self._autocast = _AUTOCAST.get(self.precision)
-        self._varlen: type[FlashPlan] | type[PaddedPlan] | None = None  # how a GPU attends flat batches
+        self._varlen: type[VarlenPlan] | None = None  # how a GPU attends flat batches
         if not on_cpu:
             torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
             if not config.uses_rows:
@@ -115,7 +116,7 @@ class TorchBackend:
         self._model.to(device)
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
         layers = checkpoint.config.num_hidden_layers
-        if self._varlen is FlashPlan and self._autocast is not None and layers > 1 and not config.compile:
+        if self._varlen is TritonPlan and self._autocast is not None and layers > 1 and not config.compile:
             but_last: Any = self._model.layers[:-1]
             why = why_not_fused(but_last, self._num_heads, self._autocast)
             if why is None:
@@ -123,8 +124,13 @@ class TorchBackend:
             else:
                 self.notes.append(f"Layers train by PyTorch's kernels, because {why}.")
         rates = ((parameter, rate_factor(depth, layers, config)) for parameter, depth in self._model.depths())
-        fp16, fused = self.precision == "fp16", self._model.fused is not None
-        self._optimizer = Optimizer(rates, config, scales_loss=fp16, in_triton=fused and not fp16)
+        fp16, fused = self.precision == "fp16", self._model.fused
+        halves = None if fused is None else fused.halves
+        self._optimizer = Optimizer(
+            rates, config, scales_loss=fp16, in_triton=halves is not None and not fp16, halves=halves
+        )
+        if fused is not None:
+            fused.leave_to_optimizer(self._optimizer.halves)
         self._group = group if isinstance(group, TorchProcessGroup) else None
         self._replica = None if self._group is None else self._group.replicate(self._model)
         self._train_forward: Callable[..., Tensor] = self._forward
@@ -190,7 +196,7 @@ class TorchBackend:
         share = share if group is None else share * group.size  # the group takes the mean
         loss = torch.zeros((), device=self._device)
 
-        def passes(arriving: Callable[[], tuple[_OnDevice, Dropout]], last: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        def passes(arriving: Callable[[], tuple[_OnDevice, Dropout]], last: bool) -> tuple[Tensor, _OnDevice, Tensor | None]:
             batch, dropout = arriving()
             with self._averaging(last=last):
                 return self._passes(batch, dropout, share * len(batch.first_token) / examples)
@@ -198,8 +204,8 @@ class TorchBackend:
         try:
             turns = [partial(passes, batch, i == len(batches) - 1) for i, batch in enumerate(batches)]
             for turn in [turns] if len(turns) <= self.streams else [[one] for one in turns]:
-                for part, words, of_words in side_by_side(turn):
-                    self._add_word_gradient(words, of_words)
+                for part, there, of_words in side_by_side(turn):
+                    self._add_word_gradient(there, of_words)
                     loss += part
             if group is not None:
                 assert ids is not None
@@ -212,32 +218,37 @@ class TorchBackend:
 
     def backward(self, batch: PackedBatch, masks: None, share: float = 1.0) -> Tensor:
         """Add the gradient of `share` times the batch's mean loss to the parameters', and return that loss."""
-        loss, words, of_words = self._passes(self._on_device(batch), masks, share)
-        self._add_word_gradient(words, of_words)
+        loss, there, of_words = self._passes(self._on_device(batch), masks, share)
+        self._add_word_gradient(there, of_words)
         return loss
 
-    def _passes(self, there: _OnDevice, masks: Dropout | None, share: float) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Forward and backward: `share` times the loss, the tokens' words and, unless frozen, the gradient of each."""
+    def _passes(self, there: _OnDevice, masks: Dropout | None, share: float) -> tuple[Tensor, _OnDevice, Tensor | None]:
+        """Forward and backward: `share` times the loss, the batch and, unless frozen, the gradient of each token's word."""
         assert there.labels is not None
-        word, ids = self._model.word, there.input_ids
-        words = word.detach()[ids].requires_grad_(word.requires_grad)
+        word = self._model.word
+        words = word.detach()[there.input_ids].requires_grad_(word.requires_grad)
         with self._products():
             logits = self._logits(there, words, masks, self._train_forward)
             loss = self.loss(logits, there.labels) * share
             self._optimizer.scaled(loss).backward()
-        return loss.detach(), ids, words.grad
+        return loss.detach(), there, words.grad
 
-    def _add_word_gradient(self, words: Tensor, gradient: Tensor | None) -> None:
+    def _add_word_gradient(self, there: _OnDevice, gradient: Tensor | None) -> None:
         """The word embedding's gradient is kept in one buffer from step to step: only the rows of this step's tokens are
-        added to, and later cleared, not all of the vocabulary's.
+        added to, and later cleared, not all of the vocabulary's. A GPU, which would add in whatever order its threads
+        arrive, adds up each word's own first.
         """
         word = self._model.word
         if gradient is None:
             return
         if word.grad is None:
             word.grad = torch.zeros_like(word)
-        self._ids.append(words)
-        word.grad.index_add_(0, words, gradient)
+        self._ids.append(there.input_ids)
+        ids = there.input_ids
+        if there.by_word:
+            order, bounds, ids = there.by_word
+            gradient = torch.segment_reduce(gradient[order], "sum", offsets=bounds, unsafe=True)
+        word.grad.index_add_(0, ids, gradient)
         word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
 
     @contextmanager
@@ -323,6 +334,8 @@ class TorchBackend:
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 parameter.copy_(torch.from_numpy(state[f"weights.{name}"]))
+        if self._model.fused is not None:
+            self._model.fused.refresh()
         self._optimizer.restore(state)
         if self._graphs is not None:
             self._graphs = StepGraphs(self._device)  # what was recorded works on the moments that were
@@ -366,8 +379,12 @@ class TorchBackend:
             np.pad(array.reshape(-1), (0, rows - size)).astype(np.int64)
             for array in (batch.input_ids, batch.token_type_ids, batch.position_ids)
         ]
-        arrays.append(batch.first_token)
-        arrays += [] if batch.labels is None else [batch.labels]
+        by_word = (
+            []
+            if batch.labels is None or self._device.type == "cpu"
+            else _by_word(arrays[0], self._model.config.pad_token_id)
+        )
+        arrays = [*arrays, *by_word, batch.first_token, *([] if batch.labels is None else [batch.labels])]
         common = len(arrays)
         if not batch.is_flat:
             arrays.append(batch.sequence_ids)
@@ -380,11 +397,12 @@ class TorchBackend:
             return plan_flat(batch, N) if varlen is None else varlen.of(batch.lengths, rows, N, tuple(tensors))
 
         def there(tensors: list[Tensor]) -> _OnDevice:
-            ids, types, positions, first, *labels = tensors[:common]
-            return _OnDevice(ids, types, positions, first, labels[0] if labels else None, plan(tensors[common:]))
+            ids, types, positions, *words, first = tensors[: common if batch.labels is None else common - 1]
+            labels = None if batch.labels is None else tensors[common - 1]
+            return _OnDevice(ids, types, positions, first, labels, tuple(words), plan(tensors[common:]))
 
         key: Hashable = tuple(array.shape for array in arrays)
-        if batch.is_flat and varlen is FlashPlan:
+        if batch.is_flat and varlen is not None and varlen is not PaddedPlan:
             key = key, padded_length(batch.lengths, rows)
         return _Prepared(arrays, there, key)
 
@@ -412,6 +430,18 @@ class TorchBackend:
                 self._logits(there, self._model.word[there.input_ids], masks, self._model)
             self._mask_elements[batch.key] = masks.elements
         return self._mask_elements[batch.key]
+
+
+def _by_word(ids: Int64[np.ndarray, " rows"], pad: int) -> tuple[Int64[np.ndarray, " n"], ...]:
+    """The rows in order of their words (rows,), where each word's begin and those of the last end (rows + 1,), and the
+    words (rows,): as if there were as many words as rows, those that are too many being the padding word without rows.
+    """
+    rows = len(ids)
+    order = np.argsort(ids, kind="stable")
+    first = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    bounds, words = np.full(rows + 1, rows), np.full(rows, pad)
+    bounds[: len(first)], words[: len(first)] = first, ids[order[first]]
+    return order, bounds, words
 
 
 def _there(tensors: list[Tensor], batch: _Prepared, dropout: Dropout) -> tuple[_OnDevice, Dropout]:

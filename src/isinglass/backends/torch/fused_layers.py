@@ -1,15 +1,15 @@
 """All layers but the last of a step in fp16 or bf16 on a GPU, with the gradient written out.
 
-The same arithmetic as `model.Layer` under autocast, in fewer kernels and with less traffic: the weights are cast by one
-kernel for all layers, the gradients of weights come out of the products in fp32, and what lies between the products runs in
-`triton_kernels`. What a layer hands to the next it hands over twice, in fp32 for the residual and in half for the product.
+The same arithmetic as `model.Layer` under autocast, in fewer kernels and with less traffic: the weights are cast once for
+all layers, large ones by the optimizer in passing; the gradients of weights come out of the products in fp32; and what lies
+between the products runs in `triton_kernels` and `triton_attention`. What a layer hands to the next it hands over twice, in
+fp32 for the residual and in half for the product.
 
 Shapes: R rows, H hidden size, F intermediate size, N heads of D. "half" stands for fp16 or bf16.
 """
 
-import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isinglass.backends.torch.dropout import KernelDropout
-from isinglass.backends.torch.varlen import FlashPlan, PaddedPlan, flash, flash_backward, rows_for
+from isinglass.backends.torch.varlen import PaddedPlan, TritonPlan, rows_for, three, weight_dropout
 
 _WRITES_FP32: Final = hasattr(torch.ops.aten.mm, "dtype")  # a product of halves, in fp32
 TOLERANCE: Final = 0.05  # of the norm of what is off: one layer in bf16 is off by about 0.01
@@ -50,26 +50,38 @@ class FusedLayers:
     def __init__(self, layers: Sequence[FusableLayer], half: torch.dtype) -> None:
         self._layers = layers
         self._half = half
-        self._halves: list[Tensor] = []
+        weights = [weight for layer in layers for weight in _parameters(layer)[:_HALVES]]
+        self.halves = {weight: weight.detach().to(half) for weight in weights}
+        self._cast = weights  # before each step
 
-    def __call__(self, x: Tensor, plan: FlashPlan, dropout: KernelDropout) -> Tensor:
+    def leave_to_optimizer(self, weights: Collection[Tensor]) -> None:
+        """It keeps their halves up to date, from here on."""
+        self._cast = [weight for weight in self.halves if all(weight is not other for other in weights)]
+
+    def refresh(self) -> None:
+        """Weights have changed otherwise than by a step."""
+        _cast(self.halves, self.halves)
+
+    def __call__(self, x: Tensor, plan: TritonPlan, dropout: KernelDropout) -> Tensor:
         """fp32 (R, H) to fp32 (R, H)."""
         x = x.float()
-        weights = [parameter.detach() for layer in self._layers for parameter in _parameters(layer)[:_HALVES]]
-        if not self._halves:
-            self._halves = [weight.to(self._half) for weight in weights]
-        torch._foreach_copy_(self._halves, weights)
+        _cast(self.halves, self._cast)
         x_half = x.to(self._half)
-        for i, layer in enumerate(self._layers):
-            halves = self._halves[_HALVES * i : _HALVES * (i + 1)]
-            x, x_half = _Layer.apply(x, x_half, plan, dropout, layer, halves, *_parameters(layer))
+        for layer in self._layers:
+            parameters = _parameters(layer)
+            halves = [self.halves[weight] for weight in parameters[:_HALVES]]
+            x, x_half = _Layer.apply(x, x_half, plan, dropout, layer, halves, *parameters)
         return x
+
+
+def _cast(halves: Mapping[Tensor, Tensor], weights: Iterable[Tensor]) -> None:
+    weights = list(weights)
+    if weights:
+        torch._foreach_copy_([halves[weight] for weight in weights], [weight.detach() for weight in weights])
 
 
 def why_not_fused(layers: Sequence[FusableLayer], num_heads: int, half: torch.dtype) -> str | None:
     """Why these layers cannot train that way on their device, found by trying too; None if they can."""
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed"
     from isinglass.backends.torch.triton_kernels import MAX_COLUMNS
 
     if any(layer.activation is not F.gelu for layer in layers):
@@ -90,7 +102,7 @@ def _failure(layer: FusableLayer, num_heads: int, half: torch.dtype) -> str | No
     x.requires_grad_()
     parameters = [one for one in _parameters(layer) if one.requires_grad]
 
-    def tried(kind: type[FlashPlan] | type[PaddedPlan], run: Callable[[Any], Tensor]) -> list[Tensor]:
+    def tried(kind: type[TritonPlan] | type[PaddedPlan], run: Callable[[Any], Tensor]) -> list[Tensor]:
         arrays = (torch.from_numpy(array).to(device) for array in kind.arrays(lengths, rows))
         out = run(kind.of(lengths, rows, num_heads, tuple(arrays)))
         return [out.detach(), *torch.autograd.grad(out, (x, *parameters), grad)]
@@ -99,8 +111,8 @@ def _failure(layer: FusableLayer, num_heads: int, half: torch.dtype) -> str | No
     dropout.arrive([torch.from_numpy(array).to(device) for array in dropout.arrays])
     try:
         expected = tried(PaddedPlan, lambda plan: layer(x, plan, None, None))
-        found = tried(FlashPlan, lambda plan: FusedLayers([still], half)(x, plan, dropout))
-        dropped = tried(FlashPlan, lambda plan: FusedLayers([layer], half)(x, plan, dropout))
+        found = tried(TritonPlan, lambda plan: FusedLayers([still], half)(x, plan, dropout))
+        dropped = tried(TritonPlan, lambda plan: FusedLayers([layer], half)(x, plan, dropout))
     except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of its own
         return f"they fail on this GPU ({str(error).splitlines()[0][:200]})"
     off = [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
@@ -120,19 +132,17 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, x_half: Tensor, plan: FlashPlan, dropout: KernelDropout, layer: FusableLayer,
+        ctx: Any, x: Tensor, x_half: Tensor, plan: TritonPlan, dropout: KernelDropout, layer: FusableLayer,
         halves: list[Tensor], *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        from isinglass.backends.torch.triton_attention import attend
         from isinglass.backends.torch.triton_kernels import add_norm
 
         qkv_weight, qkv_bias, out_weight, out_bias, in_weight, in_bias, fed_weight, fed_bias = halves
         attention_gain, attention_bias, output_gain, output_bias = parameters[_HALVES:]
-        places = dropout.places(2)
-        rows, H = x.shape
+        of_weights, places = weight_dropout(layer.attention_rate, dropout), dropout.places(2)
         qkv = torch.addmm(qkv_bias, x_half, qkv_weight.t())
-        q, k, v = qkv.view(rows, 3, plan.num_heads, -1).unbind(1)
-        context, of_flash = flash(q, k, v, plan, layer.attention_rate)
-        context = context.reshape(rows, H).contiguous()
+        context, log_sums = attend(*three(qkv), plan.num_heads, plan.ends(), of_weights)
         attended = torch.addmm(out_bias, context, out_weight.t())
         eps = layer.attention_norm.eps
         y, y_half, *of_first = add_norm(
@@ -144,9 +154,9 @@ class _Layer(torch.autograd.Function):
         eps = layer.output_norm.eps
         z, z_half, *of_second = add_norm(fed, y, output_gain, output_bias, eps, layer.rate, dropout.key, places[1])
         ctx.plan, ctx.layer, ctx.halves, ctx.places, ctx.key = plan, layer, halves, places, dropout.key
-        ctx.of_flash = of_flash
+        ctx.of_weights = of_weights
         ctx.save_for_backward(
-            x_half, qkv, context, y_half, inner, active, attention_gain, output_gain, *of_first, *of_second
+            x_half, qkv, context, log_sums, y_half, inner, active, attention_gain, output_gain, *of_first, *of_second
         )
         ctx.set_materialize_grads(False)
         return z, z_half
@@ -154,16 +164,17 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_z: Tensor | None, of_z_half: Tensor | None) -> tuple[Tensor | None, ...]:
         from isinglass.backends.torch import triton_kernels as kernels
+        from isinglass.backends.torch.triton_attention import attend_backward
 
         layer, plan, key = ctx.layer, ctx.plan, ctx.key
         of_z, of_z_half = (None if each is None else each.contiguous() for each in (of_z, of_z_half))
         qkv_weight, _, out_weight, _, in_weight, _, fed_weight, _ = ctx.halves
-        x_half, qkv, context, y_half, inner, active, attention_gain, output_gain, *sums = ctx.saved_tensors
+        x_half, qkv, context, log_sums, y_half, inner, active, attention_gain, output_gain, *sums = ctx.saved_tensors
         summed_1, mean_1, rstd_1, summed_2, mean_2, rstd_2 = sums
-        (rows, H), half = x_half.shape, x_half.dtype
-        widths = [3 * H, 3 * H, inner.shape[1], 3 * H]  # of the sums over rows
+        H, half = x_half.shape[1], x_half.dtype
+        widths = [3 * H, inner.shape[1], 3 * H]  # of the sums over rows
         partial = torch.empty(kernels.PROGRAMS, sum(widths), device=qkv.device)
-        of_qkv_bias, of_first, of_in_bias, of_second = partial.split(widths, 1)
+        of_first, of_in_bias, of_second = partial.split(widths, 1)
 
         of_y, of_fed = kernels.add_norm_backward(
             of_z, of_z_half, summed_2, mean_2, rstd_2, output_gain, layer.rate, key, ctx.places[1], of_second, half
@@ -173,15 +184,12 @@ class _Layer(torch.autograd.Function):
             of_y, of_inner @ in_weight, summed_1, mean_1, rstd_1, attention_gain, layer.attention_output_rate, key,
             ctx.places[0], of_first, half,
         )  # fmt: skip
-        of_context = (of_attended @ out_weight).view(rows, plan.num_heads, -1)
-        q, k, v = qkv.view(rows, 3, plan.num_heads, -1).unbind(1)
-        of_heads = flash_backward(of_context, q, k, v, context.view_as(of_context), plan, layer.attention_rate, ctx.of_flash)
-        dq, dk, dv = (each.reshape(rows, H).contiguous() for each in of_heads)
-        of_qkv = kernels.side_by_side((dq, dk, dv), of_qkv_bias)
-        qkv_bias, first, in_bias, second = kernels.column_sums(partial).split(widths)
+        of_context, of_qkv = of_attended @ out_weight, torch.empty_like(qkv)
+        of_qkv_sums = attend_backward(of_context, *three(qkv), context, log_sums, plan.ends(), ctx.of_weights, three(of_qkv))
+        first, in_bias, second = kernels.column_sums(partial).split(widths)
         return (
             of_x, of_qkv @ qkv_weight, None, None, None, None,
-            _fp32_product(of_qkv, x_half), qkv_bias,
+            _fp32_product(of_qkv, x_half), kernels.column_sums(of_qkv_sums),
             _fp32_product(of_attended, context), first[2 * H :],
             _fp32_product(of_inner, y_half), in_bias,
             _fp32_product(of_fed, active), second[2 * H :],

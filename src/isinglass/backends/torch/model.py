@@ -20,7 +20,7 @@ from isinglass.backends.torch.attention import Plan, first_token_attention, self
 from isinglass.backends.torch.dropout import Dropout, KernelDropout, add_dropped_out, dropout
 from isinglass.backends.torch.fused_layers import FusedLayers
 from isinglass.backends.torch.linear import Linear, linear
-from isinglass.backends.torch.varlen import FlashPlan
+from isinglass.backends.torch.varlen import TritonPlan
 from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.head import with_head
@@ -115,7 +115,7 @@ class Classifier(nn.Module):
         if self.projection is not None:
             x = self.projection(x)
         last = len(self.layers) - 1
-        if self.fused is not None and isinstance(plan, FlashPlan) and isinstance(masks, KernelDropout):
+        if self.fused is not None and isinstance(plan, TritonPlan) and isinstance(masks, KernelDropout):
             x = self.fused(x, plan, masks)
         else:
             for layer in self.layers[:last]:
@@ -134,6 +134,8 @@ class Classifier(nn.Module):
             for name, parameters in self._by_canonical_name().items():
                 for part, parameter in parameters.items():
                     parameter.copy_(torch.from_numpy(np.ascontiguousarray(complete[f"{name}.{part}"])))
+        if self.fused is not None:
+            self.fused.refresh()
 
     def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
         """Each parameter and how deep it lies: 0 for the embeddings, then the layers from 1 on, then the head."""

@@ -22,12 +22,14 @@ class Optimizer:
         *,
         scales_loss: bool,
         in_triton: bool = False,
+        halves: Mapping[Tensor, Tensor] | None = None,
     ) -> None:
         """Take each parameter with the factor of its learning rate; those of factor 0 are frozen.
 
         Args:
             scales_loss: in fp16.
             in_triton: large parameters step by `triton_kernels`. Not in fp16.
+            halves: of parameters, copies in another precision. Those of large ones that step in Triton are kept up to date.
         """
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for parameter, factor in parameters:
@@ -45,6 +47,7 @@ class Optimizer:
             self._large += [(parameter, i) for parameter in large]
             groups[group] = [parameter for parameter in groups[group] if all(parameter is not other for other in large)]
         self._groups = [i for i, group in enumerate(ordered) if groups[group]]  # those that PyTorch steps
+        self.halves = {one: halves[one] for one, _ in self._large if halves is not None and one in halves}
         on_gpu = self._parameters[0].is_cuda
         self._adamw = torch.optim.AdamW(
             [{"params": groups[ordered[i]], "weight_decay": decays[i]} for i in self._groups],
@@ -111,7 +114,7 @@ class Optimizer:
             assert parameter.grad is not None
             adamw(
                 parameter.detach(), state["exp_avg"], state["exp_avg_sq"], parameter.grad, scale, self._rates[1, i],
-                corrections, betas=self._betas, eps=self._epsilon, decay=self._decays[i],
+                corrections, betas=self._betas, eps=self._epsilon, decay=self._decays[i], half=self.halves.get(parameter),
             )  # fmt: skip
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:

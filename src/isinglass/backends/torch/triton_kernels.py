@@ -25,15 +25,15 @@ from torch import Tensor
 PROGRAMS: Final = 264  # P: two for each of an H100's 132 multiprocessors
 MAX_COLUMNS: Final = 8192  # H; a row lies in one program's registers
 _LEVELS: Final = 1 << 31
-_PLACES: Final = tl.constexpr(1_000_003)  # between the keys of two places
-_ROUNDS: Final = tl.constexpr(7)
+PLACES: Final = tl.constexpr(1_000_003)  # between the keys of two places
+ROUNDS: Final = tl.constexpr(7)
 
 
 @triton.jit
 def _kept(key, place, row, least, BLOCK: tl.constexpr):
     """(BLOCK,) true where 31 random bits, as a number, reach `least`."""
     quarter = row * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
-    a, b, c, d = tl.randint4x(tl.load(key) + place * _PLACES, quarter, n_rounds=_ROUNDS)
+    a, b, c, d = tl.randint4x(tl.load(key) + place * PLACES, quarter, n_rounds=ROUNDS)
     bits = tl.reshape(tl.join(tl.join(a, b), tl.join(c, d)), (BLOCK,))
     return (bits.to(tl.uint32, bitcast=True) >> 1).to(tl.int32) >= least
 
@@ -121,32 +121,6 @@ def _gelu_backward(grad, x, of_x, partial, rows, H, stride, BLOCK: tl.constexpr)
 
 
 @triton.jit
-def _copied(source, out, program, part, rows, H, column, inside, BLOCK: tl.constexpr):
-    width = H.to(tl.int64)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for row in range(program, rows, tl.num_programs(0)):
-        value = tl.load(source + row * width + column, inside, 0.0)
-        tl.store(out + row * 3 * width + part * H + column, value, inside)
-        total += value.to(tl.float32)
-    return total
-
-
-@triton.jit
-def _side_by_side(first, second, third, out, partial, rows, H, stride, BLOCK: tl.constexpr):
-    program = tl.program_id(0)
-    part = tl.program_id(1)
-    column = tl.arange(0, BLOCK)
-    inside = column < H
-    if part == 0:
-        total = _copied(first, out, program, part, rows, H, column, inside, BLOCK)
-    elif part == 1:
-        total = _copied(second, out, program, part, rows, H, column, inside, BLOCK)
-    else:
-        total = _copied(third, out, program, part, rows, H, column, inside, BLOCK)
-    tl.store(partial + program.to(tl.int64) * stride + part * H + column, total, inside)
-
-
-@triton.jit
 def _column_sums(partial, out, programs, H, P: tl.constexpr, BLOCK: tl.constexpr):
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.arange(0, P)
@@ -156,7 +130,10 @@ def _column_sums(partial, out, programs, H, P: tl.constexpr, BLOCK: tl.constexpr
 
 
 @triton.jit
-def _adamw(weight, grad, mean, square, scale, rate, corrections, rest1, beta2, rest2, eps, decay, N, BLOCK: tl.constexpr):
+def _adamw(
+    weight, grad, mean, square, half, scale, rate, corrections, rest1, beta2, rest2, eps, decay, N, HAS_HALF: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < N
     lr = tl.load(rate)
@@ -170,6 +147,8 @@ def _adamw(weight, grad, mean, square, scale, rate, corrections, rest1, beta2, r
     tl.store(mean + at, m, inside)
     tl.store(square + at, v, inside)
     tl.store(weight + at, w, inside)
+    if HAS_HALF:
+        tl.store(half + at, w.to(half.dtype.element_ty), inside)
 
 
 def add_norm(
@@ -193,7 +172,7 @@ def add_norm(
     block = triton.next_power_of_2(H)
     _add_norm[(rows,)](
         x, residual, gain, bias, key, out, out_half, summed, mean, rstd,
-        place, *_threshold(rate), eps, H, DROPS=rate > 0, BLOCK=block, num_warps=_warps(block),
+        place, *threshold(rate), eps, H, DROPS=rate > 0, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return out, out_half, summed, mean, rstd
 
@@ -216,7 +195,7 @@ def add_norm_backward(
     block = triton.next_power_of_2(H)
     _add_norm_backward[(len(partial),)](
         summed if grad is None else grad, of_x if grad_half is None else grad_half, summed, mean, rstd, gain, key,
-        of_residual, of_x, partial, place, *_threshold(rate), rows, H, partial.stride(0),
+        of_residual, of_x, partial, place, *threshold(rate), rows, H, partial.stride(0),
         HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=rate > 0, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return of_residual, of_x
@@ -231,14 +210,6 @@ def gelu_backward(grad: Tensor, x: Tensor, partial: Tensor) -> Tensor:
     return of_x
 
 
-def side_by_side(parts: tuple[Tensor, Tensor, Tensor], partial: Tensor) -> Tensor:
-    """Three of half (R, H) as one (R, 3 * H); `partial`, fp32 (P, 3 * H), receives sums over its rows."""
-    rows, H = parts[0].shape
-    out, block = parts[0].new_empty(rows, 3 * H), triton.next_power_of_2(H)
-    _side_by_side[(len(partial), 3)](*parts, out, partial, rows, H, partial.stride(0), BLOCK=block, num_warps=_warps(block))
-    return out
-
-
 def column_sums(partial: Tensor) -> Tensor:
     """fp32 (P, H) to (H,)."""
     P, H = partial.shape
@@ -249,25 +220,26 @@ def column_sums(partial: Tensor) -> Tensor:
 
 def adamw(
     weight: Tensor, mean: Tensor, square: Tensor, grad: Tensor, scale: Tensor, rate: Tensor, corrections: Tensor,
-    *, betas: tuple[float, float], eps: float, decay: float,
+    *, betas: tuple[float, float], eps: float, decay: float, half: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """One step of AdamW (Loshchilov and Hutter 2019), in place. All tensors fp32 and contiguous.
+    """One step of AdamW (Loshchilov and Hutter 2019), in place. All tensors but `half` fp32, and contiguous.
 
     Args:
         weight, mean, square, grad: of one shape; the moments of the gradient, and the gradient, which stays as it is.
         scale: one number, by which the gradient is divided.
         rate: one number, the learning rate.
         corrections: (2,), 1 - beta1^t and the root of 1 - beta2^t.
+        half: of the weight's shape; receives it, cast.
     """
     (beta1, beta2), count, block = betas, weight.numel(), 2048
     _adamw[(triton.cdiv(count, block),)](
-        weight, grad, mean, square, scale, rate, corrections, 1 - beta1, beta2, 1 - beta2, eps, decay, count,
-        BLOCK=block, num_warps=8,
+        weight, grad, mean, square, weight if half is None else half, scale, rate, corrections, 1 - beta1, beta2, 1 - beta2,
+        eps, decay, count, HAS_HALF=half is not None, BLOCK=block, num_warps=8,
     )  # fmt: skip
 
 
-def _threshold(rate: float) -> tuple[int, float]:
-    """The least 31-bit number that keeps an element, and 1 / (true keep rate)."""
+def threshold(rate: float) -> tuple[int, float]:
+    """Of a dropout: the least 31-bit number that keeps an element, and 1 / (true keep rate)."""
     least = round(rate * _LEVELS)
     return least, _LEVELS / (_LEVELS - least)
 
