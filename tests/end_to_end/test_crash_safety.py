@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from isinglass.config import TrainConfig, resolve
 from isinglass.errors import ConfigError, DataError, TrainingDivergedError
@@ -232,11 +233,25 @@ def test_the_newest_checkpoints_stay_and_a_damaged_one_is_reported_and_passed_ov
     assert_same(run, train(settings))
 
 
+def test_another_number_of_threads_is_told(glue: Path, model: Path, tmp_path: Path) -> None:
+    """It goes on, but not bit for bit."""
+    settings, given = config(glue, model), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        stopped(settings, tmp_path, 3)
+        torch.set_num_threads(1)
+        notes = resumed(settings, tmp_path).result.notes
+    finally:
+        torch.set_num_threads(given)
+    (note,) = [note for note in notes if "not bit for bit" in note]
+    assert "2 threads up to step 3" in note and "1 threads from there on" in note
+
+
 def test_no_flipped_bit_and_no_cut_goes_unnoticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arrays = {"weights.a": np.arange(12, dtype=np.float32).reshape(3, 4), "adamw.0.step": np.array(3, np.float32)}
     state = TrainingState(
         step=3, losses=[1.0, 0.5, 0.25], tokens=9, epoch_seconds=[1.5], compile_seconds=0.0, parts=1, notes=[],
-        resumed_at=[], arrays=arrays,
+        resumed_at=[], device="CPU", arrays=arrays,
     )  # fmt: skip
     identity = {"seed": 1}
     path = store(tmp_path).save(state, identity)

@@ -82,6 +82,7 @@ class TrainingState:
         notes: of the loop, so far.
         resumed_at: the steps after which the run was taken up again.
         processes: that share each step.
+        device: in words, with its threads; empty where it was not kept.
         epoch_scores: of each epoch, where the best one is kept; None for NaN.
         arrays: the backend's, and the best epoch's weights.
     """
@@ -95,6 +96,7 @@ class TrainingState:
     notes: list[str]
     resumed_at: list[int]
     processes: int = 1
+    device: str = ""
     epoch_scores: list[float | None] = field(default_factory=list)
     arrays: Arrays = field(repr=False)
 

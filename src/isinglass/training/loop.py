@@ -208,6 +208,7 @@ class Loop:
             notes=self.notes,
             resumed_at=self._resumed_at,
             processes=self._group.size,
+            device=self._backend.device,
             arrays=self._backend.state(),
         )
 
@@ -228,6 +229,11 @@ class Loop:
             self.notes.append(
                 f"Processes that share a step: {state.processes} up to step {state.step}, {self._group.size} from there on. "
                 f"Each has dropout masks of its own."
+            )
+        if state.device not in ("", self._backend.device):
+            self.notes.append(
+                f"On {state.device} up to step {state.step}, on {self._backend.device} from there on: not bit for bit a run "
+                f"on either."
             )
 
     def sharing(self) -> list[str]:
