@@ -139,6 +139,19 @@ def _attend(
 
 
 @triton.jit
+def _asking(q, grad, out, log_sums, first, end, head, N, stride_q, stride_out, D, TILE_Q: tl.constexpr, WIDTH: tl.constexpr):
+    """Of a tile of queries: them, the gradient of their contexts and these, (TILE_Q, WIDTH), and their softmaxes' sums."""
+    real = _real(first, end, D, TILE_Q, WIDTH)
+    row = first + tl.arange(0, TILE_Q)
+    return (
+        tl.load(_at(q, first, head, stride_q, D, TILE_Q, WIDTH), real, 0.0),
+        tl.load(_at(grad, first, head, stride_out, D, TILE_Q, WIDTH), real, 0.0),
+        tl.load(_at(out, first, head, stride_out, D, TILE_Q, WIDTH), real, 0.0),
+        tl.load(log_sums + row * N + head, row < end, 0.0),
+    )
+
+
+@triton.jit
 def _of_scores(
     queries, keys, values, of_context, context, log_sum, exists, key, place, row, head, N, column, width, least, factor,
     scale, DROPS: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
@@ -188,26 +201,21 @@ def _attend_backward(
         of_keys = tl.zeros((TILE_K, WIDTH), tl.float32)
         of_values = tl.zeros((TILE_K, WIDTH), tl.float32)
         for first in range(0, length_q, TILE_Q):
-            at_q = _at(q, start_q + first, head, stride_q, D, TILE_Q, WIDTH)
-            real_q = _real(start_q + first, end_q, D, TILE_Q, WIDTH)
-            at_grad = _at(grad, start_q + first, head, stride_out, D, TILE_Q, WIDTH)
-            at_out = _at(out, start_q + first, head, stride_out, D, TILE_Q, WIDTH)
-            queries = tl.load(at_q, real_q, 0.0)
-            of_context = tl.load(at_grad, real_q, 0.0)
-            context = tl.load(at_out, real_q, 0.0)
-            row = start_q + first + in_tile_q
-            log_sum = tl.load(log_sums + row * N + head, row < end_q, 0.0)
-            exists = (row < end_q)[:, None] & (column + in_tile < length_k)[None, :]
+            row = start_q + first
+            queries, of_context, context, log_sum = _asking(
+                q, grad, out, log_sums, row, end_q, head, N, stride_q, stride_out, D, TILE_Q, WIDTH
+            )
+            exists = (row + in_tile_q < end_q)[:, None] & (column + in_tile < length_k)[None, :]
             dropped, of_scores = _of_scores(
-                queries, keys, values, of_context, context, log_sum, exists, key, place, start_q + first, head, N, column,
+                queries, keys, values, of_context, context, log_sum, exists, key, place, row, head, N, column,
                 width, least, factor, scale, DROPS, TILE_Q, TILE_K,
             )  # fmt: skip
             of_values += tl.dot(tl.trans(dropped), of_context)
             of_keys += tl.dot(tl.trans(of_scores), queries)
             if length_k <= TILE_K:  # these are all keys: the gradient of the queries is complete
                 of_queries = tl.dot(of_scores, keys)
-                at = _at(of_q, start_q + first, head, stride_of_q, D, TILE_Q, WIDTH)
-                tl.store(at, of_queries.to(of_q.dtype.element_ty), real_q)
+                at = _at(of_q, row, head, stride_of_q, D, TILE_Q, WIDTH)
+                tl.store(at, of_queries.to(of_q.dtype.element_ty), _real(row, end_q, D, TILE_Q, WIDTH))
                 sum_q += tl.sum(of_queries, 0)
         at_k = _at(of_k, start_k + column, head, stride_of_k, D, TILE_K, WIDTH)
         at_v = _at(of_v, start_k + column, head, stride_of_k, D, TILE_K, WIDTH)
@@ -217,15 +225,10 @@ def _attend_backward(
         sum_v = tl.sum(of_values, 0)
 
     if (length_k > TILE_K) & (first_q >= 0) & (first_q < length_q):  # the gradient of a tile of queries, by all keys
-        at_q = _at(q, start_q + first_q, head, stride_q, D, TILE_Q, WIDTH)
-        real_q = _real(start_q + first_q, end_q, D, TILE_Q, WIDTH)
-        at_grad = _at(grad, start_q + first_q, head, stride_out, D, TILE_Q, WIDTH)
-        at_out = _at(out, start_q + first_q, head, stride_out, D, TILE_Q, WIDTH)
-        queries = tl.load(at_q, real_q, 0.0)
-        of_context = tl.load(at_grad, real_q, 0.0)
-        context = tl.load(at_out, real_q, 0.0)
-        row = start_q + first_q + in_tile_q
-        log_sum = tl.load(log_sums + row * N + head, row < end_q, 0.0)
+        row = start_q + first_q
+        queries, of_context, context, log_sum = _asking(
+            q, grad, out, log_sums, row, end_q, head, N, stride_q, stride_out, D, TILE_Q, WIDTH
+        )
         of_queries = tl.zeros((TILE_Q, WIDTH), tl.float32)
         for other in range(0, length_k, TILE_K):
             at_k = _at(k, start_k + other, head, stride_k, D, TILE_K, WIDTH)
@@ -233,14 +236,14 @@ def _attend_backward(
             at_v = _at(v, start_k + other, head, stride_k, D, TILE_K, WIDTH)
             keys = tl.load(at_k, real_k, 0.0)
             values = tl.load(at_v, real_k, 0.0)
-            exists = (row < end_q)[:, None] & (other + in_tile < length_k)[None, :]
+            exists = (row + in_tile_q < end_q)[:, None] & (other + in_tile < length_k)[None, :]
             dropped, of_scores = _of_scores(
-                queries, keys, values, of_context, context, log_sum, exists, key, place, start_q + first_q, head, N, other,
+                queries, keys, values, of_context, context, log_sum, exists, key, place, row, head, N, other,
                 width, least, factor, scale, DROPS, TILE_Q, TILE_K,
             )  # fmt: skip
             of_queries += tl.dot(of_scores, keys)
-        at = _at(of_q, start_q + first_q, head, stride_of_q, D, TILE_Q, WIDTH)
-        tl.store(at, of_queries.to(of_q.dtype.element_ty), real_q)
+        at = _at(of_q, row, head, stride_of_q, D, TILE_Q, WIDTH)
+        tl.store(at, of_queries.to(of_q.dtype.element_ty), _real(row, end_q, D, TILE_Q, WIDTH))
         sum_q = tl.sum(of_queries, 0)
 
     dim = tl.arange(0, WIDTH)
@@ -305,4 +308,5 @@ def _dropping(dropout: WeightDropout | None, unused: Tensor) -> tuple[Tensor, in
 def _constants(dropout: WeightDropout | None, ends: Ends, D: int) -> dict[str, int]:
     tile_q, tile_k = ends.tiles
     width = max(16, triton.next_power_of_2(D))
-    return {"DROPS": dropout is not None, "TILE_Q": tile_q, "TILE_K": tile_k, "WIDTH": width, "num_warps": 4}
+    loads = {"num_warps": 4, "num_stages": 1}  # most sequences have one tile: loads ahead for a next one only cost registers
+    return {"DROPS": dropout is not None, "TILE_Q": tile_q, "TILE_K": tile_k, "WIDTH": width} | loads
