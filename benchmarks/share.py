@@ -1,9 +1,9 @@
-"""How much of a training step its matrix products take: how near the engine is to the machine's limit.
+"""How much of a training step, and of a prediction, its matrix products take: how near the engine is to the machine's limit.
 
-One process for each precision, three things alternating: training steps of 32 examples of MRPC's lengths and number of words
-(of 640 examples and the dev set), all-MiniLM-L6-v2, every dropout on; the matrix products of the useful work alone, forward
-and backward, of the real tokens, the last layer's for the first tokens; and a square product, for the peak. Each measurement
-is one line appended to `benchmarks/results/share.jsonl`.
+One process for each precision, these alternating: training steps of 32 examples of MRPC's lengths and number of words (of
+640 examples and the dev set), all-MiniLM-L6-v2, every dropout on; predictions for as many batches of 32 as there are
+streams; the matrix products of the useful work of each alone, of the real tokens, the last layer's for the first tokens; and
+a square product, for the peak. Each is one line appended to `benchmarks/results/share.jsonl`.
 
     python benchmarks/share.py [fp32] [bf16]
 """
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "share.jsonl"
 ROUNDS, WARM_UP, BATCH, SQUARE, WORDS = 40, 10, 32, 2048, 6652
 
 
-def batches_of(rng, packer, streams):
+def batches_of(rng, packer, parts, labelled=True):
     """32 examples, their lengths about as MRPC's (a mean of 53 tokens, a standard deviation of 17), as a run packs them."""
     lengths = np.clip(np.rint(rng.normal(53, 17, BATCH)), 12, 128).astype(np.int64)
     tokens = TokenizedTexts(
@@ -39,7 +40,7 @@ def batches_of(rng, packer, streams):
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         truncated=0,
     )
-    return packer.pack_parts(tokens, np.arange(BATCH), rng.integers(0, 2, BATCH), streams)
+    return packer.pack_parts(tokens, np.arange(BATCH), rng.integers(0, 2, BATCH) if labelled else None, parts)
 
 
 def shapes(config, tokens):
@@ -56,6 +57,24 @@ def seconds(function):
     return time.perf_counter() - started
 
 
+def operands(config, dtype, tokens):
+    """Of every product: input, weight, bias and the gradient of the result."""
+    for rows, width, out in shapes(config, tokens):
+        x, weight, bias = (torch.randn(*shape).to(dtype).requires_grad_() for shape in ((rows, width), (out, width), (out,)))
+        yield x, weight, bias, torch.randn(rows, out).to(dtype)
+
+
+def forward_and_backward(products):
+    for x, weight, bias, grad in products:
+        torch.autograd.grad(linear(x, weight, bias), (x, weight), grad)
+
+
+@torch.inference_mode()
+def forward(products):
+    for x, weight, bias, _ in products:
+        linear(x, weight, bias)
+
+
 def measure(precision):
     config, checkpoint = TrainConfig(precision=precision), load_model("demo")
     met = np.arange(checkpoint.config.vocab_size) < WORDS
@@ -64,43 +83,52 @@ def measure(precision):
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     packer, rng = Packer.of(config, checkpoint), np.random.default_rng(0)
     square = torch.randn(2, SQUARE, SQUARE).to(dtype)
-    times = {"step": [], "products": [], "square": []}
-    flops = []
+    seconds_of, flops = defaultdict(list), defaultdict(list)
     for step in range(WARM_UP + ROUNDS):
-        batches = batches_of(rng, packer, backend.streams)
-        products = []
-        for rows, width, out in shapes(checkpoint.config, sum(batch.num_tokens for batch in batches)):
-            x, weight, bias = (
-                torch.randn(*shape).to(dtype).requires_grad_() for shape in ((rows, width), (out, width), (out,))
+        training = batches_of(rng, packer, backend.streams)
+        predicted = [one for _ in range(backend.streams) for one in batches_of(rng, packer, 1, labelled=False)]
+        work = {
+            "training": (
+                training,
+                6,
+                forward_and_backward,
+                lambda b, s=step: backend.train_step(b, step=s, learning_rate=0),
+            ),
+            "prediction": (predicted, 2, forward, backend.predict),
+        }
+        for name, (batches, operations, compute, whole) in work.items():
+            batched = [batches] if name == "training" else [[one] for one in batches]  # whose products are of one piece
+            pieces = [[*operands(checkpoint.config, dtype, sum(b.num_tokens for b in some))] for some in batched]
+            for piece in pieces:
+                compute(piece)  # what ran before has generated its programs too
+            if name == "prediction":
+                whole(batches)  # casts the weights, which a step has changed
+            seconds_of[name].append(seconds(lambda: whole(batches)))
+            seconds_of[f"{name} products"].append(sum(seconds(lambda p=piece: compute(p)) for piece in pieces))
+            flops[name].append(
+                sum(operations * x.shape[0] * weight.numel() for piece in pieces for x, weight, _, _ in piece)
             )
-            products.append((x, weight, bias, torch.randn(rows, out).to(dtype)))
-
-        def compute(products=products):
-            for x, weight, bias, grad in products:
-                torch.autograd.grad(linear(x, weight, bias), (x, weight), grad)
-
-        compute()  # the step before has generated its programs too
-        times["step"].append(seconds(lambda b=batches, s=step: backend.train_step(b, step=s, learning_rate=0)))
-        times["products"].append(seconds(compute))
-        times["square"].append(seconds(lambda: linear(square[0], square[1], square[0, 0])))
-        flops.append(sum(6 * x.shape[0] * weight.numel() for x, weight, _, _ in products))
-    middle = {name: statistics.median(some[WARM_UP:]) for name, some in times.items()}
-    return {
-        "precision": precision,
-        "step_seconds": middle["step"],
-        "products_seconds": middle["products"],
-        "flops": statistics.median(flops[WARM_UP:]),
-        "peak_flops": 2 * SQUARE**3 / middle["square"],
-        "device": backend.device,
-        "torch": torch.__version__,
-    }
+        seconds_of["square"].append(seconds(lambda: linear(square[0], square[1], square[0, 0])))
+    middle = {name: statistics.median(some[WARM_UP:]) for name, some in seconds_of.items()}
+    for name, counted in flops.items():
+        yield {
+            "precision": precision,
+            "work": name,
+            "step_seconds": middle[name],
+            "products_seconds": middle[f"{name} products"],
+            "flops": statistics.median(counted[WARM_UP:]),
+            "peak_flops": 2 * SQUARE**3 / middle["square"],
+            "device": backend.device,
+            "torch": torch.__version__,
+        }
 
 
 if "--one" in sys.argv:
-    print(json.dumps(measure(sys.argv[-1])))
+    for row in measure(sys.argv[-1]):
+        print(json.dumps(row))
     sys.exit()
 for name in sys.argv[1:] or ["fp32", "bf16"]:
-    row = subprocess.check_output([sys.executable, __file__, "--one", name], text=True).splitlines()[-1]
+    rows = subprocess.check_output([sys.executable, __file__, "--one", name], text=True)
     with open(RESULTS, "a") as lines:
-        lines.write(row + "\n")
-    print(row)
+        lines.write(rows)
+    print(rows, end="")

@@ -198,10 +198,13 @@ def kerashub():
 
 
 def share():
-    """A training step beside its matrix products alone, and beside what they would take at the peak; the newest of each."""
-    newest = {row["precision"]: row for row in read("share")}
+    """A training step and a prediction beside their matrix products alone, and beside what these would take at the peak; the
+    newest of each.
+    """
+    newest = {(row.get("work", "training"), row["precision"]): row for row in read("share")}
     rows = [
         [
+            work,
             precision,
             f"{1000 * row['step_seconds']:.0f}",
             f"{1000 * row['products_seconds']:.0f}",
@@ -210,11 +213,12 @@ def share():
             f"{row['flops'] / row['peak_flops'] / row['step_seconds']:.0%}",
             f"{row['device']}, torch {row['torch']}",
         ]
-        for precision, row in newest.items()
+        for (work, precision), row in newest.items()
     ]
     header = [
+        "work",
         "precision",
-        "step (ms)",
+        "time (ms)",
         "products alone (ms)",
         "their share",
         "square product (GFLOP/s)",
