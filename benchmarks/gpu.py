@@ -9,10 +9,11 @@ distributions of mean 24 and standard deviation 16, and mean 12.2 and 5 (150 rea
 up, begins and ends with the device idle, and includes compiling and recording where a shape is met late (then
 `compile_seconds_timed` is above 0). `bf16-whole` is all steps of the three epochs from the first on, with everything that
 comes to be done once within the clock; it runs if it is asked for, once. Trainer runs in `--peer-python`'s environment (see
-peer_gpu.py): padded to 128, and at its best. Each measurement is a process of its own, the sides alternate, and each round
-begins with the peak of the device: bf16 products of two square matrices. `share_of_peak` is the textbook's operations of
-all real tokens through all layers over that peak; `mnli_seconds` is what three epochs take at this speed, without
-evaluation. Every measurement is one line appended to `benchmarks/results/gpu.jsonl`; compare within a sitting only.
+peer_gpu.py): padded to 128, at its best as it is, and compiled. Each measurement is a process of its own, the sides
+alternate, and each round begins with the peak of the device: bf16 products of two square matrices. `share_of_peak` is the
+textbook's operations of all real tokens through all layers over that peak; `mnli_seconds` is what three epochs take at this
+speed, without evaluation. Every measurement is one line appended to `benchmarks/results/gpu.jsonl`; compare within a
+sitting only.
 
 For comparison, the classic example's published times of the three epochs, on one Titan RTX, padded to 128: 2:35:23 in FP32
 and 1:17:06 in FP16.
@@ -54,7 +55,7 @@ SPECIALS, TEXTS = 3, ((24, 16), (12.2, 5))  # mean and standard deviation of eac
 PRECISIONS = tuple(name for name in ("fp32", "tf32", "bf16", "fp16") if name in typing.get_args(Precision))
 OURS = tuple(f"{precision}{how}" for precision in PRECISIONS for how in ("", "-compile"))
 WHOLE = "bf16-whole"
-PEERS = ("trainer-padded-fp32", "trainer-padded-bf16", "trainer-best-bf16")
+PEERS = ("trainer-padded-fp32", "trainer-padded-bf16", "trainer-best-bf16", "trainer-compiled-bf16")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,7 @@ SIDES = {
     "isinglass": "isinglass, PyTorch",
     "dynamic": "Trainer at its best",
     "padded": "Trainer, padded to 128",
+    "compiled": "Trainer, compiled",
     "isinglass-predict": "isinglass, PyTorch",
     "dynamic-predict": "Trainer.predict at its best",
     "tensorflow": "isinglass, TensorFlow",
@@ -47,7 +48,12 @@ SIDES = {
     "kerashub": "KerasHub",
     "kerashub-xla": "KerasHub with XLA",
 }
-GPU_PEERS = {"trainer-best-bf16": "dynamic", "trainer-padded-bf16": "padded", "trainer-padded-fp32": "padded"}
+GPU_PEERS = {
+    "trainer-best-bf16": "dynamic",
+    "trainer-compiled-bf16": "compiled",
+    "trainer-padded-bf16": "padded",
+    "trainer-padded-fp32": "padded",
+}
 OWN = ("isinglass", "isinglass-predict", "tensorflow", "tensorflow-xla")
 PRECISIONS = ("fp32", "bf16")
 
