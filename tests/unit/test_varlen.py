@@ -167,14 +167,19 @@ def fails(*_: object, **__: object) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
 def test_kernels_that_do_the_right_thing_are_taken(pretended_gpu):
-    assert varlen.choose_plan(CPU, torch.bfloat16, N, D) == (TritonPlan, None)
+    assert varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False) == (TritonPlan, None)
+
+
+def test_flash_is_what_a_compiled_model_has(pretended_gpu):
+    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=True)
+    assert kind is FlashPlan and "compiled model" in note
 
 
 def test_flash_comes_second_and_the_reason_is_told(pretended_gpu):
     from isinglass.backends.torch import triton_attention
 
     pretended_gpu.setattr(triton_attention, "attend", fails)
-    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D)
+    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False)
     assert kind is FlashPlan and "no kernel image" in note and "256ths" in note and "\n" not in note
 
 
@@ -186,12 +191,12 @@ def test_kernels_that_compute_something_else_are_not_taken(pretended_gpu):
     given = triton_attention.attend
     pretended_gpu.setattr(triton_attention, "attend", lambda q, k, v, *rest: given(q, k.roll(1, 0), v, *rest))
     pretended_gpu.setattr(varlen, "_flash", leaks)
-    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D)
+    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False)
     assert kind is PaddedPlan and note.count("off") == 2 and "pads" in note
 
 
 def test_nothing_is_told_in_fp32_which_has_no_faster_path(pretended_gpu):
-    assert varlen.choose_plan(CPU, torch.float32, N, D) == (PaddedPlan, None)
+    assert varlen.choose_plan(CPU, torch.float32, N, D, compiled=False) == (PaddedPlan, None)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])

@@ -104,7 +104,8 @@ class TorchBackend:
             torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
             if not config.uses_rows:
                 shape = checkpoint.config.num_attention_heads, checkpoint.config.head_size
-                self._varlen, slower = choose_plan(device, self._autocast or torch.float32, *shape)
+                dtype = self._autocast or torch.float32
+                self._varlen, slower = choose_plan(device, dtype, *shape, compiled=config.compile)
                 self.notes += [] if slower is None else [slower]
         self._losses: list[Tensor] = []
         self._ids: list[Tensor] = []  # of each batch since the gradients were cleared

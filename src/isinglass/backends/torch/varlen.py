@@ -249,17 +249,23 @@ def padded_length(lengths: Int64[np.ndarray, " S"], rows: int) -> int:
 
 
 def choose_plan(
-    device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
+    device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int, *, compiled: bool
 ) -> tuple[type[VarlenPlan], str | None]:
-    """The plan for a GPU, and a note if it is a slower one than `dtype` could have. Waits for the device."""
+    """The plan for a GPU, and a note if it is a slower one than `dtype` could have. Waits for the device.
+
+    Args:
+        compiled: whether it is to be a part of what `torch.compile` compiles.
+    """
     capability = torch.cuda.get_device_capability(device)
 
     def fails(kind: type[TritonPlan] | type[FlashPlan]) -> str | None:
         return failure(kind, device, dtype, num_heads, head_size)
 
-    if (not_ours := why_not_triton(dtype, capability, head_size) or fails(TritonPlan)) is None:
+    not_ours = why_not_triton(dtype, capability, head_size, compiled=compiled) or fails(TritonPlan)
+    if not_ours is None:
         return TritonPlan, None
-    if (not_flash := why_not_flash(dtype, capability, head_size) or fails(FlashPlan)) is None:
+    not_flash = why_not_flash(dtype, capability, head_size) or fails(FlashPlan)
+    if not_flash is None:
         how = f"{FLASH_LEVELS}ths"
         return FlashPlan, f"Attention runs by FlashAttention, because {not_ours}: it drops weights in {how}."
     if dtype not in HALVES:
@@ -277,8 +283,10 @@ def why_not_end_to_end(dtype: torch.dtype, capability: tuple[int, int]) -> str |
     return None
 
 
-def why_not_triton(dtype: torch.dtype, capability: tuple[int, int], head_size: int) -> str | None:
+def why_not_triton(dtype: torch.dtype, capability: tuple[int, int], head_size: int, *, compiled: bool = False) -> str | None:
     """Why our kernels cannot take it; None if they can."""
+    if compiled:
+        return "our own kernels are no part of a compiled model"
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     from isinglass.backends.torch.triton_attention import MAX_HEAD
