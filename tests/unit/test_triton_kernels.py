@@ -1,5 +1,7 @@
 """The Triton kernels and the layers made of them: on a CPU by Triton's interpreter (conftest.py), else on the GPU."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ pytest.importorskip("triton")
 from isinglass.backends.torch import fused_layers, triton_kernels
 from isinglass.backends.torch.dropout import KernelDropout
 from isinglass.backends.torch.fused_layers import FusedLayers, why_not_fused
-from isinglass.backends.torch.model import Layer
+from isinglass.backends.torch.model import Classifier, Layer
 from isinglass.backends.torch.varlen import TritonPlan
 from isinglass.models.checkpoint import load_checkpoint
 from tests.interpreted import mend_products
@@ -148,6 +150,30 @@ def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
     assert torch.equal(run(1, 2), run(1, 2)) and not torch.equal(run(1, 2), run(2, 2))
     dropout = KernelDropout(3, 1, DEVICE)
     assert [*dropout.places(2), *dropout.places(2)] == [0, 1, 2, 3]
+
+
+def test_what_is_left_to_the_optimizer_is_cast_when_weights_are_loaded(tmp_path):
+    """And not by steps, whose weights the optimizer has cast."""
+    checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b")))
+    model = Classifier(checkpoint.config, 2).to(DEVICE)
+    but_last: Any = model.layers[:-1]
+    model.fused = FusedLayers(but_last, torch.bfloat16)
+    left, own = but_last[0].qkv.weight, but_last[0].output.weight
+    model.fused.leave_to_optimizer([left])
+    model.load(checkpoint.weights, 0)
+    for weight, half in model.fused.halves.items():
+        assert torch.equal(half, weight.bfloat16())
+    before = left.bfloat16()
+    with torch.no_grad():
+        left += 1
+        own += 1
+    lengths = np.array([5, 9, 20])
+    arrays = tuple(torch.from_numpy(array).to(DEVICE) for array in TritonPlan.arrays(lengths, 64))
+    dropout = KernelDropout(3, 1, DEVICE)
+    dropout.arrive([torch.from_numpy(array).to(DEVICE) for array in dropout.arrays])
+    model.fused(normal(64, H), TritonPlan.of(lengths, 64, 3, arrays), dropout)
+    halves = model.fused.halves
+    assert torch.equal(halves[own], own.bfloat16()) and torch.equal(halves[left], before)
 
 
 def test_other_activations_are_not_fused(layer: Layer, monkeypatch):
