@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 ATTEMPTS: Final = 5  # so often a run is begun before it is given up for the nodes that it takes with it
 POLL_SECONDS: Final = 0.1
 CONNECT_SECONDS: Final = 5.0
+JOINS: Final = 3  # attempts, where a cluster answers but does not take a client up
 STOP_SECONDS: Final = 2.0
 END_SECONDS: Final = 60.0  # a worker that removes checkpoints may have to be started first, on a busy machine
 EXPECTED: Final = "`ray` (a local one, or the one that RAY_ADDRESS names) or ray://HOST:PORT (Ray's client) was expected"
@@ -171,13 +172,20 @@ def _start(address: str) -> Any:
             raise ConfigError(f"There is no Ray at {address} ({error}); {EXPECTED}.") from None
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR, **own)
-    except Exception as error:  # noqa: BLE001  # it raises RuntimeError, ValueError, gRPC's ...
-        ray.shutdown()
-        raise ConfigError(f"Ray at {address} could not be joined ({_first_line(error)}); {EXPECTED}.") from None
-    finally:
-        signal.signal(signal.SIGTERM, handler)  # which Ray takes for itself
+    for tried in range(1, JOINS + 1):
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR, **own)
+            break
+        except Exception as error:  # noqa: BLE001  # it raises RuntimeError, ValueError, gRPC's ...
+            ray.shutdown()
+            why = f"Ray at {address} could not be joined ({_first_line(error)})"
+            if not isinstance(error, ConnectionAbortedError) or tried == JOINS:
+                raise ConfigError(f"{why}; {EXPECTED}.") from None
+            logger.warning(
+                f"{why}: trying again."
+            )  # a busy head node takes longer to start a client's process than Ray waits
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # which Ray takes for itself
     return ray
 
 
@@ -482,8 +490,10 @@ def _put_directory(bench: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    """Of what it says, with the last line where the first one announces it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    said = f"{lines[0]} {lines[-1]}" if len(lines) > 1 and lines[0].endswith(":") else lines[0] if lines else ""
+    return said.rstrip(".") or type(error).__name__
 
 
 # ---- a node ------------------------------------------------------------
