@@ -14,7 +14,7 @@ import pathlib
 import re
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from scipy.stats import ttest_ind
 
@@ -80,11 +80,12 @@ def mean_and_spread(values):
 def accuracy(recipe):
     """Dev scores of both tools over seeds, one row for each metric and precision."""
     scores = defaultdict(dict)  # (task, metric, precision) -> tool -> values
+    collapsed = Counter()  # runs that answer one label for all, by task, precision and tool
     majority = {}
-    found = [row for row in read("accuracy") if row["recipe"] == recipe]
-    shuffled = {(row["task"], row["precision"]) for row in found if row.get("shuffled")}
-    for row in found:
-        if row["tool"] != TRAINER or row.get("shuffled") or (row["task"], row["precision"]) not in shuffled:
+    for row in read("accuracy"):
+        grouped = row["tool"] == TRAINER and not row.get("shuffled")  # by length: see the notebook
+        if row["recipe"] == recipe and not grouped:
+            collapsed[row["task"], row["precision"], row["tool"]] += row["collapsed"]
             for metric, value in row["metrics"].items():
                 scores[row["task"], metric, row["precision"]].setdefault(row["tool"], []).append(value)
             majority |= {(row["task"], metric): value for metric, value in row.get("majority", {}).items()}
@@ -102,15 +103,16 @@ def accuracy(recipe):
                 if min(len(ours), len(theirs)) >= 3:
                     chance = f"{ttest_ind(ours, theirs, equal_var=False).pvalue:.2f}"
                 constant = majority.get((task.name, metric))
-                grouped = " grouped" if theirs and (task.name, precision) not in shuffled else ""
+                counts = [collapsed[task.name, precision, tool] for tool in ("isinglass", TRAINER)]
+                fallen = [f", {count} collapsed" if count else "" for count in counts]
                 rows.append(
                     [
                         task.title,
                         metric,
                         precision,
                         "-" if constant is None else f"{100 * constant:.2f}",
-                        mean_and_spread(ours),
-                        mean_and_spread(theirs) + grouped,
+                        mean_and_spread(ours) + fallen[0],
+                        mean_and_spread(theirs) + fallen[1],
                         difference,
                         chance,
                     ]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from isinglass.backends.protocol import LEAST_FOR_STREAMS, parts_of_step
 from isinglass.backends.torch.side_by_side import STREAMS, side_by_side
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
@@ -84,3 +85,8 @@ def test_a_stream_that_fails_is_heard_and_the_other_ends_first() -> None:
         with pytest.raises(ValueError, match="so it is"):
             side_by_side(tasks)
     assert ended == [1, 1]
+
+
+def test_a_small_step_is_one_streams() -> None:
+    assert [parts_of_step(tokens, 2) for tokens in (1, LEAST_FOR_STREAMS - 1, LEAST_FOR_STREAMS)] == [1, 1, 2]
+    assert parts_of_step(10_000, 1) == 1

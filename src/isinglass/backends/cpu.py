@@ -10,6 +10,7 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1  # mallopt(3)
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 _NEVER: Final = 2**31 - 1
 
 
@@ -39,13 +40,15 @@ def keep_freed_memory() -> None:
     """Let glibc keep what a step frees for the next step, instead of handing it back to the kernel.
 
     Otherwise blocks above glibc's thresholds, which most activations are, begin with page faults anew in each step
-    (docs/experiments.md). Elsewhere than on glibc this does nothing.
+    (docs/experiments.md). All threads share one heap: another's could hold no block above 64 MiB, and would map such a one
+    each time. Elsewhere than on glibc this does nothing.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, _NEVER)
             mallopt(_M_TRIM_THRESHOLD, _NEVER)
+            mallopt(_M_ARENA_MAX, 1)
 
 
 def peak_resident_bytes() -> int:

@@ -62,6 +62,14 @@ def rate_factor(depth: int, num_layers: int, config: TrainConfig) -> float:
     return 0.0 if frozen else config.layer_decay ** (num_layers + 1 - depth)
 
 
+LEAST_FOR_STREAMS: Final = 768  # tokens of a step: with fewer, two streams take longer than one (docs/experiments.md)
+
+
+def parts_of_step(tokens: int, streams: int) -> int:
+    """Into how many micro-batches a step of so many tokens is best cut, on a backend of so many streams."""
+    return streams if tokens >= LEAST_FOR_STREAMS else 1
+
+
 class Backend(Protocol):
     """A model on a device, with its optimizer."""
 

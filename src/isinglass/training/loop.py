@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import Backend
+from isinglass.backends.protocol import Backend, parts_of_step
 from isinglass.config import TrainConfig
 from isinglass.data.examples import Labels
 from isinglass.data.tokenization import TokenizedTexts
@@ -262,7 +262,7 @@ class Loop:
         mine, share = self._shard(index)
         while True:
             try:
-                parts = max(self._parts, self._backend.streams)
+                parts = max(self._parts, parts_of_step(int(self._lengths[mine].sum()), self._backend.streams))
                 batches = self._packer.pack_parts(self._tokens, mine, self._labels, parts)
                 self._backend.train_step(batches, step=self.step, learning_rate=rate, share=share)
                 break
