@@ -19,5 +19,5 @@ def mend_products() -> None:
     def create_dot(self, a, b, *rest):  # noqa: ANN002
         return given(self, widened(a), widened(b), *rest)
 
-    if given.__name__ != create_dot.__name__ or given.__module__ != __name__:
+    if given.__module__ != __name__:  # not yet
         interpreter.InterpreterBuilder.create_dot = create_dot
