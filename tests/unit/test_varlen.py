@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.backends.torch import varlen
+from isinglass.backends.torch.backend import _by_word
 from isinglass.backends.torch.cuda import to_device
 from isinglass.backends.torch.dropout import KernelDropout
 from isinglass.backends.torch.varlen import (
@@ -51,8 +52,8 @@ def one_by_one(q, k, v, cu_q, cu_k, max_q, max_k, rate):
     return torch.cat(parts) if sum(map(len, parts)) == len(q) else out
 
 
-def dropout_on(device: torch.device, step: int = 2) -> KernelDropout:
-    dropout = KernelDropout(1, step, device)
+def dropout_on(device: torch.device) -> KernelDropout:
+    dropout = KernelDropout(1, 2, device)
     dropout.arrive(to_device(dropout.arrays, device))
     return dropout
 
@@ -268,6 +269,19 @@ def test_nothing_waits_for_the_gpu(kind):
         self_attention(qkv, plan_for(kind, [3, 20], 24, device), 0.1, dropout_on(device)).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@settings(max_examples=50, deadline=None)
+@given(ids=st.lists(st.integers(0, 9), min_size=1, max_size=40), pad=st.integers(0, 9))
+def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
+    """As `index_add` does, which on a GPU adds in any order: each word once, the padding word often, but with nothing."""
+    order, bounds, words = map(torch.from_numpy, _by_word(np.array(ids), pad))
+    gradient = torch.randn(len(ids), 3)
+    sums = torch.segment_reduce(gradient[order], "sum", offsets=bounds, unsafe=True)
+    expected = torch.zeros(10, 3).index_add(0, torch.tensor(ids), gradient)
+    torch.testing.assert_close(torch.zeros(10, 3).index_add(0, words, sums), expected)
+    met = len(set(ids))
+    assert len(set(words[:met].tolist())) == met and (words[met:] == pad).all() and (sums[met:] == 0).all()
 
 
 def test_arrays_come_to_the_device_as_they_were():

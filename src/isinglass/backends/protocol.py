@@ -17,6 +17,8 @@ from isinglass.names import did_you_mean
 from isinglass.packing import PackedBatch
 from isinglass.tasks import Kind, Task
 
+LEAST_FOR_STREAMS: Final = 768  # tokens of a step: with fewer, two streams take longer than one (docs/experiments.md)
+
 # name -> (module, the packages it needs, how to install them)
 BACKENDS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = MappingProxyType(
     {
@@ -60,9 +62,6 @@ def rate_factor(depth: int, num_layers: int, config: TrainConfig) -> float:
     """
     frozen = depth <= config.freeze_layers and (depth > 0 or config.freeze_layers > 0 or config.freeze_embeddings)
     return 0.0 if frozen else config.layer_decay ** (num_layers + 1 - depth)
-
-
-LEAST_FOR_STREAMS: Final = 768  # tokens of a step: with fewer, two streams take longer than one (docs/experiments.md)
 
 
 def parts_of_step(tokens: int, streams: int) -> int:

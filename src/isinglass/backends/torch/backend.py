@@ -126,10 +126,7 @@ class TorchBackend:
                 self.notes.append(f"Layers train by PyTorch's kernels, because {why}.")
         rates = ((parameter, rate_factor(depth, layers, config)) for parameter, depth in self._model.depths())
         fp16, fused = self.precision == "fp16", self._model.fused
-        halves = None if fused is None else fused.halves
-        self._optimizer = Optimizer(
-            rates, config, scales_loss=fp16, in_triton=halves is not None and not fp16, halves=halves
-        )
+        self._optimizer = Optimizer(rates, config, scales_loss=fp16, halves=None if fused is None or fp16 else fused.halves)
         if fused is not None:
             fused.leave_to_optimizer(self._optimizer.halves)
         self._group = group if isinstance(group, TorchProcessGroup) else None

@@ -21,15 +21,14 @@ class Optimizer:
         config: TrainConfig,
         *,
         scales_loss: bool,
-        in_triton: bool = False,
         halves: Mapping[Tensor, Tensor] | None = None,
     ) -> None:
         """Take each parameter with the factor of its learning rate; those of factor 0 are frozen.
 
         Args:
             scales_loss: in fp16.
-            in_triton: large parameters step by `triton_kernels`. Not in fp16.
-            halves: of parameters, copies in another precision. Those of large ones that step in Triton are kept up to date.
+            halves: copies of parameters in another precision. Given, large parameters step by `triton_kernels`, which keep
+                theirs up to date. Not in fp16.
         """
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for parameter, factor in parameters:
@@ -43,11 +42,11 @@ class Optimizer:
         decays = [0.0 if is_vector else config.weight_decay for is_vector, _ in ordered]
         self._large: list[tuple[nn.Parameter, int]] = []  # with the number of its group
         for i, group in enumerate(ordered):
-            large = [parameter for parameter in groups[group] if in_triton and parameter.numel() >= LARGE]
+            large = [parameter for parameter in groups[group] if halves is not None and parameter.numel() >= LARGE]
             self._large += [(parameter, i) for parameter in large]
             groups[group] = [parameter for parameter in groups[group] if all(parameter is not other for other in large)]
         self._groups = [i for i, group in enumerate(ordered) if groups[group]]  # those that PyTorch steps
-        self.halves = {one: halves[one] for one, _ in self._large if halves is not None and one in halves}
+        self.halves = {one: halves[one] for one, _ in self._large if halves and one in halves}  # those kept up to date
         on_gpu = self._parameters[0].is_cuda
         self._adamw = torch.optim.AdamW(
             [{"params": groups[ordered[i]], "weight_decay": decays[i]} for i in self._groups],
