@@ -206,13 +206,14 @@ def main() -> None:
         work = Path(name)
         environment["ISINGLASS_CACHE"] = str(work / "cache")
         for family in sorted({family for family, _ in RUNS.values()}):
-            write_model(work / family, family)
+            (work / "models" / family).mkdir(parents=True)
+            write_model(work / "models" / family, family)
         write_data(work / "glue", work / "own")
 
         def command(run: str, output: Path) -> list[str]:
             family, given = RUNS[run]
             task = given[:1] if not given[0].startswith("-") else ()
-            asked = (*task, *SHORT, *given[len(task) :], "--model", work / family, "--output-dir", output)
+            asked = (*task, *SHORT, *given[len(task) :], "--model", work / "models" / family, "--output-dir", output)
             filled = [str(part).format(glue=work / "glue", own=work / "own") for part in asked]
             return [sys.executable, "-m", "isinglass", "train", *filled]
 
@@ -221,20 +222,20 @@ def main() -> None:
 
         for run in RUNS:
             if not wanted or run in wanted:
-                done = subprocess.run(command(run, work / run), env=environment, capture_output=True, text=True)
+                done = subprocess.run(command(run, work / "runs" / run), env=environment, capture_output=True, text=True)
                 if done.returncode:
                     sys.exit(f"{run} failed: {done.stderr}")
-                show(run, work / run)
+                show(run, work / "runs" / run)
         for run in ("pairs-fp32", "best-epoch", "two-streams-bf16", "tensorflow-fp32"):
             resumed = f"{run}-resumed"
             if not wanted or resumed in wanted:
-                killed_and_resumed(command(run, work / resumed), work / resumed, environment)
-                show(resumed, work / resumed)
+                killed_and_resumed(command(run, work / "runs" / resumed), work / "runs" / resumed, environment)
+                show(resumed, work / "runs" / resumed)
         if not wanted or "two-processes" in wanted:
-            python, *rest = command("pairs-fp32", work / "two-processes")
+            python, *rest = command("pairs-fp32", work / "runs" / "two-processes")
             launcher = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *rest]
             subprocess.run(launcher, env={**environment, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
-            show("two-processes", work / "two-processes")
+            show("two-processes", work / "runs" / "two-processes")
 
 
 if __name__ == "__main__":
