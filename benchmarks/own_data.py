@@ -60,7 +60,7 @@ def write(path):
 def measure(path):
     """One pass in this process; prints its figures."""
     started = time.perf_counter()
-    import isinglass.data.custom  # noqa: F401  # what open_data imports where it needs it
+    import isinglass.data.custom.files  # noqa: F401  # what open_data imports where it needs it
     from isinglass.backends.cpu import peak_resident_bytes
     from isinglass.config import TrainConfig
     from isinglass.data import open_data

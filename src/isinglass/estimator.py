@@ -38,8 +38,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, check_random_state, column_or_1d
 
 from isinglass.config import TrainConfig, as_dict, resolve
-from isinglass.data.custom import divide
-from isinglass.data.examples import Examples, TaskData
+from isinglass.data.custom.holdout import divide
+from isinglass.data.examples import Examples
+from isinglass.data.source import TaskData
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult

@@ -37,6 +37,11 @@ def brief(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:60]}...{text[-57:]}"
 
 
+def shortened(text: str, most: int) -> str:
+    """A text for a message: what a file holds may be of any length."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def listed(names: Iterable[str], most: int = 200) -> str:
     """Names for a message, quoted, and cut short where they would be more than a sentence.
 

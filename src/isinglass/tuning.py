@@ -28,8 +28,8 @@ from isinglass.bench.local import Executor
 from isinglass.bench.worker import Answers, TrainingRequest, serve
 from isinglass.config import PLACES, TrainConfig, as_dict, resolve, without_places
 from isinglass.data import open_data
-from isinglass.data.custom import divide
-from isinglass.data.examples import TaskData
+from isinglass.data.custom.holdout import divide
+from isinglass.data.source import TaskData
 from isinglass.errors import (
     ConfigError,
     MissingDependencyError,

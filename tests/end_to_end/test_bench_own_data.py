@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isinglass.bench.own_data import check_same, describe, settle
-from isinglass.data.custom import memory_data
+from isinglass.data.custom.memory import memory_data
 from isinglass.errors import DataError
 from isinglass.metrics import classification_scores, multilabel_scores, regression_scores
 from isinglass.report.own_tasks import tasks_of

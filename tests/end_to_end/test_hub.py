@@ -47,7 +47,8 @@ print(json.dumps(found))
 """
 DAMAGE = """
 import collections, json, random
-from isinglass.data.hub import HUB_REPO, fetch, read_split
+from isinglass.data.glue.parquet import HUB_REPO, read_split
+    from isinglass.hub import fetch
 from isinglass.errors import DataError
 from isinglass.tasks import TASKS
 task = TASKS["mrpc"]
@@ -70,7 +71,8 @@ print(json.dumps(outcomes))
 VERBOSITY = """
 import json, logging
 from huggingface_hub import hf_hub_download
-from isinglass.data.hub import HUB_REPO, fetch
+from isinglass.data.glue.parquet import HUB_REPO
+    from isinglass.hub import fetch
 fetch(HUB_REPO, "mrpc/train-00000-of-00001.parquet", repo_type="dataset", instead="")
 print(json.dumps(logging.getLogger("huggingface_hub").level))
 """

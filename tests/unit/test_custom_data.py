@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.custom import hold_out, memory_data, memory_examples, read_custom, read_texts
+from isinglass.data.custom.files import read_custom
+from isinglass.data.custom.holdout import hold_out
+from isinglass.data.custom.labels import number
+from isinglass.data.custom.memory import memory_data, memory_examples
 from isinglass.data.examples import encode_labels
-from isinglass.data.labels import number
+from isinglass.data.unlabelled import read_texts
 from isinglass.errors import ConfigError, DataError
 from isinglass.tasks import TASKS
 from isinglass.tasks.custom import from_json, to_json

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
-from isinglass.data.custom import read_custom
+from isinglass.data.custom.files import read_custom
 from isinglass.data.examples import encode_labels
-from isinglass.data.tsv import LONGEST_LINE, read_lines, read_split, read_user_texts
+from isinglass.data.glue.tsv import read_split
+from isinglass.data.lines import LONGEST_LINE, read_lines
+from isinglass.data.unlabelled import read_user_texts
 from isinglass.errors import DataError, IsinglassError
 from isinglass.report.answers import read_answers
 from isinglass.report.configurations import check_tasks

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isinglass.data.tsv import read_split
+from isinglass.data.glue.tsv import read_split
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.report.submission import (
     LARGEST_FILE,

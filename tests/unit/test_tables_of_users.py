@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isinglass.data import tables
-from isinglass.data.tables import as_text, expand, open_table, parse_delimiter, read_table
+from isinglass.data.tables.csv import parse_delimiter
+from isinglass.data.tables.file import expand
+from isinglass.data.tables.table import open_table, read_table
+from isinglass.data.tables.values import as_text
 from isinglass.errors import ConfigError, DataError
 
 STRANGE = [
@@ -198,7 +200,8 @@ def test_a_text_of_a_million_words_is_read(tmp_path: Path) -> None:
 
 
 def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tables, "LONGEST_VALUE", 200_000)
+    for reader in ("csv", "jsonl"):
+        monkeypatch.setattr(f"isinglass.data.tables.{reader}.LONGEST_VALUE", 200_000)
     csv.field_size_limit(131_072)
     path = write(tmp_path / "a.csv", b"text,label\n" + b"x" * 300_000)
     assert ": a line of more than 200,000 characters" in refusal(path)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data.examples import Examples
+from isinglass.data.glue.tsv import read_split
 from isinglass.data.texts import CHUNK, StoredTexts, encoded
-from isinglass.data.tsv import read_split
 from isinglass.storage import cache_dir
 from isinglass.tasks import TASKS
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data.examples import encode_labels
-from isinglass.data.tsv import read_split, read_user_texts
+from isinglass.data.glue.tsv import read_split
+from isinglass.data.unlabelled import read_user_texts
 from isinglass.errors import DataError, IsinglassError
 from isinglass.tasks import TASKS, get_task
 from tests.tiny import write_glue

@@ -35,7 +35,7 @@ from jaxtyping import UInt8
 from isinglass.bench.local import ENDS, Message, ask
 from isinglass.bench.stored_checkpoints import file_system
 from isinglass.bench.worker import CalibrationRequest, TrainingRequest
-from isinglass.data.tables import expand
+from isinglass.data.tables.file import expand
 from isinglass.errors import ConfigError, DataError, MissingDependencyError, RunFailedError, StorageError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from isinglass.data.examples import Examples, TaskData
+from isinglass.data.examples import Examples
+from isinglass.data.source import TaskData
 from isinglass.errors import DataError
 from isinglass.models.files import read_json
 from isinglass.names import brief

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isinglass.data.hub import reason
 from isinglass.errors import ConfigError, StorageError
+from isinglass.hub import reason
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 
 

@@ -4,8 +4,9 @@ from functools import partial
 from pathlib import Path
 
 from isinglass.config import TrainConfig
-from isinglass.data import hub, tsv
-from isinglass.data.examples import Examples, TaskData
+from isinglass.data.examples import Examples
+from isinglass.data.glue import parquet, tsv
+from isinglass.data.source import TaskData
 from isinglass.errors import ConfigError
 from isinglass.tasks import TASKS, Split, Task, get_task
 from isinglass.tasks.demo import DEMO, demo_data_dir
@@ -22,7 +23,7 @@ def open_data(config: TrainConfig, task: Task | None = None) -> TaskData:
         DataError: the user's files are missing or damaged, or do not tell what the task is.
     """
     if config.train_file:
-        from isinglass.data.custom import read_custom
+        from isinglass.data.custom.files import read_custom
 
         return read_custom(config, task)
     if task is not None and task.name not in TASKS:
@@ -42,4 +43,4 @@ def load_split(task: Task, split: Split, data_dir: str | Path | None) -> Example
     """
     if data_dir is not None:
         return tsv.read_split(task, split, Path(data_dir))
-    return tsv.read_split(task, split, demo_data_dir()) if task is DEMO else hub.read_split(task, split)
+    return tsv.read_split(task, split, demo_data_dir()) if task is DEMO else parquet.read_split(task, split)

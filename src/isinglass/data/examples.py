@@ -1,7 +1,7 @@
 """What the readers produce: the texts and labels of one split, still as words."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from isinglass.data.texts import StoredTexts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
-from isinglass.tasks import Split, Task
+from isinglass.tasks import Task
 
 # int64 (N,), positions in the model's label order; float32 (N,), the scores of a regression; or float32 (N, outputs), 1
 # where an example of a multi-label task has the label of that output, else 0
@@ -61,20 +61,6 @@ class Examples:
             line_numbers=np.asarray(self.line_numbers)[index],
             origins=[self.origins[i] for i in index] if self.origins else (),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskData:
-    """A task and where its examples come from: files of a published task, the user's own, or memory.
-
-    Attributes:
-        read: the examples of one of the task's splits.
-        notes: what a reader of the result should know: what was guessed, say.
-    """
-
-    task: Task
-    read: Callable[[Split], Examples]
-    notes: tuple[str, ...] = ()
 
 
 def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | None) -> Labels:

@@ -14,8 +14,8 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Final
 
-from isinglass.data.hub import reason, without_warnings
 from isinglass.errors import DataError, HubError
+from isinglass.hub import reason, without_warnings
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.names import brief, printable
 from isinglass.results import RunResult

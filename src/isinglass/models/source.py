@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from isinglass.data.hub import commit_of, fetch
 from isinglass.errors import CheckpointError, HubError, MissingDependencyError
+from isinglass.hub import commit_of, fetch
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Checkpoint, load_checkpoint
 from isinglass.names import brief
 

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from isinglass.data.examples import Examples, Labels, encode_labels
-from isinglass.data.tsv import shortened
 from isinglass.errors import DataError
-from isinglass.names import brief, printable
+from isinglass.names import brief, printable, shortened
 from isinglass.report.own_tasks import known_task, tasks_of
 from isinglass.results import RunResult, file_below
 from isinglass.tasks import Task

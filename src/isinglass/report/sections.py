@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from isinglass.config import TrainConfig
-from isinglass.data.tsv import shortened
 from isinglass.errors import DataError
-from isinglass.names import duration, printable, score_text, short_name
+from isinglass.names import duration, printable, score_text, short_name, shortened
 from isinglass.report import plots
 from isinglass.report.answers import Answers
 from isinglass.report.own_tasks import text_columns, title_of

@@ -24,9 +24,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-from isinglass.data.tsv import BYTE_ORDER_MARK, read_lines, shortened
+from isinglass.data.lines import BYTE_ORDER_MARK, read_lines
 from isinglass.errors import ConfigError, DataError, OutputExistsError
-from isinglass.names import did_you_mean
+from isinglass.names import did_you_mean, shortened
 from isinglass.results import RESULTS, RunResult, by_split, file_below, read_records
 from isinglass.storage import replacing
 from isinglass.tasks import TASKS, Task

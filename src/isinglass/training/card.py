@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from isinglass.config import PLACES, TrainConfig
-from isinglass.data.tsv import shortened
 from isinglass.errors import ConfigError
 from isinglass.metrics import LOWER_IS_BETTER
 from isinglass.models.source import DEMO as DEMO_MODEL
-from isinglass.names import brief, duration, printable, score_text, short_name
+from isinglass.names import brief, duration, printable, score_text, short_name, shortened
 from isinglass.results import RunResult, by_split
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.glue import GLUE, HUB_REPO

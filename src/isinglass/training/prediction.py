@@ -9,8 +9,8 @@ from jaxtyping import Float32
 
 from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
 from isinglass.data import open_data
-from isinglass.data.custom import read_texts
 from isinglass.data.examples import Examples
+from isinglass.data.unlabelled import read_texts
 from isinglass.errors import ConfigError, OutputExistsError, StorageError
 from isinglass.storage import replacing
 from isinglass.training.loop import Packer, Progress

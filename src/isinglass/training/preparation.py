@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from isinglass.config import TrainConfig
-from isinglass.data.examples import Examples, Labels, TaskData, encode_labels
+from isinglass.data.examples import Examples, Labels, encode_labels
+from isinglass.data.source import TaskData
 from isinglass.data.tokenization import TokenizedTexts, tokenize
 from isinglass.errors import CheckpointError, ConfigError
 from isinglass.models.checkpoint import Checkpoint

@@ -15,7 +15,7 @@ from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_tur
 from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.data import open_data
-from isinglass.data.examples import TaskData
+from isinglass.data.source import TaskData
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import ConfigError, DeviceMemoryError, StorageError
 from isinglass.metrics import (

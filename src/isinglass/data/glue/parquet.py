@@ -1,65 +1,15 @@
-"""Files from the Hugging Face hub, through its own client and its own cache."""
+"""GLUE's Parquet files on the Hugging Face hub."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from isinglass.data.examples import Examples
 from isinglass.data.texts import CHUNK, StoredTexts
 from isinglass.errors import DataError, HubError
-from isinglass.names import brief
+from isinglass.hub import commit_of, fetch, reason
 from isinglass.tasks import Split, Task
 from isinglass.tasks.glue import HUB_REPO
 
 logger = logging.getLogger(__name__)
-
-
-def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str | None = None) -> Path | None:
-    """The path of one file of a hub repository in the local cache, downloaded if it is not there.
-
-    Args:
-        instead: what the user can do without the hub, for the message.
-        revision: a commit, so that files fetched one by one belong together; None: the newest.
-
-    Returns:
-        The file below a directory that is named after its commit (`commit_of`). None if the repository has no such file.
-
-    Raises:
-        HubError: the repository does not exist or needs a login, or it cannot be reached and the file is not cached.
-    """
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library it is built on
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        with without_warnings():
-            return Path(hf_hub_download(repo, file, repo_type=repo_type, revision=revision))
-    except LocalEntryNotFoundError:
-        if try_to_load_from_cache(repo, file, repo_type=repo_type, revision=revision) is _CACHED_NO_EXIST:
-            return None
-        raise HubError(f"The hub cannot be reached and {repo}/{file} is not in its cache: {instead}.") from None
-    except GatedRepoError:
-        raise HubError(f"{repo} is gated: accept its terms on the hub and log in with `hf auth login`.") from None
-    except RepositoryNotFoundError:
-        raise HubError(f"The hub has no {repo_type} {brief(repo)}, or it is private (`hf auth login`): {instead}.") from None
-    except EntryNotFoundError:
-        return None
-    except HFValidationError:
-        raise HubError(f"{brief(repo)} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
-    except (OSError, HTTPError) as error:
-        raise HubError(f"{repo}/{file} could not be had from the hub ({reason(error)}): {instead}.") from None
-
-
-def commit_of(file: str, path: Path) -> str:
-    """The commit of a fetched file: the client's cache has it at `snapshots/COMMIT/FILE`."""
-    return path.parents[len(Path(file).parts) - 1].name
 
 
 def read_split(task: Task, split: Split) -> Examples:
@@ -119,22 +69,3 @@ def _names(values: list[object], task: Task, origin: str) -> list[str]:
         if value not in names:
             raise DataError(f"{origin}, row {row}: the label is {value!r}; 0 to {len(names) - 1} expected for {task.title}.")
     return [names[value] for value in values]  # type: ignore[index]  # checked above
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Silence the client's notes on its retries: what came of them is told once, by us. HF_HUB_VERBOSITY still counts."""
-    client = logging.getLogger("huggingface_hub")
-    level = client.level
-    if level == logging.WARNING:  # its default
-        client.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        client.setLevel(level)
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error's text, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
