@@ -44,7 +44,8 @@ from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.encoder_config import EncoderConfig
 from isinglass.results import installed_versions
-from isinglass.training.loop import Loop, Packer
+from isinglass.training.loop import Loop
+from isinglass.training.packer import Packer
 from isinglass.training.preparation import PreparedSplit
 from scaling import Model
 

@@ -24,7 +24,7 @@ from isinglass.backends.torch.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
-from isinglass.training.loop import Packer
+from isinglass.training.packer import Packer
 from isinglass.training.vocabulary import Vocabulary
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "share.jsonl"

@@ -9,8 +9,8 @@ import numpy as np
 from isinglass.config import as_dict, resolve
 from isinglass.metrics import classification_scores, majority_scores, regression_scores
 from isinglass.results import RunResult, append_record, per_split
+from isinglass.runs.prediction_files import prediction_rows
 from isinglass.tasks import TASKS
-from isinglass.training.run_dir import prediction_rows
 
 
 def sample_result(task: str = "rte", **changes: object) -> RunResult:

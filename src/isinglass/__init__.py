@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isinglass.config import TrainConfig, resolve
     from isinglass.errors import IsinglassError
-    from isinglass.estimator import TextClassifier, TextRegressor, load
+    from isinglass.estimators.text import TextClassifier, TextRegressor, load
     from isinglass.results import RunResult
+    from isinglass.runs.loading import load_run
+    from isinglass.runs.writing import write_run
     from isinglass.tasks import TASKS, Task, get_task
-    from isinglass.training.run_dir import load_run, write_run
     from isinglass.training.trainer import evaluate, train
 
 __all__ = [
@@ -34,16 +35,16 @@ _HOME = {
     "IsinglassError": "errors",
     "RunResult": "results",
     "Task": "tasks",
-    "TextClassifier": "estimator",
-    "TextRegressor": "estimator",
+    "TextClassifier": "estimators.text",
+    "TextRegressor": "estimators.text",
     "TrainConfig": "config",
     "evaluate": "training.trainer",
     "get_task": "tasks",
-    "load": "estimator",
-    "load_run": "training.run_dir",
+    "load": "estimators.text",
+    "load_run": "runs.loading",
     "resolve": "config",
     "train": "training.trainer",
-    "write_run": "training.run_dir",
+    "write_run": "runs.writing",
 }
 
 

@@ -204,9 +204,10 @@ def train(
         )
         from isinglass.backends.process_group import largest, number_of_processes
         from isinglass.backends.protocol import check_installed
+        from isinglass.runs.directory import check_output, finished_result, held_run, new_run_name, repetitions
+        from isinglass.runs.writing import write_run
         from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
         from isinglass.training.interruption import Interruption
-        from isinglass.training.run_dir import check_output, finished_result, held_run, new_run_name, repetitions, write_run
         from isinglass.training.trainer import train as run_training
 
         every = Interval.parse(checkpoint_every)
@@ -320,7 +321,8 @@ def predict(
 ) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
     with errors_in_one_line():
-        from isinglass.training.prediction import check_predictions, predict_split, predict_texts, write_predictions
+        from isinglass.runs.prediction_files import check_predictions, write_predictions
+        from isinglass.runs.predictor import predict_split, predict_texts
 
         if input_file is not None and split is not None:
             raise ConfigError(f"--input {input_file} and --split {split} exclude each other: leave one of them out.")
@@ -704,7 +706,7 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Print 
 
 
 def _log(to: str | None, directory: Path) -> Any:
-    from isinglass.training.tensorboard import TensorBoardLog
+    from isinglass.runs.tensorboard import TensorBoardLog
 
     return nullcontext() if to is None else TensorBoardLog(directory.parent / "tensorboard" / directory.name)
 

@@ -109,8 +109,8 @@ def finished_run(
     """The model of a run directory or a checkpoint, with what flags change about its task and settings."""
     from dataclasses import replace
 
+    from isinglass.runs.loading import load_run
     from isinglass.tasks import get_task
-    from isinglass.training.run_dir import load_run
 
     finished = load_run(run_dir, task=None if task is None else get_task(task).name)
     changes: dict[str, Any] = {"compile": False, "layout": "auto"}

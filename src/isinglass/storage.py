@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isinglass.errors import OutputExistsError
+from isinglass.errors import ConfigError, OutputExistsError
 
 
 def cache_dir() -> Path:
@@ -116,3 +116,16 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def check_parent(path: Path, *, option: str) -> None:
+    """Try out whether `path` can be made, missing directories above it included; nothing is left behind.
+
+    Raises:
+        ConfigError: it cannot; the message names the option that says where.
+    """
+    above = next(parent for parent in Path(os.path.realpath(path)).parents if os.path.lexists(parent))
+    try:
+        Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=above)).rmdir()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made in {above} ({error.strerror}): choose another {option}.") from None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
-    from isinglass.training.loop import Progress
+    from isinglass.training.progress import Progress
     from isinglass.tuning import Tuned, TunedTrial
 
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress

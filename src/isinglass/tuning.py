@@ -40,12 +40,11 @@ from isinglass.errors import (
 )
 from isinglass.metrics import LOWER_IS_BETTER
 from isinglass.names import brief, did_you_mean, printable
-from isinglass.storage import held, replacing
+from isinglass.storage import check_parent, held, replacing
 from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import compare_identity
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.loop import Progress
-from isinglass.training.run_dir import check_parent
+from isinglass.training.progress import Progress
 from isinglass.training.trainer import train
 
 if TYPE_CHECKING:

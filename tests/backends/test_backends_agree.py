@@ -15,7 +15,7 @@ from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.tasks import TASKS
-from isinglass.training.loop import Packer
+from isinglass.training.packer import Packer
 from isinglass.training.preparation import prepare_split
 from isinglass.training.schedule import learning_rate
 from tests.backends.variants import KERAS, backend_for, pack

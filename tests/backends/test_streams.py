@@ -8,8 +8,8 @@ from isinglass.backends.protocol import LEAST_FOR_STREAMS, parts_of_step
 from isinglass.backends.torch.side_by_side import STREAMS, side_by_side
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
-from isinglass.training.loop import Packer
-from isinglass.training.trainer import predict
+from isinglass.training.packer import Packer
+from isinglass.training.prediction import predict
 from tests.backends.variants import backend_for
 from tests.tiny import random_tokens, save_tiny
 

@@ -18,10 +18,10 @@ import torch
 from isinglass.config import TrainConfig, resolve
 from isinglass.errors import ConfigError, DataError, TrainingDivergedError
 from isinglass.results import RunResult
+from isinglass.runs.directory import held_run
 from isinglass.tasks import TASKS
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.run_dir import held_run
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
 from tests.tiny import save_tiny, write_glue

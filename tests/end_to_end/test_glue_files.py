@@ -15,9 +15,10 @@ from isinglass.config import resolve
 from isinglass.data import load_split
 from isinglass.data.examples import encode_labels
 from isinglass.metrics import majority_scores
+from isinglass.runs.loading import load_run
+from isinglass.runs.predictor import predict_texts
+from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.prediction import predict_texts
-from isinglass.training.run_dir import load_run, write_run
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
 

@@ -8,8 +8,9 @@ import pytest
 
 from isinglass.config import resolve
 from isinglass.errors import ConfigError
+from isinglass.runs.loading import load_run
+from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.run_dir import load_run, write_run
 from isinglass.training.trainer import TrainedRun, evaluate, train
 from tests.backends.variants import KERAS
 from tests.tiny import save_tiny, write_glue

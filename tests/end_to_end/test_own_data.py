@@ -16,12 +16,13 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.metrics import multilabel_scores
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
+from isinglass.runs.loading import load_run
+from isinglass.runs.writing import write_run
 from isinglass.tasks.custom import custom_task
 from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, Interval
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.preparation import class_weights
-from isinglass.training.run_dir import load_run, write_run
 from isinglass.training.trainer import TrainedRun, evaluate, train
 from tests.end_to_end.test_cli import isinglass
 from tests.tiny import WORDS, save_tiny

@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard
 from isinglass.config import resolve
 from isinglass.errors import DataError, HubError, IsinglassError
 from isinglass.export.push import push_run
+from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.run_dir import write_run
 from isinglass.training.trainer import train
 from tests.hub_server import TOKEN, USER, Hub, printed, python, serving
 from tests.tiny import save_tiny, write_glue

@@ -9,9 +9,10 @@ import pytest
 from isinglass.config import resolve
 from isinglass.errors import ConfigError, TrainingDivergedError
 from isinglass.models.checkpoint import load_checkpoint
+from isinglass.runs.loading import load_run
+from isinglass.runs.predictor import predict_split
+from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.prediction import predict_split
-from isinglass.training.run_dir import load_run, write_run
 from isinglass.training.trainer import TrainedRun, evaluate, train
 from tests.tiny import FAMILIES, VOCABULARY, save_tiny, write_glue
 

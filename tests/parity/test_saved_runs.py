@@ -8,9 +8,10 @@ import pytest
 
 from isinglass.config import resolve
 from isinglass.data.examples import Examples
+from isinglass.runs.loading import load_run
+from isinglass.runs.predictor import predict_texts
+from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.prediction import predict_texts
-from isinglass.training.run_dir import load_run, write_run
 from isinglass.training.trainer import train
 from tests.tiny import FAMILIES, save_tiny, sentence, write_glue
 

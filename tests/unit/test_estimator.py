@@ -420,7 +420,7 @@ OF_REGRESSORS = "regressor_data_not_an_array regressors_no_decision_function reg
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 def test_scikit_learns_checks_hold(tiny, kind, check: str) -> None:
-    """Of those that `isinglass.estimator` does not list as beside the point; texts take the place of numbers."""
+    """Of those that `isinglass.estimators` does not list as beside the point; texts take the place of numbers."""
     estimator = kind(tiny, epochs=1, batch_size=16, learning_rate=1e-3, max_length=16)
     getattr(estimator_checks, f"check_{check}")(kind.__name__, estimator)
 

@@ -16,7 +16,7 @@ from isinglass.config import as_dict
 from isinglass.errors import OutputExistsError
 from isinglass.results import RESULTS, DamagedLine, FailedRun, RunResult, append_record, read_records
 from isinglass.storage import held
-from isinglass.training.loop import Progress
+from isinglass.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -29,14 +29,18 @@ from isinglass.errors import DataError, IsinglassError
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.results import RunResult
+from isinglass.runs.loading import FinishedModel
+from isinglass.runs.prediction_files import Rows
+from isinglass.runs.predictor import predict_split
+from isinglass.runs.writing import write_run
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
 from isinglass.training.checkpoints import Checkpoints, Interval
-from isinglass.training.loop import Packer, Progress
-from isinglass.training.prediction import predict_split
+from isinglass.training.packer import Packer
 from isinglass.training.preparation import prepare_split, with_head_for
-from isinglass.training.run_dir import FinishedModel, Rows, write_run
-from isinglass.training.trainer import Scored, TrainedRun, train
+from isinglass.training.progress import Progress
+from isinglass.training.scoring import Scored
+from isinglass.training.trainer import TrainedRun, train
 
 CALIBRATION_SECONDS: Final = 5.0
 CALIBRATION_STEPS: Final = 20

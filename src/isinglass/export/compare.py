@@ -8,9 +8,11 @@ import numpy as np
 from isinglass.data import open_data
 from isinglass.export.onnx import Exported, onnx_outputs
 from isinglass.metrics import Scores
-from isinglass.training.loop import Progress
-from isinglass.training.run_dir import FinishedModel, probabilities
-from isinglass.training.trainer import evaluate, score
+from isinglass.runs.loading import FinishedModel
+from isinglass.training.prediction import probabilities
+from isinglass.training.progress import Progress
+from isinglass.training.scoring import score
+from isinglass.training.trainer import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

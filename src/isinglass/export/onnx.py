@@ -34,9 +34,9 @@ from isinglass.errors import CheckpointError, IsinglassError, MissingDependencyE
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Checkpoint, save_checkpoint
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.weights import Weights
-from isinglass.storage import held, take_place
+from isinglass.runs.loading import FinishedModel
+from isinglass.storage import check_parent, held, take_place
 from isinglass.training.preparation import label_order
-from isinglass.training.run_dir import FinishedModel, check_parent
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -19,9 +19,10 @@ from isinglass.hub import reason, without_warnings
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.names import brief, printable
 from isinglass.results import RunResult
+from isinglass.runs.directory import MODEL, RESULT, TASK
+from isinglass.runs.loading import load_run
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
-from isinglass.training.run_dir import MODEL, RESULT, TASK, load_run
 
 logger = logging.getLogger(__name__)
 

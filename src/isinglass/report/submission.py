@@ -28,9 +28,8 @@ from isinglass.data.lines import BYTE_ORDER_MARK, read_lines
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.names import did_you_mean, shortened
 from isinglass.results import RESULTS, RunResult, by_split, file_below, read_records
-from isinglass.storage import replacing
+from isinglass.storage import check_parent, replacing
 from isinglass.tasks import TASKS, Task
-from isinglass.training.run_dir import check_parent
 
 logger = logging.getLogger(__name__)
 

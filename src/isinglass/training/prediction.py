@@ -1,119 +1,95 @@
-"""Answers of a finished model to a split without labels, or to the user's own sentences."""
+"""A model's outputs for all examples of a split, batch by batch."""
 
 import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
-from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
-from isinglass.data import open_data
-from isinglass.data.examples import Examples
-from isinglass.data.unlabelled import read_texts
-from isinglass.errors import ConfigError, OutputExistsError, StorageError
-from isinglass.storage import replacing
-from isinglass.training.loop import Packer, Progress
-from isinglass.training.preparation import label_order, prepare_texts
-from isinglass.training.run_dir import FinishedModel, Rows, check_parent, prediction_rows
-from isinglass.training.trainer import predict
+from isinglass.backends.process_group import ProcessGroup, SingleProcess
+from isinglass.backends.protocol import Backend
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.errors import DeviceMemoryError
+from isinglass.tasks import Task
+from isinglass.training.packer import Packer
+from isinglass.training.progress import PROGRESS_SECONDS, Progress
 
 logger = logging.getLogger(__name__)
 
 
-class Predictor:
-    """A finished model that answers again and again: it is put on its device once, when first asked.
+def predict(
+    backend: Backend,
+    packer: Packer,
+    tokens: TokenizedTexts,
+    name: str,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    group: ProcessGroup | None = None,
+) -> Float32[np.ndarray, "N outputs"]:
+    """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved.
 
-    Pickled, it is the model alone: the weights as arrays.
+    A text read in windows has the mean of their outputs. The processes of a group share the batches, and all return all.
     """
-
-    def __init__(self, model: FinishedModel) -> None:
-        self.model = model
-        self._backend: Backend | None = None
-
-    def outputs(
-        self,
-        examples: Examples,
-        name: str = "input",
-        on_progress: Callable[[Progress], None] = lambda _: None,
-        *,
-        keep: bool = True,
-    ) -> Float32[np.ndarray, "N outputs"]:
-        """Logits of each example (regression: the value), in the order of `label_order`.
-
-        Args:
-            keep: the tokens, in the cache.
-        """
-        config, checkpoint = self.model.config, self.model.checkpoint
-        check_installed(config.backend)
-        tokens = prepare_texts(examples, config, checkpoint, keep=keep)
-        if self._backend is None:
-            self._backend = create_backend(config, checkpoint, Objective.of(self.model.task))
-        return predict(self._backend, Packer.of(config, checkpoint), tokens, name, on_progress)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"model": self.model, "_backend": None}
-
-
-def predict_split(
-    model: FinishedModel, split_name: str | None = None, on_progress: Callable[[Progress], None] = lambda _: None
-) -> Rows:
-    """Predict a split of the model's task: its test set, or the one named. The first row is the header.
-
-    Raises:
-        ConfigError: there are several test sets and none was named.
-    """
-    task = model.task
-    if split_name is None and not task.test:
-        raise ConfigError(f"{task.title} has no test set: name a file of your own with --input.")
-    if split_name is None and len(task.test) != 1:
-        names = " or ".join(split.name for split in task.test)
-        raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
-    split = task.test[0] if split_name is None else task.split(split_name)
-    examples = open_data(model.config, task).read(split)
-    return _predict(model, examples, split.name, on_progress)
-
-
-def predict_texts(model: FinishedModel, path: Path | None, on_progress: Callable[[Progress], None] = lambda _: None) -> Rows:
-    """Predict a table, or the lines of a text file or of standard input (`path` None). The first row is the header."""
-    examples = read_texts(path, model.task, model.config.delimiter)
-    for note in examples.notes:
-        logger.warning(note)
-    return _predict(model, examples, "input", on_progress)
-
-
-def _predict(model: FinishedModel, examples: Examples, name: str, on_progress: Callable[[Progress], None]) -> Rows:
-    check_installed(model.config.backend)
-    order = label_order(model.checkpoint, model.task)
-    outputs = Predictor(model).outputs(examples, name, on_progress)
-    return list(prediction_rows(outputs, order, model.task))
+    group = group or SingleProcess()
+    outputs = np.zeros((len(tokens), 0), np.float32)
+    done = tokens_done = 0
+    started = last_report = time.perf_counter()
+    streams = backend.streams
+    waiting = [*reversed(packer.evaluation_batches(tokens, streams)[group.rank :: group.size])]
+    total = sum(batch.num_examples for batch in waiting)
+    ahead = streams  # batches handed over together: more than its streams, so that these seldom wait for each other
+    while waiting:
+        began = time.perf_counter()
+        batches = [waiting.pop() for _ in range(min(ahead, len(waiting)))]
+        try:
+            predicted = backend.predict(batches)
+        except DeviceMemoryError as error:
+            if len(batches) > 1:
+                logger.warning(f"{error} Batches are predicted one at a time from here on.")
+                streams = ahead = 1
+                waiting += reversed(batches)
+                continue
+            (batch,) = batches
+            if batch.num_examples == 1:
+                raise
+            logger.warning(f"{error} The batch is halved.")
+            waiting += [packer.pack(tokens, half, None) for half in np.array_split(batch.example_index, 2)]
+            continue
+        for batch, found in zip(batches, predicted, strict=True):
+            if done == 0:
+                outputs = np.zeros((len(tokens), found.shape[1]), np.float32)
+            outputs[batch.example_index] = found
+            done += batch.num_examples
+            tokens_done += batch.num_tokens
+        now = time.perf_counter()
+        if streams > 1 and now - began < PROGRESS_SECONDS:
+            ahead *= 2
+        if now - last_report >= PROGRESS_SECONDS or done == total:
+            last_report = now
+            speed = tokens_done / (now - started)
+            on_progress(
+                Progress(
+                    stage=f"evaluate {name}",
+                    epoch=0,
+                    epochs=0,
+                    done=done,
+                    total=total,
+                    loss=None,
+                    tokens_per_second=speed,
+                )
+            )
+    shares = group.gather(np.array([done, outputs.shape[1]]))
+    assert sum(int(share[0]) for share in shares) == len(tokens), "every example is predicted once"
+    if done == 0:  # there are fewer batches than processes
+        outputs = np.zeros((len(tokens), max(int(share[1]) for share in shares)), np.float32)
+    return tokens.per_text(np.sum(group.gather(outputs), axis=0))  # what others predict is 0 here
 
 
-def check_predictions(path: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work is done, to write where something else stands or where nothing can be written.
-
-    Raises:
-        OutputExistsError: `path` exists and `overwrite` is false, or is a directory or a device.
-        ConfigError: `path` cannot be made.
-    """
-    if path.exists() and not path.is_file():
-        raise OutputExistsError(f"{path} is a directory or a device; --output names a file.")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
-    check_parent(path, option="--output")
-
-
-def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
-    """Write the rows tab-separated: all of them, or nothing.
-
-    Raises:
-        OutputExistsError, ConfigError: as `check_predictions`.
-        StorageError: the disk is full, say. Nothing is left of the rows.
-    """
-    check_predictions(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as lines:
-            lines.writelines("\t".join(row) + "\n" for row in rows)
-    except OSError as error:
-        raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error
+def probabilities(outputs: Float32[np.ndarray, "N outputs"], task: Task) -> Float64[np.ndarray, "N outputs"]:
+    """Softmax over the outputs, or of a multi-label task the logistic function of each, in float64."""
+    if task.is_multilabel:
+        return 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))
+    shifted = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
+    exponentials = np.exp(shifted)
+    chances: Float64[np.ndarray, "N outputs"] = exponentials / exponentials.sum(1, keepdims=True)
+    return chances

@@ -9,50 +9,30 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
-from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
+from isinglass.backends.protocol import Objective, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.data import open_data
 from isinglass.data.source import TaskData
-from isinglass.data.tokenization import TokenizedTexts
-from isinglass.errors import ConfigError, DeviceMemoryError, StorageError
-from isinglass.metrics import (
-    Scores,
-    classification_scores,
-    constant_scores,
-    majority_multilabel_scores,
-    majority_scores,
-    multilabel_scores,
-    regression_scores,
-)
+from isinglass.errors import ConfigError, StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
-from isinglass.results import RunResult, installed_versions, per_split, source_commit
+from isinglass.results import RunResult
 from isinglass.tasks import Task
 from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.loop import PROGRESS_SECONDS, Loop, Packer, Progress, StepRecord
+from isinglass.training.loop import Loop
+from isinglass.training.packer import Packer
+from isinglass.training.prediction import predict
 from isinglass.training.preparation import PreparedSplit, class_weights, label_order, prepare_split, with_head_for
+from isinglass.training.progress import Progress, StepRecord
+from isinglass.training.result import make_result
+from isinglass.training.scoring import Scored, score
 from isinglass.training.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """One split with the model's answers.
-
-    Attributes:
-        outputs: float32 (N, num_outputs), logits or the value, in the order of the file.
-        label_order: name of each output; None for regression.
-    """
-
-    split: PreparedSplit
-    outputs: Float32[np.ndarray, "N outputs"]
-    label_order: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,151 +293,3 @@ def evaluate(
         notes=[*data.notes, *(note for split in prepared for note in split.notes)],
     )
     return result, scored
-
-
-def predict(
-    backend: Backend,
-    packer: Packer,
-    tokens: TokenizedTexts,
-    name: str,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    group: ProcessGroup | None = None,
-) -> Float32[np.ndarray, "N outputs"]:
-    """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved.
-
-    A text read in windows has the mean of their outputs. The processes of a group share the batches, and all return all.
-    """
-    group = group or SingleProcess()
-    outputs = np.zeros((len(tokens), 0), np.float32)
-    done = tokens_done = 0
-    started = last_report = time.perf_counter()
-    streams = backend.streams
-    waiting = [*reversed(packer.evaluation_batches(tokens, streams)[group.rank :: group.size])]
-    total = sum(batch.num_examples for batch in waiting)
-    ahead = streams  # batches handed over together: more than its streams, so that these seldom wait for each other
-    while waiting:
-        began = time.perf_counter()
-        batches = [waiting.pop() for _ in range(min(ahead, len(waiting)))]
-        try:
-            predicted = backend.predict(batches)
-        except DeviceMemoryError as error:
-            if len(batches) > 1:
-                logger.warning(f"{error} Batches are predicted one at a time from here on.")
-                streams = ahead = 1
-                waiting += reversed(batches)
-                continue
-            (batch,) = batches
-            if batch.num_examples == 1:
-                raise
-            logger.warning(f"{error} The batch is halved.")
-            waiting += [packer.pack(tokens, half, None) for half in np.array_split(batch.example_index, 2)]
-            continue
-        for batch, found in zip(batches, predicted, strict=True):
-            if done == 0:
-                outputs = np.zeros((len(tokens), found.shape[1]), np.float32)
-            outputs[batch.example_index] = found
-            done += batch.num_examples
-            tokens_done += batch.num_tokens
-        now = time.perf_counter()
-        if streams > 1 and now - began < PROGRESS_SECONDS:
-            ahead *= 2
-        if now - last_report >= PROGRESS_SECONDS or done == total:
-            last_report = now
-            speed = tokens_done / (now - started)
-            on_progress(
-                Progress(
-                    stage=f"evaluate {name}",
-                    epoch=0,
-                    epochs=0,
-                    done=done,
-                    total=total,
-                    loss=None,
-                    tokens_per_second=speed,
-                )
-            )
-    shares = group.gather(np.array([done, outputs.shape[1]]))
-    assert sum(int(share[0]) for share in shares) == len(tokens), "every example is predicted once"
-    if done == 0:  # there are fewer batches than processes
-        outputs = np.zeros((len(tokens), max(int(share[1]) for share in shares)), np.float32)
-    return tokens.per_text(np.sum(group.gather(outputs), axis=0))  # what others predict is 0 here
-
-
-def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
-    """Metrics, majority baseline, and whether one label was given to every example."""
-    labels = scored.split.labels
-    assert labels is not None
-    if scored.label_order is None:
-        values = labels.astype(np.float32)
-        found = regression_scores(task.metrics, values, scored.outputs[:, 0])
-        return found, constant_scores(task.metrics, values), False
-    if task.is_multilabel:
-        sets, chosen = labels > 0, scored.outputs > 0
-        found = multilabel_scores(task.metrics, sets, chosen)
-        return found, majority_multilabel_scores(task.metrics, sets), len(np.unique(chosen, axis=0)) == 1
-    positive = scored.label_order.index(task.positive_label) if task.positive_label in scored.label_order else 0
-    truth: Int64[np.ndarray, " N"] = labels.astype(np.int64)
-    answers = scored.outputs.argmax(1).astype(np.int64)
-    return (
-        classification_scores(task.metrics, truth, answers, positive),
-        majority_scores(task.metrics, truth, positive),
-        len(np.unique(answers)) == 1,
-    )
-
-
-def make_result(
-    config: TrainConfig,
-    task: Task,
-    scored: Sequence[Scored],
-    backend: Backend,
-    *,
-    examples: dict[str, int],
-    epoch_seconds: list[float],
-    evaluation_seconds: float,
-    trained_tokens: int,
-    truncated: int,
-    lengths: Int64[np.ndarray, " N"],
-    notes: list[str],
-    epoch_scores: list[float | None] | None = None,
-    group: ProcessGroup | None = None,
-) -> RunResult:
-    """Put a run's figures together.
-
-    Args:
-        truncated, lengths: of the training examples, or without training of those that were scored.
-    """
-    scores = {one.split.name: score(task, one) for one in scored}
-    train_seconds = sum(epoch_seconds)
-    return RunResult(
-        task=task.name,
-        split="+".join(scores),
-        backend=config.backend,
-        precision=backend.precision,
-        compile=config.compile,
-        xla=config.xla or config.backend == "jax",
-        model=config.model,
-        seed=config.seed,
-        recipe=config.recipe,
-        metrics=per_split({name: found for name, (found, _, _) in scores.items()}),
-        majority=per_split({name: baseline for name, (_, baseline, _) in scores.items()}),
-        collapsed=any(collapsed for _, _, collapsed in scores.values()),
-        examples=examples,
-        train_seconds=train_seconds,
-        epoch_seconds=epoch_seconds,
-        compile_seconds=backend.compile_seconds,
-        compilations=backend.compilations,
-        evaluation_seconds=evaluation_seconds,
-        examples_per_second=examples.get("train", 0) * len(epoch_seconds) / train_seconds if epoch_seconds else 0.0,
-        tokens_per_second=trained_tokens / train_seconds if epoch_seconds else 0.0,
-        truncated_share=truncated / len(lengths),
-        padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
-        train_lengths=np.bincount(lengths).tolist() if epoch_seconds else [],
-        peak_memory_bytes=backend.peak_memory_bytes() if group is None else largest(group, backend.peak_memory_bytes())[0],
-        device=backend.device if group is None or group.size == 1 else f"{group.size} processes, each on {backend.device}",
-        versions=installed_versions(),
-        git_commit=source_commit(),
-        config=as_dict(config),
-        start_from=None,
-        predictions={},
-        notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
-        epoch_scores=epoch_scores or [],
-    )

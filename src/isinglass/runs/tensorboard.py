@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from isinglass.errors import MissingDependencyError
 from isinglass.results import RunResult, by_split
-from isinglass.training.loop import Progress
+from isinglass.training.progress import Progress
 
 
 class TensorBoardLog:

@@ -44,12 +44,15 @@ from isinglass.data.source import TaskData
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
+from isinglass.runs.directory import RESULT
+from isinglass.runs.loading import FinishedModel, load_run
+from isinglass.runs.predictor import Predictor
+from isinglass.runs.writing import write_run
 from isinglass.tasks import Task
 from isinglass.tasks.custom import custom_task
-from isinglass.training.loop import Progress, StepRecord
-from isinglass.training.prediction import Predictor
+from isinglass.training.prediction import probabilities
 from isinglass.training.preparation import label_order
-from isinglass.training.run_dir import RESULT, FinishedModel, load_run, probabilities, write_run
+from isinglass.training.progress import Progress, StepRecord
 from isinglass.training.trainer import TrainedRun, train
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Runs on disk: performed with a lock and checkpoints, written, loaded and used."""

@@ -1,0 +1,65 @@
+"""Predictions as rows of text, and files of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from isinglass.errors import OutputExistsError, StorageError
+from isinglass.storage import check_parent, replacing
+from isinglass.tasks import Task
+from isinglass.training.prediction import probabilities
+
+Rows = list[tuple[str, ...]]  # of a predictions file, the header first
+
+
+def prediction_rows(
+    outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None, task: Task
+) -> Iterator[tuple[str, ...]]:
+    """A header and one row for each example: its index from 0, the label by name (or the value), each probability.
+
+    The labels of a multi-label task stand side by side with `|` between them.
+    """
+    if label_order is None:
+        yield ("index", "prediction")
+        for i, value in enumerate(outputs[:, 0]):
+            yield (str(i), f"{value:.6g}")
+        return
+    yield ("index", "prediction", *(f"probability:{name}" for name in label_order))
+    for i, chances in enumerate(probabilities(outputs, task)):
+        if task.is_multilabel:
+            answer = "|".join(name for name, chance in zip(label_order, chances, strict=True) if chance > 0.5)
+        else:
+            answer = label_order[int(chances.argmax())]
+        yield (str(i), answer, *(f"{chance:.6g}" for chance in chances))
+
+
+def check_predictions(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, to write where something else stands or where nothing can be written.
+
+    Raises:
+        OutputExistsError: `path` exists and `overwrite` is false, or is a directory or a device.
+        ConfigError: `path` cannot be made.
+    """
+    if path.exists() and not path.is_file():
+        raise OutputExistsError(f"{path} is a directory or a device; --output names a file.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
+    check_parent(path, option="--output")
+
+
+def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
+    """Write the rows tab-separated: all of them, or nothing.
+
+    Raises:
+        OutputExistsError, ConfigError: as `check_predictions`.
+        StorageError: the disk is full, say. Nothing is left of the rows.
+    """
+    check_predictions(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as lines:
+            lines.writelines("\t".join(row) + "\n" for row in rows)
+    except OSError as error:
+        raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error
