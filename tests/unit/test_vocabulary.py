@@ -8,11 +8,11 @@ import pytest
 from isinglass.config import TrainConfig, resolve
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
+from isinglass.models.vocabulary import WORDS, Vocabulary
 from isinglass.tasks import TASKS
 from isinglass.training import trainer
 from isinglass.training.packer import Packer
 from isinglass.training.trainer import train
-from isinglass.training.vocabulary import WORDS, Vocabulary
 from tests.tiny import FAMILIES, random_tokens, save_tiny, write_glue
 
 

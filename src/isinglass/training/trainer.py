@@ -18,6 +18,7 @@ from isinglass.data.source import TaskData
 from isinglass.errors import ConfigError, StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.source import load_model
+from isinglass.models.vocabulary import Vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Task
 from isinglass.training.best_epoch import BestEpoch
@@ -30,7 +31,6 @@ from isinglass.training.preparation import PreparedSplit, class_weights, label_o
 from isinglass.training.progress import Progress, StepRecord
 from isinglass.training.result import make_result
 from isinglass.training.scoring import Scored, score
-from isinglass.training.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
