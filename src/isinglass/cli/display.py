@@ -1,4 +1,4 @@
-"""What the commands show: progress, results, tables. With cli.py, the only file that prints."""
+"""Print what a person sees of a command: progress, results, tables."""
 
 import sys
 import time
@@ -385,3 +385,13 @@ def console(*, stderr: bool) -> Any:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+@contextmanager
+def connected(place: Any, *where: Any) -> Iterator[Any]:
+    """Connect to a cluster, and tell what it has."""
+    from isinglass.bench.cluster import connected
+
+    with connected(place, *where) as cluster:
+        print(cluster.summary, file=sys.stderr, flush=True)
+        yield cluster
