@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from isinglass.backends.protocol import Objective, create_backend
-from isinglass.backends.torch.linear import linear
+from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model

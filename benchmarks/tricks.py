@@ -20,9 +20,9 @@ import torch.nn.functional as F
 import isinglass.backends.torch.backend
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
 from isinglass.backends.protocol import Objective, create_backend
-from isinglass.backends.torch import attention
-from isinglass.backends.torch.dropout import DropoutMasks
-from isinglass.backends.torch.linear import linear
+from isinglass.backends.torch.cpu import attention
+from isinglass.backends.torch.cpu.dropout import DropoutMasks
+from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model

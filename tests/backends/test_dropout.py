@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.torch.dropout import DropoutMasks, add_dropped_out, drop, dropout
+from isinglass.backends.torch.cpu.dropout import DropoutMasks, add_dropped_out, drop, dropout
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

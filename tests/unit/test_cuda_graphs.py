@@ -6,8 +6,8 @@ import torch
 
 from isinglass.backends.protocol import Objective, create_backend
 from isinglass.backends.torch.backend import TorchBackend
-from isinglass.backends.torch.cuda_graphs import StepGraphs
-from isinglass.backends.torch.dropout import KernelDropout
+from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.gpu.graphs import StepGraphs
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
 from isinglass.packing import PackedBatch, pack_flat

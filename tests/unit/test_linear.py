@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from isinglass.backends.torch import linear as module
-from isinglass.backends.torch.linear import Linear, linear
+from isinglass.backends.torch.cpu import linear as module
+from isinglass.backends.torch.cpu.linear import Linear, linear
 
 
 @pytest.mark.parametrize(("out", "width"), [(48, 16), (16, 48), (3, 16)])

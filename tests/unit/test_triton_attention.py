@@ -10,7 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.triton_attention import TILE, Ends, WeightDropout, attend, attend_backward
+from isinglass.backends.torch.gpu.triton.attention import TILE, Ends, WeightDropout, attend, attend_backward
 from tests.interpreted import mend_products
 
 mend_products()

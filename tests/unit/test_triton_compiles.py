@@ -12,7 +12,7 @@ PROGRAM = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from isinglass.backends.torch import triton_attention, triton_kernels as kernels
+from isinglass.backends.torch.gpu.triton import attention as triton_attention, kernels
 
 HALVES, NUMBERS = {"x", "out_half", "grad_half", "of_x"}, {"scale", "factor", "eps", "rest1", "beta2", "rest2", "decay"}
 COUNTS = {"place", "least", "rows", "H", "stride", "programs", "N", "D", "width"}

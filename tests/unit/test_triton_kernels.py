@@ -9,11 +9,12 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch import fused_layers, triton_kernels
-from isinglass.backends.torch.dropout import KernelDropout
-from isinglass.backends.torch.fused_layers import FusedLayers, why_not_fused
+from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.gpu import fused_layers
+from isinglass.backends.torch.gpu.attention import TritonPlan
+from isinglass.backends.torch.gpu.fused_layers import FusedLayers, why_not_fused
+from isinglass.backends.torch.gpu.triton import kernels as triton_kernels
 from isinglass.backends.torch.model import Classifier, Layer
-from isinglass.backends.torch.varlen import TritonPlan
 from isinglass.models.checkpoint import load_checkpoint
 from tests.interpreted import mend_products
 from tests.tiny import save_tiny

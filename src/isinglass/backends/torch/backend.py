@@ -16,17 +16,17 @@ from torch import Tensor
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
-from isinglass.backends.torch.attention import Plan, filled_rows, plan_flat, plan_rows
-from isinglass.backends.torch.bf16 import WidenedProducts
-from isinglass.backends.torch.cuda import to_device
-from isinglass.backends.torch.cuda_graphs import Step, StepGraphs
-from isinglass.backends.torch.dropout import Dropout, DropoutMasks, KernelDropout
-from isinglass.backends.torch.fused_layers import FusedLayers, why_not_fused
+from isinglass.backends.torch.cpu.attention import Plan, filled_rows, plan_flat, plan_rows
+from isinglass.backends.torch.cpu.bf16 import WidenedProducts
+from isinglass.backends.torch.cpu.dropout import Dropout, DropoutMasks, KernelDropout
+from isinglass.backends.torch.cpu.parallel import STREAMS, side_by_side
+from isinglass.backends.torch.gpu.attention import PaddedPlan, TritonPlan, VarlenPlan, choose_plan, padded_length, rows_for
+from isinglass.backends.torch.gpu.fused_layers import FusedLayers, why_not_fused
+from isinglass.backends.torch.gpu.graphs import Step, StepGraphs
+from isinglass.backends.torch.gpu.staging import to_device
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
-from isinglass.backends.torch.side_by_side import STREAMS, side_by_side
-from isinglass.backends.torch.varlen import PaddedPlan, TritonPlan, VarlenPlan, choose_plan, padded_length, rows_for
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isinglass.backends.torch.attention import Plan, first_token_attention, self_attention
-from isinglass.backends.torch.dropout import Dropout, KernelDropout, add_dropped_out, dropout
-from isinglass.backends.torch.fused_layers import FusedLayers
-from isinglass.backends.torch.linear import Linear, linear
-from isinglass.backends.torch.varlen import TritonPlan
+from isinglass.backends.torch.cpu.attention import Plan, first_token_attention, self_attention
+from isinglass.backends.torch.cpu.dropout import Dropout, KernelDropout, add_dropped_out, dropout
+from isinglass.backends.torch.cpu.linear import Linear, linear
+from isinglass.backends.torch.gpu.attention import TritonPlan
+from isinglass.backends.torch.gpu.fused_layers import FusedLayers
 from isinglass.models.checkpoint import Weights
 from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.head import with_head

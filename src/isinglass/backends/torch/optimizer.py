@@ -27,7 +27,7 @@ class Optimizer:
 
         Args:
             scales_loss: in fp16.
-            halves: copies of parameters in another precision. Given, large parameters step by `triton_kernels`, which keep
+            halves: copies of parameters in another precision. Given, large parameters step by `triton.kernels`, which keep
                 theirs up to date. Not in fp16.
         """
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
@@ -96,7 +96,7 @@ class Optimizer:
         large = [(parameter, i) for parameter, i in self._large if parameter.grad is not None]
         if not large:
             return
-        from isinglass.backends.torch.triton_kernels import adamw
+        from isinglass.backends.torch.gpu.triton.kernels import adamw
 
         states = [self._adamw.state[parameter] for parameter, _ in large]
         for (parameter, _), state in zip(large, states, strict=True):

@@ -28,9 +28,9 @@ _PATTERN: Final = {2: torch.int16, 4: torch.int32}  # bytes of an element -> int
 
 class KernelDropout:
     """The dropout of one training step on a GPU, within kernels: PyTorch's, which draw from the device's default generator,
-    and those of `triton_kernels`, which read the key from the device.
+    and those of `triton.kernels`, which read the key from the device.
 
-    A recorded step (`cuda_graphs`) takes the generator's key from here too: to be made before each replay.
+    A recorded step (`graphs`) takes the generator's key from here too: to be made before each replay.
 
     Attributes:
         arrays: the key, int64 (1,), to come to the device with the batch.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isinglass.backends.torch.cuda import Arrays, stage, unstage
+from isinglass.backends.torch.gpu.staging import Arrays, stage, unstage
 
 Step = Callable[[list[Tensor]], Tensor]
 """Does a whole step on a batch's tensors, optimizer included, and returns its loss. Waits for nothing."""

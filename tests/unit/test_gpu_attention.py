@@ -9,11 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isinglass.backends.torch import varlen
 from isinglass.backends.torch.backend import _by_word
-from isinglass.backends.torch.cuda import to_device
-from isinglass.backends.torch.dropout import KernelDropout
-from isinglass.backends.torch.varlen import (
+from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.gpu import attention as varlen
+from isinglass.backends.torch.gpu.attention import (
     FlashPlan,
     PaddedPlan,
     TritonPlan,
@@ -21,6 +20,7 @@ from isinglass.backends.torch.varlen import (
     first_token_attention,
     self_attention,
 )
+from isinglass.backends.torch.gpu.staging import to_device
 from tests.interpreted import mend_products
 
 CPU = torch.device("cpu")
@@ -177,7 +177,7 @@ def test_flash_is_what_a_compiled_model_has(pretended_gpu):
 
 
 def test_flash_comes_second_and_the_reason_is_told(pretended_gpu):
-    from isinglass.backends.torch import triton_attention
+    from isinglass.backends.torch.gpu.triton import attention as triton_attention
 
     pretended_gpu.setattr(triton_attention, "attend", fails)
     kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False)
@@ -187,7 +187,7 @@ def test_flash_comes_second_and_the_reason_is_told(pretended_gpu):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
 def test_kernels_that_compute_something_else_are_not_taken(pretended_gpu):
     """Guards against a kernel that takes the arguments in another sense: a wrong model would train on in silence."""
-    from isinglass.backends.torch import triton_attention
+    from isinglass.backends.torch.gpu.triton import attention as triton_attention
 
     given = triton_attention.attend
     pretended_gpu.setattr(triton_attention, "attend", lambda q, k, v, *rest: given(q, k.roll(1, 0), v, *rest))

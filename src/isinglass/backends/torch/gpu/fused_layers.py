@@ -2,7 +2,7 @@
 
 The same arithmetic as `model.Layer` under autocast, in fewer kernels and with less traffic: the weights are cast once for
 all layers, large ones by the optimizer in passing; the gradients of weights come out of the products in fp32; and what lies
-between the products runs in `triton_kernels` and `triton_attention`. What a layer hands to the next it hands over twice, in
+between the products runs in `triton.kernels` and `triton.attention`. What a layer hands to the next it hands over twice, in
 fp32 for the residual and in half for the product.
 
 Shapes: R rows, H hidden size, F intermediate size, N heads of D. "half" stands for fp16 or bf16.
@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isinglass.backends.torch.dropout import KernelDropout
-from isinglass.backends.torch.varlen import PaddedPlan, TritonPlan, rows_for, three, weight_dropout
+from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.gpu.attention import PaddedPlan, TritonPlan, rows_for, three, weight_dropout
 
 _WRITES_FP32: Final = hasattr(torch.ops.aten.mm, "dtype")  # a product of halves, in fp32
 TOLERANCE: Final = 0.05  # of the norm of what is off: one layer in bf16 is off by about 0.01
@@ -82,7 +82,7 @@ def _cast(halves: Mapping[Tensor, Tensor], weights: Iterable[Tensor]) -> None:
 
 def why_not_fused(layers: Sequence[FusableLayer], num_heads: int, half: torch.dtype) -> str | None:
     """Why these layers cannot train that way on their device, found by trying too; None if they can."""
-    from isinglass.backends.torch.triton_kernels import MAX_COLUMNS
+    from isinglass.backends.torch.gpu.triton.kernels import MAX_COLUMNS
 
     if any(layer.activation is not F.gelu for layer in layers):
         return "their activation is not GELU"
@@ -135,8 +135,8 @@ class _Layer(torch.autograd.Function):
         ctx: Any, x: Tensor, x_half: Tensor, plan: TritonPlan, dropout: KernelDropout, layer: FusableLayer,
         halves: list[Tensor], *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        from isinglass.backends.torch.triton_attention import attend
-        from isinglass.backends.torch.triton_kernels import add_norm
+        from isinglass.backends.torch.gpu.triton.attention import attend
+        from isinglass.backends.torch.gpu.triton.kernels import add_norm
 
         qkv_weight, qkv_bias, out_weight, out_bias, in_weight, in_bias, fed_weight, fed_bias = halves
         attention_gain, attention_bias, output_gain, output_bias = parameters[_HALVES:]
@@ -163,8 +163,8 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_z: Tensor | None, of_z_half: Tensor | None) -> tuple[Tensor | None, ...]:
-        from isinglass.backends.torch import triton_kernels as kernels
-        from isinglass.backends.torch.triton_attention import attend_backward
+        from isinglass.backends.torch.gpu.triton import kernels
+        from isinglass.backends.torch.gpu.triton.attention import attend_backward
 
         layer, plan, key = ctx.layer, ctx.plan, ctx.key
         of_z, of_z_half = (None if each is None else each.contiguous() for each in (of_z, of_z_half))

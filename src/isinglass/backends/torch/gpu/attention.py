@@ -3,7 +3,7 @@
 Shapes: T tokens of S examples, H hidden size = N heads x D head size. The tensors have more rows than T, so that their
 number takes few values (`rows_for`): the rows after the last example are one more sequence, which only attends to itself.
 
-- TritonPlan: our own kernels (`triton_attention`). They take sequences end to end: nothing is padded. fp16 and bf16,
+- TritonPlan: our own kernels (`triton.attention`). They take sequences end to end: nothing is padded. fp16 and bf16,
   compute capability 8.0 or newer, D up to 128.
 - FlashPlan: the same by `aten::_flash_attention_forward`, which `torch.nn.attention.varlen.varlen_attn` calls too, but with
   its dropout fixed at 0. Where Triton is missing or fails, and D up to 256. It drops in 1/256ths.
@@ -28,12 +28,12 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-from isinglass.backends.torch.dropout import KernelDropout
+from isinglass.backends.torch.cpu.dropout import KernelDropout
 
 if TYPE_CHECKING:
-    from isinglass.backends.torch.triton_attention import Ends, WeightDropout
+    from isinglass.backends.torch.gpu.triton.attention import Ends, WeightDropout
 
-ROW_MULTIPLE: Final = 64  # at least, of the rows: few shapes, for each of which a step is recorded (`cuda_graphs`)
+ROW_MULTIPLE: Final = 64  # at least, of the rows: few shapes, for each of which a step is recorded (`graphs`)
 LENGTH_MULTIPLE: Final = 64  # of a padded length and of the longest that kernels are told of, likewise
 CAPABILITY: Final = (8, 0)  # at least, for sequences end to end
 HALVES: Final = (torch.float16, torch.bfloat16)
@@ -74,7 +74,7 @@ class _EndToEndPlan:
 
 
 class TritonPlan(_EndToEndPlan):
-    """By `triton_attention`."""
+    """By `triton.attention`."""
 
     @staticmethod
     def _first(examples: int) -> np.ndarray[Any, Any]:
@@ -82,7 +82,7 @@ class TritonPlan(_EndToEndPlan):
 
     def ends(self, *, first_tokens: bool = False) -> "Ends":
         """Where queries and keys begin and end: of all tokens, or with the first alone asking."""
-        from isinglass.backends.torch.triton_attention import Ends
+        from isinglass.backends.torch.gpu.triton.attention import Ends
 
         if first_tokens:
             return Ends(self.cu_first, self.cu_seqlens, 1, self.max_length)
@@ -99,7 +99,7 @@ class TritonPlan(_EndToEndPlan):
 
 def weight_dropout(rate: float, dropout: KernelDropout | None) -> "WeightDropout | None":
     """The next of the step's dropouts of attention weights; None where nothing is dropped."""
-    from isinglass.backends.torch.triton_attention import WeightDropout
+    from isinglass.backends.torch.gpu.triton.attention import WeightDropout
 
     return None if dropout is None or rate == 0 else WeightDropout(rate, dropout.key, dropout.places(1)[0])
 
@@ -111,7 +111,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, projections: Tensor, queries: Tensor | None, plan: TritonPlan, dropout: "WeightDropout | None"
     ) -> Tensor:
-        from isinglass.backends.torch.triton_attention import attend
+        from isinglass.backends.torch.gpu.triton.attention import attend
 
         ends, qkv = plan.ends(first_tokens=queries is not None), three(projections, queries)
         out, log_sums = attend(*qkv, plan.num_heads, ends, dropout)
@@ -121,7 +121,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        from isinglass.backends.torch.triton_attention import attend_backward
+        from isinglass.backends.torch.gpu.triton.attention import attend_backward
 
         projections, queries, out, log_sums = ctx.saved_tensors
         of_projections, of_queries = torch.empty_like(projections), None if queries is None else torch.empty_like(queries)
@@ -289,7 +289,7 @@ def why_not_triton(dtype: torch.dtype, capability: tuple[int, int], head_size: i
         return "our own kernels are no part of a compiled model"
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    from isinglass.backends.torch.triton_attention import MAX_HEAD
+    from isinglass.backends.torch.gpu.triton.attention import MAX_HEAD
 
     if head_size > MAX_HEAD:
         return f"our kernels take heads of size {MAX_HEAD} at most, and these have {head_size}"

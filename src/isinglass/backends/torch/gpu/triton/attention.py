@@ -3,7 +3,7 @@ never written to memory.
 
 FlashAttention (Dao 2023), of which PyTorch has one, is made for long sequences: its tiles are 128 tokens long, where the
 examples of GLUE have 10 to 60, its gradient takes four kernels, and it drops in 1/256ths. Here tiles are 64 long, each
-direction is one kernel, and weights are dropped by 31 bits, as everywhere on a GPU (`triton_kernels`).
+direction is one kernel, and weights are dropped by 31 bits, as everywhere on a GPU (`triton.kernels`).
 
 Shapes: S sequences; queries (rows, N * D) and keys and values (rows, N * D), N heads of D side by side, each possibly some
 columns of a wider tensor. Sequence s has the queries from cu_q[s] on and the keys from cu_k[s] on; both end where the next
@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isinglass.backends.torch.triton_kernels import PLACES, ROUNDS, threshold
+from isinglass.backends.torch.gpu.triton.kernels import PLACES, ROUNDS, threshold
 
 TILE: Final = 64  # tokens
 FEW: Final = 16  # queries of a tile where each sequence has one: as few as a product of tiles takes

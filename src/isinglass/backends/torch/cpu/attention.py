@@ -3,7 +3,7 @@
 Shapes: T tokens of S examples, H hidden size = N heads x D head size. `flat` is the fast path: examples of like length
 form groups of n examples padded to L tokens; the keys that pad are masked, the queries that pad are thrown away. n and L
 take few values, because oneDNN generates a program for every shape that it meets. `rows` is the plain path: every row
-attends within itself, masked by example. On a GPU flat batches go to `varlen`.
+attends within itself, masked by example. On a GPU flat batches go to `gpu.attention`.
 
 A group is never copied example by example: one gather of D-wide pieces lays it out head by head, and because every real
 token stands there once, its gradient is a gather by the inverse index, not a scatter. The groups are attended one after
@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from isinglass.backends.torch import varlen
-from isinglass.backends.torch.dropout import Dropout, DropoutMasks, KernelDropout, drop, masked
-from isinglass.backends.torch.varlen import VarlenPlan
+from isinglass.backends.torch.cpu.dropout import Dropout, DropoutMasks, KernelDropout, drop, masked
+from isinglass.backends.torch.gpu import attention as varlen
+from isinglass.backends.torch.gpu.attention import VarlenPlan
 from isinglass.packing import PackedBatch
 
 LIKE_LENGTH: Final = 0.7  # a group's shortest example has at least this share of its longest's tokens

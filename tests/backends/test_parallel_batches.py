@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from isinglass.backends.protocol import LEAST_FOR_STREAMS, parts_of_step
-from isinglass.backends.torch.side_by_side import STREAMS, side_by_side
+from isinglass.backends.torch.cpu.parallel import STREAMS, side_by_side
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
 from isinglass.training.packer import Packer

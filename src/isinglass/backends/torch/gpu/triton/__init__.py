@@ -1,0 +1,1 @@
+"""Kernels in Triton, which compile for the GPU that they run on."""
