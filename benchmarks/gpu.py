@@ -37,7 +37,6 @@ import typing
 import numpy as np
 import torch
 
-from isinglass.backends.process_group import SingleProcess
 from isinglass.backends.protocol import Objective, create_backend
 from isinglass.config import Precision, TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
@@ -151,7 +150,7 @@ def ours(side, size):
     checkpoint, (tokens, labels) = random_bert(size), data(size)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=LABELS))
     split = PreparedSplit(name="train", examples=None, tokens=tokens, labels=labels)
-    loop = Loop(config, backend, Packer.of(config, checkpoint), split, lambda _: None, SingleProcess())
+    loop = Loop(config, backend, Packer.of(config, checkpoint), split)
     steps = loop.run()
 
     def run(count):

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from isinglass.runs.loading import load_run
     from isinglass.runs.writing import write_run
     from isinglass.tasks import TASKS, Task, get_task
-    from isinglass.training.trainer import evaluate, train
+    from isinglass.training.evaluation import evaluate
+    from isinglass.training.observers import Observer
+    from isinglass.training.trainer import train
 
 __all__ = [
     "TASKS",
     "IsinglassError",
+    "Observer",
     "RunResult",
     "Task",
     "TextClassifier",
@@ -38,7 +41,8 @@ _HOME = {
     "TextClassifier": "estimators.text",
     "TextRegressor": "estimators.text",
     "TrainConfig": "config",
-    "evaluate": "training.trainer",
+    "Observer": "training.observers",
+    "evaluate": "training.evaluation",
     "get_task": "tasks",
     "load": "estimators.text",
     "load_run": "runs.loading",

@@ -41,10 +41,11 @@ from isinglass.errors import (
 from isinglass.metrics import LOWER_IS_BETTER
 from isinglass.names import brief, did_you_mean, printable
 from isinglass.storage import check_parent, held, replacing
-from isinglass.training.best_epoch import BestEpoch
+from isinglass.training.best_epoch import selection_metric
 from isinglass.training.checkpoints import compare_identity
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.progress import Progress
+from isinglass.training.observers import Evaluate, Observer, Observers
+from isinglass.training.progress import Progress, ProgressObserver
 from isinglass.training.trainer import train
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def tune(
     directory: Path,
     space: SearchSpace = SearchSpace(),
     on_trial: Callable[[TunedTrial], None] = lambda _: None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    observers: Observers = (),
     interruption: Interruption | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> Tuned:
@@ -215,7 +216,7 @@ def tune(
 
     Args:
         on_trial: called when a trial begins (`running`), and again with what came of it.
-        on_progress: of the trial under way in this process.
+        observers: are told how each trial in this process goes on.
         elsewhere: train several trials at once; what is searched next then depends on which of them end first.
 
     Raises:
@@ -236,14 +237,14 @@ def tune(
             "Each trial has a seed of its own, and the recipe that of the best one, whose score is in part luck: repeat it "
             "with other seeds (--runs) before it is compared.",
         )
-    metric = BestEpoch(config, data.task).metric
+    metric = selection_metric(config, data.task)
     identity = without_places(as_dict(config)) | {
         "search": json.loads(json.dumps(dataclasses.asdict(space))),
         "data (digest)": _digest(data),
     }
     with _held(directory), _opened(directory / DATABASE, metric) as study:
         _check_identity(study, identity, directory)
-        search = _Search(study, config, data, space, on_progress, interruption or Interruption())
+        search = _Search(study, config, data, space, observers, interruption or Interruption())
         finished = _finished(study)
 
         def on_end(number: int) -> None:
@@ -301,7 +302,7 @@ class _Search:
     config: TrainConfig
     data: TaskData
     space: SearchSpace
-    on_progress: Callable[[Progress], None]
+    observers: Observers
     interruption: Interruption
 
     def run_one(self, on_start: Callable[[TunedTrial], None]) -> int:
@@ -402,24 +403,31 @@ class _Search:
         return len(scores) < config.epochs and trial.should_prune()
 
     def _score(self, trial: "OptunaTrial", config: TrainConfig) -> float:
-        from optuna import TrialPruned
-
-        scores: list[float] = []
-
-        def judge(so_far: Sequence[float]) -> None:
-            scores[:] = so_far
-            if self._is_behind(trial, config, so_far):
-                raise TrialPruned
-
         watched = dataclasses.replace(config, keep_best=True)
-        train(watched, self.on_progress, data=self.data, interruption=self.interruption, on_epoch=judge)
-        return self._of_kept_weights(scores, config)
+        pruning = _Pruning(lambda scores: self._is_behind(trial, config, scores))
+        train(watched, [*self.observers, pruning], data=self.data, interruption=self.interruption)
+        return self._of_kept_weights(pruning.scores, config)
 
     def _of_kept_weights(self, scores: Sequence[float], config: TrainConfig) -> float:
         """The score of the weights that such a run keeps: the last epoch's, or the best one's where that is asked for."""
         known = [score for score in scores if not math.isnan(score)] or [math.nan]
         lower = self.study.direction.name == "MINIMIZE"
         return (min(known) if lower else max(known)) if config.picks_best else scores[-1]
+
+
+class _Pruning(Observer):
+    """Ends a trial after an epoch that leaves it behind the others, and keeps its scores so far."""
+
+    def __init__(self, is_behind: Callable[[Sequence[float]], bool]) -> None:
+        self.scores: tuple[float, ...] = ()
+        self._is_behind = is_behind
+
+    def on_evaluate(self, event: Evaluate) -> None:
+        from optuna import TrialPruned
+
+        self.scores = event.epoch_scores
+        if self._is_behind(self.scores):
+            raise TrialPruned
 
 
 def _worst(study: "Study") -> float:
@@ -593,30 +601,36 @@ def _check_installed() -> None:
 # ---- a trial in a process of its own -----------------------------------
 
 
+class _TellScores(Observer):
+    """Tells the scores after each epoch as they come, and keeps them."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.scores: list[float] = []
+        self._answers = answers
+
+    def on_evaluate(self, event: Evaluate) -> None:
+        self.scores = [*event.epoch_scores]
+        self._answers.send(scores=self.scores)
+
+
 def _perform_trial(values: dict[str, Any], answers: Answers) -> dict[str, Any]:
     """Train once; the scores after each epoch are told as they come, and in the end."""
     request = TrainingRequest(**values)
     config = request.located()
-    scores: list[float] = []
-
-    def judge(so_far: Sequence[float]) -> None:
-        scores[:] = so_far
-        answers.send(scores=scores)
-
     data, _ = tuning_data(config)
+    scores = _TellScores(answers)
     error = None
     try:
         train(
             config,
-            answers.progress,
+            [ProgressObserver(answers.progress), scores],
             data=data,
             first_weights=request.first_weights,
             checkpoints=request.kept(),
-            on_epoch=judge,
         )
     except TrainingDivergedError as diverged:
         error = str(diverged)
-    return {"trial": {"scores": scores, "error": error}}
+    return {"trial": {"scores": scores.scores, "error": error}}
 
 
 if __name__ == "__main__":

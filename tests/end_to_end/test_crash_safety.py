@@ -148,9 +148,6 @@ def stopped(settings: TrainConfig, directory: Path, after: int, **changes: objec
     """Train, and stop as a signal would after step `after`; a checkpoint after each step, three kept."""
     interruption = Interruption()
 
-    def on_progress(now) -> None:
-        pass
-
     checkpoints = dataclasses.replace(store(directory), **changes)
     saved = checkpoints.save
 
@@ -164,7 +161,7 @@ def stopped(settings: TrainConfig, directory: Path, after: int, **changes: objec
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         with pytest.raises(Interrupted):
-            train(settings, on_progress, checkpoints=checkpoints, interruption=interruption)
+            train(settings, checkpoints=checkpoints, interruption=interruption)
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(number, handler)

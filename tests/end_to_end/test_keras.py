@@ -11,7 +11,8 @@ from isinglass.errors import ConfigError
 from isinglass.runs.loading import load_run
 from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.trainer import TrainedRun, evaluate, train
+from isinglass.training.evaluation import evaluate
+from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
 from tests.tiny import save_tiny, write_glue
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isinglass.config import TrainConfig, resolve
+from isinglass.config import resolve
 from isinglass.data.examples import Examples
 from isinglass.data.tokenization import tokenize
 from isinglass.errors import ConfigError, DataError
@@ -21,9 +21,11 @@ from isinglass.runs.writing import write_run
 from isinglass.tasks.custom import custom_task
 from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, Interval
+from isinglass.training.class_weights import class_weights
+from isinglass.training.evaluation import evaluate
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.preparation import class_weights
-from isinglass.training.trainer import TrainedRun, evaluate, train
+from isinglass.training.progress import ProgressObserver
+from isinglass.training.trainer import TrainedRun, train
 from tests.end_to_end.test_cli import isinglass
 from tests.tiny import WORDS, save_tiny
 
@@ -180,7 +182,12 @@ def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, mo
 
     checkpoints = Checkpoints(directory=tmp_path / "c", every=Interval.parse("never"))
     with pytest.raises(Interrupted):
-        train(config, lambda now: seen.append(now.stage), checkpoints=checkpoints, interruption=Stopping(lambda _: None))
+        train(
+            config,
+            [ProgressObserver(lambda now: seen.append(now.stage))],
+            checkpoints=checkpoints,
+            interruption=Stopping(lambda _: None),
+        )
     resumed = train(config, checkpoints=Checkpoints(directory=tmp_path / "c", every=Interval.parse("never"), resume=True))
     assert resumed.result.epoch_scores == whole.result.epoch_scores
     assert resumed.result.metrics == whole.result.metrics
@@ -189,16 +196,13 @@ def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, mo
 
 
 def test_the_best_epoch_by_an_error_is_the_lowest_and_nan_is_the_worst() -> None:
-    task = custom_task(
-        name="t", kind="regression", labels=None, text_columns=["x"], label_column="y", splits=["train", "dev"]
-    )
-    best = BestEpoch(TrainConfig(early_stopping=2, best_metric="rmse"), task)
+    best = BestEpoch("rmse", patience=2)
     for epoch, score in enumerate((float("nan"), 2.0, 1.0, 3.0)):
-        best.add([{"rmse": score}], {"w": np.full(1, epoch)})
+        best.add(score, {"w": np.full(1, epoch)})
     assert best.best == 2 and best.weights["w"] == 2 and not best.is_over
-    best.add([{"rmse": 1.0}], {})
+    best.add(1.0, {})
     assert best.is_over and best.plain_scores() == [None, 2.0, 1.0, 3.0, 1.0]
-    again = BestEpoch(TrainConfig(early_stopping=2, best_metric="rmse"), task)
+    again = BestEpoch("rmse", patience=2)
     again.restore(best.plain_scores(), best.arrays())
     assert again.best == 2 and again.weights["w"] == 2 and again.is_over
 
@@ -208,16 +212,16 @@ def test_weights_of_classes(tmp_path: Path) -> None:
         name="t", kind="classification", labels=["a", "b"], text_columns=["x"], label_column="y", splits=["train"]
     )
     labels = np.array([0, 0, 0, 1])
-    assert class_weights(TrainConfig(class_weights="balanced"), task, labels, ("a", "b")) == (4 / 6, 2.0)
-    assert class_weights(TrainConfig(class_weights="balanced"), task, labels, ("b", "a")) == (4 / 6, 2.0)
+    assert class_weights("balanced", task, labels, ("a", "b")) == (4 / 6, 2.0)
+    assert class_weights("balanced", task, labels, ("b", "a")) == (4 / 6, 2.0)
     file = tmp_path / "w.json"
     file.write_text('{"b": 3, "a": 1}')
-    found = class_weights(TrainConfig(class_weights=str(file)), task, labels, ("a", "b"))
+    found = class_weights(str(file), task, labels, ("a", "b"))
     assert found == pytest.approx((2 / 3, 2)) and np.array(found)[labels].mean() == pytest.approx(1)
     for text, said in (('{"a": 1}', "a weight for each of"), ('{"a": 1, "b": 0}', "above 0"), ("[1]", "a weight for each")):
         file.write_text(text)
         with pytest.raises(ConfigError, match=said):
-            class_weights(TrainConfig(class_weights=str(file)), task, labels, ("a", "b"))
+            class_weights(str(file), task, labels, ("a", "b"))
 
 
 def test_scores_of_several_labels() -> None:

@@ -13,7 +13,8 @@ from isinglass.runs.loading import load_run
 from isinglass.runs.predictor import predict_split
 from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
-from isinglass.training.trainer import TrainedRun, evaluate, train
+from isinglass.training.evaluation import evaluate
+from isinglass.training.trainer import TrainedRun, train
 from tests.tiny import FAMILIES, VOCABULARY, save_tiny, write_glue
 
 TRAINABLE = [name for name, task in TASKS.items() if task.train and name != "demo"]
@@ -129,7 +130,7 @@ def test_a_trained_head_with_the_tasks_labels_is_kept(glue: Path, tmp_path: Path
     """Fine-tuning goes on from it, in the checkpoint's own label order."""
     model = save_tiny(tmp_path, "bert", labels=("not_entailment", "entailment"))
     trained = run("rte", glue, model, learning_rate=1e-9)
-    assert trained.checkpoint.label_names == ("not_entailment", "entailment")
+    assert trained.model.label_names == ("not_entailment", "entailment")
     np.testing.assert_allclose(
         trained.weights["head.output.weight"], load_checkpoint(model).weights["head.output.weight"], atol=1e-6
     )

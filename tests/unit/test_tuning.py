@@ -24,6 +24,7 @@ from isinglass.errors import (
 from isinglass.storage import held
 from isinglass.tasks import get_task
 from isinglass.training.interruption import Interrupted
+from isinglass.training.observers import Evaluate
 from isinglass.training.trainer import train
 from isinglass.tuning import SearchSpace, tune, tuning_data
 from tests.tiny import save_tiny, sentence, write_glue
@@ -83,6 +84,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_pat
     code = (
         "import sys, json, time; from pathlib import Path; from isinglass.config import resolve; "
         "from isinglass.tuning import *\n"
+        "from isinglass.training.progress import ProgressObserver\n"
         "flags, space, directory = json.loads(sys.argv[1])\n"
         "seen = []\n"
         "def told(trial):\n"
@@ -91,7 +93,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_pat
         "def slow(now):\n"
         "    if len(seen) == 3: print(json.dumps(dict(seen[-1].settings)), flush=True); time.sleep(60)\n"
         "tune(resolve(task='own', flags=flags), trials=3, directory=Path(directory), "
-        "space=SearchSpace.parse(space), on_trial=told, on_progress=slow)\n"
+        "space=SearchSpace.parse(space), on_trial=told, observers=[ProgressObserver(slow)])\n"
     )
     flags = {name: value for name, value in as_dict(config).items() if name in ("model", "train_file", "max_length")}
     space = "learning_rate=1e-4:1e-2,epochs=1:3,batch_size=8:16,seed"
@@ -143,11 +145,13 @@ def scripted(monkeypatch, script):
     """Let `train` report the scores of `script(number of the call)` instead of training."""
     calls = []
 
-    def fake(config, on_progress, *, data, interruption, on_epoch):
+    def fake(config, observers, *, data, interruption):
         calls.append(config)
         scores = script(len(calls) - 1, config)
         for epoch in range(config.epochs):
-            on_epoch(scores[: epoch + 1])
+            told = tuple(scores[: epoch + 1])
+            for observer in observers:
+                observer.on_evaluate(Evaluate(epoch=epoch, epochs=config.epochs, step=0, metric="f1", epoch_scores=told))
 
     monkeypatch.setattr("isinglass.tuning.train", fake)
     return calls

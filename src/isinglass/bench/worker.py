@@ -36,9 +36,10 @@ from isinglass.runs.writing import write_run
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
 from isinglass.training.checkpoints import Checkpoints, Interval
+from isinglass.training.labels import with_head_for
 from isinglass.training.packer import Packer
-from isinglass.training.preparation import prepare_split, with_head_for
-from isinglass.training.progress import Progress
+from isinglass.training.preparation import prepare_split
+from isinglass.training.progress import Progress, ProgressObserver
 from isinglass.training.scoring import Scored
 from isinglass.training.trainer import TrainedRun, train
 
@@ -108,7 +109,8 @@ def perform(request: RunRequest, answer: "Answers") -> RunResult:
     data = open_data(config)
     if config.train_file:
         check_same(describe(data), bench)
-    run = train(config, answer.progress, data=data, first_weights=request.first_weights, checkpoints=request.kept())
+    observers = [ProgressObserver(answer.progress)]
+    run = train(config, observers, data=data, first_weights=request.first_weights, checkpoints=request.kept())
     result = dataclasses.replace(run.result, config=request.config, start_from=request.start_from)
     run = dataclasses.replace(run, result=result)
     predictions = _test_predictions(config, run) if request.predict_test else {}
@@ -165,12 +167,11 @@ def calibrate(request: CalibrationRequest) -> Calibration:
 
 def _test_predictions(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
     """Name -> rows of each test set that was not scored."""
-    checkpoint = dataclasses.replace(run.checkpoint, weights=run.weights)
     scored = {one.split.name for one in run.scored}
     return {
         name: predict_split(
             FinishedModel(
-                checkpoint=checkpoint,
+                checkpoint=run.trained_model(),
                 config=dataclasses.replace(config, task=task),
                 task=run.task if task == run.task.name else get_task(task),
             ),
@@ -218,8 +219,8 @@ class Answers:
         self._lines = lines
 
     def progress(self, now: Progress) -> None:
-        """Where the run stands, without its steps: the run's own file has them."""
-        self.send(progress=dataclasses.asdict(dataclasses.replace(now, steps=())))
+        """Where the run stands."""
+        self.send(progress=dataclasses.asdict(now))
 
     def send(self, **message: Any) -> None:
         """One message, at once."""

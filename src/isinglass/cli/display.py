@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
+    from isinglass.training.observers import Observer
     from isinglass.training.progress import Progress
     from isinglass.tuning import Tuned, TunedTrial
 
@@ -93,10 +94,12 @@ def progress_bars() -> Iterator[Bars]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[["Progress"], None]]:
-    """The same for one run."""
+def progress() -> "Iterator[Observer]":
+    """Yield an observer that shows the progress of one run."""
+    from isinglass.training.progress import ProgressObserver
+
     with progress_bars() as bars:
-        yield partial(bars.show, "")
+        yield ProgressObserver(partial(bars.show, ""))
 
 
 def _figures(now: "Progress") -> str:

@@ -21,11 +21,11 @@ def evaluate(
     """Score a finished model on a task's dev set(s), labels matched by name."""
     with errors_in_one_line():
         from isinglass.data import open_data
-        from isinglass.training.trainer import evaluate as run_evaluation
+        from isinglass.training.evaluation import evaluate as run_evaluation
 
         finished = finished_run(run_dir, task, data_dir, precision, test_file)
         data = open_data(finished.config, finished.task)
         chosen = split or (["test"] if test_file else None)
-        with progress() as on_progress:
-            result, _ = run_evaluation(finished.config, finished.checkpoint, chosen, on_progress, data=data)
+        with progress() as observer:
+            result, _ = run_evaluation(finished.config, finished.checkpoint, chosen, [observer], data=data)
         show_result(result, None, as_json=json_output)

@@ -33,8 +33,8 @@ def export(
         exported = export_run(finished, output or run_dir.with_name(f"{run_dir.name}-onnx"), int8=int8, overwrite=overwrite)
         show_export(exported)
         try:
-            with progress() as on_progress:
-                compared = compare(finished, exported, on_progress)
+            with progress() as observer:
+                compared = compare(finished, exported, [observer])
         except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
             print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
             return

@@ -40,11 +40,11 @@ def predict(
         if output is not None:
             check_predictions(output, overwrite=overwrite)
         finished = finished_run(run_dir, task, data_dir, precision)
-        with progress() as on_progress:
+        with progress() as observer:
             if input_file is None:
-                rows = predict_split(finished, split, on_progress)
+                rows = predict_split(finished, split, [observer])
             else:
-                rows = predict_texts(finished, None if input_file == "-" else Path(input_file), on_progress)
+                rows = predict_texts(finished, None if input_file == "-" else Path(input_file), [observer])
         if output is None:
             print("\n".join("\t".join(row) for row in rows))
         else:

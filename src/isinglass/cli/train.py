@@ -163,6 +163,7 @@ def train(
         )
         from isinglass.backends.process_group import largest, number_of_processes
         from isinglass.backends.protocol import check_installed
+        from isinglass.cli.own_data import OwnDataFacts
         from isinglass.runs.directory import check_output, finished_result, held_run, new_run_name, repetitions
         from isinglass.runs.writing import write_run
         from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
@@ -193,8 +194,8 @@ def train(
             for _, directory in planned if leads else ():
                 going_on = goes_on(directory)
                 check_output(directory, overwrite=overwrite and not going_on, resume=going_on)
-            for one, directory in planned:
-                finished = finished_result(one, directory) if leads and resume else None
+            for settings_of_run, directory in planned:
+                finished = finished_result(settings_of_run, directory) if leads and resume else None
                 if any(largest(group, int(finished is not None))):
                     if finished is not None:
                         print(printable(f"{directory} is finished already; this is its result."), file=sys.stderr)
@@ -209,21 +210,14 @@ def train(
                 ):
                     checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=going_on)
                     with (
-                        progress() if leads else nullcontext(lambda _: None) as on_progress,
+                        progress() if leads else nullcontext() as bar,
                         _log(log_to if leads else None, directory) as log,
                         how_to_resume(directory),
                     ):
-                        report = on_progress if log is None else log.after(on_progress)
+                        observers = [one for one in (bar, OwnDataFacts(), log) if one is not None]
                         run = run_training(
-                            one,
-                            report,
-                            on_data=_show_own_data if leads else lambda *_: None,
-                            checkpoints=checkpoints,
-                            interruption=interruption,
-                            group=group,
+                            settings_of_run, observers, checkpoints=checkpoints, interruption=interruption, group=group
                         )
-                        if log is not None:
-                            log.result(run.result)
                     if not leads:
                         continue
                     with interruption.deferred():
@@ -261,16 +255,3 @@ def _check_data(settings: Any) -> None:
         facts = replace(facts, truncated=cut_shares(tokens))
     finally:
         show_facts((data.notes, facts))
-
-
-def _show_own_data(splits: Any, task: Any) -> None:
-    """Tell of a user's own data what may spoil a result, before the first step."""
-    from dataclasses import replace
-
-    from isinglass.data.checks import cut_shares, inspect_data
-    from isinglass.tasks import TASKS
-
-    if task.name not in TASKS:
-        facts = inspect_data({name: one.examples for name, one in splits.items()}, task)
-        cut = cut_shares({name: one.tokens for name, one in splits.items()})
-        show_facts(((), replace(facts, truncated=cut)))

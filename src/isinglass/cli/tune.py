@@ -74,6 +74,7 @@ def tune(
 
         from isinglass.config import resolve
         from isinglass.training.interruption import Interruption
+        from isinglass.training.progress import ProgressObserver
         from isinglass.tuning import WORKER, Elsewhere, SearchSpace
         from isinglass.tuning import tune as run_tuning
 
@@ -116,7 +117,7 @@ def tune(
                 directory=directory,
                 space=space,
                 on_trial=on_trial,
-                on_progress=partial(on_progress, 0),
+                observers=[ProgressObserver(partial(on_progress, 0))],
                 interruption=interruption,
                 elsewhere=None if cluster is None else Elsewhere(executor=cluster, on_progress=on_progress),
             )

@@ -28,7 +28,7 @@ hold that can be asked of an estimator of texts. These cannot:
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -50,9 +50,10 @@ from isinglass.runs.predictor import Predictor
 from isinglass.runs.writing import write_run
 from isinglass.tasks import Task
 from isinglass.tasks.custom import custom_task
+from isinglass.training.labels import label_order
+from isinglass.training.observers import StepRecord
 from isinglass.training.prediction import probabilities
-from isinglass.training.preparation import label_order
-from isinglass.training.progress import Progress, StepRecord
+from isinglass.training.progress import Progress, ProgressObserver
 from isinglass.training.trainer import TrainedRun, train
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,8 @@ class _TextEstimator(BaseEstimator):
             )
             notes = [note]
         data = TaskData(task=task, read=lambda split: examples[split.name], notes=tuple(notes))
-        run = train(config, self._report if self.verbose else lambda _: None, data=data)
-        checkpoint = replace(run.checkpoint, weights=run.weights)
-        self._keep(FinishedModel(checkpoint=checkpoint, config=config, task=run.task), run.result, run.steps)
+        run = train(config, [ProgressObserver(self._report)] if self.verbose else [], data=data)
+        self._keep(FinishedModel(checkpoint=run.trained_model(), config=config, task=run.task), run.result, run.steps)
         return self
 
     def _keep(self, model: FinishedModel, result: RunResult, steps: list[StepRecord]) -> None:
@@ -125,7 +125,7 @@ class _TextEstimator(BaseEstimator):
         run = TrainedRun(
             task=model.task,
             result=self.result_,
-            checkpoint=model.checkpoint,
+            model=model.checkpoint,
             weights=model.checkpoint.weights,
             steps=self._steps,
             scored=[],

@@ -1,6 +1,5 @@
 """What an exported model answers on the dev set, beside the model that it was made of."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +8,10 @@ from isinglass.data import open_data
 from isinglass.export.onnx import Exported, onnx_outputs
 from isinglass.metrics import Scores
 from isinglass.runs.loading import FinishedModel
+from isinglass.training.evaluation import evaluate
+from isinglass.training.observers import Observers
 from isinglass.training.prediction import probabilities
-from isinglass.training.progress import Progress
 from isinglass.training.scoring import score
-from isinglass.training.trainer import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +32,14 @@ class Compared:
     agreement: float
 
 
-def compare(
-    model: FinishedModel, exported: Exported, on_progress: Callable[[Progress], None] = lambda _: None
-) -> list[Compared]:
+def compare(model: FinishedModel, exported: Exported, observers: Observers = ()) -> list[Compared]:
     """Score each exported file on the dev sets of the model's task, after the model itself.
 
     Raises:
         IsinglassError: the data are not there any more, say.
     """
     task = model.task
-    _, scored = evaluate(model.config, model.checkpoint, None, on_progress, data=open_data(model.config, task))
+    _, scored = evaluate(model.config, model.checkpoint, None, observers, data=open_data(model.config, task))
     found = []
     for one in scored:
         tokens, answers = one.split.tokens, {"model": one.outputs}

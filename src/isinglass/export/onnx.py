@@ -36,7 +36,7 @@ from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.weights import Weights
 from isinglass.runs.loading import FinishedModel
 from isinglass.storage import check_parent, held, take_place
-from isinglass.training.preparation import label_order
+from isinglass.training.labels import label_order
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -1,7 +1,6 @@
 """Answers of a finished model to a split without labels, or to the user's own sentences."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,11 @@ from isinglass.data.unlabelled import read_texts
 from isinglass.errors import ConfigError
 from isinglass.runs.loading import FinishedModel
 from isinglass.runs.prediction_files import Rows, prediction_rows
+from isinglass.training.labels import label_order
+from isinglass.training.observers import Observers
 from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
-from isinglass.training.preparation import label_order, prepare_texts
-from isinglass.training.progress import Progress
+from isinglass.training.preparation import prepare_texts
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Predictor:
         self,
         examples: Examples,
         name: str = "input",
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        observers: Observers = (),
         *,
         keep: bool = True,
     ) -> Float32[np.ndarray, "N outputs"]:
@@ -50,15 +50,13 @@ class Predictor:
         tokens = prepare_texts(examples, config, checkpoint, keep=keep)
         if self._backend is None:
             self._backend = create_backend(config, checkpoint, Objective.of(self.model.task))
-        return predict(self._backend, Packer.of(config, checkpoint), tokens, name, on_progress)
+        return predict(self._backend, Packer.of(config, checkpoint), tokens, name, observers)
 
     def __getstate__(self) -> dict[str, object]:
         return {"model": self.model, "_backend": None}
 
 
-def predict_split(
-    model: FinishedModel, split_name: str | None = None, on_progress: Callable[[Progress], None] = lambda _: None
-) -> Rows:
+def predict_split(model: FinishedModel, split_name: str | None = None, observers: Observers = ()) -> Rows:
     """Predict a split of the model's task: its test set, or the one named. The first row is the header.
 
     Raises:
@@ -72,19 +70,19 @@ def predict_split(
         raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
     split = task.test[0] if split_name is None else task.split(split_name)
     examples = open_data(model.config, task).read(split)
-    return _predict(model, examples, split.name, on_progress)
+    return _predict(model, examples, split.name, observers)
 
 
-def predict_texts(model: FinishedModel, path: Path | None, on_progress: Callable[[Progress], None] = lambda _: None) -> Rows:
+def predict_texts(model: FinishedModel, path: Path | None, observers: Observers = ()) -> Rows:
     """Predict a table, or the lines of a text file or of standard input (`path` None). The first row is the header."""
     examples = read_texts(path, model.task, model.config.delimiter)
     for note in examples.notes:
         logger.warning(note)
-    return _predict(model, examples, "input", on_progress)
+    return _predict(model, examples, "input", observers)
 
 
-def _predict(model: FinishedModel, examples: Examples, name: str, on_progress: Callable[[Progress], None]) -> Rows:
+def _predict(model: FinishedModel, examples: Examples, name: str, observers: Observers) -> Rows:
     check_installed(model.config.backend)
     order = label_order(model.checkpoint, model.task)
-    outputs = Predictor(model).outputs(examples, name, on_progress)
+    outputs = Predictor(model).outputs(examples, name, observers)
     return list(prediction_rows(outputs, order, model.task))

@@ -58,10 +58,10 @@ def _write(run: TrainedRun, directory: Path, *, with_model: bool, predictions: M
     try:
         if with_model:
             (partial / MODEL).mkdir()
-            save_checkpoint(run.checkpoint, run.weights, partial / MODEL)
+            save_checkpoint(run.model, run.weights, partial / MODEL)
             if run.task.name not in TASKS:
                 (partial / MODEL / TASK).write_text(custom.to_json(run.task), encoding="utf-8")
-            card = model_card(run.result, run.task, run.checkpoint.label_names, base_model=run.result.model, license=None)
+            card = model_card(run.result, run.task, run.model.label_names, base_model=run.result.model, license=None)
             (partial / MODEL / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         with open(partial / "steps.jsonl", "w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)

@@ -194,16 +194,16 @@ def _digest(text: str, arrays: Arrays) -> str:
 
 
 def compare_identity(
-    saved: Mapping[str, Any], now: Mapping[str, Any], path: Path, *, remedy: str = "begin anew with --overwrite"
+    saved: Mapping[str, Any], current: Mapping[str, Any], path: Path, *, remedy: str = "begin anew with --overwrite"
 ) -> None:
-    """Refuse to go on with what `path` holds under another identity.
+    """Refuse to continue what `path` holds under another identity.
 
     Raises:
         ConfigError: it names what differs.
     """
-    for name in dict.fromkeys((*now, *saved)):
-        if saved.get(name) != now.get(name):
-            was, found = (json.dumps(side.get(name)) for side in (saved, now))
+    for name in dict.fromkeys((*current, *saved)):
+        if saved.get(name) != current.get(name):
+            was, found = (json.dumps(side.get(name)) for side in (saved, current))
             raise ConfigError(
                 f"{path} was made with {name} {was}, and now it is {found}: resume with the same, or {remedy}."
             )

@@ -1,38 +1,44 @@
-"""The training steps, one after another, and where they stand between any two."""
+"""The training steps of a run, and its state between any two of them."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from jaxtyping import Int64
 
-from isinglass.backends.process_group import ProcessGroup
+from isinglass.backends.process_group import ProcessGroup, SingleProcess
 from isinglass.backends.protocol import Backend, parts_of_step
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError, TrainingDivergedError
-from isinglass.packing import (
-    num_steps,
-    plan_epoch,
-    shard_step,
-)
+from isinglass.packing import PackedBatch, num_steps, plan_epoch, shard_step
 from isinglass.training.checkpoints import TrainingState
+from isinglass.training.observers import REPORT_SECONDS, Observers, StepEnd, StepRecord
 from isinglass.training.packer import Packer
 from isinglass.training.preparation import PreparedSplit
-from isinglass.training.progress import PROGRESS_SECONDS, Progress, StepRecord
 from isinglass.training.schedule import learning_rate
 from isinglass.training.timing import EpochClock
 
 FP16_OVERFLOWS: Final = 20  # losses in a row: the loss scale begins at 2^16 and is halved at each
-MAX_NAMED: Final = 64  # examples of a batch that a message names
+SMOOTHED_LOSSES: Final = 20  # finite ones, whose mean is reported
+
+Index = Int64[np.ndarray, " S"]
+"""The examples of a step: their numbers in the tokenized split."""
 
 logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """The training steps, and where they stand."""
+    """The training steps of a run.
+
+    Attributes:
+        step: number of steps done.
+        tokens: number of real tokens trained on.
+        clock: seconds of each epoch.
+        notes: what a reader of the result should know about the steps.
+    """
 
     def __init__(
         self,
@@ -40,8 +46,8 @@ class Loop:
         backend: Backend,
         packer: Packer,
         split: PreparedSplit,
-        on_progress: Callable[[Progress], None],
-        group: ProcessGroup,
+        group: ProcessGroup | None = None,
+        observers: Observers = (),
     ) -> None:
         self.steps_per_epoch = num_steps(len(split.tokens), config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
@@ -52,60 +58,44 @@ class Loop:
         self._config = config
         self._backend = backend
         self._packer = packer
-        self._tokens, self._lengths = split.tokens, split.tokens.lengths
-        labels, source = split.labels, split.tokens.source
-        self._labels = labels if labels is None or source is None else labels[source]  # a window has its text's
-        self._examples, self._source = split.examples, source
-        self._on_progress = on_progress
-        self._group = group
+        self._split = split
+        self._labels = split.labels_of_rows()
+        self._lengths = split.tokens.lengths
+        self._group = group or SingleProcess()
+        self._observers = observers
         self._losses: list[float] = []
-        self._parts = 1  # more where memory is short: micro-batches of a step, one after another
-        self._fullest: list[float] = []  # of each step in this process's time, tokens of the fullest shard over the mean
+        self._parts = 1  # micro-batches of a step, one after another; more where memory is short
+        self._imbalances: list[float] = []  # of each step of this process: tokens of the largest shard over the mean
         self._resumed_at: list[int] = []
+        self._began = self._reported = 0.0  # readings of the clock
+        self._first_tokens = 0
+
+    @property
+    def is_at_epoch_end(self) -> bool:
+        """Whether the last step of an epoch has just been done."""
+        return self.step % self.steps_per_epoch == 0
 
     def run(self) -> Iterator[None]:
-        """Do the steps that are left, and yield between any two, and after the last."""
-        first_tokens, started = self.tokens, time.perf_counter()
-        reported = started
+        """Do the remaining steps. Yield after each: outside of the clock after the last step of an epoch."""
+        self._began = self._reported = time.perf_counter()
+        self._first_tokens = self.tokens
         for epoch in range(self.step // self.steps_per_epoch, self._config.epochs):
+            done = self.step - epoch * self.steps_per_epoch
             with self.clock:
-                for index in self._plan(epoch)[self.step - epoch * self.steps_per_epoch :]:
+                for index in self._plan(epoch)[done:]:
                     self._train_on(index)
-                    if time.perf_counter() - reported >= PROGRESS_SECONDS or self.step == self.total_steps:
-                        known = len(self._losses)
-                        self._take_losses()
-                        reported = time.perf_counter()
-                        recent = [loss for loss in self._losses[-20:] if math.isfinite(loss)]
-                        self._on_progress(
-                            Progress(
-                                stage="train",
-                                epoch=epoch,
-                                epochs=self._config.epochs,
-                                done=self.step,
-                                total=self.total_steps,
-                                loss=float(np.mean(recent)) if recent else float("nan"),
-                                tokens_per_second=(self.tokens - first_tokens) / (reported - started),
-                                steps=tuple(self.records(known)),
-                            )
-                        )
-                    if self.step < (epoch + 1) * self.steps_per_epoch:
+                    if self.step == self.total_steps or time.perf_counter() - self._reported >= REPORT_SECONDS:
+                        self._report(epoch)
+                    if not self.is_at_epoch_end:
                         yield
             yield
 
     def records(self, first: int = 0) -> list[StepRecord]:
-        """Of the steps from `first` on whose loss is known."""
-        return [
-            StepRecord(
-                epoch=step // self.steps_per_epoch,
-                step=step,
-                learning_rate=learning_rate(self._config, step, self.total_steps),
-                loss=self._losses[step],
-            )
-            for step in range(first, len(self._losses))
-        ]
+        """Return the steps from `first` on whose loss is known."""
+        return [self._record(step) for step in range(first, len(self._losses))]
 
     def state(self) -> TrainingState:
-        """All that the steps to come depend on, and what the result tells of those done."""
+        """Return what the remaining steps depend on, and what the result tells about those done."""
         self._take_losses()
         return TrainingState(
             step=self.step,
@@ -122,13 +112,15 @@ class Loop:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from there."""
+        """Continue from a state that another process left."""
         self._backend.restore(state.arrays)
         self._backend.compile_seconds += state.compile_seconds
-        whole = state.step // self.steps_per_epoch
+        finished_epochs = state.step // self.steps_per_epoch
         self.step, self.tokens, self.notes = state.step, state.tokens, state.notes
         self.clock = EpochClock(
-            self._backend.synchronize, state.epoch_seconds[:whole], carried=sum(state.epoch_seconds[whole:])
+            self._backend.synchronize,
+            state.epoch_seconds[:finished_epochs],
+            carried=sum(state.epoch_seconds[finished_epochs:]),
         )
         self._losses, self._parts = state.losses, state.parts
         if self._parts > 1:
@@ -145,81 +137,115 @@ class Loop:
                 f"on either."
             )
 
-    def sharing(self) -> list[str]:
-        """A note, if processes shared the steps."""
-        if not self._fullest:
-            return []
-        more = 100 * (sum(self._fullest) / len(self._fullest) - 1)
-        return [
-            f"{self._group.size} processes shared each step, whose tokens were dealt out evenly: the fullest shard has "
-            f"{more:.2f} % more than the mean, on average over the steps."
-        ]
+    def closing_notes(self) -> list[str]:
+        """Return all notes, those on shared steps and on resuming included."""
+        notes = list(self.notes)
+        if self._imbalances:
+            excess = 100 * (sum(self._imbalances) / len(self._imbalances) - 1)
+            notes.append(
+                f"{self._group.size} processes shared each step, whose tokens were dealt out evenly: the fullest shard has "
+                f"{excess:.2f} % more than the mean, on average over the steps."
+            )
+        if self._resumed_at:
+            steps = ", ".join(map(str, self._resumed_at))
+            notes.append(
+                f"Taken up again after step {steps}: seconds are those of the parts together, compiling in each of them."
+            )
+        return notes
 
-    def resumptions(self) -> list[str]:
-        """A note, if the run was taken up again."""
-        if not self._resumed_at:
-            return []
-        steps = ", ".join(map(str, self._resumed_at))
-        return [f"Taken up again after step {steps}: seconds are those of the parts together, compiling in each of them."]
+    def _plan(self, epoch: int) -> Sequence[Index]:
+        return plan_epoch(len(self._split.tokens), self._config.batch_size, seed=self._config.seed, epoch=epoch)
 
-    def _plan(self, epoch: int) -> Sequence[Int64[np.ndarray, " S"]]:
-        return plan_epoch(len(self._tokens), self._config.batch_size, seed=self._config.seed, epoch=epoch)
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(self._config, step, self.total_steps)
 
-    def _train_on(self, index: Int64[np.ndarray, " S"]) -> None:
-        """One step, in smaller and smaller parts until it fits into memory."""
-        rate = learning_rate(self._config, self.step, self.total_steps)
-        mine, share = self._shard(index)
+    def _train_on(self, index: Index) -> None:
+        """Do one step, in smaller and smaller parts until it fits into memory."""
+        shard, share = self._shard(index)
         while True:
             try:
-                parts = max(self._parts, parts_of_step(int(self._lengths[mine].sum()), self._backend.streams))
-                batches = self._packer.pack_parts(self._tokens, mine, self._labels, parts)
-                self._backend.train_step(batches, step=self.step, learning_rate=rate, share=share)
+                self._backend.train_step(
+                    self._pack(shard), step=self.step, learning_rate=self._learning_rate(self.step), share=share
+                )
                 break
             except DeviceMemoryError as error:
-                if self._parts >= len(index) or self._group.size > 1:  # the others wait for the whole shard
+                if self._parts >= len(index) or self._group.size > 1:  # the other processes wait for the complete shard
                     raise
-                self._parts *= 2
-                self._backend.streams = 1
-                note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
-                logger.warning(note)
-                self.notes.append(note)
+                self._cut_steps(error)
         self.step += 1
         self.tokens += int(self._lengths[index].sum())
 
-    def _shard(self, index: Int64[np.ndarray, " S"]) -> tuple[Int64[np.ndarray, " s"], float]:
-        """This process's examples of the step, and their share of it; one of share 0 where there are too few for all."""
+    def _pack(self, shard: Index) -> list[PackedBatch]:
+        """Return a shard of a step as micro-batches: enough for the memory, and for the backend's streams."""
+        parts = max(self._parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.streams))
+        return self._packer.pack_parts(self._split.tokens, shard, self._labels, parts)
+
+    def _cut_steps(self, error: DeviceMemoryError) -> None:
+        """Cut all further steps into twice as many parts, because memory is short."""
+        self._parts *= 2
+        self._backend.streams = 1
+        note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
+        logger.warning(note)
+        self.notes.append(note)
+
+    def _shard(self, index: Index) -> tuple[Index, float]:
+        """Return this process's examples of the step, and their share of it.
+
+        Where there are too few examples for all processes, it is one example with a share of 0.
+        """
         group, lengths = self._group, self._lengths[index]
         if group.size == 1:
             return index, 1.0
         shards = shard_step(lengths, group.size)
         tokens = [int(lengths[shard].sum()) for shard in shards]
-        self._fullest.append(max(tokens) / (sum(tokens) / group.size))
-        mine = index[shards[group.rank]]
-        return (mine, len(mine) / len(index)) if len(mine) else (index[:1], 0.0)
+        self._imbalances.append(max(tokens) / (sum(tokens) / group.size))
+        own = index[shards[group.rank]]
+        if len(own) == 0:
+            return index[:1], 0.0
+        return own, len(own) / len(index)
+
+    def _report(self, epoch: int) -> None:
+        """Tell the observers about the steps since the last report."""
+        first_new = len(self._losses)
+        self._take_losses()
+        self._reported = time.perf_counter()
+        recent = [loss for loss in self._losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
+        event = StepEnd(
+            epoch=epoch,
+            epochs=self._config.epochs,
+            step=self.step,
+            total_steps=self.total_steps,
+            loss=float(np.mean(recent)) if recent else float("nan"),
+            tokens_per_second=(self.tokens - self._first_tokens) / (self._reported - self._began),
+            steps=tuple(self.records(first_new)),
+        )
+        for observer in self._observers:
+            observer.on_step_end(event)
+
+    def _record(self, step: int) -> StepRecord:
+        return StepRecord(
+            epoch=step // self.steps_per_epoch,
+            step=step,
+            learning_rate=self._learning_rate(step),
+            loss=self._losses[step],
+        )
 
     def _take_losses(self) -> None:
-        """Read the losses off the device.
+        """Read the losses of the newest steps from the device.
 
         Raises:
-            TrainingDivergedError: one is NaN or infinite; in fp16, too many in a row for the loss scale to be the reason.
+            TrainingDivergedError: a loss is NaN or infinite; in fp16, too many in a row for the loss scale to be the reason.
         """
+        tolerated = FP16_OVERFLOWS if self._backend.precision == "fp16" else 1
         for loss in self._backend.take_losses():
             self._losses.append(loss)
-            row = FP16_OVERFLOWS if self._backend.precision == "fp16" else 1
-            if not any(math.isfinite(one) for one in self._losses[-row:]):
-                step = len(self._losses) - 1
-                index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
-                examples = self._examples
-                index = index if self._source is None else np.unique(self._source[index])
-                named = sorted(index)[:MAX_NAMED]
-                if examples.origins:  # several files
-                    where = "; ".join(map(examples.where, named))
-                else:
-                    numbers = ", ".join(str(examples.line_numbers[i]) for i in named)
-                    where = f"{examples.origin}, {examples.unit}s {numbers}"
-                more = f" and {len(index) - MAX_NAMED} more" if len(index) > MAX_NAMED else ""
-                rate = learning_rate(self._config, step, self.total_steps)
-                raise TrainingDivergedError(
-                    f"The loss is {loss} at step {step}, at a learning rate of {rate:.3g}, on {where}{more}: lower the "
-                    f"learning rate, or use --precision fp32."
-                )
+            if not any(map(math.isfinite, self._losses[-tolerated:])):
+                raise self._diverged(len(self._losses) - 1)
+
+    def _diverged(self, step: int) -> TrainingDivergedError:
+        """Return the error that names the loss, learning rate and examples of a step."""
+        index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
+        return TrainingDivergedError(
+            f"The loss is {self._losses[step]} at step {step}, at a learning rate of {self._learning_rate(step):.3g}, on "
+            f"{self._split.where(index)}: lower the learning rate, or use --precision fp32."
+        )

@@ -1,8 +1,8 @@
-"""A model's outputs for all examples of a split, batch by batch."""
+"""The outputs of a model for all examples of a split, batch by batch."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -11,9 +11,10 @@ from isinglass.backends.process_group import ProcessGroup, SingleProcess
 from isinglass.backends.protocol import Backend
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import DeviceMemoryError
+from isinglass.packing import PackedBatch
 from isinglass.tasks import Task
+from isinglass.training.observers import REPORT_SECONDS, Observers, PredictionStep
 from isinglass.training.packer import Packer
-from isinglass.training.progress import PROGRESS_SECONDS, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -23,73 +24,134 @@ def predict(
     packer: Packer,
     tokens: TokenizedTexts,
     name: str,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    observers: Observers = (),
     group: ProcessGroup | None = None,
 ) -> Float32[np.ndarray, "N outputs"]:
-    """The model's outputs for all examples, in the order of their file; a batch that does not fit into memory is halved.
+    """Return the model's outputs for all examples, in the order of their file.
 
-    A text read in windows has the mean of their outputs. The processes of a group share the batches, and all return all.
+    A batch that does not fit into memory is halved. A text read in windows gets the mean of their outputs. The processes of
+    a group share the batches, and each returns all outputs.
+
+    Args:
+        name: of the split, for the observers.
+
+    Raises:
+        DeviceMemoryError: a single example does not fit into memory.
     """
     group = group or SingleProcess()
+    pending = _PendingBatches(packer, tokens, backend.streams, group)
+    meter = _Meter(name, pending.num_examples, observers)
     outputs = np.zeros((len(tokens), 0), np.float32)
-    done = tokens_done = 0
-    started = last_report = time.perf_counter()
-    streams = backend.streams
-    waiting = [*reversed(packer.evaluation_batches(tokens, streams)[group.rank :: group.size])]
-    total = sum(batch.num_examples for batch in waiting)
-    ahead = streams  # batches handed over together: more than its streams, so that these seldom wait for each other
-    while waiting:
-        began = time.perf_counter()
-        batches = [waiting.pop() for _ in range(min(ahead, len(waiting)))]
+    while pending:
+        started = time.perf_counter()
+        batches = pending.take()
         try:
             predicted = backend.predict(batches)
         except DeviceMemoryError as error:
-            if len(batches) > 1:
-                logger.warning(f"{error} Batches are predicted one at a time from here on.")
-                streams = ahead = 1
-                waiting += reversed(batches)
-                continue
-            (batch,) = batches
-            if batch.num_examples == 1:
-                raise
-            logger.warning(f"{error} The batch is halved.")
-            waiting += [packer.pack(tokens, half, None) for half in np.array_split(batch.example_index, 2)]
+            pending.retry_smaller(batches, error)
             continue
-        for batch, found in zip(batches, predicted, strict=True):
-            if done == 0:
-                outputs = np.zeros((len(tokens), found.shape[1]), np.float32)
-            outputs[batch.example_index] = found
-            done += batch.num_examples
-            tokens_done += batch.num_tokens
+        if meter.examples == 0:
+            outputs = np.zeros((len(tokens), predicted[0].shape[1]), np.float32)
+        for batch, batch_outputs in zip(batches, predicted, strict=True):
+            outputs[batch.example_index] = batch_outputs
+        meter.add(batches)
+        if time.perf_counter() - started < REPORT_SECONDS:
+            pending.take_more_at_once()
+    return tokens.per_text(_sum_over_processes(outputs, meter.examples, group))
+
+
+def _sum_over_processes(
+    outputs: Float32[np.ndarray, "N outputs"], predicted: int, group: ProcessGroup
+) -> Float32[np.ndarray, "N outputs"]:
+    """Return the outputs of all processes. What other processes predict is 0 in `outputs`."""
+    shares = group.gather(np.array([predicted, outputs.shape[1]]))
+    assert sum(int(share[0]) for share in shares) == len(outputs), "every example is predicted once"
+    if predicted == 0:  # there are fewer batches than processes
+        outputs = np.zeros((len(outputs), max(int(share[1]) for share in shares)), np.float32)
+    total: Float32[np.ndarray, "N outputs"] = np.sum(group.gather(outputs), axis=0)
+    return total
+
+
+class _PendingBatches:
+    """The batches of this process that are still to be predicted, and how many go to the backend together.
+
+    More batches than the backend has streams are handed over together, so that the streams seldom wait for each other.
+    """
+
+    def __init__(self, packer: Packer, tokens: TokenizedTexts, streams: int, group: ProcessGroup) -> None:
+        batches = packer.evaluation_batches(tokens, streams)[group.rank :: group.size]
+        self.num_examples = sum(batch.num_examples for batch in batches)
+        self._packer = packer
+        self._tokens = tokens
+        self._batches = [*reversed(batches)]  # the next one is the last
+        self._several_streams = streams > 1
+        self._at_once = streams
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def take(self) -> list[PackedBatch]:
+        """Return the batches to predict next, and remove them."""
+        return [self._batches.pop() for _ in range(min(self._at_once, len(self._batches)))]
+
+    def take_more_at_once(self) -> None:
+        """Hand over twice as many batches from now on, where there are several streams."""
+        if self._several_streams:
+            self._at_once *= 2
+
+    def retry_smaller(self, batches: Sequence[PackedBatch], error: DeviceMemoryError) -> None:
+        """Put back batches that did not fit into memory together: one at a time, or a single one in halves.
+
+        Raises:
+            DeviceMemoryError: it is a single example.
+        """
+        if len(batches) > 1:
+            logger.warning(f"{error} Batches are predicted one at a time from here on.")
+            self._several_streams, self._at_once = False, 1
+            self._batches += reversed(batches)
+            return
+        (batch,) = batches
+        if batch.num_examples == 1:
+            raise error
+        logger.warning(f"{error} The batch is halved.")
+        halves = np.array_split(batch.example_index, 2)
+        self._batches += [self._packer.pack(self._tokens, half, None) for half in halves]
+
+
+class _Meter:
+    """Counts what is predicted, and tells the observers at most every REPORT_SECONDS."""
+
+    def __init__(self, split: str, total: int, observers: Observers) -> None:
+        self.examples = 0
+        self._split = split
+        self._total = total
+        self._observers = observers
+        self._tokens = 0
+        self._began = self._reported = time.perf_counter()
+
+    def add(self, batches: Sequence[PackedBatch]) -> None:
+        """Count these batches."""
+        self.examples += sum(batch.num_examples for batch in batches)
+        self._tokens += sum(batch.num_tokens for batch in batches)
         now = time.perf_counter()
-        if streams > 1 and now - began < PROGRESS_SECONDS:
-            ahead *= 2
-        if now - last_report >= PROGRESS_SECONDS or done == total:
-            last_report = now
-            speed = tokens_done / (now - started)
-            on_progress(
-                Progress(
-                    stage=f"evaluate {name}",
-                    epoch=0,
-                    epochs=0,
-                    done=done,
-                    total=total,
-                    loss=None,
-                    tokens_per_second=speed,
-                )
-            )
-    shares = group.gather(np.array([done, outputs.shape[1]]))
-    assert sum(int(share[0]) for share in shares) == len(tokens), "every example is predicted once"
-    if done == 0:  # there are fewer batches than processes
-        outputs = np.zeros((len(tokens), max(int(share[1]) for share in shares)), np.float32)
-    return tokens.per_text(np.sum(group.gather(outputs), axis=0))  # what others predict is 0 here
+        if self.examples < self._total and now - self._reported < REPORT_SECONDS:
+            return
+        self._reported = now
+        event = PredictionStep(
+            split=self._split,
+            done=self.examples,
+            total=self._total,
+            tokens_per_second=self._tokens / (now - self._began),
+        )
+        for observer in self._observers:
+            observer.on_prediction_step(event)
 
 
 def probabilities(outputs: Float32[np.ndarray, "N outputs"], task: Task) -> Float64[np.ndarray, "N outputs"]:
-    """Softmax over the outputs, or of a multi-label task the logistic function of each, in float64."""
+    """Return float64 probabilities: the softmax of the outputs, or for a multi-label task the logistic function of each."""
     if task.is_multilabel:
         return 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))
     shifted = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
     exponentials = np.exp(shifted)
-    chances: Float64[np.ndarray, "N outputs"] = exponentials / exponentials.sum(1, keepdims=True)
-    return chances
+    shares: Float64[np.ndarray, "N outputs"] = exponentials / exponentials.sum(1, keepdims=True)
+    return shares

@@ -1,23 +1,19 @@
-"""The training loop and the evaluation, read from top to bottom."""
+"""Training, read from top to bottom: prepare, run the steps, evaluate."""
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from pathlib import Path
 
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
-from isinglass.backends.protocol import Objective, check_installed, create_backend
-from isinglass.config import TrainConfig, as_dict, without_places
+from isinglass.backends.protocol import check_installed, create_backend
+from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.source import TaskData
-from isinglass.errors import ConfigError, StorageError
+from isinglass.errors import StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
-from isinglass.models.source import load_model
 from isinglass.models.vocabulary import Vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Task
@@ -25,11 +21,22 @@ from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
+from isinglass.training.observers import (
+    EpochEnd,
+    Evaluate,
+    Observer,
+    Observers,
+    PredictionStep,
+    Save,
+    StepRecord,
+    TrainBegin,
+    TrainEnd,
+)
 from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
-from isinglass.training.preparation import PreparedSplit, class_weights, label_order, prepare_split, with_head_for
-from isinglass.training.progress import Progress, StepRecord
-from isinglass.training.result import make_result
+from isinglass.training.preparation import PreparedRun, PreparedSplit, prepare_run
+from isinglass.training.result import Figures, make_result
+from isinglass.training.resuming import check_same_checkpoint, check_same_run, run_identity
 from isinglass.training.scoring import Scored, score
 
 logger = logging.getLogger(__name__)
@@ -37,259 +44,251 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """All that a run leaves: its result, its model and what led to it."""
+    """A trained and scored run.
+
+    Attributes:
+        model: what the run began with, its labels named as the task names them.
+        weights: the trained weights.
+        steps: the training steps.
+        scored: the splits that the result has scores of.
+    """
 
     task: Task
     result: RunResult
-    checkpoint: Checkpoint
+    model: Checkpoint
     weights: Weights
     steps: list[StepRecord]
     scored: list[Scored]
 
+    def trained_model(self) -> Checkpoint:
+        """Return the model with its trained weights."""
+        return replace(self.model, weights=self.weights)
+
 
 def train(
     config: TrainConfig,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    observers: Observers = (),
     *,
     data: TaskData | None = None,
-    on_data: Callable[[Mapping[str, PreparedSplit], Task], None] = lambda *_: None,
     first_weights: str | None = None,
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,
-    on_epoch: Callable[[Sequence[float]], None] = lambda _: None,
     group: ProcessGroup | None = None,
 ) -> TrainedRun:
-    """Fine-tune on a task's training set and score its dev sets, and the user's own test set if its labels are known.
+    """Fine-tune on a task's training set. Score its dev sets, and the user's own test set if its labels are known.
 
     Args:
+        observers: are told how the run goes on; see `isinglass.training.observers`.
         data: the task and its examples; None: what `config` names.
-        on_data: called before the first step with what will be trained on and scored.
-        first_weights: the checkpoint to begin with, if not `config.model` itself but one fine-tuned from it before.
-        checkpoints: written while training, and where to go on from; None: none are.
-        interruption: tells that the process was asked to end: then a checkpoint is written, and Interrupted raised.
-        on_epoch: where the best epoch is picked, called after each with the scores so far; what it raises ends the run.
-        group: the processes that share each step, each of which calls this; None: it is this one alone. The checkpoints are
-            written by process 0, and lie where all can read them.
+        first_weights: the model to begin with, if it is not `config.model` itself but one fine-tuned from it before.
+        checkpoints: where checkpoints are written while training, and found to resume from; None: nowhere.
+        interruption: tells that the process was asked to end; then a checkpoint is written, and Interrupted raised.
+        group: the processes that share each step, each of which calls this function; None: this process alone. Process 0
+            writes the checkpoints, where all processes can read them.
 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
-        Interrupted: as asked for.
+        Interrupted: the process was asked to end.
     """
     check_installed(config.backend)
     group = group or SingleProcess()
-    with in_turn(group):
-        data = data or open_data(config)
-        task = data.task
-        if task.train is None:
-            raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
-        best = BestEpoch(config, task)
-        checkpoint, head_note = with_head_for(load_model(first_weights or config.model), task)
-        order = checkpoint.label_names
-        train_split = prepare_split(data, task.train, config, checkpoint, order, most=config.max_train_examples)
-        dev_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.dev]
-        test_splits = [prepare_split(data, split, config, checkpoint, order) for split in task.test if config.train_file]
-        scored_splits = [split for split in (*dev_splits, *test_splits) if split.labels is not None]
-        on_data({split.name: split for split in (train_split, *dev_splits, *test_splits)}, task)
-        assert train_split.labels is not None
-        if config.label_smoothing and task.is_regression:
-            raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
-        objective = Objective(
-            kind=task.kind,
-            num_outputs=task.num_outputs,
-            class_weights=class_weights(config, task, train_split.labels, order),
-            label_smoothing=config.label_smoothing,
-        )
-    texts = [split.tokens for split in (train_split, *dev_splits, *test_splits)]
-    words = Vocabulary.of(config, checkpoint, texts)
-    backend = create_backend(config, words.table(checkpoint), objective, group)
-    packer = Packer.of(config, checkpoint, words)
     interruption = interruption or Interruption()
-    loop = Loop(config, backend, packer, train_split, on_progress, group)
-    identity = {} if checkpoints is None and group.size == 1 else _identity(config, checkpoint, train_split, words)
-    if group.size > 1:
-        alike = [identity, _digest(checkpoint.weights[name] for name in sorted(checkpoint.weights))]
-        _check_alike(group, alike, "settings, data or model: start all alike, on the same files")
-    if checkpoints is not None:
-        state = checkpoints.load(identity)
-        _check_alike(
-            group,
-            None if state is None else state.step,
-            "checkpoints: --output-dir must lie on storage that all hosts share",
-        )
+    with in_turn(group):
+        prepared = prepare_run(config, data or open_data(config), first_weights)
+    trainer = Trainer(config, prepared, observers, checkpoints, interruption, group)
+    trainer.resume()
+    trainer.begin()
+    with trainer.saves_when_interrupted(), interruption.deferred():
+        trainer.run_steps()
+        trainer.evaluate()
+    return trainer.finish()
+
+
+class Trainer:
+    """One run while it is trained: its model on a device, its steps, its best epoch, its checkpoints."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        prepared: PreparedRun,
+        observers: Observers,
+        checkpoints: Checkpoints | None,
+        interruption: Interruption,
+        group: ProcessGroup,
+    ) -> None:
+        self._config = config
+        self._prepared = prepared
+        self._observers = observers if group.rank == 0 else ()
+        self._checkpoints = checkpoints
+        self._interruption = interruption
+        self._group = group
+        self._vocabulary = Vocabulary.of(config, prepared.model, [split.tokens for split in prepared.splits])
+        self._backend = create_backend(config, self._vocabulary.table(prepared.model), prepared.objective, group)
+        self._packer = Packer.of(config, prepared.model, self._vocabulary)
+        self._loop = Loop(config, self._backend, self._packer, prepared.train, group, self._observers)
+        self._best = BestEpoch(prepared.metric, config.early_stopping)
+        self._saved_at = time.monotonic()  # when the newest checkpoint was written
+        self._scored: list[Scored] = []
+        self._evaluation_seconds = 0.0
+        shared = group.size > 1
+        self._identity = run_identity(config, prepared, self._vocabulary) if checkpoints is not None or shared else {}
+        if shared:
+            check_same_run(group, self._identity, prepared)
+
+    def resume(self) -> None:
+        """Continue from the newest checkpoint, if that is asked for and there is one."""
+        if self._checkpoints is None:
+            return
+        state = self._checkpoints.load(self._identity)
+        check_same_checkpoint(self._group, None if state is None else state.step)
         if state is not None:
-            loop.restore(state)
-            best.restore(state.epoch_scores, state.arrays)
+            self._loop.restore(state)
+            self._best.restore(state.epoch_scores, state.arrays)
 
-    def between_batches(now: Progress) -> None:
-        on_progress(now)
-        if group.size == 1:  # else all stop together, between two steps
-            interruption.check()
+    def begin(self) -> None:
+        """Tell the observers what is trained on."""
+        event = TrainBegin(
+            config=self._config,
+            task=self._prepared.task,
+            splits={split.name: split for split in self._prepared.splits},
+            step=self._loop.step,
+            total_steps=self._loop.total_steps,
+        )
+        for observer in self._observers:
+            observer.on_train_begin(event)
 
-    def answers(splits: Sequence[PreparedSplit]) -> list[Scored]:
-        return [
-            Scored(
-                split=one, outputs=predict(backend, packer, one.tokens, one.name, between_batches, group), label_order=order
-            )
-            for one in splits
-        ]
+    def run_steps(self) -> None:
+        """Do the remaining steps, with evaluations and checkpoints between them, and load the best epoch's weights."""
+        self._saved_at = time.monotonic()
+        self._evaluate_epoch()  # if the checkpoint was written between the last step of an epoch and its evaluation
+        steps = iter(()) if self._best.is_over else self._loop.run()
+        for _ in steps:
+            if self._loop.is_at_epoch_end:
+                self._end_epoch()
+            self._save_or_stop()
+            if self._best.is_over:
+                break
+        if self._best.weights:
+            self._backend.load(self._best.weights)
 
-    def judge_epoch() -> None:
-        if config.picks_best and loop.step == (len(best.scores) + 1) * loop.steps_per_epoch:
-            best.add([score(task, one)[0] for one in answers(dev_splits)], backend.weights())
-            on_epoch(best.scores)
+    def evaluate(self) -> None:
+        """Predict all splits that the result has scores of."""
+        started = time.perf_counter()
+        self._scored = self._predict(self._prepared.scored)
+        self._evaluation_seconds = time.perf_counter() - started
 
-    def state_now() -> TrainingState:
-        state = loop.state()
-        return replace(state, epoch_scores=best.plain_scores(), arrays={**state.arrays, **best.arrays()})
+    def finish(self) -> TrainedRun:
+        """Return the run, its result included."""
+        loop, prepared = self._loop, self._prepared
+        figures = Figures(
+            examples={split.name: len(split) for split in prepared.splits},
+            tokens=[prepared.train.tokens],
+            evaluation_seconds=self._evaluation_seconds,
+            epoch_seconds=loop.clock.seconds,
+            trained_tokens=loop.tokens,
+            epoch_scores=self._best.plain_scores(),
+        )
+        notes = [*prepared.notes, *self._best.notes(self._config.epochs), *loop.closing_notes()]
+        result = make_result(self._config, prepared.task, self._scored, self._backend, figures, notes, self._group)
+        for observer in self._observers:
+            observer.on_train_end(TrainEnd(result=result))
+        return TrainedRun(
+            task=prepared.task,
+            result=result,
+            model=prepared.model,
+            weights=self._vocabulary.whole(self._backend.weights(), prepared.model),
+            steps=loop.records(),
+            scored=self._scored,
+        )
 
-    try:
-        with interruption.deferred():
-            saved = time.monotonic()
-            judge_epoch()  # the last one before the run was taken up again
-            steps = iter(()) if best.is_over else loop.run()
-            for _ in steps:
-                judge_epoch()
-                asked, waited = largest(group, interruption.number, int(time.monotonic() - saved))
-                if checkpoints is not None and checkpoints.every.is_due(
-                    step=loop.step, steps_per_epoch=loop.steps_per_epoch, seconds=waited
-                ):
-                    try:
-                        with loop.clock.paused():
-                            if group.rank == 0:
-                                checkpoints.save(state_now(), identity)
-                    except StorageError as error:
-                        logger.warning(f"{error} Training goes on.")
-                    saved = time.monotonic()
-                if asked:
-                    raise Interrupted(asked)
-                if group.size == 1:  # else what came meanwhile waits for the next step, for all to know
-                    interruption.check()
-                if best.is_over:
-                    break
-            if best.weights:
-                backend.load(best.weights)
-            evaluation_started = time.perf_counter()
-            scored = answers(scored_splits)
-            evaluation_seconds = time.perf_counter() - evaluation_started
-    except Interrupted as interrupted:
-        if checkpoints is None or group.rank > 0:
-            raise
-        path = checkpoints.save(state_now(), identity)
-        raise Interrupted(
-            interrupted.number, f"stopped after step {loop.step} of {loop.total_steps}, saved in {path}"
-        ) from None
-    result = make_result(
-        config,
-        task,
-        scored,
-        backend,
-        examples={split.name: len(split) for split in (train_split, *dev_splits, *test_splits)},
-        epoch_seconds=loop.clock.seconds,
-        evaluation_seconds=evaluation_seconds,
-        trained_tokens=loop.tokens,
-        truncated=train_split.tokens.truncated,
-        lengths=train_split.tokens.lengths,
-        notes=[
-            *([f"The model {config.model} is the hub's at commit {checkpoint.commit}."] if checkpoint.commit else []),
-            *data.notes,
-            *train_split.notes,
-            *([head_note] if head_note else []),
-            *best.notes(config.epochs),
-            *loop.notes,
-            *loop.sharing(),
-            *loop.resumptions(),
-        ],
-        epoch_scores=best.plain_scores(),
-        group=group,
-    )
-    return TrainedRun(
-        task=task,
-        result=result,
-        checkpoint=checkpoint,
-        weights=words.whole(backend.weights(), checkpoint),
-        steps=loop.records(),
-        scored=scored,
-    )
+    @contextmanager
+    def saves_when_interrupted(self) -> Iterator[None]:
+        """Write a checkpoint if the block raises Interrupted, and name it in the message."""
+        try:
+            yield
+        except Interrupted as interrupted:
+            if self._checkpoints is None or self._group.rank > 0:
+                raise
+            path = self._save(self._checkpoints)
+            message = f"stopped after step {self._loop.step} of {self._loop.total_steps}, saved in {path}"
+            raise Interrupted(interrupted.number, message) from None
+
+    def _predict(self, splits: Sequence[PreparedSplit]) -> list[Scored]:
+        observers = self._observers
+        if self._group.size == 1:  # several processes stop together, between two steps
+            observers = (*observers, _StopOnSignal(self._interruption))
+        scored = []
+        for split in splits:
+            outputs = predict(self._backend, self._packer, split.tokens, split.name, observers, self._group)
+            scored.append(Scored(split=split, outputs=outputs, label_order=self._prepared.label_order))
+        return scored
+
+    def _end_epoch(self) -> None:
+        step, epochs = self._loop.step, self._config.epochs
+        event = EpochEnd(epoch=step // self._loop.steps_per_epoch - 1, epochs=epochs, step=step)
+        for observer in self._observers:
+            observer.on_epoch_end(event)
+        self._evaluate_epoch()
+
+    def _evaluate_epoch(self) -> None:
+        """Score the dev sets after an epoch, where the best one is picked and this one has no score yet."""
+        epoch = len(self._best.scores)
+        if not self._config.picks_best or self._loop.step != (epoch + 1) * self._loop.steps_per_epoch:
+            return
+        metric = self._prepared.metric
+        scores = [score(self._prepared.task, scored)[0][metric] for scored in self._predict(self._prepared.dev)]
+        self._best.add(sum(scores) / len(scores), self._backend.weights())
+        event = Evaluate(
+            epoch=epoch,
+            epochs=self._config.epochs,
+            step=self._loop.step,
+            metric=metric,
+            epoch_scores=tuple(self._best.scores),
+        )
+        for observer in self._observers:
+            observer.on_evaluate(event)
+
+    def _save_or_stop(self) -> None:
+        """Write a checkpoint if it is time for one, and end the run if that is asked for.
+
+        All processes decide alike: by the longest time since a checkpoint, and by any signal.
+        """
+        seconds = int(time.monotonic() - self._saved_at)
+        signal_number, seconds = largest(self._group, self._interruption.number, seconds)
+        checkpoints, steps = self._checkpoints, self._loop.steps_per_epoch
+        if checkpoints is not None and checkpoints.every.is_due(
+            step=self._loop.step, steps_per_epoch=steps, seconds=seconds
+        ):
+            try:
+                with self._loop.clock.paused():
+                    if self._group.rank == 0:
+                        self._save(checkpoints)
+            except StorageError as error:
+                logger.warning(f"{error} Training goes on.")
+            self._saved_at = time.monotonic()
+        if signal_number:
+            raise Interrupted(signal_number)
+        if self._group.size == 1:  # several processes learn of a signal that came meanwhile after the next step
+            self._interruption.check()
+
+    def _save(self, checkpoints: Checkpoints) -> Path:
+        path = checkpoints.save(self._state(), self._identity)
+        event = Save(step=self._loop.step, path=path)
+        for observer in self._observers:
+            observer.on_save(event)
+        return path
+
+    def _state(self) -> TrainingState:
+        state = self._loop.state()
+        arrays = {**state.arrays, **self._best.arrays()}
+        return replace(state, epoch_scores=self._best.plain_scores(), arrays=arrays)
 
 
-def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
-    digest = hashlib.blake2b(json.dumps(value).encode()).digest()
-    found = group.gather(np.frombuffer(digest, np.uint8))
-    others = [rank for rank, one in enumerate(found) if not np.array_equal(one, found[0])]
-    if others:
-        raise ConfigError(f"Process {others[0]} of the {group.size} that share this run has other {what}.")
+class _StopOnSignal(Observer):
+    """Ends a prediction when the process was asked to end."""
 
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
 
-def _identity(config: TrainConfig, checkpoint: Checkpoint, split: PreparedSplit, words: Vocabulary) -> dict[str, Any]:
-    """What the steps of a run depend on, by name: its settings but for the data's place, its data, its model's shape.
-
-    And the words of what it scores, because the weights that a checkpoint holds are those of all words of the run.
-    """
-    assert split.labels is not None
-    model = np.frombuffer(json.dumps(checkpoint.config_json, sort_keys=True).encode(), np.uint8)
-    return without_places(as_dict(config)) | {
-        "training data (digest)": _digest(
-            (split.tokens.input_ids, split.tokens.token_type_ids, split.tokens.offsets, split.labels)
-        ),
-        "words of the training and scored data (digest)": _digest([words.ids]),
-        "model config (digest)": _digest([model]),
-    }
-
-
-def _digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
-
-
-def evaluate(
-    config: TrainConfig,
-    checkpoint: Checkpoint,
-    split_names: Sequence[str] | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    *,
-    data: TaskData | None = None,
-) -> tuple[RunResult, list[Scored]]:
-    """Score a finished model on labelled splits of its task: the dev sets unless others are named.
-
-    Labels are matched by name, through the checkpoint's `id2label`.
-
-    Args:
-        data: the task and its examples; None: what `config` names.
-    """
-    check_installed(config.backend)
-    data = data or open_data(config)
-    task = data.task
-    order = label_order(checkpoint, task)
-    splits = task.dev if split_names is None else tuple(task.split(name) for name in split_names)
-    for split in splits:
-        if split.label_column is None:
-            raise ConfigError(f"{task.title}'s {split.name} set hides its labels: use `isinglass predict`.")
-    if not splits:
-        raise ConfigError(f"{task.title} has no labelled set: use `isinglass predict`.")
-    prepared = [prepare_split(data, split, config, checkpoint, order) for split in splits]
-    for one in prepared:
-        if one.labels is None:
-            raise ConfigError(f"{one.examples.origin} has no labels to score by: use `isinglass predict`.")
-    backend = create_backend(config, checkpoint, Objective.of(task))
-    packer = Packer.of(config, checkpoint)
-    started = time.perf_counter()
-    scored = [
-        Scored(split=split, outputs=predict(backend, packer, split.tokens, split.name, on_progress), label_order=order)
-        for split in prepared
-    ]
-    result = make_result(
-        config,
-        task,
-        scored,
-        backend,
-        examples={split.name: len(split) for split in prepared},
-        epoch_seconds=[],
-        evaluation_seconds=time.perf_counter() - started,
-        trained_tokens=0,
-        truncated=sum(s.tokens.truncated for s in prepared),
-        lengths=np.concatenate([s.tokens.lengths for s in prepared]),
-        notes=[*data.notes, *(note for split in prepared for note in split.notes)],
-    )
-    return result, scored
+    def on_prediction_step(self, event: PredictionStep) -> None:  # noqa: ARG002
+        self._interruption.check()
