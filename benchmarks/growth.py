@@ -20,7 +20,9 @@ import time
 import numpy as np
 
 import large_set
-from isinglass.backends.protocol import Objective, create_backend, parts_of_step
+from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import parts_of_step
+from isinglass.backends.registry import create_backend
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
@@ -71,7 +73,7 @@ def training(lengths, width=WIDTH):
     config = TrainConfig(max_length=512)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     labels = rng.integers(0, 2, len(lengths))
-    parts = parts_of_step(int(lengths.sum()), backend.streams)
+    parts = parts_of_step(int(lengths.sum()), backend.parallel_batches)
     batches = Packer.of(config, checkpoint).pack_parts(tokens, np.arange(len(lengths)), labels, parts)
     seconds, began = [], time.perf_counter()
     while len(seconds) < 4 or (len(seconds) <= STEPS and time.perf_counter() - began < SECONDS):

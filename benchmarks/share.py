@@ -19,7 +19,8 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from isinglass.backends.protocol import Objective, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
@@ -85,8 +86,8 @@ def measure(precision):
     square = torch.randn(2, SQUARE, SQUARE).to(dtype)
     seconds_of, flops = defaultdict(list), defaultdict(list)
     for step in range(WARM_UP + ROUNDS):
-        training = batches_of(rng, packer, backend.streams)
-        predicted = [one for _ in range(backend.streams) for one in batches_of(rng, packer, 1, labelled=False)]
+        training = batches_of(rng, packer, backend.parallel_batches)
+        predicted = [one for _ in range(backend.parallel_batches) for one in batches_of(rng, packer, 1, labelled=False)]
         work = {
             "training": (
                 training,

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 
 import isinglass.backends.torch.backend
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
-from isinglass.backends.protocol import Objective, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.cpu import attention
 from isinglass.backends.torch.cpu.dropout import DropoutMasks
 from isinglass.backends.torch.cpu.linear import linear
@@ -86,7 +87,7 @@ def backend_and_batches(precision="fp32", draw=0, parts=None):
     config, checkpoint = TrainConfig(precision=precision), load_model("demo")
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     packer, labels = Packer.of(config, checkpoint), rng.integers(0, 2, 32)
-    return backend, packer.pack_parts(tokens, np.arange(32), labels, parts or backend.streams)
+    return backend, packer.pack_parts(tokens, np.arange(32), labels, parts or backend.parallel_batches)
 
 
 def training_step(backend, batches, step):
@@ -125,7 +126,7 @@ def few_shapes():
 def streams(precision):
     """A step by one stream on all threads, and by two; both draw their dropout masks."""
     backend, halves = backend_and_batches(precision)
-    if backend.streams == 1:
+    if backend.parallel_batches == 1:
         sys.exit("PyTorch has one thread here: there are no two streams.")
     _, whole = backend_and_batches(precision, parts=1)
     times = ([], [])

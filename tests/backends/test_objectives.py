@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from isinglass.backends.protocol import Objective, rate_factor
+from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import rate_factor
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import load_checkpoint
 from tests.backends.variants import KERAS, VARIANTS, backend_for, in_file_order, pack

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.protocol import LEAST_FOR_STREAMS, parts_of_step
+from isinglass.backends.protocol import LEAST_PARALLEL_TOKENS, parts_of_step
 from isinglass.backends.torch.cpu.parallel import STREAMS, side_by_side
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
@@ -31,8 +31,8 @@ def trained(path, *, at_once: bool, precision: str = "fp32") -> tuple[Weights, l
     tokens, labels = random_tokens(list(rng.integers(3, 40, 60))), rng.integers(0, 3, 60)
     backend = backend_for("torch-flat", checkpoint, precision=precision)
     packer = Packer.of(TrainConfig(), checkpoint)
-    assert backend.streams == STREAMS
-    backend.streams = STREAMS if at_once else 1
+    assert backend.parallel_batches == STREAMS
+    backend.parallel_batches = STREAMS if at_once else 1
     for step in range(5):
         batches = packer.pack_parts(tokens, np.arange(12 * step, 12 * step + 12), labels, STREAMS)
         backend.train_step(batches, step=step, learning_rate=1e-3)
@@ -88,5 +88,5 @@ def test_a_stream_that_fails_is_heard_and_the_other_ends_first() -> None:
 
 
 def test_a_small_step_is_one_streams() -> None:
-    assert [parts_of_step(tokens, 2) for tokens in (1, LEAST_FOR_STREAMS - 1, LEAST_FOR_STREAMS)] == [1, 1, 2]
+    assert [parts_of_step(tokens, 2) for tokens in (1, LEAST_PARALLEL_TOKENS - 1, LEAST_PARALLEL_TOKENS)] == [1, 1, 2]
     assert parts_of_step(10_000, 1) == 1

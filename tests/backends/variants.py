@@ -4,7 +4,9 @@ import os
 
 import numpy as np
 
-from isinglass.backends.protocol import Backend, Objective, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Backend
+from isinglass.backends.registry import create_backend
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.packing import PackedBatch, pack_flat, pack_rows

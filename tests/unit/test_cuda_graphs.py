@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.protocol import Objective, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.backend import TorchBackend
 from isinglass.backends.torch.cpu.dropout import KernelDropout
 from isinglass.backends.torch.gpu.graphs import StepGraphs

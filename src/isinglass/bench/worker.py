@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from isinglass.backends.protocol import Objective, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.registry import create_backend
 from isinglass.bench.own_data import check_same, describe
 from isinglass.bench.plan import Calibration, test_sets
 from isinglass.bench.stored_checkpoints import stored_checkpoints
@@ -149,7 +150,7 @@ def calibrate(request: CalibrationRequest) -> Calibration:
     for step, index in enumerate(itertools.islice(itertools.chain.from_iterable(epochs), CALIBRATION_STEPS)):
         compiling = backend.compile_seconds
         started = time.perf_counter()
-        batches = packer.pack_parts(split.tokens, index, split.labels, backend.streams)
+        batches = packer.pack_parts(split.tokens, index, split.labels, backend.parallel_batches)
         backend.train_step(batches, step=step, learning_rate=first.learning_rate)
         backend.synchronize()
         if step > 0 and backend.compile_seconds == compiling:  # a step that warms up or compiles is not the run's speed

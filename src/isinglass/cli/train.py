@@ -162,7 +162,7 @@ def train(
             environment=os.environ,
         )
         from isinglass.backends.process_group import largest, number_of_processes
-        from isinglass.backends.protocol import check_installed
+        from isinglass.backends.registry import check_installed
         from isinglass.cli.own_data import OwnDataFacts
         from isinglass.runs.directory import check_output, finished_result, held_run, new_run_name, repetitions
         from isinglass.runs.writing import write_run

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Backend
+from isinglass.backends.registry import check_installed, create_backend
 from isinglass.data import open_data
 from isinglass.data.examples import Examples
 from isinglass.data.unlabelled import read_texts

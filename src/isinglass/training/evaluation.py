@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from isinglass.backends.protocol import Objective, check_installed, create_backend
+from isinglass.backends.objective import Objective
+from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.source import TaskData

@@ -124,7 +124,7 @@ class Loop:
         )
         self._losses, self._parts = state.losses, state.parts
         if self._parts > 1:
-            self._backend.streams = 1
+            self._backend.parallel_batches = 1
         self._resumed_at = [*state.resumed_at, state.step]
         if state.processes != self._group.size:
             self.notes.append(
@@ -177,13 +177,13 @@ class Loop:
 
     def _pack(self, shard: Index) -> list[PackedBatch]:
         """Return a shard of a step as micro-batches: enough for the memory, and for the backend's streams."""
-        parts = max(self._parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.streams))
+        parts = max(self._parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.parallel_batches))
         return self._packer.pack_parts(self._split.tokens, shard, self._labels, parts)
 
     def _cut_steps(self, error: DeviceMemoryError) -> None:
         """Cut all further steps into twice as many parts, because memory is short."""
         self._parts *= 2
-        self._backend.streams = 1
+        self._backend.parallel_batches = 1
         note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
         logger.warning(note)
         self.notes.append(note)

@@ -39,7 +39,7 @@ def predict(
         DeviceMemoryError: a single example does not fit into memory.
     """
     group = group or SingleProcess()
-    pending = _PendingBatches(packer, tokens, backend.streams, group)
+    pending = _PendingBatches(packer, tokens, backend.parallel_batches, group)
     meter = _Meter(name, pending.num_examples, observers)
     outputs = np.zeros((len(tokens), 0), np.float32)
     while pending:

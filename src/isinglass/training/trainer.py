@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
-from isinglass.backends.protocol import check_installed, create_backend
+from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.source import TaskData

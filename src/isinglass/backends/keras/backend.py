@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16, peak_resident_bytes
+from isinglass.backends.notes import slow_bf16
+from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import Objective, rate_factor, slow_bf16
+from isinglass.backends.protocol import rate_factor
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, DeviceMemoryError, UpdateInterruptedError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -58,7 +60,7 @@ class KerasBackend:
         if self.precision == "bf16" and not on_gpu and not has_fast_bf16():
             self.notes.append(slow_bf16(self.device))
         self.compile_seconds = 0.0
-        self.streams = 1
+        self.parallel_batches = 1
         self._seed = config.seed
         self._objective = objective
         self._group = group

@@ -14,8 +14,10 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
+from isinglass.backends.notes import slow_bf16, widened_bf16
+from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import Objective, rate_factor, slow_bf16, widened_bf16
+from isinglass.backends.protocol import rate_factor
 from isinglass.backends.torch.cpu.attention import Plan, filled_rows, plan_flat, plan_rows
 from isinglass.backends.torch.cpu.bf16 import WidenedProducts
 from isinglass.backends.torch.cpu.dropout import Dropout, DropoutMasks, KernelDropout
@@ -134,7 +136,7 @@ class TorchBackend:
         self._train_forward: Callable[..., Tensor] = self._forward
         self._graphs = None if on_cpu or self._group is not None else StepGraphs(device)
         whole = config.compile or config.uses_rows or self._group is not None
-        self.streams = STREAMS if on_cpu and not whole and torch.get_num_threads() >= STREAMS else 1
+        self.parallel_batches = STREAMS if on_cpu and not whole and torch.get_num_threads() >= STREAMS else 1
         if self._replica is not None:
             self._train_forward = torch.compile(self._replica, dynamic=False) if config.compile else self._replica
 
@@ -201,7 +203,7 @@ class TorchBackend:
 
         try:
             turns = [partial(passes, batch, i == len(batches) - 1) for i, batch in enumerate(batches)]
-            for turn in [turns] if len(turns) <= self.streams else [[one] for one in turns]:
+            for turn in [turns] if len(turns) <= self.parallel_batches else [[one] for one in turns]:
                 for part, there, of_words in side_by_side(turn):
                     self._add_word_gradient(there, of_words)
                     loss += part
@@ -307,7 +309,7 @@ class TorchBackend:
                     found[turn] = logits.float().cpu().numpy()
 
         with self._memory_for(sum(batch.num_examples for batch in batches)):
-            side_by_side([answer] * min(self.streams, len(batches)))
+            side_by_side([answer] * min(self.parallel_batches, len(batches)))
         return [found[turn] for turn in range(len(batches))]
 
     def weights(self) -> Weights:
