@@ -51,8 +51,8 @@ def measure(folder):
     """One pass in this process; prints its figures."""
     started = time.perf_counter()
     from isinglass.backends.cpu import peak_resident_bytes
-    from isinglass.data import load_split
     from isinglass.data.examples import encode_labels
+    from isinglass.data.glue import PublishedFiles
     from isinglass.data.tokenization import tokenize
     from isinglass.models.source import demo_directory
     from isinglass.packing import plan_epoch
@@ -61,7 +61,7 @@ def measure(folder):
     task = get_task("mnli")
     tokenizer_json = (demo_directory() / "tokenizer.json").read_text(encoding="utf-8")
     imported = time.perf_counter()
-    examples = load_split(task, task.train, pathlib.Path(folder))
+    examples = PublishedFiles(task=task, data_dir=pathlib.Path(folder)).read(task.train)
     labels = encode_labels(examples, task, task.labels)
     read = time.perf_counter()
     tokens = tokenize(examples, tokenizer_json, 128)

@@ -36,10 +36,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from isinglass.config import TrainConfig
-from isinglass.data import load_split
 from isinglass.data.checks import inspect_data
 from isinglass.data.custom.files import read_custom
 from isinglass.data.examples import encode_labels
+from isinglass.data.glue import PublishedFiles
 from isinglass.data.unlabelled import read_texts, read_user_texts
 from isinglass.errors import IsinglassError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint, read_safetensors
@@ -494,7 +494,7 @@ def _perhaps(rng: Random, damage: Callable[[Random, bytes], bytes], content: byt
 
 
 def _read_task(directory: Path, *, task: Task, split: Split) -> bool:
-    examples = load_split(task, split, directory)
+    examples = PublishedFiles(task=task, data_dir=directory).read(split)
     counts = {len(column) for column in (*examples.texts, examples.line_numbers)}
     assert counts == {len(examples)} and examples.texts[0], "columns of one length, and not empty"
     assert not any("\t" in text or "\n" in text for column in examples.texts for text in column)

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub, through its own client and its own cache."""
+"""Download files from the Hugging Face hub, with its own client and its own cache."""
 
 import logging
 from collections.abc import Iterator
@@ -10,17 +10,18 @@ from isinglass.names import brief
 
 
 def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str | None = None) -> Path | None:
-    """The path of one file of a hub repository in the local cache, downloaded if it is not there.
+    """Return the path of a repository's file in the local cache; download the file if the cache lacks it.
 
     Args:
         instead: what the user can do without the hub, for the message.
         revision: a commit, so that files fetched one by one belong together; None: the newest.
 
     Returns:
-        The file below a directory that is named after its commit (`commit_of`). None if the repository has no such file.
+        A path below a directory that is named after the file's commit (`commit_of`); None if the repository has no such
+        file.
 
     Raises:
-        HubError: the repository does not exist or needs a login, or it cannot be reached and the file is not cached.
+        HubError: the repository does not exist or needs a login, or the hub cannot be reached and the cache lacks the file.
     """
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library it is built on
@@ -48,17 +49,17 @@ def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str |
     except HFValidationError:
         raise HubError(f"{brief(repo)} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
     except (OSError, HTTPError) as error:
-        raise HubError(f"{repo}/{file} could not be had from the hub ({reason(error)}): {instead}.") from None
+        raise HubError(f"{repo}/{file} could not be downloaded from the hub ({reason(error)}): {instead}.") from None
 
 
 def commit_of(file: str, path: Path) -> str:
-    """The commit of a fetched file: the client's cache has it at `snapshots/COMMIT/FILE`."""
+    """Return the commit of a fetched file: the client's cache holds it at `snapshots/COMMIT/FILE`."""
     return path.parents[len(Path(file).parts) - 1].name
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silence the client's notes on its retries: what came of them is told once, by us. HF_HUB_VERBOSITY still counts."""
+    """Silence the client's warnings about retries: our own error says how they ended. HF_HUB_VERBOSITY takes precedence."""
     client = logging.getLogger("huggingface_hub")
     level = client.level
     if level == logging.WARNING:  # its default
@@ -70,6 +71,6 @@ def without_warnings() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's text, without its full stop."""
+    """Return the first line of an error's text without its full stop, or the name of its class if it has no text."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

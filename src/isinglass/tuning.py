@@ -29,7 +29,7 @@ from isinglass.bench.worker import Answers, TrainingRequest, serve
 from isinglass.config import PLACES, TrainConfig, as_dict, resolve, without_places
 from isinglass.data import open_data
 from isinglass.data.custom.holdout import divide
-from isinglass.data.source import TaskData
+from isinglass.data.source import LoadedSplits, Source
 from isinglass.errors import (
     ConfigError,
     MissingDependencyError,
@@ -269,7 +269,7 @@ def tune(
     return Tuned(metric=metric, best=best, trials=tuple(finished), recipe=directory / RECIPE, notes=notes)
 
 
-def tuning_data(config: TrainConfig) -> tuple[TaskData, tuple[str, ...]]:
+def tuning_data(config: TrainConfig) -> tuple[Source, tuple[str, ...]]:
     """What the trials train on and, as the one dev set, what they are scored on; and notes on that.
 
     Raises:
@@ -287,7 +287,7 @@ def tuning_data(config: TrainConfig) -> tuple[TaskData, tuple[str, ...]]:
     dev = dataclasses.replace(task.train, name="dev")
     task = dataclasses.replace(task, dev=(dev,), test=())
     parts = {"train": train_part, "dev": dev_part}
-    data = TaskData(task=task, read=lambda split: parts[split.name], notes=data.notes)
+    data = LoadedSplits(task=task, splits=parts, notes=data.notes)
     return data, (*data.notes, f"{note} They are held out of train; the published dev set was not read.")
 
 
@@ -300,7 +300,7 @@ class _Search:
 
     study: "Study"
     config: TrainConfig
-    data: TaskData
+    data: Source
     space: SearchSpace
     observers: Observers
     interruption: Interruption
@@ -527,7 +527,7 @@ def _check_identity(study: "Study", identity: Mapping[str, Any], directory: Path
         study.set_user_attr("identity", identity)
 
 
-def _digest(data: TaskData) -> str:
+def _digest(data: Source) -> str:
     """Of the texts and labels that the trials see: scores on other data tell nothing."""
     digest = hashlib.blake2b(digest_size=16)
     for split in (data.task.train, *data.task.dev):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from isinglass.bench.own_data import check_same, describe, settle
-from isinglass.data.custom.memory import memory_data
 from isinglass.errors import DataError
 from isinglass.metrics import classification_scores, multilabel_scores, regression_scores
 from isinglass.report.own_tasks import tasks_of
@@ -17,6 +16,7 @@ from isinglass.report.statistics import score_of_counts
 from isinglass.results import read_records
 from isinglass.tasks import TASKS
 from tests.end_to_end.test_cli import Finished, isinglass
+from tests.memory import memory_data
 from tests.sample_bench import sample_result
 from tests.tiny import WORDS, save_tiny
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from isinglass.config import resolve
-from isinglass.data import load_split
 from isinglass.data.examples import encode_labels
+from isinglass.data.glue import PublishedFiles
 from isinglass.metrics import majority_scores
 from isinglass.runs.loading import load_run
 from isinglass.runs.predictor import predict_texts
@@ -30,7 +30,7 @@ def test_the_published_files_have_the_stated_sizes_labels_and_majority(name: str
     """Guards against quotes that swallow lines, byte order marks in column names and lost last lines."""
     task = TASKS[name]
     for split in task.splits:
-        examples = load_split(task, split, glue_dir)
+        examples = PublishedFiles(task=task, data_dir=glue_dir).read(split)
         assert len(examples) == split.rows
         assert not any(text.startswith("\ufeff") or "\n" in text for column in examples.texts for text in column)
         if examples.labels is None:
@@ -41,7 +41,9 @@ def test_the_published_files_have_the_stated_sizes_labels_and_majority(name: str
         else:
             assert set(Counter(examples.labels)) == set(task.labels)
     if task.labels is not None:
-        labels = encode_labels(load_split(task, task.dev[0], glue_dir), task, task.labels).astype(np.int64)
+        labels = encode_labels(PublishedFiles(task=task, data_dir=glue_dir).read(task.dev[0]), task, task.labels).astype(
+            np.int64
+        )
         positive = task.labels.index(task.positive_label) if task.positive_label in task.labels else 0
         found = majority_scores(task.metrics, labels, positive)
         assert tuple(found.values()) == pytest.approx(task.dev_majority[0])

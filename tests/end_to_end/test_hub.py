@@ -21,13 +21,13 @@ MODEL = "someone/tiny"
 TRAIN = ("-m", "isinglass", "train", "mrpc", "--epochs", "1", "--max-length", "40", "--json")
 LOAD_SPLITS = """
 import json, sys
-from isinglass.data import load_split
+from isinglass.data.glue import PublishedFiles
 from isinglass.errors import IsinglassError
 from isinglass.tasks import TASKS
 found = []
 for task, split in (name.split("/") for name in sys.argv[1:]):
     try:
-        read = load_split(TASKS[task], TASKS[task].split(split), None)
+        read = PublishedFiles(task=TASKS[task], data_dir=None).read(TASKS[task].split(split))
         found.append({"texts": [*map(list, read.texts)], "labels": read.labels, "where": read.where(0)})
     except IsinglassError as error:
         found.append(f"{type(error).__name__}: {error}")
@@ -48,7 +48,7 @@ print(json.dumps(found))
 DAMAGE = """
 import collections, json, random
 from isinglass.data.glue.parquet import HUB_REPO, read_split
-    from isinglass.hub import fetch
+from isinglass.hub import fetch
 from isinglass.errors import DataError
 from isinglass.tasks import TASKS
 task = TASKS["mrpc"]
@@ -72,7 +72,7 @@ VERBOSITY = """
 import json, logging
 from huggingface_hub import hf_hub_download
 from isinglass.data.glue.parquet import HUB_REPO
-    from isinglass.hub import fetch
+from isinglass.hub import fetch
 fetch(HUB_REPO, "mrpc/train-00000-of-00001.parquet", repo_type="dataset", instead="")
 print(json.dumps(logging.getLogger("huggingface_hub").level))
 """
@@ -292,7 +292,7 @@ def test_other_answers_of_the_hub_are_errors_of_ours_too(hub: Hub, tmp_path: Pat
     gated, broken, moved, unnamed = printed(python(tmp_path, hub.endpoint, "-c", LOAD_MODELS, *names))
     assert gated == "HubError: gated/tiny is gated: accept its terms on the hub and log in with `hf auth login`."
     for name, said in (("broken/tiny", broken), ("moved/tiny", moved)):
-        assert said.startswith(f"HubError: {name}/config.json could not be had from the hub (")
+        assert said.startswith(f"HubError: {name}/config.json could not be downloaded from the hub (")
         assert said.endswith("): give a checkpoint directory with --model.")
         assert "\n" not in said
     assert unnamed == (
@@ -305,7 +305,11 @@ def test_other_answers_of_the_hub_are_errors_of_ours_too(hub: Hub, tmp_path: Pat
     ("content", "expected"),
     [
         pytest.param(mrpc()[:-6], " is not a readable Parquet file: ", id="cut off"),
-        pytest.param(mrpc(sentence2=None), ": no column 'sentence2'; found 'sentence1', 'label', 'idx'.", id="no column"),
+        pytest.param(
+            mrpc(sentence2=None),
+            " has no column 'sentence2' (did you mean 'sentence1'?); found 'sentence1', 'label', 'idx'.",
+            id="no column",
+        ),
         pytest.param(mrpc(label=[0, 1, 2, 0]), ", row 3: the label is 2; 0 to 1 expected for MRPC.", id="label"),
         pytest.param(
             mrpc(sentence2=["a", "b", None, "d"]),
@@ -332,11 +336,11 @@ def test_missing_labels_rows_and_files_are_said(hub: Hub, tmp_path: Path) -> Non
     hub.files[f"{GLUE}/rte/train-00000-of-00001.parquet"] = mrpc(label=[0, -1, 1, 1])
     splits = ("mrpc/train", "mrpc/dev", "mrpc/test", "rte/train", "rte/dev")
     assert printed(python(tmp_path, hub.endpoint, "-c", LOAD_SPLITS, *splits)) == [
-        "DataError: nyu-mll/glue/mrpc/train-00000-of-00001.parquet: "
-        "no column 'label'; found 'sentence1', 'sentence2', 'idx'.",
+        "DataError: nyu-mll/glue/mrpc/train-00000-of-00001.parquet has no column 'label'; "
+        "found 'sentence1', 'sentence2', 'idx'.",
         "DataError: nyu-mll/glue/mrpc/validation-00000-of-00001.parquet, row 2: "
         "the label is None; 0 to 1 expected for MRPC.",
-        "DataError: nyu-mll/glue/mrpc/test-00000-of-00001.parquet has no rows; MRPC's test set was expected.",
+        "DataError: nyu-mll/glue/mrpc/test-00000-of-00001.parquet has no rows; at least one was expected.",
         "DataError: nyu-mll/glue/rte/train-00000-of-00001.parquet, row 2: the label is -1; 0 to 1 expected for RTE.",
         "HubError: nyu-mll/glue on the hub has no file rte/validation-00000-of-00001.parquet: "
         "give GLUE's files with --data-dir.",

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from isinglass.config import TrainConfig
 from isinglass.data.checks import Finding, inspect_data
 from isinglass.data.custom.files import read_custom
-from isinglass.data.custom.memory import memory_data
 from isinglass.data.examples import Examples
 from isinglass.errors import DataError
 from isinglass.tasks import TASKS
+from tests.memory import memory_data
 
 
 def facts_of(train, dev=None, **options: object):

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from isinglass.data import load_split
+from isinglass.data.glue import PublishedFiles
 from isinglass.tasks import TASKS
 
 DEMO = TASKS["demo"]
@@ -17,7 +17,7 @@ DEMO = TASKS["demo"]
 
 @pytest.fixture(scope="module")
 def splits():
-    return {split.name: load_split(DEMO, split, None) for split in DEMO.splits}
+    return {split.name: PublishedFiles(task=DEMO, data_dir=None).read(split) for split in DEMO.splits}
 
 
 def test_at_least_1200_balanced_pairs_of_the_stated_sizes(splits) -> None:

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isinglass.data.tables import open_table
 from isinglass.data.tables.csv import parse_delimiter
 from isinglass.data.tables.file import expand
-from isinglass.data.tables.table import open_table, read_table
+from isinglass.data.tables.table import Columns
 from isinglass.data.tables.values import as_text
 from isinglass.errors import ConfigError, DataError
 
@@ -41,7 +42,7 @@ def write(path: Path, content: bytes | str) -> Path:
 
 
 def read(path: Path, texts=("text",), label="label", delimiter=None):
-    return read_table(open_table(path, delimiter), texts, label)
+    return open_table(path, delimiter).read(Columns(texts=tuple(texts), label=label))
 
 
 def refusal(path, texts=("text",), label="label", delimiter=None):
@@ -131,7 +132,7 @@ def test_what_pythons_json_module_writes_is_read_back(rows, tmp_path_factory) ->
     write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"text": "", "label": ""}, *rows]))
     table = read(path)
     assert [*table.texts[0]][1:] == [row.get("text", "") for row in rows]
-    assert table.missing.tolist()[1:] == ["text" not in row for row in rows]
+    assert table.missing[0].tolist()[1:] == ["text" not in row for row in rows]
     assert table.labels[1:] == [row.get("label") for row in rows]
 
 
@@ -232,7 +233,10 @@ def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> 
         ("", " is empty; a header"),
         ("text,label\na,b\nc\0,d\n", ", line 3: a NUL byte"),
         (b"text,label\na,b\nna\xefve,d\n", ", line 3, byte 3: 0xef is not UTF-8; save the file as UTF-8"),
-        ("text,label\na,b\n".encode("utf-16"), ", line 1: a NUL byte; the file is damaged or UTF-16, say: save it as UTF-8"),
+        (
+            "text,label\na,b\n".encode("utf-16"),
+            ", line 1: a NUL byte; the file is damaged or perhaps UTF-16: save it as UTF-8",
+        ),
         ("text,label\na,b\n".encode("utf-16-le"), ", line 1: a NUL byte"),
         (gzip.compress(b"text,label\na,b\n", mtime=0), ", line 1: a NUL byte"),
         ("a;b|c\n1;2|3\n", ": the header 'a;b|c' is not separated by ',', but may be by ';' or '|'"),
@@ -306,10 +310,10 @@ def test_a_damaged_parquet_file_is_one_sentence(content: bytes, found: str, tmp_
         ("a.csv.gz", gzip.compress(b"text,label\na,\xff\n", mtime=0), ", line 2, byte 3: 0xff is not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n{"text": "\xff"}\n', mtime=0), ", line 2, byte 11: 0xff is not UTF-8"),
         ("a.csv.gz", b"", " is empty"),
-        ("a.xlsx", b"PK", " has the ending '.xlsx'; read are .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
-        ("a", b"text,label", " has the ending ''; read are .csv"),
-        ("a.parquet.gz", b"PAR1", " has the ending '.gz'; read are .csv"),
-        ("a.zip", b"PK", " has the ending '.zip'; read are .csv"),
+        ("a.xlsx", b"PK", " has the ending '.xlsx'; supported endings are .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
+        ("a", b"text,label", " has the ending ''; supported endings are .csv"),
+        ("a.parquet.gz", b"PAR1", " has the ending '.gz'; supported endings are .csv"),
+        ("a.zip", b"PK", " has the ending '.zip'; supported endings are .csv"),
     ],
 )
 def test_a_file_of_another_kind_is_one_sentence(name: str, content: bytes, found: str, tmp_path: Path) -> None:
@@ -330,9 +334,9 @@ def test_what_is_no_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_another_delimiter_is_taken_from_the_header_and_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", 'id;text;label\n1;"well; then";x\n')
-    assert open_table(path).notes == (f"Columns are separated by ';', as the header of {path} shows.",)
+    assert tuple(open_table(path).guesses.values()) == (f"Columns are separated by ';', as the header of {path} shows.",)
     assert [*read(path).texts[0]] == ["well; then"]
-    assert open_table(path, ";").notes == open_table(path, ",").notes == ()
+    assert open_table(path, ";").guesses == open_table(path, ",").guesses == {}
     assert "has no column 'text'" in refusal(path, delimiter=",")
     path = write(tmp_path / "mine.csv", 'text\n"yes, indeed"\n')
     assert open_table(path).columns == ("text",)
@@ -377,13 +381,13 @@ def test_a_pattern_without_a_match_and_a_file_named_twice_are_refused(tmp_path: 
     for other in ("a.csv", "*.csv", "link.csv", "../" + tmp_path.name + "/a.csv"):
         with pytest.raises(DataError, match="is named twice"):
             expand([str(path), str(tmp_path / other)])
-    with pytest.raises(DataError, match="is no file's name"):
+    with pytest.raises(DataError, match="is not the name of a file"):
         expand(["a\0b"])
 
 
-def test_values_of_numpy_are_spelled_as_their_width_has_them() -> None:
-    values = [np.float32(0.1), np.int64(3), np.bool_(True), np.float64("nan"), np.str_("x"), 1e300, 5e-324, -0.0]
-    assert [*map(as_text, values)] == ["0.1", "3", "true", None, "x", "1e+300", "5e-324", "0"]
+def test_numbers_are_spelled_as_their_width_has_them() -> None:
+    values = [np.float32(0.1), np.float16(0.1), np.float64("nan"), np.float64(3), 3, True, 1e300, 5e-324, -0.0]
+    assert [*map(as_text, values)] == ["0.1", "0.1", None, "3", "3", "true", "1e+300", "5e-324", "0"]
     for value in ({}, b"x", object(), 1j):
         with pytest.raises(TypeError):
             as_text(value)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isinglass.data.examples import Examples
-from isinglass.data.source import TaskData
+from isinglass.data.source import Source
 from isinglass.errors import DataError
 from isinglass.models.files import read_json
 from isinglass.names import brief
@@ -24,7 +24,7 @@ LIMIT: Final = 10_000_000  # bytes
 DIGESTS: Final = "digests"
 
 
-def describe(data: TaskData) -> dict[str, Any]:
+def describe(data: Source) -> dict[str, Any]:
     """The task with the sets that are scored, and of each of its sets a digest."""
     task = data.task
     scored = replace(task, test=tuple(split for split in task.test if split.label_column is not None))

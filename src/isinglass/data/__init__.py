@@ -1,22 +1,19 @@
-"""From files to examples: `open_data` is the one door."""
+"""From files to examples; `open_data` is the entrance."""
 
-from functools import partial
 from pathlib import Path
 
 from isinglass.config import TrainConfig
-from isinglass.data.examples import Examples
-from isinglass.data.glue import parquet, tsv
-from isinglass.data.source import TaskData
+from isinglass.data.glue import PublishedFiles
+from isinglass.data.source import Source
 from isinglass.errors import ConfigError
-from isinglass.tasks import TASKS, Split, Task, get_task
-from isinglass.tasks.demo import DEMO, demo_data_dir
+from isinglass.tasks import TASKS, Task, get_task
 
 
-def open_data(config: TrainConfig, task: Task | None = None) -> TaskData:
-    """The task of a run and its data: a published task's, whose splits are read when asked for, or the user's own files.
+def open_data(config: TrainConfig, task: Task | None = None) -> Source:
+    """Return the source of a run's examples: a published task, whose splits are read when requested, or the user's files.
 
     Args:
-        task: the user's own task as an earlier run found it; its labels and columns are not guessed anew.
+        task: the user's task as an earlier run resolved it; its labels and columns are not guessed again.
 
     Raises:
         ConfigError: there is no task of that name.
@@ -28,19 +25,7 @@ def open_data(config: TrainConfig, task: Task | None = None) -> TaskData:
         return read_custom(config, task)
     if task is not None and task.name not in TASKS:
         raise ConfigError(
-            f"{task.title} is a task of someone's own, whose files are not here: `isinglass predict` needs none."
+            f"{task.title} is a custom task, and its files are not named here: `isinglass predict` needs none."
         )
-    known = get_task(config.task)
-    return TaskData(task=known, read=partial(load_split, known, data_dir=config.data_dir))
-
-
-def load_split(task: Task, split: Split, data_dir: str | Path | None) -> Examples:
-    """Read one split: from `data_dir` in GLUE's layout, or, if it is None, from the hub (the task `demo`: from the wheel).
-
-    Raises:
-        DataError: the data are missing or damaged.
-        HubError: the hub cannot be reached and its cache does not hold the file.
-    """
-    if data_dir is not None:
-        return tsv.read_split(task, split, Path(data_dir))
-    return tsv.read_split(task, split, demo_data_dir()) if task is DEMO else parquet.read_split(task, split)
+    data_dir = None if config.data_dir is None else Path(config.data_dir)
+    return PublishedFiles(task=get_task(config.task), data_dir=data_dir)

@@ -1,7 +1,7 @@
-"""Facts about the data that a user should know before training: doubles, leaks, contradictions, balance, lengths."""
+"""Facts about the data that a user should know before training: duplicates, leaks, contradictions, balance, lengths."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
@@ -25,11 +25,22 @@ class Finding:
 
     Attributes:
         rows: how many.
-        first: the first few, in words.
+        first: the places of the first few, for messages.
     """
 
     rows: int = 0
     first: tuple[str, ...] = ()
+
+    def lines(self, total: int, flaw: str) -> Iterator[str]:
+        """Yield one sentence if there are any such rows.
+
+        Args:
+            total: rows of the split.
+            flaw: what the rows have in common.
+        """
+        if self.rows:
+            more = " and others" if self.rows > len(self.first) else ""
+            yield f"{_counted(self.rows, total)} rows {flaw}: {'; '.join(self.first)}{more}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +48,15 @@ class DataFacts:
     """What `inspect_data` finds, as plain values; the keys of all mappings are names of splits.
 
     Attributes:
-        kind: of the task.
-        rows: examples.
-        labels: label -> how often, the most frequent first; empty for a regression, and where labels are hidden.
+        kind: the kind of task.
+        rows: number of examples.
+        labels: label -> its frequency, the most frequent first; empty for a regression, and where labels are hidden.
         unlabelled: multi-label: rows without any label.
         scores: regression: `min`, `mean` and `max`.
-        characters: of an example's text, or two texts: `min`, `median`, `p95` and `max`.
-        duplicates: rows of the training set whose texts an earlier row has.
-        conflicts: those of them that have another label than the first row with the same texts.
-        leaks: rows of another set whose texts are in the training set.
+        characters: of an example's one or two texts: `min`, `median`, `p95` and `max`.
+        duplicates: rows of the training set that repeat the texts of an earlier row.
+        conflicts: duplicates whose label differs from that of the first row with the same texts.
+        leaks: rows of another split whose texts are in the training set.
         short: rows with a text of at most two characters.
         truncated: share of examples that are longer than the model reads: `cut_shares`, once the texts are tokens.
     """
@@ -63,29 +74,34 @@ class DataFacts:
     truncated: dict[str, float] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The facts as sentences, one a line."""
-        said = ["Rows: " + ", ".join(f"{name} {count:,}" for name, count in self.rows.items()) + "."]
-        for name, counts in self.labels.items():
-            said.append(f"Labels of {name}: {_shares(counts, self.rows[name])}.")
-            if self.unlabelled.get(name):
-                said[-1] += f" {_counted(self.unlabelled[name], self.rows[name])} without any label."
-        for name, found in self.scores.items():
-            said.append(f"Scores of {name}: from {found['min']:g} to {found['max']:g}, {found['mean']:.4g} on average.")
-        for name, found in self.characters.items():
-            said.append(
-                f"Characters of {name}: from {found['min']:,.0f} to {found['max']:,.0f}, half have {found['median']:,.0f} "
-                f"or fewer, 95 % have {found['p95']:,.0f} or fewer."
+        """Return the facts as sentences, one a line."""
+        return [*self._content_lines(), *self._flaw_lines()]
+
+    def _content_lines(self) -> Iterator[str]:
+        yield "Rows: " + ", ".join(f"{split} {count:,}" for split, count in self.rows.items()) + "."
+        for split, counts in self.labels.items():
+            line = f"Labels of {split}: {_shares(counts, self.rows[split])}."
+            if self.unlabelled.get(split):
+                line += f" {_counted(self.unlabelled[split], self.rows[split])} without any label."
+            yield line
+        for split, score in self.scores.items():
+            yield f"Scores of {split}: from {score['min']:g} to {score['max']:g}, {score['mean']:.4g} on average."
+        for split, length in self.characters.items():
+            yield (
+                f"Characters of {split}: from {length['min']:,.0f} to {length['max']:,.0f}, half have "
+                f"{length['median']:,.0f} or fewer, 95 % have {length['p95']:,.0f} or fewer."
             )
-        for name, share in self.truncated.items():
-            said.append(f"Longer than the model reads, and cut, in {name}: {share:.1%} of the examples.")
+        for split, share in self.truncated.items():
+            yield f"Longer than the model reads, and cut, in {split}: {share:.1%} of the examples."
+
+    def _flaw_lines(self) -> Iterator[str]:
         train = self.rows.get("train", 0)
-        said += _told(self.duplicates, train, "of train have the texts of an earlier row")
-        said += _told(self.conflicts, train, "of train have the texts of an earlier row, but another label")
-        for name, leak in self.leaks.items():
-            said += _told(leak, self.rows[name], f"of {name} are in train too, so that scores on it are too good")
-        for name, short in self.short.items():
-            said += _told(short, self.rows[name], f"of {name} have a text of at most {SHORT} characters")
-        return said
+        yield from self.duplicates.lines(train, "of train have the texts of an earlier row")
+        yield from self.conflicts.lines(train, "of train have the texts of an earlier row, but another label")
+        for split, leak in self.leaks.items():
+            yield from leak.lines(self.rows[split], f"of {split} are in train too, so that scores on it are too good")
+        for split, short in self.short.items():
+            yield from short.lines(self.rows[split], f"of {split} have a text of at most {SHORT} characters")
 
 
 def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
@@ -94,95 +110,118 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
     Texts are compared exactly, by 64-bit hashes.
 
     Args:
-        splits: by name; the one that the others must not leak from is `train`.
+        splits: by name; the one that must not leak into the others is `train`.
 
     Raises:
-        DataError: a score of a regression is no number.
+        DataError: a score of a regression is not a number.
     """
-    scanned = {name: _scan(examples) for name, examples in splits.items()}
-    labelled = {name: examples for name, examples in splits.items() if examples.labels is not None}
+    scans = {split: _scan(examples) for split, examples in splits.items()}
+    labelled = {split: examples for split, examples in splits.items() if examples.labels is not None}
+    scores = labelled if task.is_regression else {}
+    named = {} if task.is_regression else labelled
+    several = labelled if task.is_multilabel else {}
     duplicates, conflicts, leaks = Finding(), Finding(), {}
     if "train" in splits:
-        train, hashes = splits["train"], scanned["train"].hashes
-        _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
-        first = first[place]  # the earliest row with the same texts
-        again = np.flatnonzero(first < np.arange(len(first)))
-        duplicates = _finding(train, again, first[again], train)
-        if train.labels is not None:
-            labels = [frozenset(label) if isinstance(label, tuple) else label for label in train.labels]
-            odd = np.array([row for row in again.tolist() if labels[row] != labels[first[row]]], np.int64)
-            conflicts = _finding(train, odd, first[odd], train)
-        order = np.argsort(hashes, kind="stable")
-        for name in [name for name in splits if name != "train"]:
-            found = np.searchsorted(hashes, scanned[name].hashes, sorter=order)
-            beside = order[np.minimum(found, len(order) - 1)]
-            leaked = np.flatnonzero(hashes[beside] == scanned[name].hashes)
-            leaks[name] = _finding(splits[name], leaked, beside[leaked], train)
+        train, hashes = splits["train"], scans["train"].hashes
+        duplicates, conflicts = _find_duplicates(train, hashes)
+        others = [split for split in splits if split != "train"]
+        leaks = {split: _find_leak(splits[split], scans[split].hashes, train, hashes) for split in others}
     return DataFacts(
         kind=task.kind,
-        rows={name: len(examples) for name, examples in splits.items()},
-        labels={} if task.is_regression else {name: _counts(examples) for name, examples in labelled.items()},
-        unlabelled={name: sum(not label for label in examples.labels or ()) for name, examples in labelled.items()}
-        if task.is_multilabel
-        else {},
-        scores={name: _range(examples, task) for name, examples in labelled.items()} if task.is_regression else {},
-        characters={name: _lengths(one.characters) for name, one in scanned.items()},
+        rows={split: len(examples) for split, examples in splits.items()},
+        labels={split: _frequencies(examples) for split, examples in named.items()},
+        unlabelled={split: [*map(len, examples.labels or ())].count(0) for split, examples in several.items()},
+        scores={split: _score_range(examples, task) for split, examples in scores.items()},
+        characters={split: _quantiles(scan.characters) for split, scan in scans.items()},
         duplicates=duplicates,
         conflicts=conflicts,
         leaks=leaks,
-        short={name: _finding(splits[name], np.flatnonzero(one.shortest <= SHORT)) for name, one in scanned.items()},
+        short={split: _find_short(splits[split], scan) for split, scan in scans.items()},
     )
 
 
 def cut_shares(tokens: Mapping[str, TokenizedTexts]) -> dict[str, float]:
-    """Split -> share of its examples that were cut; without the splits that are read in windows, of which nothing is."""
-    return {name: one.truncated / len(one) for name, one in tokens.items() if one.source is None}
+    """Return for each split the share of its examples that were cut, without splits in windows, which cut nothing."""
+    return {split: texts.truncated / len(texts) for split, texts in tokens.items() if texts.source is None}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scanned:
-    """Of N examples: the hash of their texts, their characters in all, and those of the shorter text."""
+class _Scan:
+    """Facts about N examples.
+
+    Attributes:
+        hashes: of an example's texts.
+        characters: of an example's texts together.
+        shortest: characters of the shorter text.
+    """
 
     hashes: Int64[np.ndarray, " N"]
     characters: Int64[np.ndarray, " N"]
     shortest: Int64[np.ndarray, " N"]
 
 
-def _scan(examples: Examples) -> _Scanned:
+def _scan(examples: Examples) -> _Scan:
     count = len(examples)
     hashes = np.fromiter(map(hash, zip(*examples.texts, strict=True)), np.int64, count)
     lengths = np.array([np.fromiter(map(len, column), np.int64, count) for column in examples.texts])
-    return _Scanned(hashes=hashes, characters=lengths.sum(0), shortest=lengths.min(0))
+    return _Scan(hashes=hashes, characters=lengths.sum(0), shortest=lengths.min(0))
+
+
+def _find_duplicates(train: Examples, hashes: Int64[np.ndarray, " N"]) -> tuple[Finding, Finding]:
+    """Return the rows whose texts an earlier row has, and those among them that have another label than it."""
+    _, first_rows, group = np.unique(hashes, return_index=True, return_inverse=True)
+    original = first_rows[group]  # the earliest row with the same texts
+    repeated = np.flatnonzero(original < np.arange(len(original)))
+    duplicates = _finding(train, repeated, train, original[repeated])
+    if train.labels is None:
+        return duplicates, Finding()
+    labels: Sequence[Any] = train.labels
+    if train.has_label_lists:
+        labels = [*map(frozenset, labels)]
+    differs = [
+        labels[row] != labels[first] for row, first in zip(repeated.tolist(), original[repeated].tolist(), strict=True)
+    ]
+    contradictory = repeated[np.array(differs, bool)]
+    return duplicates, _finding(train, contradictory, train, original[contradictory])
+
+
+def _find_leak(
+    examples: Examples, hashes: Int64[np.ndarray, " N"], train: Examples, train_hashes: Int64[np.ndarray, " M"]
+) -> Finding:
+    """Return the rows whose texts are in the training set."""
+    order = np.argsort(train_hashes, kind="stable")
+    ranks = np.searchsorted(train_hashes, hashes, sorter=order)
+    candidates = order[np.minimum(ranks, len(order) - 1)]
+    leaked = np.flatnonzero(train_hashes[candidates] == hashes)
+    return _finding(examples, leaked, train, candidates[leaked])
+
+
+def _find_short(examples: Examples, scan: _Scan) -> Finding:
+    rows = np.flatnonzero(scan.shortest <= SHORT)
+    return Finding(rows=len(rows), first=tuple(map(examples.where, rows[:NAMED].tolist())))
 
 
 def _finding(
-    examples: Examples,
-    rows: Int64[np.ndarray, " M"],
-    same: Int64[np.ndarray, " M"] | None = None,
-    others: Examples | None = None,
+    examples: Examples, rows: Int64[np.ndarray, " K"], others: Examples, equal_rows: Int64[np.ndarray, " K"]
 ) -> Finding:
-    """The rows, the first few by their places, with that of the row of `others` that each is the same as."""
-    first = []
-    for i, row in enumerate(rows[:NAMED].tolist()):
-        place = examples.where(row)
-        if others is not None and same is not None:
-            place += f" = {others.where(int(same[i]))}"
-        first.append(place)
-    return Finding(rows=len(rows), first=tuple(first))
+    """Return the rows with the places of the first few, each beside that of the row of `others` with the same texts."""
+    pairs = zip(rows[:NAMED].tolist(), equal_rows[:NAMED].tolist(), strict=True)
+    first = tuple(f"{examples.where(row)} = {others.where(equal)}" for row, equal in pairs)
+    return Finding(rows=len(rows), first=first)
 
 
-def _counts(examples: Examples) -> dict[str, int]:
+def _frequencies(examples: Examples) -> dict[str, int]:
     labels: Sequence[Any] = examples.labels or ()
-    are_lists = bool(labels) and isinstance(labels[0], tuple)
-    return dict(Counter(chain.from_iterable(labels) if are_lists else labels).most_common())
+    names = chain.from_iterable(labels) if examples.has_label_lists else labels
+    return dict(Counter(names).most_common())
 
 
-def _range(examples: Examples, task: Task) -> dict[str, float]:
+def _score_range(examples: Examples, task: Task) -> dict[str, float]:
     scores = encode_labels(examples, task, None)
     return {"min": float(scores.min()), "mean": float(scores.mean()), "max": float(scores.max())}
 
 
-def _lengths(characters: Int64[np.ndarray, " N"]) -> dict[str, float]:
+def _quantiles(characters: Int64[np.ndarray, " N"]) -> dict[str, float]:
     low, median, high, most = np.percentile(characters, [0, 50, 95, 100], method="higher").tolist()
     return {"min": low, "median": median, "p95": high, "max": most}
 
@@ -192,16 +231,9 @@ def _counted(count: int, rows: int) -> str:
 
 
 def _shares(counts: Mapping[str, int], rows: int) -> str:
-    shown = [f"{brief(label)} {_counted(count, rows)}" for label, count in [*counts.items()][:LISTED]]
-    rest = len(counts) - len(shown)
-    if not rest:
-        return ", ".join(shown)
-    rarest, least = [*counts.items()][-1]
-    return ", ".join(shown) + f", and {rest:,} more down to {brief(rarest)} {_counted(least, rows)}"
-
-
-def _told(finding: Finding, rows: int, what: str) -> list[str]:
-    if not finding.rows:
-        return []
-    more = " and others" if finding.rows > len(finding.first) else ""
-    return [f"{_counted(finding.rows, rows)} rows {what}: {'; '.join(finding.first)}{more}."]
+    ranked = [*counts.items()]
+    shares = ", ".join(f"{brief(label)} {_counted(count, rows)}" for label, count in ranked[:LISTED])
+    if len(ranked) <= LISTED:
+        return shares
+    rarest, least = ranked[-1]
+    return f"{shares}, and {len(ranked) - LISTED:,} more down to {brief(rarest)} {_counted(least, rows)}"

@@ -1,15 +1,16 @@
-"""What the readers produce: the texts and labels of one split, still as words."""
+"""The texts and labels of one split, as names and numbers that people wrote; `encode_labels` turns labels into arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from isinglass.data.texts import StoredTexts
+from isinglass.data.texts import take_texts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.tasks import Task
@@ -26,12 +27,12 @@ class Examples:
 
     Attributes:
         texts: one column of N texts, or two (pairs).
-        labels: N label names, or tuples of such (multi-label); None if the split hides them.
-        origin: the file, for messages; of several, what they are called together.
-        origins: the file of each example, where there are several.
+        labels: N label names, or N tuples of names (multi-label); None if the split hides them.
+        origin: the file's name in messages; for several files, their common name.
+        origins: the name of each example's file, where there are several.
         line_numbers: where example i stands in the file: line `line_numbers[i]`, counted from 1.
         unit: what `line_numbers` counts: `line` of a text file, `row` of a table.
-        notes: what a reader of the result should know of this file.
+        notes: what a reader of the result should know about this file.
     """
 
     texts: tuple[Sequence[str], ...]
@@ -45,59 +46,91 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts[0])
 
+    @property
+    def has_label_lists(self) -> bool:
+        """Whether the labels are tuples of names."""
+        return bool(self.labels) and isinstance(self.labels[0], tuple)  # type: ignore[index]  # not None
+
     def where(self, index: int) -> str:
-        """Origin and line of example `index`, for messages."""
-        return f"{self.origins[index] if self.origins else self.origin}, {self.unit} {self.line_numbers[index]}"
+        """Return the file and the line of example `index`, for messages."""
+        origin = self.origins[index] if self.origins else self.origin
+        return f"{origin}, {self.unit} {self.line_numbers[index]}"
+
+    def where_label(self, label: Any) -> str:
+        """Return the place of the first example that has the label; there must be one."""
+        assert self.labels is not None
+        if self.has_label_lists:
+            return self.where(next(i for i, labels in enumerate(self.labels) if label in labels))
+        return self.where([*self.labels].index(label))
 
     def take(self, index: Int64[np.ndarray, " M"]) -> "Examples":
-        """The examples `index`, in that order."""
+        """Return the examples `index` in that order."""
+        positions = index.tolist()
         return replace(
             self,
-            texts=tuple(
-                column.take(index) if isinstance(column, StoredTexts) else [column[i] for i in index]
-                for column in self.texts
-            ),
-            labels=None if self.labels is None else [self.labels[i] for i in index],
+            texts=tuple(take_texts(column, index) for column in self.texts),
+            labels=None if self.labels is None else [self.labels[i] for i in positions],
             line_numbers=np.asarray(self.line_numbers)[index],
-            origins=[self.origins[i] for i in index] if self.origins else (),
+            origins=[self.origins[i] for i in positions] if self.origins else (),
         )
 
 
 def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | None) -> Labels:
-    """Labels as a model sees them: int64 (N,), the position in `model_labels`; float32 (N,) for regression; float32
-    (N, outputs) of 0 and 1 for a multi-label task.
+    """Return the labels as a model sees them.
+
+    Args:
+        model_labels: names in the order of the model's outputs; None for regression.
+
+    Returns:
+        int64 (N,), positions in `model_labels`; float32 (N,) for regression; float32 (N, outputs) of 0 and 1 for a
+        multi-label task.
 
     Raises:
-        DataError: a label that the task does not have, or a score that is no number or outside `task.score_range`.
+        DataError: a label is none of the task's, or a score is not a number within `task.score_range`.
     """
     assert examples.labels is not None, "this split hides its labels"
     if task.labels is None:
-        return np.array([_score(examples, task, i, str(raw)) for i, raw in enumerate(examples.labels)], np.float32)
+        return _encode_scores(examples, task)
     assert model_labels is not None
-    position = {name: i for i, name in enumerate(model_labels)}
-    labels: Sequence[Any] = examples.labels
+    positions = {name: position for position, name in enumerate(model_labels)}
+    encode = _encode_sets if task.is_multilabel else _encode_names
     try:
-        if not task.is_multilabel:
-            return np.fromiter((position[label] for label in labels), np.int64, len(labels))
-        labels = [(names,) if isinstance(names, str) else names for names in labels]
-        chosen = np.zeros((len(labels), len(position)), np.float32)
-        rows = np.repeat(np.arange(len(labels)), [len(names) for names in labels])
-        chosen[rows, [position[label] for names in labels for label in names]] = 1
-        return chosen
+        return encode(examples.labels, positions)
     except KeyError as error:
-        (label,) = error.args
-    index = next(i for i, one in enumerate(labels) if label == one or (isinstance(one, tuple) and label in one))
-    hint = did_you_mean(label, task.labels) if label and isinstance(label, str) else ""
-    raise DataError(f"{examples.where(index)}: the label is {brief(label)}{hint}; {task.title} has {listed(task.labels)}.")
+        label = error.args[0]
+    hint = did_you_mean(label, task.labels) if isinstance(label, str) and label else ""
+    raise DataError(
+        f"{examples.where_label(label)}: the label is {brief(label)}{hint}; {task.title} has {listed(task.labels)}."
+    )
 
 
-def _score(examples: Examples, task: Task, index: int, raw: str) -> float:
+def _encode_names(labels: Sequence[Any], positions: Mapping[str, int]) -> NDArray[np.int64]:
+    return np.fromiter(map(positions.__getitem__, labels), np.int64, len(labels))
+
+
+def _encode_sets(labels: Sequence[Any], positions: Mapping[str, int]) -> NDArray[np.float32]:
+    sets = [(names,) if isinstance(names, str) else names for names in labels]
+    rows = np.repeat(np.arange(len(sets)), [*map(len, sets)])
+    columns = [positions[name] for name in chain.from_iterable(sets)]
+    encoded = np.zeros((len(sets), len(positions)), np.float32)
+    encoded[rows, columns] = 1
+    return encoded
+
+
+def _encode_scores(examples: Examples, task: Task) -> NDArray[np.float32]:
     low, high = task.score_range
-    try:
-        score = float(raw)
-    except ValueError:
-        score = float("nan")
-    if not (low <= score <= high and abs(score) <= LARGEST_SCORE):
+    raw_scores = [*map(str, examples.labels or ())]
+    scores = np.fromiter(map(_parse_score, raw_scores), np.float64, len(raw_scores))
+    is_valid = (scores >= low) & (scores <= high) & (np.abs(scores) <= LARGEST_SCORE)
+    if not is_valid.all():
+        index = int(is_valid.argmin())
         needed = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
-        raise DataError(f"{examples.where(index)}: the score is {brief(raw)}; {task.title} needs {needed}.")
-    return score
+        raise DataError(f"{examples.where(index)}: the score is {brief(raw_scores[index])}; {task.title} needs {needed}.")
+    return scores.astype(np.float32)
+
+
+def _parse_score(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,6 +1,6 @@
-"""Lines of UTF-8 text.
+"""Read lines of UTF-8 text.
 
-Lines end at LF only: a stray carriage return or a Unicode line separator inside a sentence does not end it.
+A line ends at LF only: a stray carriage return or a Unicode line separator inside a sentence does not end it.
 """
 
 import sys
@@ -12,14 +12,14 @@ from isinglass.errors import DataError
 from isinglass.names import printable, shortened
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-BLOCK_BYTES: Final = 1 << 16  # some hundred lines: more at once wake the garbage collector (docs/experiments.md)
-LONGEST_LINE: Final = 1 << 20  # bytes; GLUE's longest line has some thousand
+BLOCK_BYTES: Final = 1 << 16  # a few hundred lines: more at once wake the garbage collector (docs/experiments.md)
+LONGEST_LINE: Final = 1 << 20  # bytes; GLUE's longest line has a few thousand
 
 
 def read_lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines of a UTF-8 file, or of standard input if `path` is None, some hundred at a time.
+    """Yield the lines of a UTF-8 file, or of standard input if `path` is None, a few hundred at a time.
 
-    A byte order mark is dropped; a carriage return before LF belongs to the line end.
+    A byte order mark is dropped. A carriage return before LF belongs to the line end.
 
     Yields:
         The number of the first line, counted from 1, and the lines without their ends.
@@ -36,25 +36,29 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
         with open(path, "rb") as stream:
             yield from decode_lines(stream, str(path))
     except FileNotFoundError:
-        beside = held_names(path.parent) if path.parent.is_dir() else ""
-        found = f"{path.parent} holds {beside}" if beside else f"{path.parent} is missing or empty"
-        raise DataError(f"{path} does not exist: {found}.") from None
+        raise DataError(f"{path} does not exist: {_describe_folder(path.parent)}.") from None
     except PermissionError:
         raise DataError(f"{path} may not be read: check its permissions.") from None
-    except OSError as error:  # links that go round in a circle, a disk that fails
+    except OSError as error:  # links that form a circle, a disk that fails
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def held_names(directory: Path) -> str:
-    """The first names in a directory, for a message; empty if there are none."""
-    return shortened(printable(", ".join(sorted(entry.name for entry in directory.iterdir())[:12])), 150)
+def names_in(directory: Path) -> str:
+    """Return the first names in a directory for a message; empty if there are none."""
+    names = sorted(entry.name for entry in directory.iterdir())
+    return shortened(printable(", ".join(names[:12])), 150)
+
+
+def _describe_folder(directory: Path) -> str:
+    names = names_in(directory) if directory.is_dir() else ""
+    return f"{directory} holds {names}" if names else f"{directory} is missing or empty"
 
 
 def decode_lines(stream: BinaryIO, origin: str, longest: int = LONGEST_LINE) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a stream of UTF-8, as `read_lines` yields them.
+    """Yield the lines of a stream of UTF-8, as `read_lines` does.
 
     Args:
-        longest: bytes of a line.
+        longest: the most bytes that a line may have.
 
     Raises:
         DataError: the stream is empty, not UTF-8, or holds a NUL byte or a line that is too long.
@@ -62,27 +66,34 @@ def decode_lines(stream: BinaryIO, origin: str, longest: int = LONGEST_LINE) -> 
     first = 1
     while block := stream.read(BLOCK_BYTES):
         rest = b"" if block.endswith(b"\n") else stream.readline(longest)
-        whole = block + rest
+        block += rest
         if first == 1:
-            whole = whole.removeprefix(BYTE_ORDER_MARK)
-        if b"\0" in whole:
-            number = first + whole.count(b"\n", 0, whole.index(b"\0"))
-            raise DataError(f"{origin}, line {number}: a NUL byte; the file is damaged or UTF-16, say: save it as UTF-8.")
-        try:
-            text = whole.decode("utf-8")
-        except UnicodeDecodeError as error:
-            number = first + whole.count(b"\n", 0, error.start)
-            byte = error.start - whole.rfind(b"\n", 0, error.start)
-            raise DataError(
-                f"{origin}, line {number}, byte {byte}: 0x{whole[error.start]:02x} is not UTF-8; save the file as UTF-8."
-            ) from None
+            block = block.removeprefix(BYTE_ORDER_MARK)
+        text = _decode(block, origin, first)
         lines = text.removesuffix("\n").split("\n")
         if len(rest) == longest and not rest.endswith(b"\n"):
             number = first + len(lines) - 1
             raise DataError(
                 f"{origin}, line {number}: more than {longest >> 20} MiB without a line end; rows of text were expected."
             )
-        yield first, [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+        if "\r" in text:
+            lines = [line.removesuffix("\r") for line in lines]
+        yield first, lines
         first += len(lines)
     if first == 1:
         raise DataError(f"{origin} is empty; rows of text were expected.")
+
+
+def _decode(block: bytes, origin: str, first: int) -> str:
+    """Return the text of a block whose first line has the number `first`."""
+    if b"\0" in block:
+        number = first + block.count(b"\n", 0, block.index(b"\0"))
+        raise DataError(f"{origin}, line {number}: a NUL byte; the file is damaged or perhaps UTF-16: save it as UTF-8.")
+    try:
+        return block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = first + block.count(b"\n", 0, error.start)
+        column = error.start - block.rfind(b"\n", 0, error.start)
+        raise DataError(
+            f"{origin}, line {number}, byte {column}: 0x{block[error.start]:02x} is not UTF-8; save the file as UTF-8."
+        ) from None

@@ -1,4 +1,4 @@
-"""Columns of texts that lie on disk: a million pairs as Python's strings take some hundred megabytes of memory."""
+"""Columns of texts that lie on disk: a million pairs as Python's strings take a few hundred megabytes of memory."""
 
 import os
 import tempfile
@@ -14,116 +14,134 @@ from isinglass.storage import cache_dir
 
 CHUNK: Final = 4096  # texts that are Python's strings at a time
 
-Encoded = tuple[Int64[np.ndarray, " n"], memoryview]  # of n texts: their characters, and their UTF-8 end to end
+EncodedBlock = tuple[Int64[np.ndarray, " n"], memoryview]  # of n texts: their lengths in characters, their UTF-8 end to end
 
 
 class StoredTexts(Sequence[str]):
     """A column of texts, written to a file as they come and read back in blocks of `CHUNK`.
 
-    The file has no name: it lies in the cache directory, and goes with this object or with the process, however that ends.
-    In memory are the last, incomplete block, the block that was read last, and some hundred bytes for each of the others.
-    A block that cannot be written stays in memory.
+    The file has no name. It lies in the cache directory, and vanishes with this object or with the process, however that
+    ends. Memory holds the last, incomplete block, the block that was read last, and a few hundred bytes for each of the
+    others. A block that cannot be written stays in memory.
 
     A block of n texts is their numbers of characters, int64 (n,), and their UTF-8: `["a cat", "né"]` is 5, 2, `a catné`.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._file: int | None = None  # descriptor
-        self._bytes = 0  # of the file
-        self._blocks: list[tuple[int, int] | bytes] = []  # begin and size in the file, or what could not be written
-        self._last: list[str] = []
-        self._read: tuple[int, list[str]] = (-1, [])  # a block and its texts
+        self._descriptor: int | None = None
+        self._file_size = 0  # bytes
+        self._blocks: list[tuple[int, int] | bytes] = []  # offset and size in the file, or what could not be written
+        self._last_block: list[str] = []
+        self._read_block: tuple[int, list[str]] = (-1, [])  # number of the block that was read last, and its texts
         self.extend(texts)
 
     def extend(self, texts: Iterable[str]) -> None:
-        """Put texts behind the others."""
-        coming = iter(texts)
-        while some := [*islice(coming, CHUNK - len(self._last))]:
-            self._last += some
-            if len(self._last) == CHUNK:
-                characters, utf8 = _encode(self._last)
-                self._blocks.append(self._written(characters.tobytes() + utf8))
-                self._last = []
+        """Append texts."""
+        remaining = iter(texts)
+        while taken := [*islice(remaining, CHUNK - len(self._last_block))]:
+            self._last_block += taken
+            if len(self._last_block) == CHUNK:
+                characters, utf8 = _encode(self._last_block)
+                self._blocks.append(self._write(characters.tobytes() + utf8))
+                self._last_block = []
 
-    def _written(self, block: bytes) -> tuple[int, int] | bytes:
-        begin = self._bytes
+    def _write(self, block: bytes) -> tuple[int, int] | bytes:
+        """Append a block to the file; return its offset and size, or the block itself if it cannot be written."""
+        offset = self._file_size
         try:
-            if self._file is None:
-                cache_dir().mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=cache_dir()) as file:
-                    self._file = os.dup(file.fileno())
-                weakref.finalize(self, os.close, self._file)
-            if os.pwrite(self._file, block, begin) < len(block):
+            if self._descriptor is None:
+                self._descriptor = self._create_file()
+            if os.pwrite(self._descriptor, block, offset) < len(block):
                 return block
-        except OSError:  # the disk is full, say: `tokenize` says so
+        except OSError:  # a full disk, for example: `tokenize` warns about it
             return block
-        self._bytes += len(block)
-        return begin, len(block)
+        self._file_size += len(block)
+        return offset, len(block)
 
-    def encoded(self) -> Iterator[Encoded]:
-        """The blocks as they are stored."""
-        yield from map(self._stored, range(len(self._blocks)))
-        if self._last:
-            yield _encode(self._last)
+    def _create_file(self) -> int:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir()) as file:
+            descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
-    def _stored(self, number: int) -> Encoded:
-        found = self._blocks[number]
-        if isinstance(found, tuple):
-            begin, size = found
-            assert self._file is not None
-            found = os.pread(self._file, size, begin)
-        return np.frombuffer(found, np.int64, CHUNK), memoryview(found)[CHUNK * 8 :]
+    def encoded(self) -> Iterator[EncodedBlock]:
+        """Yield the blocks as they are stored."""
+        yield from map(self._load, range(len(self._blocks)))
+        if self._last_block:
+            yield _encode(self._last_block)
 
-    def _block(self, number: int) -> list[str]:
+    def _load(self, number: int) -> EncodedBlock:
+        block = self._blocks[number]
+        if isinstance(block, tuple):
+            offset, size = block
+            assert self._descriptor is not None
+            block = os.pread(self._descriptor, size, offset)
+        return np.frombuffer(block, np.int64, CHUNK), memoryview(block)[CHUNK * 8 :]
+
+    def _texts_of(self, number: int) -> list[str]:
+        """Return the texts of a block."""
         if number == len(self._blocks):
-            return self._last
-        kept, texts = self._read
-        if kept != number:
-            characters, utf8 = self._stored(number)
-            whole = str(utf8, "utf-8", "surrogatepass")
-            texts = [whole[begin:end] for begin, end in pairwise([0, *characters.cumsum().tolist()])]
-            self._read = (number, texts)
+            return self._last_block
+        cached_number, texts = self._read_block
+        if cached_number == number:
+            return texts
+        characters, utf8 = self._load(number)
+        joined = str(utf8, "utf-8", "surrogatepass")
+        texts = [joined[start:end] for start, end in pairwise([0, *characters.cumsum().tolist()])]
+        self._read_block = (number, texts)
         return texts
 
     def __len__(self) -> int:
-        return len(self._blocks) * CHUNK + len(self._last)
+        return len(self._blocks) * CHUNK + len(self._last_block)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        places = range(len(self))[index]
-        if isinstance(places, int):
-            return self._block(places // CHUNK)[places % CHUNK]
-        return [*chain.from_iterable(self._at(np.asarray(places, np.int64)))]
+        positions = range(len(self))[index]
+        if isinstance(positions, int):
+            return self._texts_of(positions // CHUNK)[positions % CHUNK]
+        return [*chain.from_iterable(self._texts_at(np.asarray(positions, np.int64)))]
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), CHUNK):
-            yield from self._block(start // CHUNK)
+            yield from self._texts_of(start // CHUNK)
 
     def take(self, index: Int64[np.ndarray, " M"]) -> "StoredTexts":
-        """The texts `index`, in that order; quick where it ascends."""
+        """Return the texts `index` in that order; fast if it ascends."""
         taken = StoredTexts()
-        for texts in self._at(index):
+        for texts in self._texts_at(index):
             taken.extend(texts)
         return taken
 
-    def _at(self, index: Int64[np.ndarray, " M"]) -> Iterator[list[str]]:
-        """The texts `index` in their order, those together that lie in one block."""
+    def _texts_at(self, index: Int64[np.ndarray, " M"]) -> Iterator[list[str]]:
+        """Yield the texts `index` in their order, one list for neighbours that lie in the same block."""
+        if not len(index):
+            return
         cuts = np.flatnonzero(np.diff(index // CHUNK)) + 1
-        for places in np.split(index, cuts) if len(index) else ():
-            texts = self._block(int(places[0]) // CHUNK)
-            yield [texts[i] for i in (places % CHUNK).tolist()]
+        for positions in np.split(index, cuts):
+            texts = self._texts_of(int(positions[0]) // CHUNK)
+            yield [texts[i] for i in (positions % CHUNK).tolist()]
 
 
-def encoded(column: Sequence[str]) -> Iterator[Encoded]:
-    """The texts of any column in blocks of `CHUNK`, as `StoredTexts` has them."""
+def take_texts(column: Sequence[str], index: Int64[np.ndarray, " M"]) -> Sequence[str]:
+    """Return the texts `index` of any column, in that order."""
     if isinstance(column, StoredTexts):
-        return column.encoded()
-    return (_encode(column[start : start + CHUNK]) for start in range(0, len(column), CHUNK))
+        return column.take(index)
+    return [column[i] for i in index.tolist()]
 
 
-def _encode(texts: Sequence[str]) -> Encoded:
+def encoded(column: Sequence[str]) -> Iterator[EncodedBlock]:
+    """Yield the texts of any column in blocks of `CHUNK`, as `StoredTexts` stores them."""
+    if isinstance(column, StoredTexts):
+        yield from column.encoded()
+        return
+    for start in range(0, len(column), CHUNK):
+        yield _encode(column[start : start + CHUNK])
+
+
+def _encode(texts: Sequence[str]) -> EncodedBlock:
     characters = np.fromiter(map(len, texts), np.int64, len(texts))
     return characters, memoryview("".join(texts).encode("utf-8", "surrogatepass"))

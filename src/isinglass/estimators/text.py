@@ -40,7 +40,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 from isinglass.config import TrainConfig, as_dict, resolve
 from isinglass.data.custom.holdout import divide
 from isinglass.data.examples import Examples
-from isinglass.data.source import TaskData
+from isinglass.data.source import LoadedSplits
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
@@ -80,7 +80,7 @@ class _TextEstimator(BaseEstimator):
                 examples["train"], task, config.validation_fraction, config.split_seed
             )
             notes = [note]
-        data = TaskData(task=task, read=lambda split: examples[split.name], notes=tuple(notes))
+        data = LoadedSplits(task=task, splits=examples, notes=tuple(notes))
         run = train(config, [ProgressObserver(self._report)] if self.verbose else [], data=data)
         self._keep(FinishedModel(checkpoint=run.trained_model(), config=config, task=run.task), run.result, run.steps)
         return self

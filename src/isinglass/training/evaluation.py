@@ -7,7 +7,7 @@ from isinglass.backends.objective import Objective
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.source import TaskData
+from isinglass.data.source import Source
 from isinglass.errors import ConfigError
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.results import RunResult
@@ -27,7 +27,7 @@ def evaluate(
     split_names: Sequence[str] | None = None,
     observers: Observers = (),
     *,
-    data: TaskData | None = None,
+    data: Source | None = None,
 ) -> tuple[RunResult, list[Scored]]:
     """Score a finished model on labelled splits of its task. Labels are matched by name, through the model's `id2label`.
 

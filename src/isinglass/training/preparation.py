@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from isinglass.backends.objective import Objective
 from isinglass.config import TrainConfig
 from isinglass.data.examples import Examples, Labels, encode_labels
-from isinglass.data.source import TaskData
+from isinglass.data.source import Source
 from isinglass.data.tokenization import TokenizedTexts, tokenize
 from isinglass.errors import CheckpointError, ConfigError
 from isinglass.models.checkpoint import Checkpoint
@@ -93,7 +93,7 @@ class PreparedRun:
         return tuple(split for split in (*self.dev, *self.test) if split.labels is not None)
 
 
-def prepare_run(config: TrainConfig, data: TaskData, first_weights: str | None) -> PreparedRun:
+def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) -> PreparedRun:
     """Read, check and tokenize the data of a run, and load the model that it begins with.
 
     A test set is prepared only if it is the user's own.
@@ -142,7 +142,7 @@ def _objective(config: TrainConfig, task: Task, train: PreparedSplit, order: Seq
 
 
 def prepare_split(
-    data: TaskData,
+    data: Source,
     split: Split,
     config: TrainConfig,
     model: Checkpoint,

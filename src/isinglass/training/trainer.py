@@ -11,7 +11,7 @@ from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_tur
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.source import TaskData
+from isinglass.data.source import Source
 from isinglass.errors import StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.vocabulary import Vocabulary
@@ -69,7 +69,7 @@ def train(
     config: TrainConfig,
     observers: Observers = (),
     *,
-    data: TaskData | None = None,
+    data: Source | None = None,
     first_weights: str | None = None,
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,

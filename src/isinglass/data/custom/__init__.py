@@ -1,6 +1,6 @@
-"""Make a task and its examples of the user's own files (`files`) or lists in memory (`memory`).
+"""Turn a user's own files into a task and its examples.
 
-    files -> tables (columns, as they are written) -> examples (complete, with their places) -> labels -> task, dev split
+    tables (columns as they are written) -> rows (complete examples) -> labels (kind and names) -> task -> holdout (dev set)
 
-What is guessed has one sensible choice, and stands in the notes; what has several is a mistake that names the options.
+A guess is made only where one choice is sensible, and a note says so. Where several are sensible, an error lists them.
 """

@@ -1,128 +1,171 @@
 """CSV and TSV.
 
-Python's own module reads them, in its strict mode: it is slower than Arrow's reader (4 s instead of 0.3 s for a million
-rows), but it knows the row of each mistake and notices a quote that is never closed, which otherwise makes one text of all
-the rows that follow.
+Python's own module reads them, in its strict mode. It is slower than Arrow's reader (4 s instead of 0.3 s for a million
+rows), but it knows the row of each mistake, and it notices a quote that is never closed, which otherwise makes one text of
+all the rows that follow.
 """
 
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import BinaryIO, Final
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
 
-from isinglass.data.tables.file import (
-    LONGEST_VALUE,
-    Chunk,
-    TableFile,
-    opened,
-    short_reason,
-    tell_damage,
-)
+from isinglass.data.tables.file import LONGEST_VALUE, DataFile, short_reason
+from isinglass.data.tables.table import Chunk, Table
 from isinglass.data.texts import CHUNK
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief
 
-DELIMITERS: Final = (",", "\t", ";", "|")  # what a header is looked through for
+DELIMITERS: Final = (",", "\t", ";", "|")  # candidates where the usual delimiter does not separate the header
+_SPELLINGS: Final = {"\\t": "\t", "tab": "\t"}
+_FORBIDDEN: Final = '"\r\n\0 '
 
 
 def parse_delimiter(text: str) -> str:
-    r"""A delimiter as it is typed: one character, or `\t` or `tab`.
+    r"""Return the delimiter that a user means: one character as it is typed, or a tab for `\t` or `tab`.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the text means no delimiter.
     """
-    delimiter = {"\\t": "\t", "tab": "\t"}.get(text, text)
-    if len(delimiter) != 1 or delimiter in '"\r\n\0 ':
+    delimiter = _SPELLINGS.get(text, text)
+    if len(delimiter) != 1 or delimiter in _FORBIDDEN:
         raise ConfigError(f"delimiter is {brief(text)}; one character was expected, such as ',' or ';', or 'tab'.")
     return delimiter
 
 
-def read_header(file: TableFile, ending: str, delimiter: str | None) -> TableFile:
-    """The file with its columns and its delimiter: the usual one, or the only other one that separates the header."""
-    usual = "\t" if ending == ".tsv" else ","
-    chosen = usual if delimiter is None else parse_delimiter(delimiter)
-    columns = _header(file, chosen)
-    if len(columns) > 1 or delimiter is not None:
-        return replace(file, columns=columns, delimiter=chosen)
-    others = {other: _header(file, other) for other in DELIMITERS if other in columns[0]}
-    others = {other: found for other, found in others.items() if len(found) > 1}
-    if len(others) > 1:
-        raise DataError(
-            f"{file.origin}: the header {brief(columns[0])} is not separated by {usual!r}, but may be by "
-            f"{' or '.join(map(repr, others))}: name the delimiter with --delimiter."
-        )
-    for other, found in others.items():
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The first row that is not blank: its number and its fields."""
+
+    row: int
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvTable(Table):
+    """A CSV or TSV file.
+
+    Attributes:
+        delimiter: separates the columns.
+        header_row: number of the header's row, counted from 1; rows above it are blank.
+    """
+
+    description_of_rows: ClassVar[str] = "rows below its header"
+
+    delimiter: str
+    header_row: int
+
+    @classmethod
+    def open(cls, file: DataFile, delimiter: str | None) -> Self:
+        """Read the header.
+
+        Args:
+            delimiter: None: `,` or a tab as the ending says, unless another one separates the header and this one does not.
+
+        Raises:
+            DataError: the file is empty or damaged, or more than one other delimiter separates the header.
+            ConfigError: the delimiter is not one character.
+        """
+        if delimiter is not None:
+            return cls._with(file, parse_delimiter(delimiter))
+        table = cls._with(file, "\t" if file.ending == ".tsv" else ",")
+        if len(table.columns) > 1:
+            return table
+        others = [cls._with(file, other) for other in DELIMITERS if other in table.columns[0]]
+        others = [other for other in others if len(other.columns) > 1]
+        if len(others) > 1:
+            choices = " or ".join(repr(other.delimiter) for other in others)
+            raise DataError(
+                f"{file.origin}: the header {brief(table.columns[0])} is not separated by {table.delimiter!r}, but may be "
+                f"by {choices}: name the delimiter with --delimiter."
+            )
+        if not others:
+            return table
+        other = others[0].delimiter
         note = f"Columns are separated by {other!r}, as the header of {file.origin} shows."
-        return replace(file, columns=found, delimiter=other, notes=(note,))
-    return replace(file, columns=columns, delimiter=chosen)
+        return cls._with(file, other, {f"delimiter {other}": note})
+
+    @classmethod
+    def _with(cls, file: DataFile, delimiter: str, guesses: dict[str, str] | None = None) -> Self:
+        header = _read_header(file, delimiter)
+        return cls(file=file, delimiter=delimiter, columns=header.fields, header_row=header.row, guesses=guesses or {})
+
+    def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
+        """Yield the rows below the header, `CHUNK` at a time; see `Table.chunks`."""
+        positions = [self.columns.index(name) for name in names]
+        width = len(self.columns)
+        for first, rows in self._rows():
+            is_regular = all(len(row) == width and any(row) for row in rows)
+            numbered = dict(enumerate(rows, first))
+            filled = numbered if is_regular else self._filled(numbered)
+            blank = 0 if is_regular else sum(1 for row in rows if row) - len(filled)
+            columns = [[row[position] for row in filled.values()] for position in positions]
+            yield Chunk(columns=columns, numbers=[*filled], empty=blank)
+
+    def _rows(self) -> Iterator[tuple[int, list[list[str]]]]:
+        """Yield the number of a row and up to `CHUNK` rows from there."""
+        rows: list[list[str]] = []
+        number = 0
+        with _open_text(self.file) as text:
+            try:
+                for number, row in enumerate(csv.reader(_lines(text, self.file), delimiter=self.delimiter, strict=True), 1):
+                    if number > self.header_row:
+                        rows.append(row)
+                    if len(rows) == CHUNK:
+                        yield number + 1 - CHUNK, rows
+                        rows = []
+            except csv.Error as error:
+                raise DataError(
+                    f"{self.origin}, row {number + 1}: quotes are open or misplaced ({short_reason(error)}): a text with "
+                    f"quotes stands in quotes, and those inside of it are doubled."
+                ) from None
+            yield number + 1 - len(rows), rows
+
+    def _filled(self, rows: dict[int, list[str]]) -> dict[int, list[str]]:
+        """Return the rows that hold something, by number; `""` in a file of one column is an empty text.
+
+        Raises:
+            DataError: a row has another number of columns than the header.
+        """
+        width = len(self.columns)
+        for number, row in rows.items():
+            if len(row) not in (0, width):
+                raise DataError(
+                    f"{self.origin}, row {number}: {len(row)} columns; the header has {width}: put a text that holds "
+                    f"{self.delimiter!r} or a line end in quotes, or name another --delimiter."
+                )
+        return {number: row for number, row in rows.items() if any(row) or len(row) == 1}
 
 
-def _header(file: TableFile, delimiter: str) -> tuple[str, ...]:
-    with opened(file) as stream, _as_text(stream) as text:
+def _read_header(file: DataFile, delimiter: str) -> _Header:
+    with _open_text(file) as text:
         try:
-            for fields in csv.reader(_lines(text, file), delimiter=delimiter):
+            for number, fields in enumerate(csv.reader(_lines(text, file), delimiter=delimiter), 1):
                 if any(fields):
-                    return tuple(fields)
+                    return _Header(row=number, fields=tuple(fields))
         except csv.Error as error:
             raise DataError(f"{file.origin}, row 1: the header cannot be read as CSV ({short_reason(error)}).") from None
     raise DataError(f"{file.origin} is empty; a header and rows below it were expected.")
 
 
-def _as_text(stream: BinaryIO) -> io.TextIOWrapper:
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+@contextmanager
+def _open_text(file: DataFile) -> Iterator[io.TextIOWrapper]:
+    with file.open() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        yield text
 
 
-def _lines(text: io.TextIOWrapper, file: TableFile) -> Iterator[str]:
-    """The lines with their ends, each of bounded length."""
+def _lines(text: io.TextIOWrapper, file: DataFile) -> Iterator[str]:
+    """Yield the lines with their ends.
+
+    Raises:
+        DataError: a line has `LONGEST_VALUE` characters or more, or holds a NUL byte.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_VALUE))  # Python's own is 131,072 characters
     while line := text.readline(LONGEST_VALUE):
         if "\0" in line:
-            tell_damage(file)
+            file.raise_damage()
         if len(line) == LONGEST_VALUE:
             raise DataError(f"{file.origin}: a line of more than {LONGEST_VALUE:,} characters; rows of text were expected.")
         yield line
-
-
-def read_chunks(file: TableFile, names: Sequence[str]) -> Iterator[Chunk]:
-    """Yield the named columns, `CHUNK` rows at a time."""
-    places = [file.columns.index(name) for name in names]
-    width = len(file.columns)
-    at_header = True
-    for first, rows in _rows(file):
-        numbers: Sequence[int] = range(first, first + len(rows))
-        empty = 0
-        if at_header or any(len(row) != width or not any(row) for row in rows):
-            kept: list[tuple[int, list[str]]] = []
-            for number, row in zip(numbers, rows, strict=True):
-                if at_header:
-                    at_header = not any(row)
-                elif len(row) not in (0, width):
-                    raise DataError(
-                        f"{file.origin}, row {number}: {len(row)} columns; the header has {width}: put a text that holds "
-                        f"{file.delimiter!r} or a line end in quotes, or name another --delimiter."
-                    )
-                elif any(row) or len(row) == 1:  # the only text of a row may be empty: `""`
-                    kept.append((number, row))
-                else:
-                    empty += bool(row)
-            numbers, rows = [number for number, _ in kept], [row for _, row in kept]
-        yield Chunk(columns=[[row[place] for row in rows] for place in places], numbers=numbers, empty=empty)
-
-
-def _rows(file: TableFile) -> Iterator[tuple[int, list[list[str]]]]:
-    """Some thousand rows, and the number of the first."""
-    first, rows = 1, []
-    with opened(file) as stream, _as_text(stream) as text:
-        try:
-            for row in csv.reader(_lines(text, file), delimiter=file.delimiter, strict=True):
-                rows.append(row)
-                if len(rows) == CHUNK:
-                    yield first, rows
-                    first, rows = first + len(rows), []
-        except csv.Error as error:
-            raise DataError(
-                f"{file.origin}, row {first + len(rows)}: quotes are open or misplaced ({short_reason(error)}): a text with "
-                f"quotes stands in quotes, and those inside of it are doubled."
-            ) from None
-        yield first, rows

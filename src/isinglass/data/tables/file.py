@@ -1,4 +1,4 @@
-"""A table on disk: its format, its header, its bytes."""
+"""Open data files: names and patterns, decompression, and one sentence for whatever is wrong with the bytes."""
 
 import glob
 import io
@@ -8,160 +8,123 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, NoReturn
+from typing import BinaryIO, Final, NoReturn
 
 import pyarrow as pa
 
 from isinglass.data.lines import decode_lines, read_lines
 from isinglass.errors import DataError
 from isinglass.hub import reason
-from isinglass.names import brief, did_you_mean, listed, printable, shortened
+from isinglass.names import brief, printable, shortened
 
-Format = Literal["delimited", "json", "parquet"]
-RawLabel = str | tuple[str, ...]  # one label, or all those of one example
-
-FORMATS: Final[dict[str, Format]] = {
-    ".csv": "delimited",
-    ".tsv": "delimited",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".parquet": "parquet",
-}
 COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 LONGEST_VALUE: Final = 1 << 26  # characters or bytes of a line: ten million words
-EXTENSIONS: Final = f"{', '.join(FORMATS)}, and those of text with {', '.join(COMPRESSIONS)} behind"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableFile:
-    """A table whose header has been read.
+class DataFile:
+    """A regular file, compressed or not.
 
     Attributes:
-        columns: names in the order of the file; of JSON Lines: the keys of the first lines.
-        delimiter: between the columns of CSV and TSV.
-        notes: what was guessed.
+        origin: its name in messages.
     """
 
     path: Path
-    format: Format
-    compression: str | None
-    columns: tuple[str, ...]
-    delimiter: str = ""
-    notes: tuple[str, ...] = ()
+    origin: str
 
-    @property
-    def origin(self) -> str:
-        """The file, for messages."""
-        return printable(str(self.path))
-
-    @property
-    def unit(self) -> str:
-        """What its examples are counted by."""
-        return "line" if self.format == "json" else "row"
-
-    def require(self, names: Sequence[str]) -> None:
-        """Check that each column is there, and once.
+    @classmethod
+    def at(cls, path: Path) -> "DataFile":
+        """Return the file at `path`, named after it.
 
         Raises:
-            DataError: with the columns that there are.
+            DataError: the file is missing, a directory, a pipe or a device.
         """
-        for name in names:
-            if self.columns.count(name) != 1:
-                problem = f"twice the column {brief(name)}" if name in self.columns else f"no column {brief(name)}"
-                hint = "" if name in self.columns else did_you_mean(name, self.columns[:100])
-                raise DataError(f"{self.origin} has {problem}{hint}; found {listed(self.columns)}.")
+        file = cls(path=path, origin=printable(str(path)))
+        file._check_regular()
+        return file
+
+    def _check_regular(self) -> None:
+        try:
+            mode = self.path.stat().st_mode
+        except OSError:
+            mode = 0
+        if not mode or stat.S_ISDIR(mode):
+            next(read_lines(self.path))  # raises the error that fits
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{self.origin} is a pipe or a device, which may never end; a file was expected.")
+
+    @property
+    def location(self) -> str:
+        """The origin, and the path where it differs: what to delete or replace when the file is damaged."""
+        path = printable(str(self.path))
+        return path if path == self.origin else f"{self.origin} (at {path})"
+
+    @property
+    def compression(self) -> str | None:
+        """Arrow's name of the compression; None for a file that is not compressed."""
+        return COMPRESSIONS.get(self.path.suffix.lower())
+
+    @property
+    def ending(self) -> str:
+        """The ending that names the format, in lower case and without that of the compression: `.csv` of `A.CSV.gz`."""
+        name = self.path.stem if self.compression else self.path.name
+        return Path(name).suffix.lower()
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Yield a stream of the decompressed bytes.
+
+        Raises:
+            DataError: the file cannot be read or decompressed, or the reader of the stream met a byte that is not UTF-8.
+        """
+        try:
+            with open(self.path, "rb") as raw:
+                if self.compression is None:
+                    yield raw
+                    return
+                with pa.CompressedInputStream(pa.PythonFile(raw, "r"), self.compression) as stream:
+                    yield io.BufferedReader(stream)
+        except UnicodeDecodeError:
+            self.raise_damage()
+        except (pa.ArrowException, OSError) as error:
+            problem = "cannot be read" if self.compression is None else f"is not a readable {self.compression} file"
+            raise DataError(f"{self.origin} {problem}: {short_reason(error)}.") from None
+
+    def raise_damage(self) -> NoReturn:
+        """Read the file again line by line, and raise a DataError with the place of the first byte that is not text."""
+        with self.open() as stream:
+            for _ in decode_lines(stream, self.origin, LONGEST_VALUE):
+                pass
+        raise DataError(f"{self.origin} is not UTF-8; save the file as UTF-8.")
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """The files that are named, patterns (`data/*.csv`, `**`) replaced by what they match, sorted.
+    """Return the named files, with each pattern (`data/*.csv`, `**`) replaced by the files that it matches, sorted.
 
     Raises:
         DataError: a pattern matches nothing, or a file is named twice.
     """
-    paths: list[Path] = []
-    for pattern in patterns:
-        if "\0" in pattern:
-            raise DataError(f"{brief(pattern)} is no file's name.")
-        if os.path.lexists(pattern) or not glob.has_magic(pattern):
-            paths.append(Path(pattern))
-            continue
-        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if not found:
-            raise DataError(f"No file matches the pattern {brief(pattern)}: check its folder and its ending.")
-        paths += map(Path, found)
-    seen: set[str] = set()
+    paths = [path for pattern in patterns for path in _matches(pattern)]
+    real_paths = set()
     for path in paths:
-        real = os.path.realpath(path)
-        if real in seen:
+        real_path = os.path.realpath(path)
+        if real_path in real_paths:
             raise DataError(f"{printable(str(path))} is named twice: its rows would count double.")
-        seen.add(real)
+        real_paths.add(real_path)
     return paths
 
 
-def is_table(path: Path) -> bool:
-    """Whether the file's ending is that of a table."""
-    return endings(path)[0] in FORMATS
-
-
-def endings(path: Path) -> tuple[str, str]:
-    """Those of the format and of the compression, lower case; either may be empty."""
-    name = path.name.lower()
-    compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
-    return Path(name.removesuffix(compression)).suffix, compression
-
-
-def check_regular(path: Path) -> None:
-    """Refuse what is missing, a directory, a pipe or a device."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        mode = 0
-    if not mode or stat.S_ISDIR(mode):
-        next(read_lines(path))  # says what is wrong
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{printable(str(path))} is a pipe or a device, which may never end; a file was expected.")
-
-
-@contextmanager
-def opened(file: TableFile) -> Iterator[BinaryIO]:
-    """The bytes of the file, decompressed; its faults as one sentence.
-
-    Raises:
-        DataError: it cannot be read, or not be decompressed; or it is not UTF-8, with the line.
-    """
-    compression = file.compression
-    try:
-        with open(file.path, "rb") as raw:
-            if compression is None:
-                yield raw
-            else:
-                with pa.CompressedInputStream(pa.PythonFile(raw, "r"), compression) as stream:
-                    yield io.BufferedReader(stream)
-    except UnicodeDecodeError:
-        tell_damage(file)
-    except (pa.ArrowException, OSError) as error:
-        what = f"is not a readable {compression} file" if compression else "cannot be read"
-        raise DataError(f"{file.origin} {what}: {short_reason(error)}.") from None
-
-
-def tell_damage(file: TableFile) -> NoReturn:
-    """Read the file again, line by line, for the place of a byte that is no text."""
-    with opened(file) as stream:
-        for _ in decode_lines(stream, file.origin, LONGEST_VALUE):
-            pass
-    raise DataError(f"{file.origin} is not UTF-8; save the file as UTF-8.")
+def _matches(pattern: str) -> list[Path]:
+    if "\0" in pattern:
+        raise DataError(f"{brief(pattern)} is not the name of a file.")
+    if os.path.lexists(pattern) or not glob.has_magic(pattern):
+        return [Path(pattern)]
+    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    if not names:
+        raise DataError(f"No file matches the pattern {brief(pattern)}: check its folder and its ending.")
+    return [*map(Path, names)]
 
 
 def short_reason(error: Exception) -> str:
     """Return the first line of an error's text, cut short for a message."""
     return shortened(printable(reason(error)), 150)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Some rows: for each column that was asked for its values, as the file has them."""
-
-    columns: list[Sequence[Any] | pa.Array]
-    numbers: Sequence[int]
-    empty: int = 0

@@ -1,50 +1,60 @@
-"""JSON Lines: an object in each line."""
+"""JSON Lines: one object in each line."""
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from isinglass.data.lines import decode_lines
-from isinglass.data.tables.file import LONGEST_VALUE, Chunk, TableFile, opened
-from isinglass.data.tables.values import kind_of
+from isinglass.data.tables.file import LONGEST_VALUE, DataFile
+from isinglass.data.tables.table import Chunk, Table
+from isinglass.data.tables.values import describe_type
 from isinglass.errors import DataError
 
 
-def read_columns(file: TableFile) -> tuple[str, ...]:
-    """The keys of the first lines, some hundred."""
-    for _, objects in _objects(file):
-        if objects:
-            return tuple(dict.fromkeys(key for values in objects for key in values))
-    raise DataError(f"{file.origin} is empty; a JSON object in each line was expected.")
+@dataclass(frozen=True, kw_only=True)
+class JsonTable(Table):
+    """A file of JSON Lines; its columns are the keys of the first block of lines."""
+
+    unit: ClassVar[str] = "line"
+
+    @classmethod
+    def open(cls, file: DataFile, delimiter: str | None) -> Self:  # noqa: ARG003 - CSV's
+        """Read the keys of the first few hundred lines; see `Table.open`."""
+        for objects in _read_objects(file):
+            if objects:
+                keys = dict.fromkeys(key for values in objects.values() for key in values)
+                return cls(file=file, columns=tuple(keys))
+        raise DataError(f"{file.origin} is empty; a JSON object in each line was expected.")
+
+    def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
+        """Yield the values of the named keys, None where an object lacks one; see `Table.chunks`."""
+        for objects in _read_objects(self.file):
+            columns = [[values.get(name) for values in objects.values()] for name in names]
+            yield Chunk(columns=columns, numbers=[*objects])
 
 
-def read_chunks(file: TableFile, names: Sequence[str]) -> Iterator[Chunk]:
-    """Yield the named columns, a few hundred rows at a time."""
-    for numbers, objects in _objects(file):
-        yield Chunk(columns=[[values.get(name) for values in objects] for name in names], numbers=numbers)
-
-
-def _objects(file: TableFile) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-    """Some hundred lines that are not empty, with their numbers."""
-    with opened(file) as stream:
+def _read_objects(file: DataFile) -> Iterator[dict[int, dict[str, Any]]]:
+    """Yield a few hundred objects at a time by their line numbers; blank lines are left out."""
+    with file.open() as stream:
         for first, lines in decode_lines(stream, file.origin, LONGEST_VALUE):
-            numbered = [(number, line) for number, line in enumerate(lines, first) if line and not line.isspace()]
-            yield [number for number, _ in numbered], [_object(file, number, line) for number, line in numbered]
+            numbered = enumerate(lines, first)
+            yield {number: _parse_object(file, number, line) for number, line in numbered if line and not line.isspace()}
 
 
-def _object(file: TableFile, number: int, line: str) -> dict[str, Any]:
+def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
-        found = f"not JSON ({error.msg}, column {error.colno})"
+        description = f"not JSON ({error.msg}, column {error.colno})"
     except ValueError:
-        found = "a number of too many digits"
+        description = "a number of too many digits"
     except RecursionError:
-        found = "JSON nested too deeply"
+        description = "JSON nested too deeply"
     else:
         if isinstance(values, dict):
             return values
-        found = kind_of(values)
+        description = describe_type(values)
     if number == 1 and line.lstrip().startswith("["):
         raise DataError(f"{file.origin} holds one JSON array; JSON Lines were expected: each object in a line of its own.")
-    raise DataError(f"{file.origin}, line {number}: {found}; a JSON object in each line was expected.")
+    raise DataError(f"{file.origin}, line {number}: {description}; a JSON object in each line was expected.")

@@ -1,84 +1,82 @@
-"""Parquet."""
+"""Parquet, read by Arrow."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import types
 
-from isinglass.data.tables.file import Chunk, TableFile, short_reason
+from isinglass.data.tables.file import DataFile, short_reason
+from isinglass.data.tables.table import Chunk, Table
 from isinglass.data.texts import CHUNK
 from isinglass.errors import DataError
 from isinglass.names import brief, printable, shortened
 
+_STRINGS: Final = (types.is_string, types.is_large_string, types.is_string_view)
+_BINARIES: Final = (types.is_binary, types.is_large_binary)  # old writers store texts so
+_OTHERS: Final = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
+_CONTAINERS: Final = (types.is_dictionary, types.is_list, types.is_large_list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetTable(Table):
+    """A Parquet file."""
+
+    @classmethod
+    def open(cls, file: DataFile, delimiter: str | None) -> Self:  # noqa: ARG003 - CSV's
+        """Read the schema; see `Table.open`."""
+        with _open_parquet(file) as opened:
+            return cls(file=file, columns=tuple(opened.schema_arrow.names))
+
+    def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
+        """Yield the rows, `CHUNK` at a time; see `Table.chunks`."""
+        first = 1
+        with _open_parquet(self.file) as opened:
+            for name in names:
+                self._check_type(name, opened.schema_arrow.field(name).type)
+            for batch in opened.iter_batches(batch_size=CHUNK, columns=[*names]):
+                columns = [_read_values(batch.column(name)) for name in names]
+                yield Chunk(columns=columns, numbers=range(first, first + len(batch)))
+                first += len(batch)
+
+    def _check_type(self, name: str, column_type: Any) -> None:
+        value_type = column_type.value_type if _is_any(_CONTAINERS, column_type) else column_type
+        if not _is_any((*_STRINGS, *_BINARIES, *_OTHERS), value_type):
+            description = shortened(printable(str(column_type)), 60)
+            raise DataError(
+                f"{self.origin}: the column {brief(name)} holds {description}; texts, numbers, booleans or lists of such "
+                f"were expected."
+            )
+
 
 @contextmanager
-def _parquet(file: TableFile) -> Iterator[pq.ParquetFile]:
+def _open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
     try:
         with open(file.path, "rb") as raw, pq.ParquetFile(raw) as opened:
             yield opened
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
-        raise DataError(f"{file.origin} is not a readable Parquet file: {short_reason(error)}.") from None
+        raise DataError(f"{file.location} is not a readable Parquet file: {short_reason(error)}.") from None
 
 
-def read_columns(file: TableFile) -> tuple[str, ...]:
-    """Return the names of the columns."""
-    with _parquet(file) as opened:
-        return tuple(opened.schema_arrow.names)
-
-
-def read_chunks(file: TableFile, names: Sequence[str]) -> Iterator[Chunk]:
-    """Yield the named columns, `CHUNK` rows at a time."""
-    first = 1
-    with _parquet(file) as opened:
-        schema = opened.schema_arrow
-        for name in names:
-            _check_type(schema.field(name).type, file, name)
-        for batch in opened.iter_batches(batch_size=CHUNK, columns=list(names)):
-            columns = [_parquet_values(batch.column(name)) for name in names]
-            yield Chunk(columns=columns, numbers=range(first, first + len(batch)))
-            first += len(batch)
-
-
-def _check_type(kind: Any, file: TableFile, name: str) -> None:
-    inner = kind
-    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = kind.value_type
-    tests = (
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_string_view,
-        pa.types.is_binary,
-        pa.types.is_large_binary,
-        pa.types.is_integer,
-        pa.types.is_floating,
-        pa.types.is_boolean,
-        pa.types.is_decimal,
-        pa.types.is_null,
-    )
-    if not any(test(inner) for test in tests):
-        raise DataError(
-            f"{file.origin}: the column {brief(name)} holds {shortened(printable(str(kind)), 60)}; texts, numbers, booleans "
-            f"or lists of such were expected."
-        )
-
-
-def _parquet_values(column: pa.Array) -> pa.Array | list[Any]:
-    """Strings as Arrow has them, checked to be UTF-8; other values as Python has them."""
-    if pa.types.is_dictionary(column.type):
+def _read_values(column: pa.Array) -> pa.Array | list[Any]:
+    """Return strings as a large_string array that is valid UTF-8, floats as NumPy's scalars, other values as Python's."""
+    if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    kind = column.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):  # as old writers store texts
-        column = column.cast(pa.large_string())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if _is_any(_BINARIES, column.type) or _is_any(_STRINGS, column.type):
         column = column.cast(pa.large_string())
     column.validate(full=True)
-    if pa.types.is_large_string(column.type):
+    if types.is_large_string(column.type):
         return column
-    if pa.types.is_floating(kind):
-        return list(column.to_numpy(zero_copy_only=False))  # NumPy's scalars know their width
+    if types.is_floating(column.type):
+        return [*column.to_numpy(zero_copy_only=False)]  # scalars that know their width
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _is_any(tests: Sequence[Any], column_type: Any) -> bool:
+    return any(test(column_type) for test in tests)

@@ -1,16 +1,15 @@
-"""Which columns of a table are the texts and the label."""
+"""The schema of a user's tables: which columns are the texts and which one is the label."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from isinglass.config import TrainConfig
-from isinglass.data.tables.file import TableFile
+from isinglass.data.tables.table import Columns, Table
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, listed
 
-# What columns are called, without case, spaces, `_` and `-`. Of the first line of TEXTS or LABELS that has any of a file's
-# columns there must be one only.
+# Names of columns, without case, spaces, `_` and `-`. The first rank of TEXTS or LABELS that matches any column must match
+# exactly one.
 PAIRS: Final = (
     ("sentence1", "sentence2"),
     ("sentencea", "sentenceb"),
@@ -29,70 +28,86 @@ LABELS: Final = (
     "target targets class classes category categories sentiment score rating ratings stars intent topic topics emotion "
     "polarity similarity tag tags isduplicate y",
 )
+_WITHOUT_SEPARATORS: Final = str.maketrans("", "", "_- ")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Names of the columns that are read."""
-
-    texts: tuple[str, ...]
-    label: str
-
-
-def choose_columns(file: TableFile, config: TrainConfig) -> tuple[Columns, list[str]]:
-    """The columns of text and label: those that the config names, the others by their names where there is one choice.
+def choose_columns(table: Table, config: TrainConfig) -> tuple[Columns, tuple[str, ...]]:
+    """Choose the columns of text and label: those that the config names, and the others by their names.
 
     Returns:
-        The columns, and what was guessed.
+        The columns, and sentences about what was guessed.
 
     Raises:
-        DataError: a named column is not there, or there is no or more than one choice.
+        DataError: a named column is missing, or there are no candidates or several.
         ConfigError: a column is named for two purposes.
     """
-    texts = [name for name in (config.text_column, config.text_column2) if name is not None]
-    named = [*texts, *([] if config.label_column is None else [config.label_column])]
+    named = _named_columns(config)
+    table.require(named)
+    unnamed = [name for name in table.columns if name not in named]
+    texts = [name for name in (config.text_column, config.text_column2) if name is not None] or _guess_texts(unnamed)
+    label = config.label_column or _guess(unnamed, LABELS)
+    if len(table.columns) == 2:
+        texts, label = _complete_by_elimination(table.columns, texts, label)
+    if not texts or label is None:
+        raise DataError(_describe_doubt(table, texts, label))
+    table.require([*texts, label])
+    columns = Columns(texts=tuple(texts), label=label)
+    if len(named) == len(columns.names):
+        return columns, ()
+    return columns, (f"Columns: text {listed(texts)}, label {brief(label)} (guessed).",)
+
+
+def _named_columns(config: TrainConfig) -> list[str]:
+    """Return the columns that the config names."""
     if config.text_column2 is not None and config.text_column is None:
         raise ConfigError("text_column2 is the second text of a pair: name text_column too.")
-    if len({*named}) < len(named):
-        raise ConfigError(f"The columns {listed(named)} are named for two purposes: a column serves for one.")
-    file.require(named)
-    free = [name for name in file.columns if name not in named]
-    label = config.label_column or _one_of(free, LABELS)
-    if not texts:
-        texts = _pair(free) or [name for name in [_one_of(free, TEXTS)] if name]
-    if len(file.columns) == 2 and len(texts) + (label is not None) == 1:  # one of two is known: the other is the other
-        for other in file.columns:
-            if not texts and other != label:
-                texts = [other]
-            elif label is None and other not in texts:
-                label = other
-    if not texts or label is None:
-        lacking = [] if texts else ["text (--text-column, for pairs --text-column2 too)"]
-        lacking += [] if label else ["label (--label-column)"]
-        raise DataError(
-            f"{file.origin}: it is not plain which column is {' and which is '.join(lacking)}; its first row names "
-            f"{listed(file.columns)}."
-        )
-    file.require([*texts, label])
-    if len(named) == len(texts) + 1:
-        return Columns(texts=tuple(texts), label=label), []
-    return Columns(texts=tuple(texts), label=label), [f"Columns: text {listed(texts)}, label {brief(label)} (guessed)."]
+    names = [name for name in (config.text_column, config.text_column2, config.label_column) if name is not None]
+    if len({*names}) < len(names):
+        raise ConfigError(f"The columns {listed(names)} are named for two purposes: a column serves for one.")
+    return names
 
 
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
+def _guess_texts(columns: Sequence[str]) -> list[str]:
+    """Return the one pair of text columns if there is no single text, else the one text column, else nothing."""
+    by_plain_name = {_plain(name): name for name in columns}
+    pairs = [pair for pair in PAIRS if by_plain_name.keys() >= {*pair}]
+    has_single_text = not by_plain_name.keys().isdisjoint(TEXTS[0].split())
+    if len(pairs) == 1 and not has_single_text:
+        return [by_plain_name[name] for name in pairs[0]]
+    text = _guess(columns, TEXTS)
+    return [] if text is None else [text]
 
 
-def _one_of(columns: Sequence[str], ranks: Sequence[str]) -> str | None:
-    """The one column of the first rank that has any."""
+def _guess(columns: Sequence[str], ranks: Sequence[str]) -> str | None:
+    """Return the only column of the first rank that matches any; None if several match or none does."""
     for rank in ranks:
-        found = [name for name in columns if _plain(name) in rank.split()]
-        if found:
-            return found[0] if len(found) == 1 else None
+        matches = [name for name in columns if _plain(name) in rank.split()]
+        if matches:
+            return matches[0] if len(matches) == 1 else None
     return None
 
 
-def _pair(columns: Sequence[str]) -> list[str]:
-    plain = {_plain(name): name for name in columns}
-    found = [[plain[first], plain[second]] for first, second in PAIRS if first in plain and second in plain]
-    return found[0] if len(found) == 1 and not {*TEXTS[0].split()} & plain.keys() else []
+def _plain(name: str) -> str:
+    return name.strip().lower().translate(_WITHOUT_SEPARATORS)
+
+
+def _complete_by_elimination(columns: Sequence[str], texts: list[str], label: str | None) -> tuple[list[str], str | None]:
+    """Of two columns, take the other one for what is still unknown if exactly one of text and label is known."""
+    others = [name for name in columns if name not in texts and name != label]
+    if len(others) != 1:
+        return texts, label
+    if label is None:
+        return texts, others[0]
+    return texts or others, label
+
+
+def _describe_doubt(table: Table, texts: Sequence[str], label: str | None) -> str:
+    unknown = []
+    if not texts:
+        unknown.append("text (--text-column, for pairs --text-column2 too)")
+    if label is None:
+        unknown.append("label (--label-column)")
+    return (
+        f"{table.origin}: it is not plain which column is {' and which is '.join(unknown)}; its first row names "
+        f"{listed(table.columns)}."
+    )

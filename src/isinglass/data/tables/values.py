@@ -1,95 +1,140 @@
-"""Values of a table as texts and labels."""
+"""Turn the values of a table or a list into texts and labels."""
 
-import decimal
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from decimal import Decimal
+from functools import singledispatch
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from isinglass.data.tables.file import RawLabel
+Label = str | tuple[str, ...]  # one label, or all labels of an example
+_Converted = TypeVar("_Converted")
+
+MOST_DIGITS: Final = 10_000  # bits of a whole number; Python spells longer ones slowly or not at all
+_NAMES_OF_TYPES: Final = {
+    type(None): "null",
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
 
 
-class UnusableValue(Exception):  # noqa: N818 - told by row as a DataError
-    """A value that is no text or label: what it is, in words, and its place among the values."""
+class UnusableValue(Exception):  # noqa: N818 - raised again as a DataError that names the row
+    """A value that is neither text nor label; the message says what it is, `index` which of the values."""
 
-    def __init__(self, place: int, found: str) -> None:
-        super().__init__(found)
-        self.place = place
+    def __init__(self, index: int, description: str) -> None:
+        super().__init__(description)
+        self.index = index
 
 
 def text_array(values: Sequence[Any]) -> pa.Array:
-    """Values as a large_string array, null where there is none (None, NaN); numbers and booleans as `as_text` spells them.
+    """Return N values as a large_string array: null for None and NaN, numbers and booleans as `as_text` spells them.
 
     Raises:
-        UnusableValue: one is something else.
+        UnusableValue: a value is something else, or holds half of a surrogate pair.
     """
     with suppress(pa.ArrowException, UnicodeEncodeError):
         array = pa.array(values, pa.large_string())
         array.validate(full=True)
         return array
-    texts = [_placed(as_text, place, value) for place, value in enumerate(values)]
-    for place, text in enumerate(texts):
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError:
-            raise UnusableValue(place, "half of a surrogate pair, which is no character") from None
-    return pa.array(texts, pa.large_string())
+    return pa.array(_convert_all(_as_encodable_text, values), pa.large_string())
 
 
-def label_list(values: Sequence[Any]) -> list[RawLabel | None]:
-    """Labels as names, or tuples of names where a value is a list; None where there is none.
+def label_list(values: Sequence[Any]) -> list[Label | None]:
+    """Return N labels: a name for each value, a tuple of names for a list, None for None and NaN.
 
     Raises:
-        UnusableValue: one is something else.
+        UnusableValue: a value is something else.
     """
-    return [value if type(value) is str else _placed(_as_label, place, value) for place, value in enumerate(values)]
+    return _convert_all(_as_label, values)
 
 
-def _placed(convert: Callable[[Any], Any], place: int, value: Any) -> Any:
+def _convert_all(convert: Callable[[Any], _Converted], values: Sequence[Any]) -> list[_Converted]:
+    converted: list[_Converted] = []
     try:
-        return convert(value)
+        for value in values:
+            converted.append(convert(value))
     except TypeError as error:
-        raise UnusableValue(place, str(error)) from None
+        raise UnusableValue(len(converted), str(error)) from None
+    return converted
 
 
-def _as_label(value: Any) -> RawLabel | None:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, list | tuple | set | frozenset):
+def _as_encodable_text(value: Any) -> str | None:
+    text = as_text(value)
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise TypeError("half of a surrogate pair, which is no character") from None
+    return text
+
+
+def _as_label(value: Any) -> Label | None:
+    if type(value) is str:
+        return value
+    if not isinstance(value, list):
         return as_text(value)
-    names = [as_text(one) for one in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
-    if not all(name and not name.isspace() for name in names):
+    names = [as_text(member) or "" for member in value]
+    if not all(map(str.strip, names)):
         raise TypeError("a list with an empty label")
-    return tuple(name for name in names if name)
+    return tuple(names)
 
 
+@singledispatch
 def as_text(value: Any) -> str | None:
-    """A value as a CSV file would have it: `true`, `1` (also for 1.0), `0.5`; None for None and NaN.
+    """Return a value as a CSV file spells it: `true`, `1` (also for 1.0), `0.5`; None for None and NaN.
 
     Raises:
-        TypeError: it is neither text, number nor boolean; the message says what it is.
+        TypeError: the value is neither text, number nor boolean; the message says what it is.
     """
-    if isinstance(value, np.generic):  # 0.1 of 32 bits is not 0.10000000149
-        value = float(str(value)) if isinstance(value, np.floating) else value.item()
-    if value is None or isinstance(value, str):
-        return None if value is None else str(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    if isinstance(value, int) and value.bit_length() < 10_000:
-        return str(value)
-    if isinstance(value, decimal.Decimal):
-        return f"{value:f}"
-    raise TypeError(kind_of(value))
+    raise TypeError(describe_type(value))
 
 
-def kind_of(value: Any) -> str:
-    """What a value is, in words."""
-    words = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
-    return "null" if value is None else words.get(type(value), f"a value of the type {type(value).__name__}")
+@as_text.register(type(None))
+def _(value: None) -> None:
+    return value
+
+
+@as_text.register
+def _(value: str) -> str:
+    return str(value)
+
+
+@as_text.register
+def _(value: bool) -> str:
+    return str(value).lower()
+
+
+@as_text.register
+def _(value: int) -> str:
+    if value.bit_length() >= MOST_DIGITS:
+        raise TypeError(describe_type(value))
+    return str(value)
+
+
+@as_text.register
+def _(value: float) -> str | None:
+    if math.isnan(value):
+        return None
+    is_exact_integer = value.is_integer() and abs(value) < 2**53
+    return str(int(value)) if is_exact_integer else repr(value)
+
+
+@as_text.register
+def _(value: Decimal) -> str:
+    return f"{value:f}"
+
+
+@as_text.register
+def _(value: np.floating) -> str | None:
+    return as_text(float(str(value)))  # 0.1 of 32 bits is not 0.10000000149
+
+
+def describe_type(value: Any) -> str:
+    """Return what a value is, for a message: `a list`, `a number`, `a value of the type date`."""
+    return _NAMES_OF_TYPES.get(type(value), f"a value of the type {type(value).__name__}")

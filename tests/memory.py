@@ -1,0 +1,56 @@
+"""Lists in memory as a custom task, through the same code as files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from isinglass.config import TrainConfig
+from isinglass.data.custom.files import resolve_source
+from isinglass.data.custom.rows import read_rows
+from isinglass.data.source import LoadedSplits
+from isinglass.data.tables.file import DataFile
+from isinglass.data.tables.table import Chunk, Columns, Table
+
+NAMES = {"train": "training data", "dev": "validation data"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryTable(Table):
+    """A table whose columns are lists; messages count its rows from 0."""
+
+    unit: ClassVar[str] = "index"
+
+    values: dict[str, Sequence[Any]]
+
+    @classmethod
+    def open(cls, file: DataFile, delimiter: str | None) -> Self:
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, name: str, values: dict[str, Sequence[Any]]) -> Self:
+        return cls(file=DataFile(path=Path(name), origin=name), columns=tuple(values), values=values)
+
+    def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
+        columns = [self.values[name] for name in names]
+        yield Chunk(columns=columns, numbers=range(len(columns[0])))
+
+
+def memory_data(
+    *,
+    name: str,
+    texts: tuple[Sequence[Any], ...],
+    labels: Sequence[Any],
+    dev: tuple[tuple[Sequence[Any], ...], Sequence[Any]] | None = None,
+    **settings: Any,
+) -> LoadedSplits:
+    """The task that texts and labels make, `dev` being those to validate with."""
+    config = TrainConfig(task=name, train_file=("memory",), **settings)
+    columns = Columns(texts=("text", "text2")[: len(texts)], label="label")
+    splits = {}
+    for split, rows in (("train", (texts, labels)), ("dev", dev)):
+        if rows is not None:
+            values = dict(zip(columns.names, (*rows[0], rows[1]), strict=True))
+            table = MemoryTable.of(NAMES[split], values)
+            splits[split] = read_rows([table], columns, config, labels_may_be_hidden=False)
+    return resolve_source(splits, columns, config)
