@@ -83,7 +83,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_pat
     directory = tmp_path / "killed"
     code = (
         "import sys, json, time; from pathlib import Path; from isinglass.config import resolve; "
-        "from isinglass.tuning import *\n"
+        "from isinglass.tuning import SearchSpace, tune\n"
         "from isinglass.training.progress import ProgressObserver\n"
         "flags, space, directory = json.loads(sys.argv[1])\n"
         "seen = []\n"
@@ -153,7 +153,7 @@ def scripted(monkeypatch, script):
             for observer in observers:
                 observer.on_evaluate(Evaluate(epoch=epoch, epochs=config.epochs, step=0, metric="f1", epoch_scores=told))
 
-    monkeypatch.setattr("isinglass.tuning.train", fake)
+    monkeypatch.setattr("isinglass.tuning.trials.train", fake)
     return calls
 
 

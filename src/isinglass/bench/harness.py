@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from isinglass.bench.local import ENDS, Executor, Local, Message
-from isinglass.bench.plan import Calibration, Plan, PlannedRun, engine, left_to_do
-from isinglass.bench.worker import CalibrationRequest, RunRequest
+from isinglass.bench.calibration import Calibration, engine
+from isinglass.bench.plan import Plan, PlannedRun, left_to_do
+from isinglass.bench.worker import RunRequest
 from isinglass.config import as_dict
 from isinglass.errors import OutputExistsError
+from isinglass.executors.local import ENDS, Executor, Local, Message
+from isinglass.executors.worker import CalibrationRequest
 from isinglass.results import RESULTS, DamagedLine, FailedRun, RunResult, append_record, read_records
 from isinglass.storage import held
 from isinglass.training.progress import Progress

@@ -1,8 +1,7 @@
 """Which runs a bench consists of, in which order, what is left of them, and how long that will take."""
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,8 +13,6 @@ from isinglass.results import RunResult, run_key
 from isinglass.tasks import TASKS, Task, get_task
 
 STARTED: Final = ("rte", "mrpc", "stsb")  # small sets of pairs, which fine-tuning on MNLI first helps (RoBERTa, ModernBERT)
-EVALUATION_SHARE: Final = 1 / 3  # of a training step's operations: the forward pass alone
-OVERHEAD_SECONDS: Final = 10.0  # starting a process, its imports, loading, scoring and writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,38 +139,6 @@ def _missing_files(task: Task, data_dir: Path) -> list[Path]:
     assert task.train is not None
     files = [data_dir / task.folder / split.file for split in (task.train, *task.dev)]
     return [file for file in files if not file.is_file()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What a few steps told: real tokens per second in training, and the tokens of each task's train and dev sets."""
-
-    tokens_per_second: float
-    compile_seconds: float
-    train_tokens: Mapping[str, int]
-    dev_tokens: Mapping[str, int]
-
-
-def engine(config: TrainConfig) -> str:
-    """What decides a run's speed, and which tokens it has: runs that share it share a calibration."""
-    tokens = (config.max_length, config.overlap, config.max_train_examples)
-    return repr((config.model, config.backend, config.precision, config.xla, config.compile, *tokens))
-
-
-def estimated_seconds(run: PlannedRun, calibration: Calibration) -> float:
-    """Training and evaluation at the calibrated speed, compiling, and the start."""
-    task = run.config.task
-    tokens = calibration.train_tokens[task] * run.config.epochs + calibration.dev_tokens[task] * EVALUATION_SHARE
-    return tokens / calibration.tokens_per_second + calibration.compile_seconds + OVERHEAD_SECONDS
-
-
-def estimates(runs: Sequence[PlannedRun], calibrations: Mapping[str, Calibration]) -> dict[str, float]:
-    """Key -> seconds that the run is likely to take; NaN where its engine has no calibration."""
-    known = {run.key: calibrations.get(engine(run.config)) for run in runs}
-    return {
-        run.key: math.nan if calibration is None else estimated_seconds(run, calibration)
-        for run, calibration in zip(runs, known.values(), strict=True)
-    }
 
 
 def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:

@@ -85,9 +85,10 @@ def bench(
 ) -> None:
     """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
     with errors_in_one_line():
+        from isinglass.bench.calibration import estimates
         from isinglass.bench.harness import calibrate, opened, records_of, run_all, set_damaged_aside
         from isinglass.bench.own_data import settle
-        from isinglass.bench.plan import estimates, left_to_do, make_plan
+        from isinglass.bench.plan import left_to_do, make_plan
         from isinglass.bench.presets import select, select_own
 
         own = own_files(

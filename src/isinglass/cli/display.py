@@ -393,7 +393,7 @@ def console(*, stderr: bool) -> Any:
 @contextmanager
 def connected(place: Any, *where: Any) -> Iterator[Any]:
     """Connect to a cluster, and tell what it has."""
-    from isinglass.bench.cluster import connected
+    from isinglass.executors.ray import connected
 
     with connected(place, *where) as cluster:
         print(cluster.summary, file=sys.stderr, flush=True)

@@ -98,7 +98,7 @@ def place_of(on: str | None, cpus: int | None, gpus: float | None, storage: str 
             option = name.replace("_", "-") + ("-per-run" if name in ("cpus", "gpus") else "")
             raise ConfigError(f"--{option} is for runs on a cluster: name it with --on ray.")
         return None
-    from isinglass.bench.cluster import Place
+    from isinglass.executors.ray import Place
 
     return Place(on=on, **chosen)
 

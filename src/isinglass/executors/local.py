@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from isinglass.bench.worker import CalibrationRequest, TrainingRequest
+from isinglass.executors.worker import CalibrationRequest, TrainingRequest
 
 Message = Mapping[str, Any]  # one key: `started`, `progress`, `scores`, or an end: `result`, `calibration`, `trial`, `error`
 ENDS: Final = frozenset({"result", "calibration", "trial", "error"})

@@ -32,11 +32,11 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import UInt8
 
-from isinglass.bench.local import ENDS, Message, ask
-from isinglass.bench.stored_checkpoints import file_system
-from isinglass.bench.worker import CalibrationRequest, TrainingRequest
 from isinglass.data.tables.file import expand
 from isinglass.errors import ConfigError, DataError, MissingDependencyError, RunFailedError, StorageError
+from isinglass.executors.local import ENDS, Message, ask
+from isinglass.executors.stored_checkpoints import file_system
+from isinglass.executors.worker import CalibrationRequest, TrainingRequest
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory
 from isinglass.storage import cache_dir, held, replacing, take_place
