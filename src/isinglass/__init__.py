@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from isinglass.estimators.text import TextClassifier, TextRegressor, load
     from isinglass.results import RunResult
     from isinglass.runs.loading import load_run
+    from isinglass.runs.perform import Run, Saving, perform
     from isinglass.runs.writing import write_run
     from isinglass.tasks import TASKS, Task, get_task
     from isinglass.training.evaluation import evaluate
@@ -19,7 +20,9 @@ __all__ = [
     "TASKS",
     "IsinglassError",
     "Observer",
+    "Run",
     "RunResult",
+    "Saving",
     "Task",
     "TextClassifier",
     "TextRegressor",
@@ -28,6 +31,7 @@ __all__ = [
     "get_task",
     "load",
     "load_run",
+    "perform",
     "resolve",
     "train",
     "write_run",
@@ -36,7 +40,9 @@ __all__ = [
 _HOME = {
     "TASKS": "tasks",
     "IsinglassError": "errors",
+    "Run": "runs.perform",
     "RunResult": "results",
+    "Saving": "runs.perform",
     "Task": "tasks",
     "TextClassifier": "estimators.text",
     "TextRegressor": "estimators.text",
@@ -46,6 +52,7 @@ _HOME = {
     "get_task": "tasks",
     "load": "estimators.text",
     "load_run": "runs.loading",
+    "perform": "runs.perform",
     "resolve": "config",
     "train": "training.trainer",
     "write_run": "runs.writing",

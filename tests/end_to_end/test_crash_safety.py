@@ -18,7 +18,7 @@ import torch
 from isinglass.config import TrainConfig, resolve
 from isinglass.errors import ConfigError, DataError, TrainingDivergedError
 from isinglass.results import RunResult
-from isinglass.runs.directory import held_run
+from isinglass.runs.directory import locked_run
 from isinglass.tasks import TASKS
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 from isinglass.training.interruption import Interrupted, Interruption
@@ -201,7 +201,7 @@ def test_what_a_kill_left_of_a_checkpoint_or_a_result_is_cleared_away(tmp_path: 
     whole, partial = checkpoints / "step-000000002.safetensors", checkpoints / ".step-000000004.safetensors-x1"
     for path in (whole, partial):
         path.write_bytes(b"-")
-    with held_run(tmp_path / "run", overwrite=False, resume=True):
+    with locked_run(tmp_path / "run", overwrite=False, resume=True):
         assert [*checkpoints.iterdir()] == [whole]
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
 

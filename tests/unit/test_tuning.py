@@ -153,7 +153,7 @@ def scripted(monkeypatch, script):
             for observer in observers:
                 observer.on_evaluate(Evaluate(epoch=epoch, epochs=config.epochs, step=0, metric="f1", epoch_scores=told))
 
-    monkeypatch.setattr("isinglass.tuning.trials.train", fake)
+    monkeypatch.setattr("isinglass.tuning.trials.perform", fake)
     return calls
 
 

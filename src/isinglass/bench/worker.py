@@ -28,7 +28,7 @@ from isinglass.storage import replacing
 from isinglass.tasks import get_task
 from isinglass.training.progress import ProgressObserver
 from isinglass.training.scoring import Scored
-from isinglass.training.trainer import TrainedRun, train
+from isinglass.training.trainer import TrainedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,7 @@ def perform(request: RunRequest, answer: "Answers") -> RunResult:
     data = open_data(config)
     if config.train_file:
         check_same(describe(data), bench)
-    observers = [ProgressObserver(answer.progress)]
-    run = train(config, observers, data=data, first_weights=request.first_weights, checkpoints=request.kept())
+    run = request.train(config, data, [ProgressObserver(answer.progress)])
     result = dataclasses.replace(run.result, config=request.config, start_from=request.start_from)
     run = dataclasses.replace(run, result=result)
     predictions = _test_predictions(config, run) if request.predict_test else {}

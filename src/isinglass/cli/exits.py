@@ -32,13 +32,14 @@ class _OneLine(logging.Formatter):
 
 @contextmanager
 def how_to_resume(directory: Path) -> Iterator[None]:
-    """Add to what a run that was asked to end says how to go on with it."""
+    """Add to the message of a run that was asked to end how to continue from its checkpoint, if it wrote one."""
+    from isinglass.training.checkpoints import CHECKPOINTS
     from isinglass.training.interruption import Interrupted
 
     try:
         yield
     except Interrupted as interrupted:
-        if str(interrupted):
+        if str(interrupted) and (directory / CHECKPOINTS).exists():
             how = f"the same command with --output-dir {directory} --resume goes on from it."
             raise Interrupted(interrupted.number, f"{interrupted}; {how}") from None
         raise

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,8 +28,15 @@ from isinglass.cli.options import (
     own_files,
     task_name,
 )
-from isinglass.errors import ConfigError, StorageError
+from isinglass.errors import ConfigError
 from isinglass.names import printable
+
+if TYPE_CHECKING:
+    from isinglass.backends.process_group import ProcessGroup
+    from isinglass.config import TrainConfig
+    from isinglass.results import RunResult
+    from isinglass.runs.perform import Saving
+    from isinglass.training.observers import Observer
 
 
 def train(
@@ -161,80 +169,78 @@ def train(
             assignments=tuple(assignments or ()),
             environment=os.environ,
         )
-        from isinglass.backends.process_group import largest, number_of_processes
+        from isinglass.backends.process_group import number_of_processes
         from isinglass.backends.registry import check_installed
-        from isinglass.cli.own_data import OwnDataFacts
-        from isinglass.runs.directory import check_output, finished_result, held_run, new_run_name, repetitions
-        from isinglass.runs.writing import write_run
-        from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
-        from isinglass.training.interruption import Interruption
-        from isinglass.training.trainer import train as run_training
+        from isinglass.runs.directory import new_run_name, repetitions
+        from isinglass.runs.perform import Saving
 
-        every = Interval.parse(checkpoint_every)
-        if resume and (output_dir is None or overwrite):
-            raise ConfigError(
-                "--resume goes on with a run and --overwrite replaces it: leave one of them out."
-                if overwrite
-                else "--resume needs --output-dir, the directory of the run to go on with."
-            )
+        saving = Saving(
+            resume=resume, overwrite=overwrite, checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints
+        )
+        if resume and output_dir is None:
+            raise ConfigError("--resume needs --output-dir, the directory of the run to go on with.")
         if check_only:
             _check_data(settings)
             return
         if output_dir is None and number_of_processes(settings.backend) > 1:
             raise ConfigError("Processes that share a run need --output-dir, so that all know where its checkpoints lie.")
-        planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
-        results = []
         check_installed(settings.backend)
+        planned = repetitions(settings, output_dir or Path("runs") / new_run_name(settings), runs)
         with processes(settings.backend) as group:
-            leads = group.rank == 0
-
-            def goes_on(directory: Path) -> bool:
-                return resume or (group.restarted and (not overwrite or any((directory / CHECKPOINTS).glob("*"))))
-
-            for _, directory in planned if leads else ():
-                going_on = goes_on(directory)
-                check_output(directory, overwrite=overwrite and not going_on, resume=going_on)
-            for settings_of_run, directory in planned:
-                finished = finished_result(settings_of_run, directory) if leads and resume else None
-                if any(largest(group, int(finished is not None))):
-                    if finished is not None:
-                        print(printable(f"{directory} is finished already; this is its result."), file=sys.stderr)
-                        results.append(finished)
-                        show_result(finished, directory, as_json=json_output)
-                    continue
-                going_on = any(largest(group, int(leads and goes_on(directory))))
-                held = held_run(directory, overwrite=overwrite and not going_on, resume=going_on)
-                with (
-                    Interruption(announce if leads else lambda _: None, repeated=group.has_launcher) as interruption,
-                    held if leads else nullcontext(directory / CHECKPOINTS) as place,
-                ):
-                    checkpoints = Checkpoints(directory=place, every=every, keep=keep_checkpoints, resume=going_on)
-                    with (
-                        progress() if leads else nullcontext() as bar,
-                        _log(log_to if leads else None, directory) as log,
-                        how_to_resume(directory),
-                    ):
-                        observers = [one for one in (bar, OwnDataFacts(), log) if one is not None]
-                        run = run_training(
-                            settings_of_run, observers, checkpoints=checkpoints, interruption=interruption, group=group
-                        )
-                    if not leads:
-                        continue
-                    with interruption.deferred():
-                        try:
-                            results.append(write_run(run, directory, overwrite=True))
-                        except StorageError:
-                            show_result(run.result, None, as_json=json_output)  # the scores at least are not lost
-                            raise
-                        show_result(results[-1], directory, as_json=json_output)
-            if runs > 1 and leads and not json_output:
+            results = _perform_all(planned, saving, group, log_to=log_to, as_json=json_output)
+            if runs > 1 and group.rank == 0 and not json_output:
                 show_repetitions(results)
 
 
-def _log(to: str | None, directory: Path) -> Any:
+def _perform_all(
+    planned: "Sequence[tuple[TrainConfig, Path]]",
+    saving: "Saving",
+    group: "ProcessGroup",
+    *,
+    log_to: str | None,
+    as_json: bool,
+) -> "list[RunResult]":
+    """Perform one run after another, and show the result of each as soon as it is known."""
+    from isinglass.runs.perform import RunNotWrittenError, perform
+    from isinglass.training.interruption import Interruption
+
+    leads = group.rank == 0
+    if leads:
+        for _, directory in planned:
+            saving.check(directory, group)
+    results = []
+    with Interruption(announce if leads else lambda _: None, repeated=group.has_launcher) as interruption:
+        for config, directory in planned:
+            try:
+                with _observers(log_to, directory, leads=leads) as observers, how_to_resume(directory):
+                    run = perform(config, directory, observers, saving=saving, interruption=interruption, group=group)
+            except RunNotWrittenError as error:
+                show_result(error.result, None, as_json=as_json)  # the scores at least are not lost
+                raise
+            results.append(run.result)
+            if not leads:
+                continue
+            if run.trained is None:
+                print(printable(f"{directory} is finished already; this is its result."), file=sys.stderr)
+            show_result(run.result, directory, as_json=as_json)
+    return results
+
+
+@contextmanager
+def _observers(log_to: str | None, directory: Path, *, leads: bool) -> "Iterator[list[Observer]]":
+    """Yield what shows and logs a run. Only the process that leads has any, because only its observers are called."""
+    from isinglass.cli.own_data import OwnDataFacts
     from isinglass.runs.tensorboard import TensorBoardLog
 
-    return nullcontext() if to is None else TensorBoardLog(directory.parent / "tensorboard" / directory.name)
+    if not leads:
+        yield []
+        return
+    with progress() as bar:
+        if log_to is None:
+            yield [bar, OwnDataFacts()]
+            return
+        with TensorBoardLog(directory.parent / "tensorboard" / directory.name) as log:
+            yield [bar, OwnDataFacts(), log]
 
 
 def _check_data(settings: Any) -> None:

@@ -37,6 +37,7 @@ from jaxtyping import Float32, Float64
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, check_random_state, column_or_1d
 
+from isinglass.backends.process_group import SingleProcess
 from isinglass.config import TrainConfig, as_dict, resolve
 from isinglass.data.custom.holdout import divide
 from isinglass.data.examples import Examples
@@ -46,6 +47,7 @@ from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT
 from isinglass.runs.loading import FinishedModel, load_run
+from isinglass.runs.perform import perform
 from isinglass.runs.predictor import Predictor
 from isinglass.runs.writing import write_run
 from isinglass.tasks import Task
@@ -54,7 +56,7 @@ from isinglass.training.labels import label_order
 from isinglass.training.observers import StepRecord
 from isinglass.training.prediction import probabilities
 from isinglass.training.progress import Progress, ProgressObserver
-from isinglass.training.trainer import TrainedRun, train
+from isinglass.training.trainer import TrainedRun
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,9 @@ class _TextEstimator(BaseEstimator):
             )
             notes = [note]
         data = LoadedSplits(task=task, splits=examples, notes=tuple(notes))
-        run = train(config, [ProgressObserver(self._report)] if self.verbose else [], data=data)
+        observers = [ProgressObserver(self._report)] if self.verbose else []
+        run = perform(config, observers=observers, data=data, group=SingleProcess()).trained
+        assert run is not None
         self._keep(FinishedModel(checkpoint=run.trained_model(), config=config, task=run.task), run.result, run.steps)
         return self
 

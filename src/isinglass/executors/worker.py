@@ -17,11 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from isinglass.backends.process_group import SingleProcess
 from isinglass.config import TrainConfig, resolve
+from isinglass.data.source import Source
 from isinglass.errors import IsinglassError
 from isinglass.executors.stored_checkpoints import stored_checkpoints
+from isinglass.runs.perform import Saving, perform
 from isinglass.training.checkpoints import Checkpoints, Interval
+from isinglass.training.observers import Observers
 from isinglass.training.progress import Progress
+from isinglass.training.trainer import TrainedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,20 @@ class TrainingRequest:
         """The settings to train by: the data from where they are."""
         return config_from(self.config | self.places)
 
-    def kept(self) -> Checkpoints | None:
-        """The checkpoints, to go on from if there are any."""
+    def train(self, config: TrainConfig, data: Source, observers: Observers) -> TrainedRun:
+        """Train, from the newest checkpoint on if there is one."""
+        run = perform(
+            config,
+            observers=observers,
+            saving=Saving(checkpoints=self._saved()),
+            data=data,
+            first_weights=self.first_weights,
+            group=SingleProcess(),
+        )
+        assert run.trained is not None
+        return run.trained
+
+    def _saved(self) -> Checkpoints | None:
         if self.checkpoints is None:
             return None
         every = Interval.parse(self.checkpoint_every)

@@ -1,13 +1,13 @@
-"""What a run leaves on disk: all of it, or nothing but its checkpoints.
+"""The directory of a run: its parts, its lock, and what may be written to it.
 
-While it trains, RUN_DIR holds `checkpoints/` and a lock; in the end it is, at one moment:
+While a run is trained, RUN_DIR holds `checkpoints/` and a lock. Then the finished run takes its place, at one moment:
 
 RUN_DIR/
   result.json             the RunResult, settings included
   steps.jsonl             loss and learning rate of each step
-  predictions-dev.tsv     the model's answer to each example of each scored split
-  model/                  a Hugging Face checkpoint with its card (a bench keeps it only where it is asked for); of the
-                          user's own task, also its labels and columns: task.json
+  predictions-dev.tsv     the prediction for each example of each scored split
+  model/                  a Hugging Face model directory with its card; for the user's own task, also its labels and
+                          columns: task.json (a bench keeps the model only on demand)
 """
 
 import dataclasses
@@ -28,19 +28,21 @@ from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
-TASK: Final = "task.json"  # of the user's own task
-TASK_BYTES: Final = 10_000_000
+TASK: Final = "task.json"  # the user's own task
 LOCK: Final = ".lock"  # held by the process that trains
 
 
 def new_run_name(config: TrainConfig) -> str:
-    """A directory name that tells the run apart by task, model, precision, seed and time of day."""
+    """Return a directory name of the run's task, model, precision, seed and time of day."""
     model = re.sub(r"[^\w.-]", "_", Path(config.model).name)[:60] or "model"
     return f"{config.task}-{model}-{config.precision}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def repetitions(config: TrainConfig, directory: Path, runs: int) -> list[tuple[TrainConfig, Path]]:
-    """Settings and directory of each of several runs: seeds count up, each in a directory of its own below `directory`."""
+    """Return settings and directory of each of several runs, which differ in their seed: `directory/seedN`.
+
+    A single run has `directory` itself.
+    """
     if runs == 1:
         return [(config, directory)]
     seeds = range(config.seed, config.seed + runs)
@@ -48,10 +50,10 @@ def repetitions(config: TrainConfig, directory: Path, runs: int) -> list[tuple[T
 
 
 def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> None:
-    """Refuse, before any work is done, to write where something else stands or where nothing can be written.
+    """Refuse, before any work is done, to replace anything but a run, or to write where nothing can be written.
 
     Raises:
-        OutputExistsError: `directory` is a file, or holds a run and neither `overwrite` nor `resume` is asked for, or holds
+        OutputExistsError: `directory` is a file, or holds a run and neither `overwrite` nor `resume` is set, or holds
             something that is no run, or cannot be replaced.
         ConfigError: `directory` cannot be made.
     """
@@ -62,30 +64,35 @@ def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> N
             f"directory in it, --output-dir {directory / 'run'}."
         )
     if real.is_dir():
-        holds = {path.name for path in real.iterdir()} - {LOCK}
-        unfinished = holds == {CHECKPOINTS}
-        if unfinished and not (overwrite or resume):
-            raise OutputExistsError(
-                f"{directory} holds an unfinished run: go on with it by --resume, or begin anew with --overwrite."
-            )
-        if holds and not (overwrite or resume):
-            raise OutputExistsError(
-                f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite."
-            )
-        if holds and not unfinished and RESULT not in holds:
-            option = "--overwrite does not replace it" if overwrite else "there is nothing to --resume"
-            raise OutputExistsError(f"{directory} is not a run directory (no {RESULT}): {option}.")
+        _check_content(directory, overwrite=overwrite, resume=resume)
     elif os.path.lexists(real):
         raise OutputExistsError(f"{directory} is a file: choose another --output-dir.")
     check_parent(directory, option="--output-dir")
 
 
+def _check_content(directory: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse a directory that holds anything but a run, or a run that is neither to be replaced nor resumed."""
+    names = {path.name for path in real_path(directory).iterdir()} - {LOCK}
+    is_unfinished = names == {CHECKPOINTS}
+    if not names:
+        return
+    if not (overwrite or resume):
+        if is_unfinished:
+            raise OutputExistsError(
+                f"{directory} holds an unfinished run: go on with it by --resume, or begin anew with --overwrite."
+            )
+        raise OutputExistsError(f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite.")
+    if not is_unfinished and RESULT not in names:
+        option = "--overwrite does not replace it" if overwrite else "there is nothing to --resume"
+        raise OutputExistsError(f"{directory} is not a run directory (no {RESULT}): {option}.")
+
+
 @contextmanager
-def held_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Path]:
-    """Hold a run's directory, made if need be, and yield where its checkpoints go; nothing is left where none was written.
+def locked_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Path]:
+    """Lock a run's directory, and yield the directory of its checkpoints. Directories that stay empty are removed again.
 
     Raises:
-        OutputExistsError, ConfigError: as `check_output`, or another process holds it.
+        OutputExistsError, ConfigError: as `check_output`, or another process holds the lock.
     """
     real = real_path(directory)
     made = [path for path in (real, *real.parents) if not path.exists()]
@@ -93,11 +100,7 @@ def held_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Path
     try:
         with held(real / LOCK, str(directory)):
             check_output(directory, overwrite=overwrite, resume=resume)
-            shutil.rmtree(partial_directory(real), ignore_errors=True)  # of a process that was killed while it wrote
-            for partial in (real / CHECKPOINTS).glob(".*"):
-                partial.unlink()
-            if overwrite:
-                shutil.rmtree(real / CHECKPOINTS, ignore_errors=True)
+            _clean_up(real, overwrite=overwrite)
             try:
                 yield real / CHECKPOINTS
             finally:
@@ -108,25 +111,33 @@ def held_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Path
                 path.rmdir()  # if empty
 
 
+def _clean_up(directory: Path, *, overwrite: bool) -> None:
+    """Remove what a killed process left half written, and the checkpoints of a run that is replaced."""
+    shutil.rmtree(partial_directory(directory), ignore_errors=True)
+    for partial in (directory / CHECKPOINTS).glob(".*"):
+        partial.unlink()
+    if overwrite:
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+
+
 def finished_result(config: TrainConfig, directory: Path) -> RunResult | None:
-    """The result in `directory`, if its run is finished; None while it is under way or has not begun.
+    """Return the result in `directory`, or None if there is no finished run.
 
     Raises:
-        ConfigError: it was made with other settings.
+        ConfigError: the run was made with other settings.
     """
     if (directory / CHECKPOINTS).exists() or not (directory / RESULT).is_file():
         return None
     result = RunResult.read(directory / RESULT)
-    saved, now = (without_places(one) for one in (result.config, as_dict(config)))
-    compare_identity(saved, now, directory / RESULT)
+    compare_identity(without_places(result.config), without_places(as_dict(config)), directory / RESULT)
     return result
 
 
 def partial_directory(directory: Path) -> Path:
-    """Where a run is written before it takes its place."""
+    """Return the name under which a run is written before it takes the place of `directory`."""
     return directory.with_name(f".{directory.name}.partial")
 
 
 def real_path(path: Path) -> Path:
-    """Absolute, symbolic links followed: what a link points to is replaced, not the link."""
+    """Return the absolute path with symbolic links followed: the target of a link is replaced, not the link."""
     return Path(os.path.realpath(path))

@@ -11,15 +11,19 @@ from isinglass.storage import check_parent, replacing
 from isinglass.tasks import Task
 from isinglass.training.prediction import probabilities
 
-Rows = list[tuple[str, ...]]  # of a predictions file, the header first
+Rows = list[tuple[str, ...]]
+"""The rows of a predictions file, the header first."""
 
 
 def prediction_rows(
     outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None, task: Task
 ) -> Iterator[tuple[str, ...]]:
-    """A header and one row for each example: its index from 0, the label by name (or the value), each probability.
+    """Yield a header and one row for each example: its index from 0, the label's name (or the value), the probabilities.
 
-    The labels of a multi-label task stand side by side with `|` between them.
+    The labels of a multi-label example are joined by `|`.
+
+    Args:
+        label_order: name of each output; None for regression.
     """
     if label_order is None:
         yield ("index", "prediction")
@@ -27,16 +31,22 @@ def prediction_rows(
             yield (str(i), f"{value:.6g}")
         return
     yield ("index", "prediction", *(f"probability:{name}" for name in label_order))
-    for i, chances in enumerate(probabilities(outputs, task)):
+    for i, shares in enumerate(probabilities(outputs, task)):
         if task.is_multilabel:
-            answer = "|".join(name for name, chance in zip(label_order, chances, strict=True) if chance > 0.5)
+            label = "|".join(name for name, share in zip(label_order, shares, strict=True) if share > 0.5)
         else:
-            answer = label_order[int(chances.argmax())]
-        yield (str(i), answer, *(f"{chance:.6g}" for chance in chances))
+            label = label_order[int(shares.argmax())]
+        yield (str(i), label, *(f"{share:.6g}" for share in shares))
+
+
+def write_rows(rows: Sequence[tuple[str, ...]], path: Path) -> None:
+    """Write the rows to a file, their cells separated by tabs."""
+    with open(path, "w", encoding="utf-8") as lines:
+        lines.writelines("\t".join(row) + "\n" for row in rows)
 
 
 def check_predictions(path: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work is done, to write where something else stands or where nothing can be written.
+    """Refuse, before any work is done, a path that the predictions cannot or must not be written to.
 
     Raises:
         OutputExistsError: `path` exists and `overwrite` is false, or is a directory or a device.
@@ -50,7 +60,7 @@ def check_predictions(path: Path, *, overwrite: bool) -> None:
 
 
 def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
-    """Write the rows tab-separated: all of them, or nothing.
+    """Write the rows to a file: all of them, or nothing.
 
     Raises:
         OutputExistsError, ConfigError: as `check_predictions`.
@@ -59,7 +69,7 @@ def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite:
     check_predictions(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as lines:
-            lines.writelines("\t".join(row) + "\n" for row in rows)
+        with replacing(path) as partial:
+            write_rows(rows, partial)
     except OSError as error:
         raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error

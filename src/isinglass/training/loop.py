@@ -69,6 +69,7 @@ class Loop:
         self._resumed_at: list[int] = []
         self._began = self._reported = 0.0  # readings of the clock
         self._first_tokens = 0
+        self._reported_steps = 0
 
     @property
     def is_at_epoch_end(self) -> bool:
@@ -78,7 +79,7 @@ class Loop:
     def run(self) -> Iterator[None]:
         """Do the remaining steps. Yield after each: outside of the clock after the last step of an epoch."""
         self._began = self._reported = time.perf_counter()
-        self._first_tokens = self.tokens
+        self._first_tokens, self._reported_steps = self.tokens, self.step
         for epoch in range(self.step // self.steps_per_epoch, self._config.epochs):
             done = self.step - epoch * self.steps_per_epoch
             with self.clock:
@@ -206,7 +207,6 @@ class Loop:
 
     def _report(self, epoch: int) -> None:
         """Tell the observers about the steps since the last report."""
-        first_new = len(self._losses)
         self._take_losses()
         self._reported = time.perf_counter()
         recent = [loss for loss in self._losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
@@ -217,8 +217,9 @@ class Loop:
             total_steps=self.total_steps,
             loss=float(np.mean(recent)) if recent else float("nan"),
             tokens_per_second=(self.tokens - self._first_tokens) / (self._reported - self._began),
-            steps=tuple(self.records(first_new)),
+            steps=tuple(self.records(self._reported_steps)),
         )
+        self._reported_steps = self.step
         for observer in self._observers:
             observer.on_step_end(event)
 

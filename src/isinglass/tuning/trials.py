@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from isinglass.backends.process_group import SingleProcess
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data.source import Source
 from isinglass.errors import (
@@ -17,10 +18,10 @@ from isinglass.errors import (
 )
 from isinglass.executors.local import Executor
 from isinglass.executors.worker import TrainingRequest
+from isinglass.runs.perform import perform
 from isinglass.training.interruption import Interruption
 from isinglass.training.observers import Evaluate, Observer, Observers
 from isinglass.training.progress import Progress
-from isinglass.training.trainer import train
 from isinglass.tuning.search_space import SETTINGS, SearchSpace
 from isinglass.tuning.study import STARTUP_TRIALS, TunedTrial, finished_trials, positions, worst
 
@@ -167,7 +168,13 @@ class Search:
     def _score(self, trial: "OptunaTrial", config: TrainConfig) -> float:
         watched = dataclasses.replace(config, keep_best=True)
         pruning = _Pruning(lambda scores: self._is_behind(trial, config, scores))
-        train(watched, [*self.observers, pruning], data=self.data, interruption=self.interruption)
+        perform(
+            watched,
+            observers=[*self.observers, pruning],
+            data=self.data,
+            interruption=self.interruption,
+            group=SingleProcess(),
+        )
         return self._of_kept_weights(pruning.scores, config)
 
     def _of_kept_weights(self, scores: Sequence[float], config: TrainConfig) -> float:

@@ -8,7 +8,6 @@ from isinglass.errors import (
 from isinglass.executors.worker import Answers, TrainingRequest, serve
 from isinglass.training.observers import Evaluate, Observer
 from isinglass.training.progress import ProgressObserver
-from isinglass.training.trainer import train
 from isinglass.tuning.data import tuning_data
 
 
@@ -32,13 +31,7 @@ def _perform_trial(values: dict[str, Any], answers: Answers) -> dict[str, Any]:
     scores = _TellScores(answers)
     error = None
     try:
-        train(
-            config,
-            [ProgressObserver(answers.progress), scores],
-            data=data,
-            first_weights=request.first_weights,
-            checkpoints=request.kept(),
-        )
+        request.train(config, data, [ProgressObserver(answers.progress), scores])
     except TrainingDivergedError as diverged:
         error = str(diverged)
     return {"trial": {"scores": scores.scores, "error": error}}
