@@ -1,14 +1,12 @@
 """Write the figures of README.md and docs/ from the result files in `benchmarks/results`; `--check` only compares.
 
-A generated block stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a function of FIGURES. PLOTS are whole
-files.
+A generated block stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a function of FIGURES. WHOLE_FILES are
+made wholly.
 
     python benchmarks/write_docs.py [--check]
 """
 
 import contextlib
-import dataclasses
-import inspect
 import json
 import pathlib
 import re
@@ -18,11 +16,12 @@ from collections import Counter, defaultdict
 
 from scipy.stats import ttest_ind
 
-from isinglass.config import RECIPES, TrainConfig, resolve
+from isinglass.config import resolve
 from isinglass.report.tables import pytorch_table, tensorflow_table
 from isinglass.results import read_records
 from isinglass.tasks import TASKS
 from isinglass.training.timing import CLOCK
+from reference import reference
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -369,21 +368,6 @@ def fuzz():
     return table(header, rows)
 
 
-def settings():
-    """Every setting of a run, its default and what it means, from TrainConfig's own docstring."""
-    text = re.sub(r"\n {8,}", " ", inspect.getdoc(TrainConfig).split("Attributes:")[1])
-    meaning = {}
-    for line in text.splitlines():
-        names, colon, words = line.strip().partition(": ")
-        if colon:
-            meaning |= {name.strip(): words for name in names.split(",")}
-    rows = [[f"`{f.name}`", f"`{f.default}`", meaning[f.name]] for f in dataclasses.fields(TrainConfig)]
-    changed = "; ".join(
-        f"`{name}`: {', '.join(f'{k} {v:g}' for k, v in values.items())}" for name, values in RECIPES.items()
-    )
-    return table(["setting", "default", "meaning"], rows) + f"\n\nRecipes change: {changed}. WNLI trains 5 epochs in both."
-
-
 def scaling(kind, **wanted):
     """Lines of one table of results/scaling.jsonl."""
     return [row for row in read("scaling") if row["table"] == kind and all(row[k] == v for k, v in wanted.items())]
@@ -646,7 +630,7 @@ def plot_growth():
     return text()
 
 
-PLOTS = {"docs/scaling-sweep.svg": plot_sweep, "docs/growth.svg": plot_growth}
+WHOLE_FILES = {"docs/scaling-sweep.svg": plot_sweep, "docs/growth.svg": plot_growth, "docs/reference.md": reference}
 FIGURES = {
     "accuracy of the recipe classic": lambda: accuracy("classic"),
     "accuracy of the recipe small": lambda: accuracy("small"),
@@ -669,7 +653,6 @@ FIGURES = {
     "tricks": tricks,
     "kills": kills,
     "fuzz": fuzz,
-    "settings": settings,
     "scaling: assumptions": scaling_assumptions,
     "scaling: lengths": scaling_lengths,
     "scaling: measured": scaling_measured,
@@ -699,10 +682,10 @@ def rendered(text):
 
 def main():
     stale = []
-    for name in (*DOCUMENTS, *PLOTS):
+    for name in (*DOCUMENTS, *WHOLE_FILES):
         path = ROOT / name
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        new = PLOTS[name]() if name in PLOTS else rendered(text)
+        new = WHOLE_FILES[name]() if name in WHOLE_FILES else rendered(text)
         if new != text:
             stale.append(name)
             if "--check" not in sys.argv:

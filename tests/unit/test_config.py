@@ -29,7 +29,7 @@ def test_default_then_recipe_then_file_then_flag_then_set(tmp_path: Path) -> Non
     )
     assert (config.learning_rate, config.epochs, config.batch_size, config.seed) == (3e-5, 2, 4, 5)
     assert config.recipe == "small"
-    assert resolve(task="rte", recipe="small").learning_rate == RECIPES["small"]["learning_rate"]
+    assert resolve(task="rte", recipe="small").learning_rate == RECIPES["small"].values["learning_rate"]
 
 
 @pytest.mark.parametrize(

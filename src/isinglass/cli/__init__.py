@@ -12,6 +12,7 @@ from isinglass.cli.bench import bench
 from isinglass.cli.evaluate import evaluate
 from isinglass.cli.exits import errors_in_one_line
 from isinglass.cli.export import export
+from isinglass.cli.help import PanelCommand, PanelGroup
 from isinglass.cli.predict import predict
 from isinglass.cli.push import push
 from isinglass.cli.report import report
@@ -22,6 +23,7 @@ from isinglass.cli.tune import tune
 
 app = typer.Typer(
     name="isinglass",
+    cls=PanelGroup,
     help="Fine-tune BERT-like text classifiers on GLUE and your own data, without paying for padding.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,7 +32,7 @@ app = typer.Typer(
 )
 
 for _command in (train, evaluate, predict, bench, report, submit, tune, export, push, tasks):
-    app.command()(_command)
+    app.command(cls=PanelCommand)(_command)
 
 
 @app.callback(invoke_without_command=True)

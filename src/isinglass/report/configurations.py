@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from isinglass.config import PLACES, RECIPES, TASK_RECIPES
+from isinglass.config import PLACES, RECIPES
 from isinglass.errors import DataError
 from isinglass.names import brief, short_name
 from isinglass.report.own_tasks import known_task, scored_splits, title_of
@@ -90,8 +90,8 @@ def respects(a: Group, b: Group) -> set[str]:
     differing = differing_settings([a, b])
     if "recipe" in differing:
         for group in (a, b):
-            recipe = group.settings["recipe"]
-            differing -= {*RECIPES.get(recipe, ()), *TASK_RECIPES.get((recipe, group.task.name), ())}
+            recipe = RECIPES.get(group.settings["recipe"])
+            differing -= {*recipe.values_for(group.task.name)} if recipe else set()
     return differing
 
 

@@ -1,0 +1,100 @@
+"""Put the settings of a run together: default < recipe < environment < config file < flag < `--set`."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from isinglass.config.recipes import get_recipe
+from isinglass.config.setting import Setting
+from isinglass.config.settings import SETTINGS, TrainConfig
+from isinglass.errors import ConfigError
+from isinglass.names import did_you_mean
+
+_SWITCHED: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
+PLACES: Final = tuple(name for name, setting in SETTINGS.items() if setting.is_path_of_data)
+
+
+def resolve(
+    *,
+    task: str,
+    recipe: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> TrainConfig:
+    """Return the settings of a run.
+
+    Args:
+        task: the task's name.
+        recipe: the name of a recipe; None: the one that another source names, or `classic`.
+        config_file: a TOML or JSON file, an object of settings.
+        flags: setting -> value from the command line; None means that the flag was not used.
+        assignments: texts `setting=value`.
+        environment: where USE_XLA and USE_AMP are looked up, the switches of the classic TensorFlow example. With the
+            backend tensorflow they stand for `xla` and for the precision `amp`.
+
+    Raises:
+        ConfigError: an unknown setting or recipe, or a value of the wrong kind or out of range.
+    """
+    chosen = {} if config_file is None else _read_config_file(config_file)
+    chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
+    chosen |= dict(_parse_assignment(text) for text in assignments)
+    recipe = str(recipe or chosen.get("recipe") or SETTINGS["recipe"].default)
+    merged = get_recipe(recipe).values_for(task) | chosen
+    if merged.get("backend") == "tensorflow":
+        merged = _read_switches(environment or {}) | merged
+    merged |= {"task": task, "recipe": recipe}
+    return TrainConfig(**{name: _declared(name).parse(value) for name, value in merged.items()})
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as plain values that JSON knows, in the order of the fields."""
+    plain = dataclasses.asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings but those that say where the data lie: two runs with these alike are the same run."""
+    return {name: value for name, value in settings.items() if name not in PLACES}
+
+
+def _declared(name: str) -> Setting:
+    if name not in SETTINGS:
+        raise ConfigError(f"There is no setting {name!r}{did_you_mean(name, SETTINGS)}; there are {', '.join(SETTINGS)}.")
+    return SETTINGS[name]
+
+
+def _read_config_file(path: Path) -> dict[str, Any]:
+    read = json.loads if path.suffix == ".json" else tomllib.loads
+    try:
+        return dict(read(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error}.") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"The config file {path} is not a {path.suffix or 'TOML'} object of settings: {error}.") from None
+
+
+def _parse_assignment(text: str) -> tuple[str, str]:
+    name, equals_sign, value = text.partition("=")
+    if not equals_sign:
+        raise ConfigError(f"--set {text!r}: a setting and its value are expected, as in --set weight_decay=0.01.")
+    return name.strip(), value.strip()
+
+
+def _read_switches(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return setting -> value of the environment variables that are switched on."""
+    values = {}
+    for name, setting in SETTINGS.items():
+        if setting.switch is None:
+            continue
+        variable = setting.switch.variable
+        text = environment.get(variable, "")
+        if text.lower() not in _SWITCHED:
+            raise ConfigError(f"The environment variable {variable} is {text!r}; 0 or 1 was expected.")
+        if _SWITCHED[text.lower()]:
+            values[name] = setting.switch.value
+    return values
