@@ -290,7 +290,10 @@ MISTAKES = {
         "{train} --model llama",
         f"model_type is 'llama'; the families served are {', '.join(FAMILIES[:1])}",
     ),
-    "unknown backend": ("{train} --backend torhc", "no backend 'torhc' (did you mean 'torch'?)"),
+    "unknown backend": (
+        "{train} --backend torhc",
+        "backend is 'torhc' (did you mean 'torch'?); it must be one of torch, tensorflow, jax",
+    ),
     "output not empty": ("{train} --output-dir occupied", "occupied is not empty: choose another --output-dir"),
     "output no run": ("{train} --output-dir occupied --overwrite", "occupied is not a run directory (no result.json)"),
     "output a file": ("{train} --output-dir a-file --overwrite", "a-file is a file: choose another --output-dir"),

@@ -11,9 +11,8 @@ from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup, SingleProcess
 from isinglass.backends.protocol import Backend
 from isinglass.config import TrainConfig
-from isinglass.errors import ConfigError, MissingDependencyError
+from isinglass.errors import MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint
-from isinglass.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,8 @@ def check_installed(name: str) -> str:
     """Return the module of the backend `name` without importing it.
 
     Raises:
-        ConfigError: there is no backend of that name.
         MissingDependencyError: a package that it needs is not installed.
     """
-    if name not in BACKENDS:
-        raise ConfigError(f"There is no backend {name!r}{did_you_mean(name, BACKENDS)}; there are {', '.join(BACKENDS)}.")
     entry = BACKENDS[name]
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:
