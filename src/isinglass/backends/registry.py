@@ -11,7 +11,7 @@ from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup, SingleProcess
 from isinglass.backends.protocol import Backend
 from isinglass.config import TrainConfig
-from isinglass.errors import MissingDependencyError
+from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint
 
 
@@ -63,7 +63,7 @@ def create_backend(
         group: the processes that share each training step; None: this process alone.
 
     Raises:
-        ConfigError: the backend is unknown, cannot run the precision on its device, or more layers are to be frozen than the
+        ConfigError: the backend cannot run the precision on its device, or more layers are to be frozen than the
             model has.
         MissingDependencyError: a package that the backend needs is not installed.
     """
