@@ -42,7 +42,7 @@ from isinglass.backends.registry import create_backend
 from isinglass.config import Precision, TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint
-from isinglass.models.encoder_config import EncoderConfig
+from isinglass.models.families.bert import BERT
 from isinglass.results import installed_versions
 from isinglass.training.loop import Loop
 from isinglass.training.packer import Packer
@@ -105,36 +105,28 @@ def data(size):
 
 
 def random_bert(size):
-    config = EncoderConfig(
-        model_type="bert",
-        vocab_size=size.vocabulary,
-        embedding_size=size.hidden,
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.hidden,
-        hidden_act="gelu",
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        classifier_dropout=0.1,
-        layer_norm_eps=1e-12,
-        max_position_embeddings=512,
-        position_offset=0,
-        type_vocab_size=2,
-        pad_token_id=0,
-        initializer_range=0.02,
-    )
-    rng = np.random.default_rng(0)
-    weights = {
-        name: np.full(shape, float(name.endswith("LayerNorm.weight")), np.float32)
-        if len(shape) == 1
-        else rng.standard_normal(shape, np.float32) * np.float32(config.initializer_range)
-        for name, shape in config.shapes.items()
+    values = {
+        "vocab_size": size.vocabulary,
+        "hidden_size": size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.hidden,
     }
+    blueprint = BERT.blueprint(values, "random")
+    rng = np.random.default_rng(0)
+    weights = {}
+    for parameter in blueprint.parameters(LABELS):
+        if parameter.depth > blueprint.num_hidden_layers:
+            continue  # the head is new
+        if parameter.decays:
+            drawn = rng.standard_normal(parameter.shape, np.float32)
+            weights[parameter.name] = drawn * np.float32(blueprint.initializer_range)
+        else:
+            weights[parameter.name] = np.full(parameter.shape, parameter.role == "norm", np.float32)
     return Checkpoint(
         origin="random",
-        config=config,
-        config_json={},
+        blueprint=blueprint,
+        config_json={"model_type": "bert"},
         weights=weights,
         label_names=None,
         tokenizer_json="",

@@ -41,21 +41,15 @@ STEPS, SECONDS = 20, 12.0  # at least 3 steps, and not more than either
 def of_width(checkpoint, width):
     """The demo model with random weights of another width, in heads of 32."""
     rng = np.random.default_rng(0)
-    old = checkpoint.config.hidden_size
-    sizes = {old: width, checkpoint.config.intermediate_size: 4 * width}
-    config = dataclasses.replace(
-        checkpoint.config,
-        hidden_size=width,
-        embedding_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=width // 32,
-    )
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
+    config_json = {**checkpoint.config_json, **sizes}
+    blueprint = checkpoint.family.blueprint(config_json, checkpoint.origin)
     weights = {
-        name: rng.normal(1.0 if name.endswith("LayerNorm.weight") else 0.0, 0.02, [sizes.get(n, n) for n in array.shape])
-        for name, array in checkpoint.weights.items()
+        parameter.name: rng.normal(float(parameter.role == "norm"), 0.02, parameter.shape).astype(np.float32)
+        for parameter in blueprint.parameters(2)
+        if parameter.name in checkpoint.weights
     }
-    weights = {name: array.astype(np.float32) for name, array in weights.items()}
-    return dataclasses.replace(checkpoint, config=config, weights=weights)
+    return dataclasses.replace(checkpoint, blueprint=blueprint, config_json=config_json, weights=weights)
 
 
 def training(lengths, width=WIDTH):

@@ -25,7 +25,7 @@ from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
-from isinglass.models.vocabulary import Vocabulary
+from isinglass.models.vocabulary import Vocabulary, trim_vocabulary
 from isinglass.training.packer import Packer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "share.jsonl"
@@ -44,11 +44,11 @@ def batches_of(rng, packer, parts, labelled=True):
     return packer.pack_parts(tokens, np.arange(BATCH), rng.integers(0, 2, BATCH) if labelled else None, parts)
 
 
-def shapes(config, tokens):
+def shapes(blueprint, tokens):
     """(rows, in, out) of every product of the encoder's layers."""
-    H, F = config.hidden_size, config.intermediate_size
+    H, F = blueprint.hidden_size, blueprint.blocks[0].feed_forward.size
     layer = [(H, 3 * H), (H, H), (H, F), (F, H)]
-    whole = [(tokens, *sides) for sides in layer] * (config.num_hidden_layers - 1)
+    whole = [(tokens, *sides) for sides in layer] * (blueprint.num_hidden_layers - 1)
     return [*whole, (tokens, H, 2 * H), *((BATCH, *sides) for sides in [(H, H), *layer[1:]])]
 
 
@@ -58,9 +58,9 @@ def seconds(function):
     return time.perf_counter() - started
 
 
-def operands(config, dtype, tokens):
+def operands(blueprint, dtype, tokens):
     """Of every product: input, weight, bias and the gradient of the result."""
-    for rows, width, out in shapes(config, tokens):
+    for rows, width, out in shapes(blueprint, tokens):
         x, weight, bias = (torch.randn(*shape).to(dtype).requires_grad_() for shape in ((rows, width), (out, width), (out,)))
         yield x, weight, bias, torch.randn(rows, out).to(dtype)
 
@@ -78,8 +78,9 @@ def forward(products):
 
 def measure(precision):
     config, checkpoint = TrainConfig(precision=precision), load_model("demo")
-    met = np.arange(checkpoint.config.vocab_size) < WORDS
-    checkpoint = Vocabulary(np.flatnonzero(met), np.where(met, np.cumsum(met) - 1, 0).astype(np.int32)).table(checkpoint)
+    met = np.arange(checkpoint.blueprint.vocab_size) < WORDS
+    vocabulary = Vocabulary(np.flatnonzero(met), np.where(met, np.cumsum(met) - 1, 0).astype(np.int32))
+    checkpoint = trim_vocabulary(checkpoint, vocabulary)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     packer, rng = Packer.of(config, checkpoint), np.random.default_rng(0)
@@ -99,7 +100,7 @@ def measure(precision):
         }
         for name, (batches, operations, compute, whole) in work.items():
             batched = [batches] if name == "training" else [[one] for one in batches]  # whose products are of one piece
-            pieces = [[*operands(checkpoint.config, dtype, sum(b.num_tokens for b in some))] for some in batched]
+            pieces = [[*operands(checkpoint.blueprint, dtype, sum(b.num_tokens for b in some))] for some in batched]
             for piece in pieces:
                 compute(piece)  # what ran before has generated its programs too
             if name == "prediction":

@@ -43,7 +43,6 @@ from isinglass.data.glue import PublishedFiles
 from isinglass.data.unlabelled import read_texts, read_user_texts
 from isinglass.errors import IsinglassError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint, read_safetensors
-from isinglass.models.encoder_config import EncoderConfig
 from isinglass.models.families import FAMILIES
 from isinglass.report.submission import LARGEST_FILE, check_submission
 from isinglass.results import RESULTS, FailedRun, RunResult, read_records
@@ -720,27 +719,18 @@ def _read_result(directory: Path) -> bool:
 @functools.cache
 def _checkpoint(model_type: str) -> tuple[dict[str, Any], bytes]:
     """`config.json` and `model.safetensors` of the smallest model of a family."""
-    sizes = {
-        "vocab_size": 6,
-        "embedding_size": 4,
-        "hidden_size": 4,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 5,
-        "max_position_embeddings": 9,
-        "type_vocab_size": 1,
-    }
-    keys = FAMILIES[model_type].config_keys
-    values: dict[str, Any] = {key: sizes.get(field, default) for field, (key, default) in keys.items()}
+    values: dict[str, Any] = {"vocab_size": 6, "max_position_embeddings": 9, "pad_token_id": 0, "initializer_range": 0.02}
+    if model_type == "distilbert":
+        values |= {"dim": 4, "n_layers": 1, "n_heads": 2, "hidden_dim": 5, "activation": "gelu", "dropout": 0.1}
+        values |= {"attention_dropout": 0.1, "seq_classif_dropout": 0.2}
+    else:
+        values |= {"embedding_size": 4, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2}
+        values |= {"intermediate_size": 5, "type_vocab_size": 1, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+        values |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "classifier_dropout": None}
     values |= {"model_type": model_type, "id2label": {"0": "no", "1": "yes"}, "architectures": ["X"]}
-    config = EncoderConfig.from_json(values, CONFIG)
-    shapes = config.shapes | {"head.output.weight": (2, 4), "head.output.bias": (2,)}
-    names = {
-        f"{canonical.format(i=0)}.{kind}": f"{name.format(i=0)}.{kind}"
-        for canonical, name in FAMILIES[model_type].parameter_names
-        for kind in ("weight", "bias")
-    }
-    return values, save({names[name]: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    family = FAMILIES[model_type]
+    arrays = family.arrays(family.blueprint(values, CONFIG), num_outputs=2)
+    return values, save({array.name: np.ones(array.shape, np.float32) for array in arrays})
 
 
 @functools.cache
@@ -777,7 +767,7 @@ def _read_checkpoint(directory: Path) -> bool:
     checkpoint = load_checkpoint(directory)
     held = sum(array.nbytes for array in checkpoint.weights.values())
     assert held <= 1 << 20, "no more weights than the file has"
-    assert checkpoint.config.max_length >= 1 and checkpoint.config.head_size >= 1
+    assert checkpoint.blueprint.max_length >= 1 and checkpoint.blueprint.head_size >= 1
     return True
 
 

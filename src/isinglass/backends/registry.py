@@ -68,7 +68,7 @@ def create_backend(
         MissingDependencyError: a package that the backend needs is not installed.
     """
     module = importlib.import_module(check_installed(config.backend))
-    layers = checkpoint.config.num_hidden_layers
+    layers = checkpoint.blueprint.num_hidden_layers
     if config.freeze_layers > layers:
         raise ConfigError(f"freeze_layers is {config.freeze_layers}; {checkpoint.origin} has {layers} layers.")
     backend: Backend = module.create(config, checkpoint, objective, group or SingleProcess())

@@ -45,7 +45,7 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
         tokens, answers = one.split.tokens, {"model": one.outputs}
         for path in exported.files:
             if path.suffix == ".onnx":
-                found_outputs = onnx_outputs(path, tokens, model.checkpoint.config.pad_token_id)
+                found_outputs = onnx_outputs(path, tokens, model.checkpoint.blueprint.pad_token_id)
                 answers[path.name] = tokens.per_text(found_outputs)
         first = one.outputs if task.is_regression else probabilities(one.outputs, task)
         for file, outputs in answers.items():

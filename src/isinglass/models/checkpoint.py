@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from isinglass.errors import CheckpointError
-from isinglass.models.encoder_config import EncoderConfig
+from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint
+from isinglass.models.families import get_family
+from isinglass.models.families.family import Family
 from isinglass.models.files import check_regular, read_json, read_text
+from isinglass.models.matching import match_arrays
 from isinglass.models.tokenizer import check_tokenizer
-from isinglass.models.weights import Stored, read_header, read_safetensors
 from isinglass.models.weights import Weights as Weights  # what a checkpoint is made of, for those who import both from here
+from isinglass.models.weights import read_header, read_safetensors
 from isinglass.names import brief, printable
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ TOKENIZER_BYTES: Final = 64_000_000  # four times the largest that served models
 MULTILABEL: Final = "multi_label_classification"  # `problem_type` in a config
 # Where a config names Python files beside it for `transformers` to run. None is run here, nor handed on.
 CODE: Final = ("auto_map", "custom_code", "custom_pipelines", "trust_remote_code")
-# Where older versions of `transformers` wrote down from which directory of the user's they had read.
+# Where older versions of `transformers` noted the user's directory that they had read from.
 READ_FROM: Final = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file")
+DTYPE: Final = ("torch_dtype", "dtype")  # old and new key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +43,18 @@ class Checkpoint:
 
     Attributes:
         origin: the directory it came from, for messages.
-        config: the encoder's shape.
+        blueprint: what the model computes, and its parameters.
         config_json: everything in `config.json`, so that saving keeps what only others read.
-        weights: canonical name -> float32 array. `head.*` may be absent (a pretrained encoder).
+        weights: canonical name -> float32 array. Those of the head may be absent (a pretrained encoder).
         label_names: of a trained head, in the order of its outputs; None without a head or for a single output.
-        is_multilabel: whether each output is a label of its own, beside the others.
+        is_multilabel: whether each output is a label of its own, independent of the others.
         tokenizer_json: the text of `tokenizer.json`.
         tokenizer_config: everything in `tokenizer_config.json`, if there is one.
         commit: of the hub's repository, if it came from there.
     """
 
     origin: str
-    config: EncoderConfig
+    blueprint: Blueprint
     config_json: Mapping[str, Any]
     weights: Weights
     label_names: tuple[str, ...] | None
@@ -62,17 +64,22 @@ class Checkpoint:
     is_multilabel: bool = False
 
     @property
+    def family(self) -> Family:
+        """The model's family."""
+        return get_family(self.config_json["model_type"], self.origin)
+
+    @property
     def num_outputs(self) -> int | None:
         """Outputs of the trained head; None if there is none."""
-        output = self.weights.get("head.output.weight")
-        return None if output is None or "head.dense.weight" not in self.weights else len(output)
+        output = self.weights.get(f"{HEAD_OUTPUT}.weight")
+        return None if output is None or f"{HEAD_DENSE}.weight" not in self.weights else len(output)
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint directory.
 
-    Weights of pretraining heads are passed over. Anything else that `config.json` does not account for is an error: a
-    weight left unread is another model.
+    Weights of pretraining heads are passed over. Any other weight that `config.json` does not account for is an error,
+    because a model without it would be another model.
 
     Raises:
         CheckpointError: a file is missing or damaged, the architecture is not served, or weights and config disagree.
@@ -82,27 +89,30 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             raise CheckpointError(_missing(directory, name))
         check_regular(directory / name)
     config_json = read_json(directory / CONFIG, limit=CONFIG_BYTES)
-    config = EncoderConfig.from_json(config_json, str(directory / CONFIG))
+    family = get_family(config_json.get("model_type"), str(directory / CONFIG))
+    blueprint = family.blueprint(config_json, str(directory / CONFIG))
     header = read_header(directory / WEIGHTS)
-    names = _names_in_file(header, config, directory / WEIGHTS)
-    output = names.get("head.output.weight")
-    num_outputs = None if output is None else header[output].shape[0]
+    found = match_arrays(header, family, blueprint, directory / WEIGHTS)
     tokenizer_json = read_text(directory / TOKENIZER, limit=TOKENIZER_BYTES)
     check_tokenizer(tokenizer_json, directory / TOKENIZER)
     extra = directory / TOKENIZER_CONFIG
     tokenizer_config = read_json(extra, limit=CONFIG_BYTES) if os.path.lexists(extra) else None
-    label_names = None if num_outputs is None else _label_names(config_json, num_outputs, directory / CONFIG)
-    arrays = read_safetensors(directory / WEIGHTS, {name: header[name] for name in names.values()})
+    arrays = read_safetensors(directory / WEIGHTS, {name: header[name] for name in found})
+    weights: Weights = {}
+    for name, file_array in found.items():
+        weights |= file_array.split(arrays[name])
+    output = weights.get(f"{HEAD_OUTPUT}.weight")
+    label_names = None if output is None else _label_names(config_json, len(output), directory / CONFIG)
     if code := [key for key in CODE if key in config_json or key in (tokenizer_config or {})]:
         logger.warning(
             f"{printable(str(directory))} names code of its own ({', '.join(code)}), which is not run: the model is taken "
-            f"for a plain {config.family.architecture.removesuffix('ForSequenceClassification')}."
+            f"for a plain {family.architecture.removesuffix('ForSequenceClassification')}."
         )
     return Checkpoint(
         origin=str(directory),
-        config=config,
+        blueprint=blueprint,
         config_json=config_json,
-        weights={canonical: arrays[name] for canonical, name in names.items()},
+        weights=weights,
         label_names=label_names,
         tokenizer_json=tokenizer_json,
         tokenizer_config=tokenizer_config,
@@ -120,29 +130,37 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
     """
     from safetensors.numpy import save_file
 
-    family = checkpoint.config.family
-    names = dict(parameter_names(checkpoint.config))
-    labels = checkpoint.label_names
+    arrays = checkpoint.family.arrays(checkpoint.blueprint, len(weights[f"{HEAD_OUTPUT}.weight"]))
+    save_file({array.name: array.join(weights) for array in arrays}, directory / WEIGHTS, metadata={"format": "pt"})
+    save_config_and_tokenizer(checkpoint, directory)
+
+
+def save_config_and_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write everything of a checkpoint but its weights; as `save_checkpoint`."""
+    labels = checkpoint.label_names or ("LABEL_0",)
     config_json = {
-        **{k: v for k, v in checkpoint.config_json.items() if k not in ("torch_dtype", "dtype", *CODE, *READ_FROM)},
-        "architectures": [family.architecture],
-        "id2label": {str(i): name for i, name in enumerate(labels or ("LABEL_0",))},
-        "label2id": {name: i for i, name in enumerate(labels or ("LABEL_0",))},
+        **_without(checkpoint.config_json, *CODE, *READ_FROM, *DTYPE),
+        "architectures": [checkpoint.family.architecture],
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
         "problem_type": _problem_type(checkpoint),
         "dtype": "float32",
     }
-    save_file(
-        {names[name]: np.ascontiguousarray(array) for name, array in weights.items()},
-        directory / WEIGHTS,
-        metadata={"format": "pt"},
-    )
-    (directory / CONFIG).write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
+    _write_json(directory / CONFIG, config_json)
     (directory / TOKENIZER).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     if checkpoint.tokenizer_config is not None:
-        tokenizer_config = {k: v for k, v in checkpoint.tokenizer_config.items() if k not in (*CODE, *READ_FROM)}
-        if checkpoint.config.type_vocab_size > 1:  # a generic tokenizer class of `transformers` would leave the types out
+        tokenizer_config = _without(checkpoint.tokenizer_config, *CODE, *READ_FROM)
+        if checkpoint.blueprint.embeddings.token_types > 1:  # a generic tokenizer class would leave the types out
             tokenizer_config.setdefault("model_input_names", ["input_ids", "token_type_ids", "attention_mask"])
-        (directory / TOKENIZER_CONFIG).write_text(json.dumps(tokenizer_config, indent=2) + "\n", encoding="utf-8")
+        _write_json(directory / TOKENIZER_CONFIG, tokenizer_config)
+
+
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _problem_type(checkpoint: Checkpoint) -> str:
@@ -151,72 +169,8 @@ def _problem_type(checkpoint: Checkpoint) -> str:
     return MULTILABEL if checkpoint.is_multilabel else "single_label_classification"
 
 
-def parameter_names(config: EncoderConfig) -> list[tuple[str, str]]:
-    """(canonical, checkpoint) names of every parameter, layer by layer."""
-    known = {*config.shapes, "head.output.weight", "head.output.bias"}
-    pairs: list[tuple[str, str]] = []
-    for canonical, name in config.family.parameter_names:
-        layers = range(config.num_hidden_layers) if "{i}" in canonical else (0,)
-        for i in layers:
-            for kind in ("weight", "bias"):
-                full = f"{canonical.format(i=i)}.{kind}"
-                if full in known:
-                    pairs.append((full, f"{name.format(i=i)}.{kind}"))
-    return pairs
-
-
-def _names_in_file(header: Mapping[str, Stored], config: EncoderConfig, path: Path) -> dict[str, str]:
-    """Canonical name -> name in the file, once config and header are seen to describe the same model."""
-    family = config.family
-    if config.num_hidden_layers > len(header):  # before anything is done layer by layer
-        raise CheckpointError(
-            f"{path} holds {len(header)} weights; {CONFIG} calls for {config.num_hidden_layers} layers: config and weights "
-            f"are of different models."
-        )
-    # TensorFlow-era checkpoints (bert-base-cased among them) call a LayerNorm's parameters gamma and beta.
-    found = {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): name
-        for name in header
-    }
-    if len(found) < len(header):
-        raise CheckpointError(f"{path} holds a LayerNorm twice, under its old names and its new ones: save the model anew.")
-    shapes = config.shapes
-    names: dict[str, str] = {}
-    for canonical, name in parameter_names(config):
-        bare = name.removeprefix(f"{family.prefix}.")
-        stored = found.pop(name, None) or found.pop(bare, None)
-        if stored is None:
-            if canonical.startswith("head."):
-                continue
-            raise CheckpointError(f"{path} has no weight {name}, which {CONFIG} calls for.")
-        shape = header[stored].shape
-        rows = shape[0] if shape else 0
-        expected = shapes.get(canonical) or ((rows, config.hidden_size) if canonical.endswith("weight") else (rows,))
-        if shape != expected or not rows:
-            raise CheckpointError(f"{path}: {name} has shape {list(shape)}; {CONFIG} calls for {list(expected)}.")
-        names[canonical] = stored
-    surplus = [
-        name
-        for name in found
-        if name.removeprefix(f"{family.prefix}.").split(".")[0] not in family.ignored and not name.endswith("position_ids")
-    ]
-    if surplus:
-        raise CheckpointError(
-            f"{path} holds {len(surplus)} weights that {CONFIG} does not account for, the first {brief(surplus[0])}: "
-            f"config and weights are of different models."
-        )
-    for layer in ("head.dense", "head.output"):
-        weight, bias = (names.get(f"{layer}.{kind}") for kind in ("weight", "bias"))
-        heights = [None if name is None else header[name].shape[0] for name in (weight, bias)]
-        if heights[0] != heights[1]:
-            raise CheckpointError(
-                f"{path}: weight and bias of {layer} have {heights[0]} and {heights[1]} rows: save the model anew."
-            )
-    return names
-
-
 def _label_names(config_json: Mapping[str, Any], num_outputs: int, path: Path) -> tuple[str, ...] | None:
-    """`id2label` in the order of the outputs; None for a single output."""
+    """Return the labels in `id2label`, in the order of the outputs; None for a single output."""
     if num_outputs == 1:
         return None
     id2label = config_json.get("id2label") or {str(i): f"LABEL_{i}" for i in range(num_outputs)}

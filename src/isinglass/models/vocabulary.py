@@ -1,8 +1,8 @@
-"""The words that a run meets: those whose embeddings no text of it asks for need not be trained.
+"""The part of a vocabulary that a run uses: embeddings of token ids that no text of it contains need no training.
 
-Without weight decay AdamW leaves a row alone whose gradient was zero in every step, because its moments stay zero. So a run
-trains on a table of the rows that its texts have, and puts them back where they belong: the same weights, with less to keep
-and to update in each step. With weight decay, which shrinks all rows, the table is the whole one.
+Without weight decay AdamW leaves a row alone whose gradient is zero in every step, because its moments stay zero. So a run
+trains on the used rows alone and puts them back at its end: the weights are the same, and each step stores and updates less.
+With weight decay, which shrinks all rows, nothing is trimmed.
 """
 
 from collections.abc import Iterable
@@ -14,43 +14,58 @@ from jaxtyping import Int32, Int64
 
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
+from isinglass.models.blueprint import Blueprint
 from isinglass.models.checkpoint import Checkpoint, Weights
 
-WORDS: Final = "embeddings.word_embeddings.weight"
-CHUNK: Final = 1 << 20  # tokens looked at together: they may lie on disk
+CHUNK: Final = 1 << 20  # tokens read at once: they may lie on disk
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A run's words.
+    """The token ids that a run uses.
 
     Attributes:
-        ids: int64 (U,), the tokenizer's, ascending.
-        rows: int32 (V,), of each of the tokenizer's ids the row in the run's table; 0 where it has none.
+        ids: int64 (U,), ascending.
+        rows: int32 (V,), token id -> row of the trimmed table; 0 for ids that are not used.
     """
 
     ids: Int64[np.ndarray, " U"]
     rows: Int32[np.ndarray, " V"]
 
-    @staticmethod
-    def of(config: TrainConfig, checkpoint: Checkpoint, texts: Iterable[TokenizedTexts]) -> "Vocabulary":
-        """The words of `texts`, all that the run trains on and scores, and the pad id; all there are with weight decay."""
-        met = np.full(checkpoint.config.vocab_size, config.weight_decay > 0)
-        met[checkpoint.config.pad_token_id] = True
-        for tokens in texts:
-            for start in range(0, len(tokens.input_ids), CHUNK):
-                met[tokens.input_ids[start : start + CHUNK]] = True
-        rows = np.where(met, np.cumsum(met) - 1, 0).astype(np.int32)
-        return Vocabulary(np.flatnonzero(met), rows)
 
-    def table(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with these words alone."""
-        config = checkpoint.config
-        small = replace(config, vocab_size=len(self.ids), pad_token_id=int(self.rows[config.pad_token_id]))
-        return replace(checkpoint, config=small, weights={**checkpoint.weights, WORDS: checkpoint.weights[WORDS][self.ids]})
+def used_vocabulary(config: TrainConfig, blueprint: Blueprint, texts: Iterable[TokenizedTexts]) -> Vocabulary:
+    """Return the token ids of `texts` and the pad id; with weight decay, all ids of the model.
 
-    def whole(self, weights: Weights, checkpoint: Checkpoint) -> Weights:
-        """Weights of `table(checkpoint)` after training, and the rows of all other words as they were."""
-        words = checkpoint.weights[WORDS].copy()
-        words[self.ids] = weights[WORDS]
-        return {**weights, WORDS: words}
+    Args:
+        texts: all that the run trains on and scores.
+    """
+    is_used = np.full(blueprint.vocab_size, config.weight_decay > 0)
+    is_used[blueprint.pad_token_id] = True
+    for tokens in texts:
+        for start in range(0, len(tokens.input_ids), CHUNK):
+            is_used[tokens.input_ids[start : start + CHUNK]] = True
+    rows = np.where(is_used, np.cumsum(is_used) - 1, 0).astype(np.int32)
+    return Vocabulary(np.flatnonzero(is_used), rows)
+
+
+def trim_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
+    """Return the checkpoint with the embeddings of the used token ids alone."""
+    blueprint, name = checkpoint.blueprint, checkpoint.blueprint.token_table
+    embeddings = replace(
+        blueprint.embeddings,
+        vocab_size=len(vocabulary.ids),
+        pad_token_id=int(vocabulary.rows[blueprint.pad_token_id]),
+    )
+    return replace(
+        checkpoint,
+        blueprint=replace(blueprint, embeddings=embeddings),
+        weights={**checkpoint.weights, name: checkpoint.weights[name][vocabulary.ids]},
+    )
+
+
+def restore_vocabulary(weights: Weights, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Weights:
+    """Return `weights`, trained on the trimmed checkpoint, with the unused rows of the original `checkpoint` put back."""
+    name = checkpoint.blueprint.token_table
+    table = checkpoint.weights[name].copy()
+    table[vocabulary.ids] = weights[name]
+    return {**weights, name: table}

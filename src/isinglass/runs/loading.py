@@ -56,7 +56,7 @@ def _load_model_directory(directory: Path, task_name: str | None) -> FinishedMod
     if task is None:
         raise ConfigError(f"{directory} is a checkpoint without a run's settings: name its task with --task.")
     model = load_checkpoint(directory)
-    length = min(TrainConfig.max_length, model.config.max_length)
+    length = min(TrainConfig.max_length, model.blueprint.max_length)
     config = resolve(task=task.name, flags={"model": str(directory), "max_length": length})
     return FinishedModel(checkpoint=model, config=config, task=task)
 

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 
 from isinglass.errors import CheckpointError
+from isinglass.models.blueprint import HEAD_OUTPUT
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.names import shortened
 from isinglass.tasks import Task
@@ -18,7 +19,7 @@ def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str |
     replaced by a new one, in the task's order; the layer below it is kept.
     """
     checkpoint = replace(checkpoint, is_multilabel=task.is_multilabel)
-    output = checkpoint.weights.get("head.output.weight")
+    output = checkpoint.weights.get(f"{HEAD_OUTPUT}.weight")
     if output is None:
         return replace(checkpoint, label_names=task.labels), None
     if task.is_regression and len(output) == 1:
@@ -26,7 +27,7 @@ def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str |
     matched = task.match_labels(checkpoint.label_names or ())
     if matched is not None:
         return replace(checkpoint, label_names=matched), None
-    weights = {name: array for name, array in checkpoint.weights.items() if not name.startswith("head.output.")}
+    weights = {name: array for name, array in checkpoint.weights.items() if not name.startswith(f"{HEAD_OUTPUT}.")}
     old_names = shortened(", ".join(checkpoint.label_names or ("one output",)), 200)
     note = f"{checkpoint.origin} has a head for other labels ({old_names}): a new one is trained."
     logger.warning(note)

@@ -30,7 +30,7 @@ class Packer:
     def of(config: TrainConfig, checkpoint: Checkpoint, words: Vocabulary | None = None) -> "Packer":
         """`row_length` holds every example: `max_length`, rounded up. The checkpoint is the whole one."""
         length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
-        return Packer(config, checkpoint.config.pad_token_id, length, words)
+        return Packer(config, checkpoint.blueprint.pad_token_id, length, words)
 
     def pack(
         self,

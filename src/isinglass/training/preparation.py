@@ -176,7 +176,7 @@ def prepare_texts(examples: Examples, config: TrainConfig, model: Checkpoint, *,
         ConfigError: `max_length` is more than the model has positions for.
         CheckpointError: the tokenizer gives ids that the model has no embedding for.
     """
-    encoder = model.config
+    encoder = model.blueprint
     if config.max_length > encoder.max_length:
         raise ConfigError(
             f"max_length is {config.max_length}; {model.origin} has positions for {encoder.max_length} tokens."
@@ -188,9 +188,9 @@ def prepare_texts(examples: Examples, config: TrainConfig, model: Checkpoint, *,
             f"{model.origin}: tokenizer.json gives the id {largest_id}; config.json has vocab_size {encoder.vocab_size}."
         )
     token_types = int(tokens.token_type_ids.max(initial=0)) + 1
-    if token_types > encoder.type_vocab_size and encoder.family.has_token_types:
+    if token_types > encoder.embeddings.token_types > 0:
         raise CheckpointError(
             f"{model.origin}: tokenizer.json gives {token_types} token types; config.json has type_vocab_size "
-            f"{encoder.type_vocab_size}."
+            f"{encoder.embeddings.token_types}."
         )
     return tokens

@@ -14,7 +14,7 @@ from isinglass.data import open_data
 from isinglass.data.source import Source
 from isinglass.errors import StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
-from isinglass.models.vocabulary import Vocabulary
+from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Task
 from isinglass.training.best_epoch import BestEpoch
@@ -122,8 +122,9 @@ class Trainer:
         self._checkpoints = checkpoints
         self._interruption = interruption
         self._group = group
-        self._vocabulary = Vocabulary.of(config, prepared.model, [split.tokens for split in prepared.splits])
-        self._backend = create_backend(config, self._vocabulary.table(prepared.model), prepared.objective, group)
+        texts = [split.tokens for split in prepared.splits]
+        self._vocabulary = used_vocabulary(config, prepared.model.blueprint, texts)
+        self._backend = create_backend(config, trim_vocabulary(prepared.model, self._vocabulary), prepared.objective, group)
         self._packer = Packer.of(config, prepared.model, self._vocabulary)
         self._loop = Loop(config, self._backend, self._packer, prepared.train, group, self._observers)
         self._best = BestEpoch(prepared.metric, config.early_stopping)
@@ -196,7 +197,7 @@ class Trainer:
             task=prepared.task,
             result=result,
             model=prepared.model,
-            weights=self._vocabulary.whole(self._backend.weights(), prepared.model),
+            weights=restore_vocabulary(self._backend.weights(), prepared.model, self._vocabulary),
             steps=loop.records(),
             scored=self._scored,
         )

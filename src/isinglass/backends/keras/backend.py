@@ -16,7 +16,7 @@ from isinglass.backends.cpu import available_cores, describe_cpu, has_fast_bf16,
 from isinglass.backends.notes import slow_bf16
 from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import rate_factor
+from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, DeviceMemoryError, UpdateInterruptedError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -69,16 +69,14 @@ class KerasBackend:
         self._seen: set[tuple[str, tuple[int, ...]]] = set()  # training programs, by the shapes of what they take
         self._updates = 0  # of the weights, by this process
         self._gradients: list[Any] = []
-        shape = checkpoint.config.with_dropout(config.dropout)
-        self._model = Classifier(shape, objective.num_outputs, _POLICY[self.precision])
+        blueprint = checkpoint.blueprint.with_dropout(config.dropout)
+        self._model = Classifier(blueprint, objective.num_outputs, _POLICY[self.precision])
         self._model.load(checkpoint.weights, config.seed)
-        factors = [rate_factor(depth, shape.num_hidden_layers, config) for depth in self._model.depths]
-        self._trained = [i for i, factor in enumerate(factors) if factor > 0]  # positions in the model's parameters
+        depth = blueprint.num_hidden_layers
+        rules = [UpdateRule.of(parameters[0], depth, config) for parameters in self._model.specification]
+        self._trained = [i for i, rule in enumerate(rules) if rule.rate_factor > 0]  # positions in the model's parameters
         self._optimizer = create_optimizer(
-            [self._model.parameters[i] for i in self._trained],
-            [factors[i] for i in self._trained],
-            config,
-            scales_loss=self.precision == "fp16",
+            [(self._model.parameters[i], rules[i]) for i in self._trained], config, scales_loss=self.precision == "fp16"
         )
         programs = _tensorflow_programs if config.backend == "tensorflow" else _jax_programs
         self._programs = programs(self, xla=config.xla)

@@ -1,8 +1,9 @@
 """BERT-like encoders with a classification head, over packed batches in the `rows` layout, in Keras layers.
 
-Shapes: R rows of L places, S examples, H hidden size, E embedding size, F intermediate size. Tokens lie on one axis of
-R * L: only attention knows where an example ends. The differences from the textbook are those of the PyTorch model:
-query, key and value are one product, and in the last layer only the first token of each example goes on.
+Shapes: R rows of L places, S examples, H hidden size, E embedding size, F feed-forward size. Tokens lie on one axis of
+R * L: only attention knows where an example ends. The differences from the textbook are those of the PyTorch model: query,
+key and value are one product, and where the head reads the first token of each example, the last block computes nothing
+for the others but their keys and values.
 """
 
 import math
@@ -11,17 +12,23 @@ from typing import Any, Final
 
 import keras
 import numpy as np
+from jaxtyping import Float32
 from keras import layers, ops
 
 from isinglass.backends.keras.attention import RowsPlan, first_token_attention, plan_attention, self_attention
 from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout
+from isinglass.models.blueprint import Block, BlockModules, Blueprint, Feature, Module, Norm, Parameter, check_features
 from isinglass.models.checkpoint import Weights
-from isinglass.models.encoder_config import ACTIVATIONS, EncoderConfig
 from isinglass.models.head import with_head
+
+FEATURES: Final[frozenset[Feature]] = frozenset()  # those that this model computes
 
 
 def _gelu(x: Any) -> Any:
-    """GELU, of any shape and float dtype, float32 inside. Keras takes `erfc`, which TensorFlow computes number by number."""
+    """Return GELU of `x`, of any shape and float dtype, computed in float32.
+
+    Keras takes `erfc`, which TensorFlow computes number by number.
+    """
     wide = ops.cast(x, "float32")
     return ops.cast(0.5 * wide * (1 + ops.erf(wide * math.sqrt(0.5))), x.dtype)
 
@@ -33,75 +40,95 @@ _ACTIVATION: Final[Mapping[str, Callable[[Any], Any]]] = {
     "silu": keras.activations.silu,
     "tanh": keras.activations.tanh,
 }
-_QKV: Final = ("query", "key", "value")
 
 
-def _norm(config: EncoderConfig, size: int) -> layers.LayerNormalization:
-    norm = layers.LayerNormalization(epsilon=config.layer_norm_eps, dtype="float32")
-    norm.build((None, size))
-    return norm
+def _norm(module: Module | None, norm: Norm | None) -> layers.LayerNormalization:
+    assert module is not None and norm is not None, "other encoders have been refused"
+    layer = layers.LayerNormalization(epsilon=norm.epsilon, dtype="float32")
+    layer.build((None, *module.shape))
+    return layer
 
 
-def _dense(inputs: int, outputs: int, precision: str) -> layers.Dense:
-    dense = layers.Dense(outputs, dtype=precision)
-    dense.build((None, inputs))
-    return dense
+def _dense(precision: str, *products: Module) -> layers.Dense:
+    """Return products of the same input as one, whose results lie side by side."""
+    outputs, inputs = sum(product.shape[0] for product in products), products[0].shape[1]
+    layer = layers.Dense(outputs, use_bias=products[0].bias, dtype=precision)
+    layer.build((None, inputs))
+    return layer
 
 
 class Layer(layers.Layer):
-    """One block: attention and feed-forward part, each with a residual and a LayerNorm after it."""
+    """One block of two sublayers, attention and feed-forward: each is added to its input, and the sum is normed."""
 
-    def __init__(self, config: EncoderConfig, precision: str) -> None:
+    def __init__(self, block: Block, modules: BlockModules, precision: str) -> None:
         super().__init__(dtype="float32")
-        H, F = config.hidden_size, config.intermediate_size
-        self.qkv = _dense(H, 3 * H, precision)
-        self.attention_output = _dense(H, H, precision)
-        self.attention_norm = _norm(config, H)
-        self.intermediate = _dense(H, F, precision)
-        self.feed_forward_output = _dense(F, H, precision)
-        self.output_norm = _norm(config, H)
-        self.activation = _ACTIVATION[ACTIVATIONS[config.hidden_act]]
-        self.attention_rate = config.attention_probs_dropout_prob
-        self.rate = config.hidden_dropout_prob
-        self.attention_output_rate = self.rate if config.family.attention_output_dropout else 0.0
+        self.qkv = _dense(precision, modules.query, modules.key, modules.value)
+        self.attention_output = _dense(precision, modules.attention_output)
+        self.attention_norm = _norm(modules.attention_norm, block.norm)
+        self.intermediate = _dense(precision, modules.intermediate)
+        self.feed_forward_output = _dense(precision, modules.output)
+        self.output_norm = _norm(modules.output_norm, block.norm)
+        self.activation = _ACTIVATION[block.feed_forward.activation]
+        self.attention_rate = block.attention.dropout or 0.0
+        self.attention_output_rate = block.attention.output_dropout or 0.0
+        self.rate = block.feed_forward.dropout or 0.0
 
     def call(self, x: Any, plan: RowsPlan, masks: DropoutMasks | None, first_token: Any | None) -> Any:
-        """(R * L, H) to (R * L, H); or, with `first_token` (S,), only those rows: (R * L, H) to (S, H)."""
+        """Map (R * L, H) to (R * L, H); or, with `first_token` (S,), to those rows only, (S, H)."""
         if first_token is None:
             context = self_attention(self.qkv(x), plan, self.attention_rate, masks)
         else:
-            H, computed = x.shape[1], self.qkv.compute_dtype
-            kernel, bias = ops.cast(self.qkv.kernel, computed), ops.cast(self.qkv.bias, computed)
-            kv = ops.matmul(ops.cast(x, computed), kernel[:, H:]) + bias[H:]
-            x = ops.take(x, first_token, axis=0)
-            q_first = ops.matmul(ops.cast(x, computed), kernel[:, :H]) + bias[:H]
+            x, q_first, kv = self._project_first(x, first_token)
             context = first_token_attention(q_first, kv, plan, self.attention_rate, masks)
         attended = self.attention_output(context)
         x = self.attention_norm(add_dropped_out(x, attended, self.attention_output_rate, masks))
         fed = self.feed_forward_output(self.activation(self.intermediate(x)))
         return self.output_norm(add_dropped_out(x, fed, self.rate, masks))
 
+    def _project_first(self, x: Any, first_token: Any) -> tuple[Any, Any, Any]:
+        """Return the first tokens (S, H), their queries (S, H), and keys and values of all tokens (R * L, 2 * H)."""
+        H, dtype = x.shape[1], self.qkv.compute_dtype
+        kernel, bias = ops.cast(self.qkv.kernel, dtype), ops.cast(self.qkv.bias, dtype)
+        kv = ops.matmul(ops.cast(x, dtype), kernel[:, H:]) + bias[H:]
+        x_first = ops.take(x, first_token, axis=0)
+        return x_first, ops.matmul(ops.cast(x_first, dtype), kernel[:, :H]) + bias[:H], kv
+
 
 class Classifier(layers.Layer):
-    """Encoder and head. Variables are named by role; `load` and `weights` translate to canonical names."""
+    """Encoder and head. Its variables lie in the order of the blueprint's."""
 
-    def __init__(self, config: EncoderConfig, num_outputs: int, precision: str) -> None:
-        """Weights are float32; `precision` is the Keras policy of the products: float32, mixed_bfloat16 or mixed_float16."""
+    def __init__(self, blueprint: Blueprint, num_outputs: int, precision: str) -> None:
+        """Allocate the variables, float32; `load` fills them.
+
+        Args:
+            precision: Keras' policy for the products: float32, mixed_bfloat16 or mixed_float16.
+
+        Raises:
+            CheckpointError: the encoder has features that this model does not compute.
+        """
         super().__init__(dtype="float32")
-        E, H = config.embedding_size, config.hidden_size
-        self.config = config
-        self.word = self.add_weight(shape=(config.vocab_size, E), initializer="zeros", name="word")
-        self.position = self.add_weight(shape=(config.max_position_embeddings, E), initializer="zeros", name="position")
-        self.token_type = None
-        if config.type_vocab_size:
-            self.token_type = self.add_weight(shape=(config.type_vocab_size, E), initializer="zeros", name="token_type")
-        self.embedding_norm = _norm(config, E)
-        self.projection = _dense(E, H, precision) if E != H else None
-        self.blocks = [Layer(config, precision) for _ in range(config.num_hidden_layers)]
-        self.head_dense = _dense(H, H, precision)
-        self.head_output = _dense(H, num_outputs, precision)
-        self.head_activation = _ACTIVATION[config.family.head_activation]
+        check_features(blueprint, FEATURES, f"the backend {keras.backend.backend()}")
+        embeddings, head = blueprint.embedding_modules(), blueprint.head_modules(num_outputs)
+        self.blueprint = blueprint
+        self.num_outputs = num_outputs
+        self.word = self._table(embeddings.token)
+        self.position = self._table(embeddings.position)
+        self.token_type = self._table(embeddings.token_type)
+        self.embedding_norm = _norm(embeddings.norm, blueprint.embeddings.norm)
+        self.projection = None if embeddings.projection is None else _dense(precision, embeddings.projection)
+        self.blocks = [Layer(block, blueprint.block_modules(i), precision) for i, block in enumerate(blueprint.blocks)]
+        self.head_dense = _dense(precision, head.dense)
+        self.head_output = _dense(precision, head.output)
+        self.head_activation = _ACTIVATION[blueprint.head.activation]
+        self.embedding_rate = blueprint.embeddings.dropout or 0.0
+        self.head_input_rate = blueprint.head.input_dropout or 0.0
+        self.head_rate = blueprint.head.dropout or 0.0
         self.built = True
+
+    def _table(self, module: Module | None) -> Any:
+        if module is None:
+            return None
+        return self.add_weight(shape=module.shape, initializer="zeros", name=module.name.replace(".", "_"))
 
     def call(
         self,
@@ -112,94 +139,64 @@ class Classifier(layers.Layer):
         first_token: Any,
         masks: DropoutMasks | None,
     ) -> Any:
-        """Logits, float32 (S, num_outputs), of the examples of a batch.
+        """Return the logits of a batch, float32 (S, num_outputs).
 
         Args:
             input_ids, token_type_ids, position_ids, sequence_ids: int32 (R, L).
             first_token: int32 (S,), on the flattened R * L axis.
             masks: this step's dropout; None outside training.
         """
-        config = self.config
-        ids = ops.reshape(input_ids, (-1,))
-        x = ops.take(self.word, ids, axis=0)
-        is_pad = ops.expand_dims(ids == config.pad_token_id, 1)
-        x = ops.where(is_pad, ops.stop_gradient(x), x)  # as nn.Embedding(padding_idx) has it
-        x += ops.take(self.position, ops.reshape(position_ids, (-1,)) + config.position_offset, axis=0)
-        if self.token_type is not None:
-            x += ops.take(self.token_type, ops.reshape(token_type_ids, (-1,)), axis=0)
-        x = dropout(self.embedding_norm(x), config.hidden_dropout_prob, masks)
+        x = self._embed(*(ops.reshape(ids, (-1,)) for ids in (input_ids, token_type_ids, position_ids)))
+        x = dropout(self.embedding_norm(x), self.embedding_rate, masks)
         if self.projection is not None:
             x = ops.cast(self.projection(x), "float32")
-        plan = plan_attention(sequence_ids, first_token.shape[0], config.num_attention_heads)
-        for i, block in enumerate(self.blocks):
-            x = block(x, plan=plan, masks=masks, first_token=first_token if i == len(self.blocks) - 1 else None)
-        if config.family.head_dropout_before_dense:
-            x = dropout(x, config.classifier_dropout, masks)
-        x = dropout(self.head_activation(self.head_dense(x)), config.classifier_dropout, masks)
+        plan = plan_attention(sequence_ids, first_token.shape[0], self.blueprint.num_attention_heads)
+        *lower, last = self.blocks
+        for block in lower:
+            x = block(x, plan=plan, masks=masks, first_token=None)
+        x = last(x, plan=plan, masks=masks, first_token=first_token)
+        x = dropout(x, self.head_input_rate, masks)
+        x = dropout(self.head_activation(self.head_dense(x)), self.head_rate, masks)
         return ops.cast(self.head_output(x), "float32")
 
+    def _embed(self, input_ids: Any, token_type_ids: Any, position_ids: Any) -> Any:
+        """Return the sum of the embeddings, (R * L, E), of int32 (R * L,) each."""
+        x = ops.take(self.word, input_ids, axis=0)
+        is_pad = ops.expand_dims(input_ids == self.blueprint.pad_token_id, 1)
+        x = ops.where(is_pad, ops.stop_gradient(x), x)  # as nn.Embedding(padding_idx) has it
+        x += ops.take(self.position, position_ids + self.blueprint.embeddings.first_position, axis=0)
+        if self.token_type is not None:
+            x += ops.take(self.token_type, token_type_ids, axis=0)
+        return x
+
     def load(self, weights: Weights, seed: int) -> None:
-        """Take `weights` (canonical names); what the head lacks is new, drawn by `seed`."""
-        complete = with_head(weights, self.config, self.head_output.units, seed)
-        for variable, names in self._parameters():
-            pieces = [complete[name] for name in names]
-            variable.assign(np.concatenate([piece.T if _is_kernel(names[0]) else piece for piece in pieces], axis=-1))
+        """Take `weights` by canonical name; what the head lacks is drawn by `seed`."""
+        complete = with_head(weights, self.blueprint, self.num_outputs, seed)
+        for variable, parameters in zip(self.parameters, self.specification, strict=True):
+            arrays = [_as_kernel(complete[parameter.name], parameter) for parameter in parameters]
+            variable.assign(np.concatenate(arrays, axis=-1))
 
     def named(self, arrays: Sequence[Any]) -> Weights:
-        """Arrays in the order of `parameters`, weights or gradients, as canonical name -> float32 array."""
-        found: Weights = {}
-        for array, (_, names) in zip(arrays, self._parameters(), strict=True):
-            for name, piece in zip(names, np.split(np.asarray(array), len(names), axis=-1), strict=True):
-                found[name] = np.array(piece.T if _is_kernel(name) else piece, np.float32, order="C")
-        return found
+        """Return arrays in the order of `parameters`, weights or gradients, as canonical name -> float32 array."""
+        named: Weights = {}
+        for array, parameters in zip(arrays, self.specification, strict=True):
+            pieces = np.split(np.asarray(array), len(parameters), axis=-1)
+            for parameter, piece in zip(parameters, pieces, strict=True):
+                named[parameter.name] = np.array(_as_kernel(piece, parameter), np.float32, order="C")
+        return named
+
+    @property
+    def specification(self) -> tuple[tuple[Parameter, ...], ...]:
+        """The parameters of the blueprint that each of `parameters` holds, one after another along its last axis."""
+        return self.blueprint.variables(self.num_outputs)
 
     @property
     def parameters(self) -> list[Any]:
-        """All variables, in the order of `named`."""
-        return [variable for variable, _ in self._parameters()]
-
-    @property
-    def depths(self) -> list[int]:
-        """How deep each of `parameters` lies: 0 for the embeddings, then the layers from 1 on, then the head."""
-        found = []
-        for _, (name, *_) in self._parameters():
-            layer = name.removeprefix("encoder.layer.")
-            if layer != name:
-                found.append(int(layer.split(".")[0]) + 1)
-            else:
-                found.append(len(self.blocks) + 1 if name.startswith("head.") else 0)
-        return found
-
-    def _parameters(self) -> list[tuple[Any, tuple[str, ...]]]:
-        """Every variable with its canonical names: three side by side for query, key and value, else one."""
-        found: list[tuple[Any, tuple[str, ...]]] = [
-            (self.word, ("embeddings.word_embeddings.weight",)),
-            (self.position, ("embeddings.position_embeddings.weight",)),
-        ]
-        if self.token_type is not None:
-            found.append((self.token_type, ("embeddings.token_type_embeddings.weight",)))
-
-        def add(module: Any, *names: str) -> None:
-            weight, bias = (module.kernel, module.bias) if isinstance(module, layers.Dense) else (module.gamma, module.beta)
-            found.append((weight, tuple(f"{name}.weight" for name in names)))
-            found.append((bias, tuple(f"{name}.bias" for name in names)))
-
-        add(self.embedding_norm, "embeddings.LayerNorm")
-        if self.projection is not None:
-            add(self.projection, "embeddings_project")
-        for i, block in enumerate(self.blocks):
-            at = f"encoder.layer.{i}"
-            add(block.qkv, *(f"{at}.attention.self.{role}" for role in _QKV))
-            add(block.attention_output, f"{at}.attention.output.dense")
-            add(block.attention_norm, f"{at}.attention.output.LayerNorm")
-            add(block.intermediate, f"{at}.intermediate.dense")
-            add(block.feed_forward_output, f"{at}.output.dense")
-            add(block.output_norm, f"{at}.output.LayerNorm")
-        add(self.head_dense, "head.dense")
-        add(self.head_output, "head.output")
-        return found
+        """All variables, in the order of `specification`."""
+        variables: list[Any] = self.trainable_variables
+        return variables
 
 
-def _is_kernel(name: str) -> bool:
-    """Whether a weight is a Dense layer's, which Keras keeps as (inputs, outputs) and checkpoints the other way round."""
-    return name.endswith(".weight") and "LayerNorm" not in name and not name.startswith("embeddings.")
+def _as_kernel(array: Float32[np.ndarray, "..."], parameter: Parameter) -> Float32[np.ndarray, "..."]:
+    """Transpose a matrix, as a view: Keras stores (inputs, outputs), checkpoints (outputs, inputs)."""
+    return array.T if parameter.role == "matrix" else array

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops, optimizers
 
+from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 
 
@@ -51,12 +52,13 @@ class _AdamW(optimizers.AdamW):
                 self.assign_sub(variable, ops.multiply(variable, rate))
 
 
-def create_optimizer(variables: list[Any], factors: list[float], config: TrainConfig, *, scales_loss: bool) -> Any:
-    """AdamW over a model's variables; with `scales_loss`, inside Keras' dynamic fp16 loss scale.
+def create_optimizer(trained: list[tuple[Any, UpdateRule]], config: TrainConfig, *, scales_loss: bool) -> Any:
+    """Return AdamW for some variables of a model; with `scales_loss`, inside Keras' dynamic fp16 loss scale.
 
     Args:
-        factors: of each variable's learning rate.
+        trained: each variable with the rule for its updates.
     """
+    variables = [variable for variable, _ in trained]
     adamw = _AdamW(
         name="adamw",
         learning_rate=config.learning_rate,
@@ -66,8 +68,8 @@ def create_optimizer(variables: list[Any], factors: list[float], config: TrainCo
         epsilon=config.adam_epsilon,
         global_clipnorm=config.max_grad_norm,
     )
-    adamw.factors = tuple(factors)
-    adamw.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])  # biases and LayerNorms are vectors
+    adamw.factors = tuple(rule.rate_factor for _, rule in trained)
+    adamw.exclude_from_weight_decay([variable for variable, rule in trained if not rule.decays])
     optimizer = optimizers.LossScaleOptimizer(adamw) if scales_loss else adamw
     optimizer.build(variables)
     return optimizer

@@ -17,7 +17,6 @@ from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memor
 from isinglass.backends.notes import slow_bf16, widened_bf16
 from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import rate_factor
 from isinglass.backends.torch.cpu.attention import Plan, filled_rows, plan_flat, plan_rows
 from isinglass.backends.torch.cpu.bf16 import WidenedProducts
 from isinglass.backends.torch.cpu.dropout import Dropout, DropoutMasks, KernelDropout
@@ -29,6 +28,7 @@ from isinglass.backends.torch.gpu.staging import to_device
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, others_present
+from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Checkpoint, Weights
@@ -105,7 +105,7 @@ class TorchBackend:
         if not on_cpu:
             torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
             if not config.uses_rows:
-                shape = checkpoint.config.num_attention_heads, checkpoint.config.head_size
+                shape = checkpoint.blueprint.num_attention_heads, checkpoint.blueprint.head_size
                 dtype = self._autocast or torch.float32
                 self._varlen, slower = choose_plan(device, dtype, *shape, compiled=config.compile)
                 self.notes += [] if slower is None else [slower]
@@ -113,12 +113,12 @@ class TorchBackend:
         self._ids: list[Tensor] = []  # of each batch since the gradients were cleared
         self._mask_elements: dict[Hashable, int] = {}  # by the key of the batch, when compiling; of a step on a CPU
         self._compiles = config.compile
-        self._num_heads = checkpoint.config.num_attention_heads
-        self._model = Classifier(checkpoint.config.with_dropout(config.dropout), objective.num_outputs)
+        self._num_heads = checkpoint.blueprint.num_attention_heads
+        self._model = Classifier(checkpoint.blueprint.with_dropout(config.dropout), objective.num_outputs)
         self._model.load(checkpoint.weights, config.seed)
         self._model.to(device)
         self._forward = torch.compile(self._model, dynamic=False) if config.compile else self._model
-        layers = checkpoint.config.num_hidden_layers
+        layers = checkpoint.blueprint.num_hidden_layers
         if self._varlen is TritonPlan and self._autocast is not None and layers > 1 and not config.compile:
             but_last: Any = self._model.layers[:-1]
             why = why_not_fused(but_last, self._num_heads, self._autocast)
@@ -126,9 +126,9 @@ class TorchBackend:
                 self._model.fused = FusedLayers(but_last, self._autocast)
             else:
                 self.notes.append(f"Layers train by PyTorch's kernels, because {why}.")
-        rates = ((parameter, rate_factor(depth, layers, config)) for parameter, depth in self._model.depths())
+        rules = ((variable, UpdateRule.of(spec[0], layers, config)) for variable, spec in self._model.variables())
         fp16, fused = self.precision == "fp16", self._model.fused
-        self._optimizer = Optimizer(rates, config, scales_loss=fp16, halves=None if fused is None or fp16 else fused.halves)
+        self._optimizer = Optimizer(rules, config, scales_loss=fp16, halves=None if fused is None or fp16 else fused.halves)
         if fused is not None:
             fused.leave_to_optimizer(self._optimizer.halves)
         self._group = group if isinstance(group, TorchProcessGroup) else None
@@ -249,7 +249,7 @@ class TorchBackend:
             order, bounds, ids = there.by_word
             gradient = torch.segment_reduce(gradient[order], "sum", offsets=bounds, unsafe=True)
         word.grad.index_add_(0, ids, gradient)
-        word.grad[self._model.config.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
+        word.grad[self._model.blueprint.pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
 
     @contextmanager
     def _averaging(self, *, last: bool) -> Iterator[None]:
@@ -382,7 +382,7 @@ class TorchBackend:
         by_word = (
             []
             if batch.labels is None or self._device.type == "cpu"
-            else _by_word(arrays[0], self._model.config.pad_token_id)
+            else _by_word(arrays[0], self._model.blueprint.pad_token_id)
         )
         arrays = [*arrays, *by_word, batch.first_token, *([] if batch.labels is None else [batch.labels])]
         common = len(arrays)

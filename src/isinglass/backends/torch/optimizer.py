@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 
 LARGE: Final = 1 << 18  # elements: a parameter worth a kernel of its own
@@ -17,13 +18,13 @@ class Optimizer:
 
     def __init__(
         self,
-        parameters: Iterable[tuple[nn.Parameter, float]],
+        parameters: Iterable[tuple[nn.Parameter, UpdateRule]],
         config: TrainConfig,
         *,
         scales_loss: bool,
         halves: Mapping[Tensor, Tensor] | None = None,
     ) -> None:
-        """Take each parameter with the factor of its learning rate; those of factor 0 are frozen.
+        """Take each parameter with the rule for its updates; those with a rate factor of 0 are frozen.
 
         Args:
             scales_loss: in fp16.
@@ -31,15 +32,15 @@ class Optimizer:
                 theirs up to date. Not in fp16.
         """
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-        for parameter, factor in parameters:
-            parameter.requires_grad_(factor > 0)
-            if factor > 0:
-                groups.setdefault((parameter.ndim < 2, -factor), []).append(parameter)  # biases and LayerNorms are vectors
+        for parameter, rule in parameters:
+            parameter.requires_grad_(rule.rate_factor > 0)
+            if rule.rate_factor > 0:
+                groups.setdefault((not rule.decays, -rule.rate_factor), []).append(parameter)
         ordered = sorted(groups)
         self._max_grad_norm = config.max_grad_norm
         self._parameters = [parameter for group in ordered for parameter in groups[group]]
         self._factors = [-factor for _, factor in ordered]
-        decays = [0.0 if is_vector else config.weight_decay for is_vector, _ in ordered]
+        decays = [0.0 if is_exempt else config.weight_decay for is_exempt, _ in ordered]
         self._large: list[tuple[nn.Parameter, int]] = []  # with the number of its group
         for i, group in enumerate(ordered):
             large = [parameter for parameter in groups[group] if halves is not None and parameter.numel() >= LARGE]

@@ -1,0 +1,33 @@
+"""ELECTRA: BERT's encoder with smaller embeddings, and a head of its own."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from isinglass.models.blueprint import Blueprint, Head
+from isinglass.models.families.bert import BertConfig, bert_blueprint, bert_names
+from isinglass.models.families.family import Family, Size
+
+
+class ElectraConfig(BertConfig):
+    """What is read of ELECTRA's `config.json`."""
+
+    embedding_size: Size = 128
+    hidden_size: Size = 256
+    num_attention_heads: Size = 4
+    intermediate_size: Size = 1024
+
+
+def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
+    config = ElectraConfig.read(values, origin)
+    head = Head(activation="gelu", input_dropout=config.head_dropout, dropout=config.head_dropout)
+    return bert_blueprint(config, head, embedding_size=config.embedding_size)
+
+
+ELECTRA: Final = Family(
+    model_type="electra",
+    architecture="ElectraForSequenceClassification",
+    prefix="electra",
+    names=bert_names("electra", dense="classifier.dense", output="classifier.out_proj"),
+    ignored=("discriminator_predictions", "generator_predictions", "generator_lm_head"),
+    build=_build,
+)

@@ -1,0 +1,164 @@
+"""What a model family is: how its `config.json` is read, and what its weights are called in files."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from isinglass.errors import CheckpointError
+from isinglass.models.blueprint import Blueprint, Module, Parameter
+from isinglass.models.weights import Weights
+from isinglass.names import brief
+
+MAX_SIZE: Final = 2**31 - 1  # token ids are int32
+MAX_BLOCKS: Final = 1000  # twenty times as many as the deepest encoders have
+
+# An activation as checkpoints spell it -> what it computes. The tanh form is the same under three names.
+ACTIVATIONS: Final[Mapping[str, str]] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+
+
+def _computed(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError("unknown")
+    return ACTIVATIONS[name]
+
+
+# Values of a `config.json`. The description ends the message about any other value.
+_SIZE: Final = f"a whole number from 1 to {MAX_SIZE} was expected"
+_TOKEN_ID: Final = f"a whole number from 0 to {MAX_SIZE} was expected"
+_BLOCKS: Final = f"a whole number from 1 to {MAX_BLOCKS} was expected"
+_RATE: Final = "a number from 0 to 1 was expected"
+_ENCODERS: Final = "only encoders with learned positions are served"
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE, description=_SIZE)]
+TokenId = Annotated[int | None, Field(ge=0, le=MAX_SIZE, description=_TOKEN_ID)]
+NumBlocks = Annotated[int, Field(ge=1, le=MAX_BLOCKS, description=_BLOCKS)]
+Rate = Annotated[float, Field(ge=0, lt=1, description=_RATE)]
+OptionalRate = Annotated[float | None, Field(ge=0, lt=1, description=_RATE)]
+Activation = Annotated[str, AfterValidator(_computed), Field(description=f"served are {', '.join(ACTIVATIONS)}")]
+Unset = Annotated[Literal[False] | None, Field(description=_ENCODERS)]
+
+
+class ConfigJson(BaseModel):
+    """What a family reads of its `config.json`. A field's default is what an absent key means in `transformers`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    position_embedding_type: Annotated[Literal["absolute"], Field(description="only 'absolute' is served")] = "absolute"
+    is_decoder: Unset = False
+    add_cross_attention: Unset = False
+    sinusoidal_pos_embds: Unset = False
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], origin: str) -> Self:
+        """Read the values of a file; keys that are no fields are passed over.
+
+        Raises:
+            CheckpointError: a value is of another type, out of range, or asks for what is not served.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            key = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0]
+        expected = {field.alias or name: field.description for name, field in cls.model_fields.items()}[str(key)]
+        raise CheckpointError(f"{origin}: {key} is {brief(values[str(key)])}; {expected}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileArray:
+    """One array of a weights file: a parameter, or several one after another along the first axis."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        rows = sum(parameter.shape[0] for parameter in self.parameters)
+        return rows, *self.parameters[0].shape[1:]
+
+    def split(self, array: np.ndarray[Any, Any]) -> Weights:
+        """Return the parameters in the array, by canonical name, as views."""
+        ends = np.cumsum([parameter.shape[0] for parameter in self.parameters])
+        pieces = np.split(array, ends[:-1])
+        return {parameter.name: piece for parameter, piece in zip(self.parameters, pieces, strict=True)}
+
+    def join(self, weights: Weights) -> np.ndarray[Any, Any]:
+        """Return the array of these parameters, the inverse of `split`."""
+        if len(self.parameters) == 1:
+            return np.ascontiguousarray(weights[self.parameters[0].name])
+        return np.concatenate([weights[parameter.name] for parameter in self.parameters])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One architecture: its `config.json` and its weights files.
+
+    Attributes:
+        model_type: `model_type` in `config.json`.
+        architecture: the class that `transformers` loads a saved run with.
+        prefix: what names of a bare encoder's weights begin with in a classifier's file; absent in other files.
+        names: canonical name of a module, or the beginning of several, -> its spelling in files. `{i}` stands for the
+            number of a block. Modules of the same spelling are one array in files, in the order of the blueprint.
+        ignored: first parts of names, behind the prefix, that a classifier does not use: heads of pretraining.
+        build: returns the blueprint for the values of a `config.json`; its second argument names the file in messages.
+    """
+
+    model_type: str
+    architecture: str
+    prefix: str
+    names: Mapping[str, str]
+    ignored: tuple[str, ...]
+    build: Callable[[Mapping[str, Any], str], Blueprint]
+
+    def blueprint(self, config_json: Mapping[str, Any], origin: str) -> Blueprint:
+        """Return the model that a `config.json` describes.
+
+        Args:
+            origin: the file, for messages.
+
+        Raises:
+            CheckpointError: a value is of another type, out of range, does not fit the others, or asks for what is not
+                served.
+        """
+        blueprint = self.build(config_json, origin)
+        heads, pad, V = blueprint.num_attention_heads, blueprint.pad_token_id, blueprint.vocab_size
+        if blueprint.hidden_size % heads:
+            raise CheckpointError(f"{origin}: hidden_size {blueprint.hidden_size} is not a multiple of the {heads} heads.")
+        if pad >= V:
+            raise CheckpointError(f"{origin}: pad_token_id {pad} does not fit vocab_size {V}.")
+        if blueprint.max_length < 1:
+            raise CheckpointError(f"{origin}: pad_token_id {pad} does not fit max_position_embeddings.")
+        return blueprint
+
+    def arrays(self, blueprint: Blueprint, num_outputs: int) -> list[FileArray]:
+        """Return the arrays of a classifier's file, head included."""
+        found: dict[str, list[Parameter]] = {}
+        for module in blueprint.modules(num_outputs):
+            spelling = self._spelling(module)
+            for parameter in module.parameters:
+                ending = parameter.name.removeprefix(module.name)
+                found.setdefault(spelling + ending, []).append(parameter)
+        return [FileArray(name=name, parameters=tuple(parameters)) for name, parameters in found.items()]
+
+    def _spelling(self, module: Module) -> str:
+        """Return a module's name in files, by the longest beginning of its canonical name that `names` has."""
+        number = str(module.depth - 1)
+        parts = ["{i}" if part == number else part for part in module.name.split(".")]
+        for length in range(len(parts), 0, -1):
+            beginning = ".".join(parts[:length])
+            if beginning in self.names:
+                spelling = ".".join([self.names[beginning], *parts[length:]])
+                return spelling.replace("{i}", number)
+        raise AssertionError(f"{self.model_type} has no spelling for {module.name}")
