@@ -107,9 +107,9 @@ def test_gelu_backward_and_its_sums(half: torch.dtype):
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory) -> Layer:
-    config = load_checkpoint(save_tiny(tmp_path_factory.mktemp("model"), "bert", labels=("a", "b"))).config
+    blueprint = load_checkpoint(save_tiny(tmp_path_factory.mktemp("model"), "bert", labels=("a", "b"))).blueprint
     torch.manual_seed(0)
-    return Layer(config).to(DEVICE)
+    return Layer(blueprint.blocks[0], blueprint.block_modules(0)).to(DEVICE)
 
 
 @pytest.fixture(autouse=True)
