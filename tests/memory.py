@@ -24,10 +24,6 @@ class MemoryTable(Table):
     values: dict[str, Sequence[Any]]
 
     @classmethod
-    def open(cls, file: DataFile, delimiter: str | None) -> Self:
-        raise NotImplementedError
-
-    @classmethod
     def of(cls, name: str, values: dict[str, Sequence[Any]]) -> Self:
         return cls(file=DataFile(path=Path(name), origin=name), columns=tuple(values), values=values)
 

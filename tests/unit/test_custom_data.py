@@ -128,7 +128,7 @@ def test_named_columns_are_taken_and_the_others_guessed_around_them(tmp_path: Pa
     assert "name text_column too" in refused(lambda: read_custom(config(path, text_column2="title")), ConfigError)
     twice = write(tmp_path / "twice.csv", [("a", "b", "0")], ("text", "text", "label"))
     assert "it is not plain which column is text" in refused(lambda: read_custom(config(twice)))
-    assert "has twice the column 'text'" in refused(lambda: read_custom(config(twice, text_column="text")))
+    assert "has the column 'text' twice" in refused(lambda: read_custom(config(twice, text_column="text")))
 
 
 def test_every_file_needs_the_columns_but_a_test_set_may_hide_its_labels(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from isinglass.data.tables import open_table
 from isinglass.data.tables.csv import parse_delimiter
 from isinglass.data.tables.file import expand
-from isinglass.data.tables.table import Columns
+from isinglass.data.tables.table import Columns, read_tables
 from isinglass.data.tables.values import as_text
 from isinglass.errors import ConfigError, DataError
 
@@ -42,7 +42,7 @@ def write(path: Path, content: bytes | str) -> Path:
 
 
 def read(path: Path, texts=("text",), label="label", delimiter=None):
-    return open_table(path, delimiter).read(Columns(texts=tuple(texts), label=label))
+    return read_tables([open_table(path, delimiter)], Columns(texts=tuple(texts), label=label)).examples
 
 
 def refusal(path, texts=("text",), label="label", delimiter=None):
@@ -97,7 +97,7 @@ def test_all_formats_and_compressions_give_the_same_rows(tmp_path: Path) -> None
         table = read(write(tmp_path / name, content))
         assert [*zip(table.texts[0], table.labels)] == rows, name
         first = 2 if "csv" in name.lower() or "tsv" in name else 1
-        assert table.numbers.tolist() == [*range(first, first + len(rows))], name
+        assert table.line_numbers.tolist() == [*range(first, first + len(rows))], name
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -121,8 +121,11 @@ def test_what_pythons_csv_module_writes_is_read_back(rows, delimiter, quoting, e
         return
     table = read(path, texts=("a", "b"), label="c", delimiter=delimiter)
     found = [*zip(*table.texts, table.labels)]
-    assert list(zip(table.numbers.tolist(), found)) == kept
-    assert table.empty == len(rows) - len(kept)
+    assert list(zip(table.line_numbers.tolist(), found)) == kept
+    empty = len(rows) - len(kept)
+    assert [f": {empty:,} empty row(s) left out, " in note for note in table.notes if "left out" in note] == [True] * (
+        empty > 0
+    )
 
 
 @settings(deadline=None, max_examples=100)
@@ -132,7 +135,8 @@ def test_what_pythons_json_module_writes_is_read_back(rows, tmp_path_factory) ->
     write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"text": "", "label": ""}, *rows]))
     table = read(path)
     assert [*table.texts[0]][1:] == [row.get("text", "") for row in rows]
-    assert table.missing[0].tolist()[1:] == ["text" not in row for row in rows]
+    missing = read_tables([open_table(path)], Columns(texts=("text",))).missing
+    assert missing == {i: "text" for i, row in enumerate(rows, 1) if "text" not in row}
     assert table.labels[1:] == [row.get("label") for row in rows]
 
 
@@ -140,9 +144,10 @@ def test_rows_are_counted_as_a_spreadsheet_counts_them(tmp_path: Path) -> None:
     """The header is row 1, a text of two lines is one row, and empty rows count; a line of JSON is a line."""
     path = write(tmp_path / "a.csv", '\ntext,label\n"one\ntwo",x\n\n,\nthree,y\n\n')
     table = read(path)
-    assert (table.numbers.tolist(), table.empty) == ([3, 6], 1)
+    assert table.line_numbers.tolist() == [3, 6]
+    assert table.notes == (f"{path}: 1 empty row(s) left out, the first in row 5.",)
     path = write(tmp_path / "a.jsonl", '\n{"text": "one"}\n  \n{"text": "two"}')
-    assert read(path, label=None).numbers.tolist() == [2, 4]
+    assert read(path, label=None).line_numbers.tolist() == [2, 4]
     path = write(tmp_path / "one.csv", 'text\n""\n\nlast')
     assert [*read(path, label=None).texts[0]] == ["", "last"]
 
@@ -153,7 +158,7 @@ def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "a", "vector": {"x": [1.0]}, "label": 1}\n')
     assert read(path).labels == ["1"]
     path = write(tmp_path / "a.csv", "text,text,label,label,,\n1,2,x,y,,\n")
-    assert "has twice the column 'text'" in refusal(path)
+    assert "has the column 'text' twice" in refusal(path)
     path = write(tmp_path / "a.csv", "text,label,,\n1,2,x,y\n")
     assert read(path).labels == ["2"]
 
@@ -224,7 +229,7 @@ def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> 
         ('text,label\na,b\n"c"d,e\n', ", row 3: quotes are open or misplaced"),
         ('text,label\na,b\nc,"d\ne,f\n', ", row 3: quotes are open or misplaced (unexpected end of data)"),
         ('text,label\na,b\n"c,d\n"e",f\n', ", row 3: quotes are open or misplaced"),
-        ("label,label,text\na,b,c\n", " has twice the column 'label'; found 'label', 'label', 'text'"),
+        ("label,label,text\na,b,c\n", " has the column 'label' twice; found 'label', 'label', 'text'"),
         ("text,lable\na,b\n", " has no column 'label' (did you mean 'lable'?); found 'text', 'lable'"),
         ("text,label\n", " has no rows below its header"),
         ("text,label", " has no rows below its header"),

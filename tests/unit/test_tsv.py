@@ -72,8 +72,8 @@ def test_short_rows_of_qqp_are_left_out_and_said(tmp_path: Path, caplog: pytest.
     [
         (b"", "is empty"),
         (HEADER, "no rows below its header"),
-        (b"index\tsentence1\tlabel\n0\tx\tentailment\n", "line 1: no column 'sentence2' (did you mean 'sentence1'?)"),
-        (b"sentence1\tsentence2\tlabel\tlabel\n", "line 1: twice the column 'label'"),
+        (b"index\tsentence1\tlabel\n0\tx\tentailment\n", "line 1 has no column 'sentence2' (did you mean 'sentence1'?)"),
+        (b"sentence1\tsentence2\tlabel\tlabel\n", "line 1 has the column 'label' twice"),
         (HEADER + b"0\tx\ty\tentailment\n1\tx\tentailment\n", "line 3: 3 tab-separated fields; the header has 4"),
         (HEADER + b"0\tx\ty\tz\tentailment\n", "line 2: 5 tab-separated fields; the header has 4"),
         (HEADER + b"0\tx\ty\tentailment\n1\tp\t\xff\tentailment\n", "line 3, byte 5: 0xff is not UTF-8"),

@@ -1,14 +1,14 @@
 """Read a user's texts to predict: tables, or lines of plain text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from isinglass.data.examples import Examples
-from isinglass.data.lines import read_lines
 from isinglass.data.tables import is_table, open_table
-from isinglass.data.tables.table import Columns
-from isinglass.data.texts import StoredTexts
-from isinglass.errors import DataError
-from isinglass.names import listed
+from isinglass.data.tables.file import STANDARD_INPUT, DataFile
+from isinglass.data.tables.table import Columns, read_tables
+from isinglass.data.tables.unquoted import UnquotedTable
+from isinglass.names import listed, printable
 from isinglass.tasks import TASKS, Task
 
 
@@ -29,27 +29,16 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     table = open_table(path, delimiter)
     expected = task.hub_text_columns or task.splits[0].text_columns
     columns = tuple(map(str, expected))
-    notes = [*table.guesses.values()]
+    notes = []
     if not {*columns} <= {*table.columns} and len(table.columns) == len(columns):
         notes.append(f"{table.origin}: {listed(table.columns)} used as {listed(columns)}.")
         columns = table.columns
-    rows = table.read(Columns(texts=columns))
-    missing = rows.missing.any(axis=0)
-    if missing.any():
-        first = rows.numbers[missing.argmax()]
-        notes.append(
-            f"{table.origin}: {missing.sum():,} missing text(s) used as empty ones, the first in {table.unit} {first}."
-        )
-    if rows.empty:
-        notes.append(f"{table.origin}: {rows.empty:,} empty row(s) left out.")
-    return Examples(
-        texts=rows.texts,
-        labels=None,
-        origin=table.origin,
-        line_numbers=rows.numbers,
-        unit=table.unit,
-        notes=tuple(notes),
-    )
+    rows = read_tables([table], Columns(texts=columns))
+    examples = rows.examples
+    if rows.missing:
+        first = f"the first in {table.unit} {examples.line_numbers[min(rows.missing)]}"
+        notes.append(f"{table.origin}: {len(rows.missing):,} missing text(s) used as empty ones, {first}.")
+    return replace(examples, notes=(*notes, *examples.notes))
 
 
 def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
@@ -58,15 +47,8 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     Raises:
         DataError: as `read_lines`, or a line has another number of tabs.
     """
-    origin = "standard input" if path is None else str(path)
-    width = 2 if is_pair else 1
-    expected = "two texts separated by one tab" if is_pair else "one text without tabs"
-    texts = tuple(StoredTexts() for _ in range(width))
-    for first, lines in read_lines(path):
-        rows = [line.split("\t") for line in lines]
-        for number, fields in enumerate(rows, first):
-            if len(fields) != width:
-                raise DataError(f"{origin}, line {number}: {len(fields)} tab-separated fields; {expected} expected.")
-        for stored, column in zip(texts, zip(*rows, strict=True), strict=True):
-            stored.extend(column)
-    return Examples(texts=texts, labels=None, origin=origin, line_numbers=range(1, len(texts[0]) + 1))
+    columns = ("text", "text2") if is_pair else ("text",)
+    expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"
+    file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
+    table = UnquotedTable(file=file, columns=columns, expected=expected)
+    return read_tables([table], Columns(texts=columns)).examples

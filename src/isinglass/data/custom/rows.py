@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ from jaxtyping import Bool
 
 from isinglass.config import TrainConfig
 from isinglass.data.examples import Examples
-from isinglass.data.tables.table import Columns, Rows, Table
-from isinglass.data.texts import StoredTexts
+from isinglass.data.tables.table import Columns, Table, read_tables
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, listed
 
@@ -28,9 +26,7 @@ def read_rows(tables: Sequence[Table], columns: Columns, config: TrainConfig, *,
     """
     if labels_may_be_hidden and not any(columns.label in table.columns for table in tables):
         columns = Columns(texts=columns.texts)
-    for table in tables:
-        table.require(columns.names)
-    examples = _join(tables, [table.read(columns) for table in tables])
+    examples = read_tables(tables, columns).examples
     if config.label_delimiter is not None:
         examples = _split_labels(examples, config.label_delimiter)
     if labels_may_be_hidden:
@@ -38,47 +34,6 @@ def read_rows(tables: Sequence[Table], columns: Columns, config: TrainConfig, *,
     examples = _complete(examples, columns, drop_incomplete=config.drop_incomplete)
     _check_alike(examples)
     return _without_repeated_labels(examples)
-
-
-def _join(tables: Sequence[Table], parts: Sequence[Rows]) -> Examples:
-    """Return the rows of all tables as one set of examples."""
-    columns = zip(*(part.texts for part in parts), strict=True)
-    labels = [part.labels for part in parts if part.labels is not None]
-    origin, unit = tables[0].origin, tables[0].unit
-    origins: list[str] = []
-    if len(tables) > 1:
-        origin = f"{origin} and {len(tables) - 1} more file(s)"
-        unit = unit if all(table.unit == unit for table in tables) else "row"
-        origins = [table.origin for table, part in zip(tables, parts, strict=True) for _ in part.numbers]
-    return Examples(
-        texts=tuple(_join_texts(column) for column in columns),
-        labels=[*chain.from_iterable(labels)] if labels else None,  # type: ignore[arg-type]  # `_complete` refuses None
-        origin=origin,
-        origins=origins,
-        line_numbers=np.concatenate([part.numbers for part in parts]),
-        unit=unit,
-        notes=_reading_notes(tables, parts),
-    )
-
-
-def _join_texts(columns: Sequence[StoredTexts]) -> StoredTexts:
-    """Append the other columns to the first."""
-    first, *others = columns
-    for other in others:
-        first.extend(other)
-    return first
-
-
-def _reading_notes(tables: Sequence[Table], parts: Sequence[Rows]) -> tuple[str, ...]:
-    guesses: dict[str, str] = {}
-    for table in tables:  # the first file speaks for all that share its guess
-        guesses = {**table.guesses, **guesses}
-    empty = [
-        f"{table.origin}: {part.empty:,} empty row(s) left out."
-        for table, part in zip(tables, parts, strict=True)
-        if part.empty
-    ]
-    return (*guesses.values(), *empty)
 
 
 def _split_labels(examples: Examples, delimiter: str) -> Examples:

@@ -1,7 +1,7 @@
 """Read the user's own tables: CSV, TSV, JSON Lines and Parquet, compressed or not.
 
-`open_table` reads a file's header and returns a `Table`, whose `read` returns the rows of the requested columns. Texts go to
-disk a few thousand at a time; labels stay in memory, because few of them differ.
+`open_table` reads a file's header and returns a `Table`; `read_tables` returns the rows of the requested columns. Texts go
+to disk a few thousand at a time; labels stay in memory, because few of them differ.
 """
 
 from pathlib import Path
@@ -15,20 +15,14 @@ from isinglass.data.tables.table import Table
 from isinglass.errors import DataError
 from isinglass.names import brief
 
-FORMATS: Final[dict[str, type[Table]]] = {
-    ".csv": CsvTable,
-    ".tsv": CsvTable,
-    ".jsonl": JsonTable,
-    ".ndjson": JsonTable,
-    ".json": JsonTable,
-    ".parquet": ParquetTable,
-}
-ENDINGS: Final = f"{', '.join(FORMATS)}; text may also end in {', '.join(COMPRESSIONS)}"
+CSV_ENDINGS: Final = (".csv", ".tsv")
+JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".json")
+ENDINGS: Final = (*CSV_ENDINGS, *JSON_ENDINGS, ".parquet")
 
 
 def is_table(path: Path) -> bool:
     """Return whether the file's ending is that of a table."""
-    return DataFile(path=path, origin=str(path)).ending in FORMATS
+    return DataFile(path=path, origin=str(path)).ending in ENDINGS
 
 
 def open_table(path: Path, delimiter: str | None = None) -> Table:
@@ -42,7 +36,13 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
         ConfigError: the delimiter is not one character.
     """
     file = DataFile.at(path)
-    table = FORMATS.get(file.ending)
-    if table is None or (table is ParquetTable and file.compression):
-        raise DataError(f"{file.origin} has the ending {brief(path.suffix)}; supported endings are {ENDINGS}.")
-    return table.open(file, delimiter)
+    if file.ending == ".parquet" and not file.compression:
+        return ParquetTable.open(file)
+    if file.ending in CSV_ENDINGS:
+        return CsvTable.open(file, delimiter)
+    if file.ending in JSON_ENDINGS:
+        return JsonTable.open(file)
+    raise DataError(
+        f"{file.origin} has the ending {brief(path.suffix)}; supported endings are {', '.join(ENDINGS)}, and those of text "
+        f"followed by {', '.join(COMPRESSIONS)}."
+    )

@@ -7,7 +7,7 @@ all the rows that follow.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
@@ -52,7 +52,7 @@ class CsvTable(Table):
         header_row: number of the header's row, counted from 1; rows above it are blank.
     """
 
-    description_of_rows: ClassVar[str] = "rows below its header"
+    no_rows: ClassVar[str] = "no rows below its header"
 
     delimiter: str
     header_row: int
@@ -97,12 +97,14 @@ class CsvTable(Table):
         positions = [self.columns.index(name) for name in names]
         width = len(self.columns)
         for first, rows in self._rows():
-            is_regular = all(len(row) == width and any(row) for row in rows)
             numbered = dict(enumerate(rows, first))
-            filled = numbered if is_regular else self._filled(numbered)
-            blank = 0 if is_regular else sum(1 for row in rows if row) - len(filled)
-            columns = [[row[position] for row in filled.values()] for position in positions]
-            yield Chunk(columns=columns, numbers=[*filled], empty=blank)
+            left_out: list[int] = []
+            if not all(len(row) == width and any(row) for row in rows):
+                self._check_widths(numbered)
+                left_out = [number for number, row in numbered.items() if _is_blank(row)]
+                numbered = {number: row for number, row in numbered.items() if row and not _is_blank(row)}
+            columns = [[row[position] for row in numbered.values()] for position in positions]
+            yield Chunk(columns=columns, numbers=[*numbered], left_out=left_out)
 
     def _rows(self) -> Iterator[tuple[int, list[list[str]]]]:
         """Yield the number of a row and up to `CHUNK` rows from there."""
@@ -123,12 +125,7 @@ class CsvTable(Table):
                 ) from None
             yield number + 1 - len(rows), rows
 
-    def _filled(self, rows: dict[int, list[str]]) -> dict[int, list[str]]:
-        """Return the rows that hold something, by number; `""` in a file of one column is an empty text.
-
-        Raises:
-            DataError: a row has another number of columns than the header.
-        """
+    def _check_widths(self, rows: Mapping[int, list[str]]) -> None:
         width = len(self.columns)
         for number, row in rows.items():
             if len(row) not in (0, width):
@@ -136,7 +133,11 @@ class CsvTable(Table):
                     f"{self.origin}, row {number}: {len(row)} columns; the header has {width}: put a text that holds "
                     f"{self.delimiter!r} or a line end in quotes, or name another --delimiter."
                 )
-        return {number: row for number, row in rows.items() if any(row) or len(row) == 1}
+
+
+def _is_blank(row: list[str]) -> bool:
+    """Return whether a row has several fields and all are empty; `""` in a file of one column is an empty text."""
+    return len(row) > 1 and not any(row)
 
 
 def _read_header(file: DataFile, delimiter: str) -> _Header:

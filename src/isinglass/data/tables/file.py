@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
-import pyarrow as pa
-
 from isinglass.data.lines import decode_lines, read_lines
 from isinglass.errors import DataError
 from isinglass.hub import reason
@@ -78,17 +76,25 @@ class DataFile:
             DataError: the file cannot be read or decompressed, or the reader of the stream met a byte that is not UTF-8.
         """
         try:
-            with open(self.path, "rb") as raw:
-                if self.compression is None:
-                    yield raw
-                    return
-                with pa.CompressedInputStream(pa.PythonFile(raw, "r"), self.compression) as stream:
-                    yield io.BufferedReader(stream)
+            with open(self.path, "rb") as raw, self._decompressed(raw) as stream:
+                yield stream
         except UnicodeDecodeError:
             self.raise_damage()
+        except OSError as error:
+            raise DataError(f"{self.origin} cannot be read: {short_reason(error)}.") from None
+
+    @contextmanager
+    def _decompressed(self, raw: BinaryIO) -> Iterator[BinaryIO]:
+        if self.compression is None:
+            yield raw
+            return
+        import pyarrow as pa  # imported where used: most files are not compressed
+
+        try:
+            with pa.CompressedInputStream(pa.PythonFile(raw, "r"), self.compression) as stream:
+                yield io.BufferedReader(stream)
         except (pa.ArrowException, OSError) as error:
-            problem = "cannot be read" if self.compression is None else f"is not a readable {self.compression} file"
-            raise DataError(f"{self.origin} {problem}: {short_reason(error)}.") from None
+            raise DataError(f"{self.origin} is not a readable {self.compression} file: {short_reason(error)}.") from None
 
     def raise_damage(self) -> NoReturn:
         """Read the file again line by line, and raise a DataError with the place of the first byte that is not text."""
@@ -96,6 +102,9 @@ class DataFile:
             for _ in decode_lines(stream, self.origin, LONGEST_VALUE):
                 pass
         raise DataError(f"{self.origin} is not UTF-8; save the file as UTF-8.")
+
+
+STANDARD_INPUT: Final = DataFile(path=Path("/dev/stdin"), origin="standard input")
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:

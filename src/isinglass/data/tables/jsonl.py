@@ -19,8 +19,12 @@ class JsonTable(Table):
     unit: ClassVar[str] = "line"
 
     @classmethod
-    def open(cls, file: DataFile, delimiter: str | None) -> Self:  # noqa: ARG003 - CSV's
-        """Read the keys of the first few hundred lines; see `Table.open`."""
+    def open(cls, file: DataFile) -> Self:
+        """Read the keys of the first few hundred lines.
+
+        Raises:
+            DataError: the file is empty or damaged.
+        """
         for objects in _read_objects(file):
             if objects:
                 keys = dict.fromkeys(key for values in objects.values() for key in values)

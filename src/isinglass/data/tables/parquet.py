@@ -26,8 +26,12 @@ class ParquetTable(Table):
     """A Parquet file."""
 
     @classmethod
-    def open(cls, file: DataFile, delimiter: str | None) -> Self:  # noqa: ARG003 - CSV's
-        """Read the schema; see `Table.open`."""
+    def open(cls, file: DataFile) -> Self:
+        """Read the schema.
+
+        Raises:
+            DataError: the file is not Parquet.
+        """
         with _open_parquet(file) as opened:
             return cls(file=file, columns=tuple(opened.schema_arrow.names))
 
@@ -63,15 +67,13 @@ def _open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{file.location} is not a readable Parquet file: {short_reason(error)}.") from None
 
 
-def _read_values(column: pa.Array) -> pa.Array | list[Any]:
-    """Return strings as a large_string array that is valid UTF-8, floats as NumPy's scalars, other values as Python's."""
+def _read_values(column: pa.Array) -> list[Any]:
+    """Return strings that are valid UTF-8, floats as NumPy's scalars, and other values as Python's."""
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if _is_any(_BINARIES, column.type) or _is_any(_STRINGS, column.type):
+    if _is_any(_BINARIES, column.type):
         column = column.cast(pa.large_string())
     column.validate(full=True)
-    if types.is_large_string(column.type):
-        return column
     if types.is_floating(column.type):
         return [*column.to_numpy(zero_copy_only=False)]  # scalars that know their width
     values: list[Any] = column.to_pylist()

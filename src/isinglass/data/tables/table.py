@@ -1,17 +1,18 @@
-"""A table whose header has been read, and its rows."""
+"""Tables whose headers have been read, and their rows as examples."""
 
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from itertools import chain, repeat
+from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
+from isinglass.data.examples import Examples
 from isinglass.data.tables.file import DataFile
-from isinglass.data.tables.values import Label, UnusableValue, label_list, text_array
+from isinglass.data.tables.values import Label, UnusableValue, label_list, text_list
 from isinglass.data.texts import StoredTexts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
@@ -32,36 +33,17 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """n consecutive rows of the requested columns.
+    """n rows of the requested columns.
 
     Attributes:
         columns: the n values of each column as the file has them.
         numbers: n row or line numbers.
-        empty: how many rows were left out because they hold nothing.
+        left_out: numbers of the rows between them that hold no example.
     """
 
-    columns: Sequence[Sequence[Any] | pa.Array]
+    columns: Sequence[Sequence[Any]]
     numbers: Sequence[int]
-    empty: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """N rows of a table.
-
-    Attributes:
-        texts: N texts for each text column, empty where the row has none.
-        missing: bool (text columns, N), true where the row has no text.
-        labels: N labels, None where the row has none; None if no label column was requested.
-        numbers: int64 (N,), where the rows stand. In CSV the header is row 1, as in a spreadsheet; JSON counts lines.
-        empty: how many rows were left out because they hold nothing.
-    """
-
-    texts: tuple[StoredTexts, ...]
-    missing: Bool[np.ndarray, "K N"]
-    labels: list[Label | None] | None
-    numbers: Int64[np.ndarray, " N"]
-    empty: int
+    left_out: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +56,13 @@ class Table(ABC):
     """
 
     unit: ClassVar[str] = "row"  # what messages count the examples by
-    description_of_rows: ClassVar[str] = "rows"
+    header: ClassVar[str] = ""  # where messages find the names of the columns, after the name of the file
+    no_rows: ClassVar[str] = "no rows"
+    left_out: ClassVar[str] = "empty row(s)"
 
     file: DataFile
     columns: tuple[str, ...]
     guesses: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    @abstractmethod
-    def open(cls, file: DataFile, delimiter: str | None) -> Self:
-        """Read the header.
-
-        Args:
-            delimiter: separates the columns of CSV; other formats ignore it.
-
-        Raises:
-            DataError: the file is empty or damaged.
-        """
 
     @abstractmethod
     def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
@@ -112,83 +84,108 @@ class Table(ABC):
             DataError: it has not; the message lists the columns.
         """
         for name in names:
-            if name not in self.columns:
-                hint = did_you_mean(name, self.columns[:100])
-                raise DataError(f"{self.origin} has no column {brief(name)}{hint}; found {listed(self.columns)}.")
-            if self.columns.count(name) > 1:
-                raise DataError(f"{self.origin} has twice the column {brief(name)}; found {listed(self.columns)}.")
+            problem = f"no column {brief(name)}{did_you_mean(name, self.columns[:100])}"
+            if name in self.columns:
+                problem = f"the column {brief(name)} twice"
+            if self.columns.count(name) != 1:
+                raise DataError(f"{self.origin}{self.header} has {problem}; found {listed(self.columns)}.")
 
-    def read(self, columns: Columns) -> Rows:
-        """Read the requested columns and no others. Rows that hold nothing are left out.
+    def convert(self, column: str, expected: str, convert: Callable[[Any], Any], values: Any, numbers: Sequence[int]) -> Any:
+        """Return converted values of a column.
 
         Raises:
-            DataError: a column is missing, a value is neither text nor number, the file is damaged, or there are no rows.
+            DataError: a value cannot be converted; the message names its row, the column, and what was expected.
         """
-        self.require(columns.names)
-        reader = _RowReader(self, columns)
-        for chunk in self.chunks(columns.names):
-            reader.add(chunk)
-        return reader.rows()
-
-
-class _RowReader:
-    """Gathers the chunks of a table: texts on disk, and one object for each different label."""
-
-    def __init__(self, table: Table, columns: Columns) -> None:
-        self._table = table
-        self._columns = columns
-        self._texts = tuple(StoredTexts() for _ in columns.texts)
-        self._missing: list[Bool[np.ndarray, "K n"]] = []
-        self._labels: list[Label | None] = []
-        self._shared_labels: dict[Label | None, Label | None] = {}
-        self._numbers: list[Int64[np.ndarray, " n"]] = []
-        self._empty = 0
-
-    def add(self, chunk: Chunk) -> None:
-        """Append the rows of a chunk."""
-        values = dict(zip(self._columns.names, chunk.columns, strict=True))
-        missing = []
-        for name, stored in zip(self._columns.texts, self._texts, strict=True):
-            array = self._convert(_text_array, values[name], f"the column {brief(name)}", "a text", chunk.numbers)
-            stored.extend(pc.fill_null(array, "").to_pylist())
-            missing.append(array.is_null().to_numpy(zero_copy_only=False))
-        if label := self._columns.label:
-            expected = "a name, a number or a list of names"
-            labels = self._convert(_label_list, values[label], f"the label column {brief(label)}", expected, chunk.numbers)
-            self._labels += [self._shared_labels.setdefault(label, label) for label in labels]
-        self._missing.append(np.stack(missing))
-        self._numbers.append(np.asarray(chunk.numbers, np.int64))
-        self._empty += chunk.empty
-
-    def _convert(
-        self, convert: Callable[[Any], Any], values: Any, column: str, expected: str, numbers: Sequence[int]
-    ) -> Any:
         try:
             return convert(values)
         except UnusableValue as error:
-            place = f"{self._table.origin}, {self._table.unit} {numbers[error.index]}"
-            raise DataError(f"{place}: {column} holds {error}; {expected} was expected.") from None
+            place = f"{self.origin}, {self.unit} {numbers[error.index]}"
+            raise DataError(f"{place}: the {column} holds {error}; {expected} was expected.") from None
 
-    def rows(self) -> Rows:
-        """Return all rows that were added.
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows of some tables.
+
+    Attributes:
+        examples: in the order of the tables. A missing text is empty, a missing label is None.
+        missing: position of each example that lacks a text -> the name of the column.
+    """
+
+    examples: Examples
+    missing: Mapping[int, str]
+
+
+def read_tables(tables: Sequence[Table], columns: Columns) -> Rows:
+    """Read the requested columns and no others, in the order of the tables. Rows that hold nothing are left out.
+
+    Raises:
+        DataError: a column is missing, a value is neither text nor number, a file is damaged or has no rows.
+    """
+    for table in tables:
+        table.require(columns.names)
+    reader = _Reader(columns)
+    counts = [reader.add(table) for table in tables]
+    first, *others = [table.origin for table in tables]
+    units = {table.unit for table in tables}
+    guesses = ChainMap(*(dict(table.guesses) for table in tables))  # the first file speaks for all that share its guess
+    examples = Examples(
+        texts=reader.texts,
+        labels=None if columns.label is None else reader.labels,  # type: ignore[arg-type]  # None: see `Rows`
+        origin=f"{first} and {len(others)} more file(s)" if others else first,
+        line_numbers=np.concatenate(reader.numbers),
+        unit=units.pop() if len(units) == 1 else "row",
+        notes=(*guesses.values(), *reader.notes),
+        origins=[*chain.from_iterable(map(repeat, (first, *others), counts))] if others else (),
+    )
+    return Rows(examples=examples, missing=reader.missing)
+
+
+class _Reader:
+    """Gathers rows: texts on disk, one object for each different label, and where each row stands."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._shared_labels: dict[Label | None, Label | None] = {}
+        self.texts = tuple(StoredTexts() for _ in columns.texts)
+        self.labels: list[Label | None] = []
+        self.missing: dict[int, str] = {}
+        self.numbers: list[Int64[np.ndarray, " n"]] = []
+        self.notes: list[str] = []
+
+    def add(self, table: Table) -> int:
+        """Read a table and return how many rows it has.
 
         Raises:
-            DataError: there are none.
+            DataError: see `read_tables`.
         """
-        if not len(self._texts[0]):
-            raise DataError(f"{self._table.origin} has no {self._table.description_of_rows}; at least one was expected.")
-        return Rows(
-            texts=self._texts,
-            missing=np.concatenate(self._missing, axis=1),
-            labels=None if self._columns.label is None else self._labels,
-            numbers=np.concatenate(self._numbers),
-            empty=self._empty,
-        )
+        start = len(self.texts[0])
+        left_out: list[int] = []
+        for chunk in table.chunks(self._columns.names):
+            self._add_texts(table, chunk)
+            self._add_labels(table, chunk)
+            self.numbers.append(np.asarray(chunk.numbers, np.int64))
+            left_out += chunk.left_out
+        if left_out:
+            first = f"the first in {table.unit} {left_out[0]}"
+            self.notes.append(f"{table.origin}: {len(left_out):,} {table.left_out} left out, {first}.")
+        count = len(self.texts[0]) - start
+        if not count:
+            raise DataError(f"{table.origin} has {table.no_rows}; at least one was expected.")
+        return count
 
+    def _add_texts(self, table: Table, chunk: Chunk) -> None:
+        start = len(self.texts[0])
+        for name, stored, values in zip(self._columns.texts, self.texts, chunk.columns, strict=False):
+            texts = table.convert(f"column {brief(name)}", "a text", text_list, values, chunk.numbers)
+            if None in texts:
+                self.missing |= {start + i: name for i, text in enumerate(texts) if text is None}
+                texts = [text or "" for text in texts]
+            stored.extend(texts)
 
-def _text_array(values: Sequence[Any] | pa.Array) -> pa.Array:
-    return values if isinstance(values, pa.Array) else text_array(values)
-
-
-def _label_list(values: Sequence[Any] | pa.Array) -> list[Label | None]:
-    return label_list(values.to_pylist() if isinstance(values, pa.Array) else values)
+    def _add_labels(self, table: Table, chunk: Chunk) -> None:
+        if self._columns.label is None:
+            return
+        column, expected = f"label column {brief(self._columns.label)}", "a name, a number or a list of names"
+        labels = table.convert(column, expected, label_list, chunk.columns[-1], chunk.numbers)
+        self.labels += [self._shared_labels.setdefault(label, label) for label in labels]

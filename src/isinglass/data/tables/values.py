@@ -8,7 +8,6 @@ from functools import singledispatch
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 Label = str | tuple[str, ...]  # one label, or all labels of an example
 _Converted = TypeVar("_Converted")
@@ -33,17 +32,16 @@ class UnusableValue(Exception):  # noqa: N818 - raised again as a DataError that
         self.index = index
 
 
-def text_array(values: Sequence[Any]) -> pa.Array:
-    """Return N values as a large_string array: null for None and NaN, numbers and booleans as `as_text` spells them.
+def text_list(values: Sequence[Any]) -> list[str | None]:
+    """Return N values as texts: None for None and NaN, numbers and booleans as `as_text` spells them.
 
     Raises:
         UnusableValue: a value is something else, or holds half of a surrogate pair.
     """
-    with suppress(pa.ArrowException, UnicodeEncodeError):
-        array = pa.array(values, pa.large_string())
-        array.validate(full=True)
-        return array
-    return pa.array(_convert_all(_as_encodable_text, values), pa.large_string())
+    with suppress(TypeError, UnicodeEncodeError):
+        "".join(values).encode()  # every value is a text
+        return [*values]
+    return _convert_all(_as_encodable_text, values)
 
 
 def label_list(values: Sequence[Any]) -> list[Label | None]:
