@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isinglass.config import TrainConfig, resolve
     from isinglass.errors import IsinglassError
-    from isinglass.estimators.text import TextClassifier, TextRegressor, load
+    from isinglass.estimators.classifier import TextClassifier
+    from isinglass.estimators.loading import load
+    from isinglass.estimators.regressor import TextRegressor
     from isinglass.results import RunResult
     from isinglass.runs.loading import load_run
     from isinglass.runs.perform import Run, Saving, perform
@@ -44,13 +46,13 @@ _HOME = {
     "RunResult": "results",
     "Saving": "runs.perform",
     "Task": "tasks",
-    "TextClassifier": "estimators.text",
-    "TextRegressor": "estimators.text",
+    "TextClassifier": "estimators.classifier",
+    "TextRegressor": "estimators.regressor",
     "TrainConfig": "config",
     "Observer": "training.observers",
     "evaluate": "training.evaluation",
     "get_task": "tasks",
-    "load": "estimators.text",
+    "load": "estimators.loading",
     "load_run": "runs.loading",
     "perform": "runs.perform",
     "resolve": "config",
