@@ -16,20 +16,36 @@ WORDS = (
 ).split()
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = (*SPECIALS, *WORDS, *(f"w{i}" for i in range(60)))
-FAMILIES = ("bert", "roberta", "distilbert", "electra")
-PAD = {"roberta": 1}
+
+# model_type -> class of the configuration in `transformers`, and what is small or unusual in it
+SIZES = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, layer_norm_eps=1e-5)
+CONFIGS = {
+    "bert": ("BertConfig", SIZES),
+    "roberta": ("RobertaConfig", SIZES | dict(type_vocab_size=1, pad_token_id=1)),
+    "distilbert": ("DistilBertConfig", dict(dim=24, n_layers=2, n_heads=3, hidden_dim=40)),
+    "electra": ("ElectraConfig", SIZES | dict(embedding_size=16)),
+    "xlm-roberta": ("XLMRobertaConfig", SIZES | dict(type_vocab_size=1, pad_token_id=1)),
+}
+FAMILIES = tuple(CONFIGS)
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra")  # that compute something else
+LIKE_ROBERTA = ("roberta", "xlm-roberta")  # without token types, and with two separators between texts
+
+
+def types_of(family: str) -> int:
+    """How many token types a family's tokenizer gives."""
+    return 1 if family in LIKE_ROBERTA else 2
 
 
 def tiny_tokenizer(family: str) -> Tokenizer:
     """Whole words of VOCABULARY; RoBERTa's has its pad id at 1, and doubled separators and no types as RoBERTa's."""
     order = [*VOCABULARY]
-    if family == "roberta":
+    if family in LIKE_ROBERTA:
         order[0], order[1] = order[1], order[0]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(order)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    separators = "[SEP]:0 [SEP]:0" if family == "roberta" else "[SEP]:0"
-    second = 0 if family == "roberta" else 1
+    separators = "[SEP]:0 [SEP]:0" if family in LIKE_ROBERTA else "[SEP]:0"
+    second = types_of(family) - 1
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair=f"[CLS]:0 $A:0 {separators} $B:{second} [SEP]:{second}",
@@ -40,26 +56,11 @@ def tiny_tokenizer(family: str) -> Tokenizer:
 
 def tiny_config(family: str, **changes: object):
     """A `transformers` configuration, unusual on purpose: every value must count."""
-    from transformers import BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig
+    import transformers
 
-    common = dict(vocab_size=len(VOCABULARY), max_position_embeddings=80, pad_token_id=PAD.get(family, 0))
-    if family == "distilbert":
-        values = dict(dim=24, n_layers=2, n_heads=3, hidden_dim=40, activation="gelu", initializer_range=0.3)
-    else:
-        values = dict(
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            intermediate_size=40,
-            layer_norm_eps=1e-5,
-            initializer_range=0.3,
-        )
-    if family == "electra":
-        values |= dict(embedding_size=16)
-    if family == "roberta":
-        values |= dict(type_vocab_size=1)
-    kinds = dict(bert=BertConfig, roberta=RobertaConfig, distilbert=DistilBertConfig, electra=ElectraConfig)
-    return kinds[family](**{**common, **values, **changes})
+    kind, values = CONFIGS[family]
+    common = dict(vocab_size=len(VOCABULARY), max_position_embeddings=80, pad_token_id=0, initializer_range=0.3)
+    return getattr(transformers, kind)(**{**common, **values, **changes})
 
 
 def reference_model(config, num_labels: int = 3, seed: int = 0):

@@ -19,7 +19,7 @@ from isinglass.training.packer import Packer
 from isinglass.training.preparation import prepare_split
 from isinglass.training.schedule import learning_rate
 from tests.backends.variants import KERAS, backend_for, pack
-from tests.tiny import FAMILIES, random_tokens, save_tiny, write_glue
+from tests.tiny import ARCHITECTURES, random_tokens, save_tiny, types_of, write_glue
 
 STEPS = 20
 
@@ -32,12 +32,12 @@ def train_steps(backend, variant: str, tokens, labels, config: TrainConfig) -> l
 
 
 @pytest.mark.parametrize("num_outputs", [3, 1])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_twenty_steps_lead_to_the_same_weights(family: str, num_outputs: int, tmp_path) -> None:
     """Guards against another epsilon, decay, clipping, bias correction or a last batch divided by the wrong number."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, family))
     rng = np.random.default_rng(0)
-    tokens = random_tokens(list(rng.integers(3, 30, 8 * STEPS - 3)), types=1 if family == "roberta" else 2)
+    tokens = random_tokens(list(rng.integers(3, 30, 8 * STEPS - 3)), types=types_of(family))
     labels = rng.integers(0, 3, len(tokens)) if num_outputs > 1 else rng.uniform(0, 5, len(tokens)).astype(np.float32)
     settings = {"batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_ratio": 0.1, "dropout": 0.0}
     found = {}

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from isinglass.backends.protocol import Backend
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
 from tests.backends.variants import VARIANTS, backend_for, in_file_order, pack
-from tests.tiny import FAMILIES, random_tokens, save_tiny
+from tests.tiny import ARCHITECTURES, random_tokens, save_tiny
 
 lengths = st.lists(st.integers(1, 64), min_size=2, max_size=12)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def checkpoint(request, tmp_path_factory) -> Checkpoint:
     return load_checkpoint(save_tiny(tmp_path_factory.mktemp(request.param), request.param, labels=("a", "b", "c")))
 

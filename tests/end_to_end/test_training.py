@@ -15,7 +15,7 @@ from isinglass.runs.writing import write_run
 from isinglass.tasks import TASKS
 from isinglass.training.evaluation import evaluate
 from isinglass.training.trainer import TrainedRun, train
-from tests.tiny import FAMILIES, VOCABULARY, save_tiny, write_glue
+from tests.tiny import ARCHITECTURES, VOCABULARY, save_tiny, write_glue
 
 TRAINABLE = [name for name, task in TASKS.items() if task.train and name != "demo"]
 
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(glue: Path, m
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_each_family_learns_a_rule(family: str, precision: str, glue: Path, tmp_path: Path) -> None:
     """The label follows from the length of the first word: a model that learns fits its training set."""
     data = write_glue(TASKS["sst2"], tmp_path / "data", rows=96)

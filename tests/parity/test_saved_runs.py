@@ -20,6 +20,7 @@ TASK_OF = {
     "roberta": "rte",
     "distilbert": "sst2",
     "electra": "mrpc",
+    "xlm-roberta": "mrpc",
 }  # pairs, a single text, all label kinds
 
 

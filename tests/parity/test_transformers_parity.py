@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint, read_safetensors, save_checkpoint
 from tests.backends.variants import VARIANTS, backend_for, pack
-from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer
+from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer, types_of
 
 LENGTHS = [5, 1, 17, 3, 40, 41, 8, 2]
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
@@ -46,7 +46,7 @@ def reference_logits(model, tokens, family: str) -> torch.Tensor:
 def test_logits_and_gradients_equal_those_of_transformers(family: str, variant: str, tmp_path: Path) -> None:
     """Guards against every slip in names, fused weights, positions, masks, first-token shortcut and backward passes."""
     model, checkpoint = save_reference(tmp_path, family)
-    tokens = random_tokens(LENGTHS, types=1 if family == "roberta" else 2)
+    tokens = random_tokens(LENGTHS, types=types_of(family))
     batch = pack(variant, tokens, INDEX, LABELS, pad=model.config.pad_token_id)
     backend = backend_for(variant, checkpoint, batch_size=10)
 
@@ -83,6 +83,7 @@ def names_in_files(checkpoint: Checkpoint) -> dict[str, str]:
         ("bert", {"type_vocab_size": 5}),
         ("bert", {"pad_token_id": 7}),
         ("roberta", {"pad_token_id": 3}),
+        ("xlm-roberta", {"pad_token_id": 0, "max_position_embeddings": 60}),
         ("electra", {"embedding_size": 24}),
         ("distilbert", {"activation": "relu"}),
     ],
@@ -91,7 +92,7 @@ def names_in_files(checkpoint: Checkpoint) -> dict[str, str]:
 def test_every_config_value_counts(family: str, changes: dict[str, object], variant: str, tmp_path: Path) -> None:
     """Guards against a value that is read but not used: each change moves the logits of the reference, and ours follow."""
     model, checkpoint = save_reference(tmp_path, family, **changes)
-    tokens = random_tokens(LENGTHS, types=1 if family == "roberta" else 2)
+    tokens = random_tokens(LENGTHS, types=types_of(family))
     batch = pack(variant, tokens, INDEX, None, pad=model.config.pad_token_id)
     expected = reference_logits(model, tokens, family).detach().numpy()[batch.example_index]
     np.testing.assert_allclose(backend_for(variant, checkpoint).predict([batch])[0], expected, rtol=0, atol=1e-5)

@@ -20,14 +20,10 @@ from isinglass.runs.loading import FinishedModel
 from isinglass.tasks import get_task
 from tests.backends.variants import backend_for, in_file_order, pack
 from tests.parity.test_transformers_parity import reference_logits, save_reference
-from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer
+from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer, types_of
 
 BESIDE = {"config.json", "tokenizer.json"}
 LABELS = ("not_entailment", "entailment")  # RTE's, in another order than the task's
-
-
-def types_of(family: str) -> int:
-    return 1 if family == "roberta" else 2
 
 
 def some_tokens(family: str, longest: int = 70, seed: int = 0):

@@ -9,9 +9,11 @@ from isinglass.models.families.distilbert import DISTILBERT
 from isinglass.models.families.electra import ELECTRA
 from isinglass.models.families.family import Family
 from isinglass.models.families.roberta import ROBERTA
+from isinglass.models.families.xlm_roberta import XLM_ROBERTA
 from isinglass.names import brief, did_you_mean
 
-FAMILIES: Final = MappingProxyType({family.model_type: family for family in (BERT, ROBERTA, DISTILBERT, ELECTRA)})
+_ALL: Final = (BERT, ROBERTA, DISTILBERT, ELECTRA, XLM_ROBERTA)
+FAMILIES: Final = MappingProxyType({family.model_type: family for family in _ALL})
 
 
 def get_family(model_type: object, origin: str) -> Family:
