@@ -233,7 +233,7 @@ def node(at: int, value: int) -> dict[str, str]:
         pytest.param(template(pair=[]), "template for pair texts", id="nothing"),
         pytest.param(template(special_tokens={}), "of tokens that it defines", id="undefined"),
         pytest.param(template(single="$A"), "without its parts", id="a text"),
-        pytest.param(template(single=[{"Sequence": "A"}]), "template for single texts", id="no object"),
+        pytest.param(template(single=[{"Sequence": "A"}]), "without its parts", id="no object"),
         pytest.param(
             template(special_tokens={**SPECIALS, "[SEP]": {"id": "[SEP]", "ids": [2**32 - 1], "tokens": ["x"]}}),
             "a token id beyond",

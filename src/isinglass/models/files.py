@@ -1,4 +1,4 @@
-"""Files of a checkpoint, which may come from anyone: regular ones only, read within limits, JSON without surprises."""
+"""Read the files of a checkpoint, which may come from anyone: regular files only, within limits, JSON without surprises."""
 
 import json
 from collections import Counter
@@ -8,14 +8,14 @@ from typing import Any, Final
 from isinglass.errors import CheckpointError
 from isinglass.names import brief
 
-MAX_DEPTH: Final = 32  # a tokenizer.json nests 8 deep; what nests by the hundred can be read but not written again
+MAX_DEPTH: Final = 32  # a tokenizer.json nests 8 deep; what nests hundreds deep can be read but not written again
 
 
 def read_text(path: Path, *, limit: int) -> str:
-    """The text of a UTF-8 file of at most `limit` bytes.
+    """Return the text of a UTF-8 file of at most `limit` bytes.
 
     Raises:
-        CheckpointError: the file is too long, is no text, or is no regular file.
+        CheckpointError: the file is too long, not text, or not a regular file.
     """
     check_regular(path)
     size = path.stat().st_size
@@ -40,7 +40,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_json(path: Path, *, limit: int) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
         CheckpointError: as `read_text` and `parse_json`.
@@ -49,32 +49,30 @@ def read_json(path: Path, *, limit: int) -> dict[str, Any]:
 
 
 def parse_json(text: str, origin: str) -> dict[str, Any]:
-    """A JSON object in which no name stands twice: of two values two readers may take different ones.
+    """Return a JSON object in which no name stands twice: of two values two readers may take different ones.
 
     Raises:
-        CheckpointError: it is no JSON, no object, nested too deep, or holds NaN or a number of thousands of digits.
+        CheckpointError: it is not JSON, not an object, nests too deep, or holds NaN or a number of thousands of digits.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
-            (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-            raise CheckpointError(f"{origin} names {brief(twice)} twice in one object: leave one of them out.")
+            (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+            raise CheckpointError(f"{origin} names {brief(repeated)} twice in one object: leave one of them out.")
         return values
 
-    def no_number(name: str) -> Any:
+    def refuse_constant(name: str) -> Any:
         raise CheckpointError(f"{origin} holds {name}; JSON has finite numbers only.")
 
     try:
-        values = json.loads(text, object_pairs_hook=unique, parse_constant=no_number)
+        values = json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant)
     except CheckpointError:
         raise
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{origin}, line {error.lineno}: not JSON ({error.msg}).") from None
     except ValueError:  # Python's limit on the digits of an integer
-        raise CheckpointError(
-            f"{origin} holds a number of thousands of digits: it is damaged or not made in earnest."
-        ) from None
+        raise CheckpointError(f"{origin} holds a number of thousands of digits: it is damaged or made to harm.") from None
     except RecursionError:
         values = None
     if values is None or not _nests_within(values, MAX_DEPTH):
@@ -87,5 +85,8 @@ def parse_json(text: str, origin: str) -> dict[str, Any]:
 
 
 def _nests_within(value: Any, levels: int) -> bool:
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return all(levels > 0 and _nests_within(child, levels - 1) for child in children if isinstance(child, dict | list))
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if not isinstance(value, list):
+        return True
+    return levels >= 0 and all(_nests_within(child, levels - 1) for child in value if isinstance(child, dict | list))

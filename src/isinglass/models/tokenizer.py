@@ -1,58 +1,73 @@
-"""Whether the `tokenizer.json` of a stranger may be handed to `tokenizers`, which does what the file says.
+"""Check a stranger's `tokenizer.json` before it is handed to `tokenizers`, which does what the file says.
 
 A regular expression can take exponential time (`(a+)+$`), a chain of replacements can double a text thirty times, a
-template can repeat it a million times, and a reference to nothing is a panic in Rust. So the parts that served
-tokenizers are made of are listed here, and everything else is refused.
+template can repeat it a million times, and a reference to nothing is a panic in Rust. So the parts that make up the served
+tokenizers are listed here, and everything else is refused.
 """
 
 import base64
-import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
+from annotated_types import Len
+from jaxtyping import Int64, UInt8
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isinglass.errors import CheckpointError
 from isinglass.models.files import parse_json
 from isinglass.names import brief, printable
 
-# Section -> the parts it may be made of, and where a sequence keeps its own. BERT, DistilBERT and ELECTRA have the parts
-# named after BERT, RoBERTa has ByteLevel; the others are those of models trained with SentencePiece or by hand.
-SECTIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "normalizer": (
-        "normalizers",
-        (
-            "BertNormalizer",
-            "Lowercase",
-            "NFC",
-            "NFD",
-            "NFKC",
-            "NFKD",
-            "Nmt",
-            "Precompiled",
-            "Replace",
-            "Strip",
-            "StripAccents",
-        ),
-    ),
-    "pre_tokenizer": (
-        "pretokenizers",
-        ("BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace", "WhitespaceSplit"),
-    ),
-    "post_processor": ("processors", ("BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing")),
-}
-
-# The regular expressions that a file may bring along -> the least that each matches. Served tokenizers have none (that of
-# ByteLevel is built in), but for this one of models converted from SentencePiece: it never goes back over a text.
+# The regular expressions that a file may contain -> the least number of characters that each matches. Served tokenizers have
+# none (that of ByteLevel is built in), except for this one of models converted from SentencePiece, which never backtracks.
 PATTERNS: Final = {" {2,}": 2}
 
 MAX_WORD: Final = 1000  # characters; WordPiece's time grows with the square of a word's length, and BERT's limit is 100
 MAX_REPLACEMENT: Final = 64  # bytes that one character may become by a table; the longest in Unicode takes 33
+MAX_TOKEN_TYPE: Final = 255
+TOKEN_IDS: Final = 2**31  # ids are below this
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """A section of the file.
+
+    Attributes:
+        sequence: the key under which a part of type `Sequence` has its own parts.
+        parts: types of the parts that the section may be made of. BERT, DistilBERT and ELECTRA have those named after BERT,
+            RoBERTa has ByteLevel; the others are those of models trained with SentencePiece or by hand.
+    """
+
+    name: str
+    sequence: str
+    parts: frozenset[str]
+
+    def flatten(self, part: Any) -> Iterator[Any]:
+        """Yield the parts that `part` is made of: those of a sequence at any depth, and nothing for null."""
+        if isinstance(part, dict) and part.get("type") == "Sequence" and isinstance(part.get(self.sequence), list):
+            for inner in part[self.sequence]:
+                yield from self.flatten(inner)
+        elif part is not None:
+            yield part
+
+
+_NORMALIZERS: Final = (
+    "BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Replace Strip StripAccents"  # in alphabetical order
+)
+_PRE_TOKENIZERS: Final = "BertPreTokenizer ByteLevel Digits Metaspace Punctuation Whitespace WhitespaceSplit"
+_PROCESSORS: Final = "BertProcessing ByteLevel RobertaProcessing TemplateProcessing"
+SECTIONS: Final = (
+    _Section(name="normalizer", sequence="normalizers", parts=frozenset(_NORMALIZERS.split())),
+    _Section(name="pre_tokenizer", sequence="pretokenizers", parts=frozenset(_PRE_TOKENIZERS.split())),
+    _Section(name="post_processor", sequence="processors", parts=frozenset(_PROCESSORS.split())),
+)
 
 
 def check_tokenizer(tokenizer_json: str, path: Path) -> None:
-    """Refuse a tokenizer that is none, or that could hang, crash or swell where its texts are tokenized.
+    """Refuse a tokenizer that is damaged, or that could hang, crash or swell texts.
 
     Args:
         tokenizer_json: the text of the file at `path`.
@@ -61,77 +76,91 @@ def check_tokenizer(tokenizer_json: str, path: Path) -> None:
         CheckpointError: it is so, or it is made of parts that none of the served families has.
     """
     values = parse_json(tokenizer_json, str(path))
-    wrong = _fault_in_parts(values) or _fault_in_use(tokenizer_json)
-    if wrong is not None:
-        raise CheckpointError(f"{path} {wrong}: choose a checkpoint with a tokenizer as BERT's or RoBERTa's.")
+    faults = chain(
+        *(_faults_in_section(section, values.get(section.name)) for section in SECTIONS),
+        _faults_in_decoder(values.get("decoder")),
+        _faults_in_model(values.get("model")),
+        _faults_in_use(tokenizer_json),
+    )
+    fault = next(faults, None)
+    if fault is not None:
+        raise CheckpointError(f"{path} {fault}: choose a checkpoint with a tokenizer like BERT's or RoBERTa's.")
 
 
-def _fault_in_parts(values: dict[str, Any]) -> str | None:
-    """What is wrong with the parts by themselves; None if nothing is."""
-    for section, (_, known) in SECTIONS.items():
-        seen = set()
-        for part in _parts(values.get(section), section):
-            kind = part.get("type") if isinstance(part, dict) else part
-            if not isinstance(kind, str) or kind not in known:
-                return f"has a {section} of type {brief(kind)}, which is not served"
-            if kind in seen and kind != "Replace":  # which never makes a text longer
-                return f"has {kind} twice in its {section}, which could make texts longer without end"
-            seen.add(kind)
-            if wrong := _FAULTS.get(kind, lambda _: None)(part):
-                return wrong
-    for pattern in _patterns(values.get("decoder")):
+def _faults_in_section(section: _Section, value: Any) -> Iterator[str]:
+    seen = set()
+    for part in section.flatten(value):
+        kind = part.get("type") if isinstance(part, dict) else part
+        if not isinstance(kind, str) or kind not in section.parts:
+            yield f"has a {section.name} of type {brief(kind)}, which is not served"
+            return
+        if kind in seen and kind != "Replace":  # which never makes a text longer
+            yield f"has {kind} twice in its {section.name}, which could make texts longer without end"
+        seen.add(kind)
+        if kind in _PART_FAULTS:
+            yield from _PART_FAULTS[kind](part)
+
+
+def _faults_in_decoder(value: Any) -> Iterator[str]:
+    for pattern in _regular_expressions(value):
         if pattern not in PATTERNS:
-            return f"has a decoder with the regular expression {brief(pattern)}, which is not served"
-    model = values.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
-        return "has no model with a vocabulary"
-    if "merges" in model and model.get("continuing_subword_prefix"):
-        return "has merges and a continuing_subword_prefix, which do not go together"
-    longest = model.get("max_input_chars_per_word")
-    if isinstance(longest, int) and longest > MAX_WORD:
-        return f"takes words of up to {brief(longest)} characters apart; at most {MAX_WORD} were expected"
-    if isinstance(model["vocab"], list) and model.get("unk_id") is None:
-        return "has no unk_id, which stands for what is not in the vocabulary"
-    return None
+            yield f"has a decoder with the regular expression {brief(pattern)}, which is not served"
 
 
-def _parts(part: Any, section: str) -> Iterator[Any]:
-    """A section's parts, sequences taken apart; nothing for null."""
-    key, _ = SECTIONS[section]
-    if isinstance(part, dict) and part.get("type") == "Sequence" and isinstance(part.get(key), list):
-        for inner in part[key]:
-            yield from _parts(inner, section)
-    elif part is not None:
-        yield part
-
-
-def _patterns(value: Any) -> Iterator[Any]:
-    """Every regular expression at any depth."""
+def _regular_expressions(value: Any) -> Iterator[str]:
+    """Yield every regular expression at any depth."""
     if isinstance(value, dict):
         if "Regex" in value:
-            yield value["Regex"] if isinstance(value["Regex"], str) else None
-        for inner in value.values():
-            yield from _patterns(inner)
-    elif isinstance(value, list):
+            yield str(value["Regex"])
+        value = [*value.values()]
+    if isinstance(value, list):
         for inner in value:
-            yield from _patterns(inner)
+            yield from _regular_expressions(inner)
 
 
-def _fault_in_replacement(part: dict[str, Any]) -> str | None:
-    """A replacement is of a literal text, or by a known expression, and makes the text no longer."""
-    pattern, content = part.get("pattern"), part.get("content")
-    if not isinstance(pattern, dict) or len(pattern) != 1 or not isinstance(content, str):
-        return "has a Replace that names no pattern or no content"
-    ((kind, wanted),) = pattern.items()
-    least = PATTERNS.get(str(wanted)) if kind == "Regex" else len(str(wanted))
-    if least is None:
-        return f"has a Replace with the regular expression {brief(wanted)}, which is not served"
-    if not least or len(content) > least:
-        return f"has a Replace of {brief(wanted)} by {brief(content)}, which could make texts longer without end"
-    return None
+def _faults_in_model(model: Any) -> Iterator[str]:
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        yield "has no model with a vocabulary"
+        return
+    if "merges" in model and model.get("continuing_subword_prefix"):
+        yield "has merges and a continuing_subword_prefix, which do not go together"
+    longest = model.get("max_input_chars_per_word")
+    if isinstance(longest, int) and longest > MAX_WORD:
+        yield f"splits words of up to {brief(longest)} characters; at most {MAX_WORD} were expected"
+    if isinstance(model["vocab"], list) and model.get("unk_id") is None:
+        yield "has no unk_id, which stands for what is not in the vocabulary"
 
 
-def _fault_in_charsmap(part: dict[str, Any]) -> str | None:
+# ---- parts that need a closer look -------------------------------------
+
+
+class _Replace(BaseModel):
+    """A replacement of a literal text or of what a regular expression matches."""
+
+    model_config = ConfigDict(strict=True)
+
+    pattern: Annotated[dict[Literal["String", "Regex"], str], Len(1, 1)]
+    content: str
+
+
+def _faults_in_replacement(part: Mapping[str, Any]) -> Iterator[str]:
+    """A replacement must not make a text longer."""
+    try:
+        replacement = _Replace.model_validate(part)
+    except ValidationError:
+        yield "has a Replace that names no pattern or no content"
+        return
+    ((kind, pattern),) = replacement.pattern.items()
+    if kind == "Regex" and pattern not in PATTERNS:
+        yield f"has a Replace with the regular expression {brief(pattern)}, which is not served"
+        return
+    least = PATTERNS[pattern] if kind == "Regex" else len(pattern)
+    if least == 0 or len(replacement.content) > least:
+        yield f"has a Replace of {brief(pattern)} by {brief(replacement.content)}, which could make texts longer without end"
+
+
+@dataclass(frozen=True)
+class _Charsmap:
     """SentencePiece's table of replacements: a trie, whose leaves say where in a pool of texts the replacement begins.
 
         bytes 0 to 4     length of the trie, unsigned, little endian
@@ -140,81 +169,134 @@ def _fault_in_charsmap(part: dict[str, Any]) -> str | None:
 
     The library follows the trie unchecked: wherever a byte of a text can lead must lie inside.
     """
-    wrong = "has a precompiled_charsmap that is damaged"
-    try:
-        encoded = str(part.get("precompiled_charsmap"))
+
+    trie: Int64[np.ndarray, " U"]
+    pool: UInt8[np.ndarray, " P"]
+
+    @classmethod
+    def decode(cls, encoded: str) -> Self:
+        """Decode base64.
+
+        Raises:
+            ValueError: the text is not base64, or the table is cut short or not UTF-8.
+        """
         table = base64.b64decode(encoded, validate=True)
         length = int.from_bytes(table[:4], "little")
-        units = np.frombuffer(table, "<u4", length // 4, 4).astype(np.int64)
+        trie = np.frombuffer(table, "<u4", length // 4, 4).astype(np.int64)
         pool = table[4 + length // 4 * 4 :]
         pool.decode()
-    except (binascii.Error, ValueError):  # UnicodeDecodeError is a ValueError
-        return wrong
-    if not len(units) or base64.b64encode(table).decode() != encoded:
-        return wrong
-    reached = np.arange(len(units)) ^ ((units >> 10) << ((units & 0x200) >> 6))  # where the node's children begin
-    inner = (units >> 31) == 0  # others are leaves, which no byte leads on from
-    inner[0] = True
-    if (reached[inner] | 0xFF).max() >= len(units):
-        return wrong
-    starts = units[reached[inner & ((units & 0x100) != 0)]] & 0x7FFFFFFF
-    stored = np.frombuffer(pool, np.uint8)
-    if (starts >= len(stored)).any() or ((stored[starts] & 0xC0) == 0x80).any():
-        return wrong
-    stops = np.append(np.flatnonzero(stored == 0), len(stored))
-    if (stops[np.searchsorted(stops, starts)] - starts > MAX_REPLACEMENT).any():
-        return f"has a precompiled_charsmap in which a character becomes more than {MAX_REPLACEMENT} bytes"
-    return None
+        if not len(trie) or base64.b64encode(table).decode() != encoded:
+            raise ValueError("an empty trie, or text that another table has too")
+        return cls(trie, np.frombuffer(pool, np.uint8))
+
+    def longest_replacement(self) -> int:
+        """Return the most bytes that a replacement has.
+
+        Raises:
+            ValueError: a node leads out of the trie, or a leaf out of the pool or into the middle of a character.
+        """
+        trie, pool = self.trie, self.pool
+        children = np.arange(len(trie)) ^ ((trie >> 10) << ((trie & 0x200) >> 6))  # where a node's children begin
+        is_inner = (trie >> 31) == 0  # the other nodes are leaves, from which no byte leads on
+        is_inner[0] = True
+        if (children[is_inner] | 0xFF).max() >= len(trie):
+            raise ValueError("a node leads out of the trie")
+        has_leaf = is_inner & ((trie & 0x100) != 0)
+        starts = trie[children[has_leaf]] & 0x7FFFFFFF
+        if (starts >= len(pool)).any() or ((pool[starts] & 0xC0) == 0x80).any():
+            raise ValueError("a leaf leads out of the pool or into a character")
+        ends = np.append(np.flatnonzero(pool == 0), len(pool))
+        lengths = ends[np.searchsorted(ends, starts)] - starts
+        return int(lengths.max(initial=0))
 
 
-def _fault_in_template(part: dict[str, Any]) -> str | None:
-    """A template has each text once, and special tokens that it defines."""
-    defined = part.get("special_tokens")
-    for name, texts in (("single", ["A"]), ("pair", ["A", "B"])):
-        pieces = part.get(name)
-        if not isinstance(defined, dict) or not isinstance(pieces, list):
-            return "has a TemplateProcessing without its parts"
-        found: dict[str, list[str]] = {"Sequence": [], "SpecialToken": []}
-        for piece in pieces:
-            for kind, value in piece.items() if isinstance(piece, dict) else ():
-                found.setdefault(str(kind), []).append(str(value.get("id")) if isinstance(value, dict) else "")
-        if sorted(found["Sequence"]) != texts or not defined.keys() >= set(found["SpecialToken"]):
-            return f"has a template for {name} texts that is not made of {' and '.join(texts)} and of tokens that it defines"
-    return None
+def _faults_in_charsmap(part: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        longest = _Charsmap.decode(str(part.get("precompiled_charsmap"))).longest_replacement()
+    except ValueError:  # also that of base64 and of UTF-8
+        yield "has a precompiled_charsmap that is damaged"
+        return
+    if longest > MAX_REPLACEMENT:
+        yield f"has a precompiled_charsmap in which a character becomes more than {MAX_REPLACEMENT} bytes"
 
 
-_FAULTS: Final = {
-    "Replace": _fault_in_replacement,
-    "Precompiled": _fault_in_charsmap,
-    "TemplateProcessing": _fault_in_template,
+class _Identifier(BaseModel):
+    """The name of a text (`A` or `B`) or of a special token."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str
+
+
+class _Template(BaseModel):
+    """What is added to one text, and to two."""
+
+    model_config = ConfigDict(strict=True)
+
+    special_tokens: dict[str, Any]
+    single: list[dict[Literal["Sequence", "SpecialToken"], _Identifier]]
+    pair: list[dict[Literal["Sequence", "SpecialToken"], _Identifier]]
+
+
+def _faults_in_template(part: Mapping[str, Any]) -> Iterator[str]:
+    """A template must have each text once, and only special tokens that it defines."""
+    try:
+        template = _Template.model_validate(part)
+    except ValidationError:
+        yield "has a TemplateProcessing without its parts"
+        return
+    for name, pieces, texts in (("single", template.single, ["A"]), ("pair", template.pair, ["A", "B"])):
+        named = [(kind, identifier.id) for piece in pieces for kind, identifier in piece.items()]
+        sequences = sorted(text for kind, text in named if kind == "Sequence")
+        tokens = {token for kind, token in named if kind == "SpecialToken"}
+        if sequences != texts or not tokens <= template.special_tokens.keys():
+            yield f"has a template for {name} texts that is not made of {' and '.join(texts)} and of tokens that it defines"
+
+
+_PART_FAULTS: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]]] = {
+    "Replace": _faults_in_replacement,
+    "Precompiled": _faults_in_charsmap,
+    "TemplateProcessing": _faults_in_template,
 }
 
 
-def _fault_in_use(tokenizer_json: str) -> str | None:
-    """What is wrong with the parts together, found by trying; None if nothing is."""
+# ---- the parts together ------------------------------------------------
+
+
+def _faults_in_use(tokenizer_json: str) -> Iterator[str]:
+    """Yield what is wrong with the parts together, found by trying."""
     from tokenizers import Tokenizer  # imported where used, as in `data.tokenization`
 
     try:
         tokenizer: Any = Tokenizer.from_str(tokenizer_json)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        unknown = getattr(tokenizer.model, "unk_token", None)
-        if unknown is not None and tokenizer.model.token_to_id(unknown) is None:
-            return f"has no {brief(unknown)} in its vocabulary, which stands for what is not in it"
-        if max(tokenizer.get_vocab().values(), default=0) >= 2**31:
-            return "has a token id beyond those of any model"
-        for token in tokenizer.get_added_tokens_decoder().values():
-            if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
-                return f"has the added token {brief(token.content)}, of which its normalizer leaves nothing"
+        yield from _faults_in_vocabulary(tokenizer)
         for texts in (("a b",), ("a b", "c")):
-            with_specials, without = (tokenizer.encode(*texts, add_special_tokens=wanted) for wanted in (True, False))
-            specials = tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
-            if len(with_specials) != len(without) + specials or max(with_specials.type_ids, default=0) > 255:
-                return "adds more to a text than its special tokens and their types"
-            if max(with_specials.ids, default=0) >= 2**31:
-                return "has a token id beyond those of any model"
+            yield from _faults_in_encoding(tokenizer, texts)
     except BaseException as error:  # a panic in Rust is no Exception, and its class cannot be imported
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        return f"cannot be used ({printable(str(error))[:200]})"
-    return None
+        yield f"cannot be used ({printable(str(error))[:200]})"
+
+
+def _faults_in_vocabulary(tokenizer: Any) -> Iterator[str]:
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if unknown is not None and tokenizer.model.token_to_id(unknown) is None:
+        yield f"has no {brief(unknown)} in its vocabulary, which stands for what is not in it"
+    if max(tokenizer.get_vocab().values(), default=0) >= TOKEN_IDS:
+        yield "has a token id beyond those of any model"
+    for token in tokenizer.get_added_tokens_decoder().values():
+        if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
+            yield f"has the added token {brief(token.content)}, of which its normalizer leaves nothing"
+
+
+def _faults_in_encoding(tokenizer: Any, texts: tuple[str, ...]) -> Iterator[str]:
+    with_specials = tokenizer.encode(*texts, add_special_tokens=True)
+    without = tokenizer.encode(*texts, add_special_tokens=False)
+    specials = tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
+    adds_more = len(with_specials) != len(without) + specials
+    if adds_more or max(with_specials.type_ids, default=0) > MAX_TOKEN_TYPE:
+        yield "adds more to a text than its special tokens and their types"
+    if max(with_specials.ids, default=0) >= TOKEN_IDS:
+        yield "has a token id beyond those of any model"

@@ -1,17 +1,18 @@
-"""Weights at rest: the safetensors format, read by a reader that believes no number in the file.
+"""Read weights in the safetensors format, trusting no number in the file.
 
     bytes 0 to 8     length of the header, unsigned, little endian
     header           JSON: name -> {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     data             the arrays end to end, without gaps, in any order; offsets count from here
 
-The header is judged against the true size of the file before anything is allocated, and each array is read by itself:
-loading takes the memory of the arrays that are asked for, whatever else the file holds or claims to hold.
+The header is checked against the true size of the file before anything is allocated, and each array is read by itself:
+loading takes the memory of the requested arrays, whatever else the file holds or claims to hold.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, BinaryIO, Final, TypeGuard
 
 import numpy as np
 from jaxtyping import Float32
@@ -27,98 +28,126 @@ MAX_AXES: Final = 8  # no weight here has more than two
 READ: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16: the upper half of a float32
 BUFFERS: Final = ("I64", "I32", "U8", "BOOL")  # position_ids and the like: nothing learned
 SIZES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}  # bytes of a number
+_PREFIX: Final = 8  # bytes
 
 
-class Stored(NamedTuple):
-    """Where an array lies: `kind` is a key of READ, `start` counts from the beginning of the file."""
+@dataclass(frozen=True)
+class Stored:
+    """Where an array lies: `kind` is a key of SIZES, `start` counts bytes from the beginning of the file."""
 
     kind: str
     shape: tuple[int, ...]
     start: int
 
+    @property
+    def count(self) -> int:
+        """How many numbers the array has."""
+        return math.prod(self.shape)
+
+    @property
+    def end(self) -> int:
+        """The byte behind the array."""
+        return self.start + self.count * SIZES[self.kind]
+
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """What a safetensors file holds, integers left out, once it is certain that the file holds it.
+    """Return where the arrays of a safetensors file lie, without integers, once it is certain that the file holds them.
 
     Raises:
         CheckpointError: the header does not describe this file, or an array is of another kind.
     """
-
-    def wrong(what: str) -> CheckpointError:
-        return CheckpointError(f"{path} is not a readable safetensors file: {what}.")
-
     check_regular(path)
     size = path.stat().st_size
     with open(path, "rb") as stream:
-        prefix = stream.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > size - 8:
-            raise wrong(f"its header would have {length:,} bytes, and the file has {size:,}")
-        if length > MAX_HEADER:
-            raise wrong(f"its header has {length:,} bytes; at most {MAX_HEADER:,} were expected")
-        header = stream.read(length)
+        header = _read_header_bytes(stream, path, size)
     try:
         text = header.decode()
     except UnicodeDecodeError:
-        raise wrong("its header is not UTF-8 text") from None
+        raise _unreadable(path, "its header is not UTF-8 text") from None
     entries = parse_json(text, f"{path} is not a readable safetensors file: its header")
     entries.pop("__metadata__", None)
-
-    start, data = 8 + length, size - 8 - length
-    stored: dict[str, Stored] = {}
-    spans: list[tuple[int, int]] = []
-    for name, entry in entries.items():
-        values = entry if isinstance(entry, dict) else {}
-        kind, shape, span = (values.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if not isinstance(kind, str) or kind not in SIZES:
-            raise CheckpointError(f"{path}: {brief(name)} is of kind {brief(kind)}; F32, F16 or BF16 was expected.")
-        if not _are_whole(shape, data) or len(shape) > MAX_AXES or not _are_whole(span, data) or len(span) != 2:
-            raise wrong(f"{brief(name)} has shape {brief(shape)} and bytes {brief(span)}; there are {data:,} bytes of data")
-        needed, (begin, end) = math.prod(shape) * SIZES[kind], span
-        if needed != end - begin:
-            raise wrong(f"{brief(name)} of shape {shape} takes {needed:,} bytes, and has those from {begin:,} to {end:,}")
-        spans.append((begin, end))
-        if kind not in BUFFERS:
-            stored[name] = Stored(kind, tuple(shape), start + begin)
-    reached = 0
-    for begin, end in sorted(spans):
-        if begin != reached:
-            raise wrong(f"its arrays {'overlap' if begin < reached else 'leave a gap'} at byte {min(begin, reached):,}")
-        reached = end
-    if reached != data:
-        raise wrong(f"its arrays end at byte {reached:,} of {data:,}")
-    return stored
+    start = _PREFIX + len(header)
+    arrays = {name: _parse_entry(path, name, entry, start, size) for name, entry in entries.items()}
+    _check_end_to_end(path, arrays.values(), start, size)
+    return {name: array for name, array in arrays.items() if array.kind not in BUFFERS}
 
 
 def read_safetensors(path: Path, header: Mapping[str, Stored] | None = None) -> Weights:
-    """Arrays of a safetensors file as float32; bfloat16 and float16 are widened, integers left out.
+    """Read arrays of a safetensors file as float32: bfloat16 and float16 are widened, integers left out.
 
     Args:
-        header: which to read, of `read_header`; None: all of them.
+        header: the arrays to read, of those that `read_header` returns; None: all of them.
 
     Raises:
         CheckpointError: as `read_header`, or an array holds NaN or infinity, or does not fit into memory.
     """
-    weights: Weights = {}
-    header = read_header(path) if header is None else header
+    if header is None:
+        header = read_header(path)
     with open(path, "rb") as stream:
-        for name, (kind, shape, start) in header.items():
-            stream.seek(start)
-            try:
-                array: np.ndarray[Any, Any] = np.fromfile(stream, READ[kind], math.prod(shape))
-                if kind == "BF16":
-                    array = (array.astype(np.uint32) << 16).view(np.float32)
-                array = array.astype(np.float32, copy=False)
-            except MemoryError:
-                raise CheckpointError(f"{path}: {brief(name)} of shape {shape} does not fit into memory.") from None
-            if array.size != math.prod(shape):
-                raise CheckpointError(f"{path} was cut short while it was read: try again when nothing writes to it.")
-            if not np.isfinite(array).all():
-                raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged or its training diverged.")
-            weights[name] = array.reshape(shape)
-    return weights
+        return {name: _read_array(stream, path, name, stored) for name, stored in header.items()}
 
 
-def _are_whole(values: Any, most: int) -> TypeGuard[list[int]]:
-    """Whether `values` is a list of whole numbers from 0 to `most`."""
-    return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
+def _read_array(stream: BinaryIO, path: Path, name: str, stored: Stored) -> Float32[np.ndarray, "..."]:
+    stream.seek(stored.start)
+    try:
+        array: np.ndarray[Any, Any] = np.fromfile(stream, READ[stored.kind], stored.count)
+        if stored.kind == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = array.astype(np.float32, copy=False)
+    except MemoryError:
+        raise CheckpointError(f"{path}: {brief(name)} of shape {stored.shape} does not fit into memory.") from None
+    if array.size != stored.count:
+        raise CheckpointError(f"{path} was cut short while it was read: try again when nothing writes to it.")
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged or its training diverged.")
+    return array.reshape(stored.shape)
+
+
+def _unreadable(path: Path, problem: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a readable safetensors file: {problem}.")
+
+
+def _read_header_bytes(stream: BinaryIO, path: Path, size: int) -> bytes:
+    prefix = stream.read(_PREFIX)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < _PREFIX or length > size - _PREFIX:
+        raise _unreadable(path, f"its header would have {length:,} bytes, and the file has {size:,}")
+    if length > MAX_HEADER:
+        raise _unreadable(path, f"its header has {length:,} bytes; at most {MAX_HEADER:,} were expected")
+    return stream.read(length)
+
+
+def _parse_entry(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
+    """Return where an array lies, according to the header of a file of `size` bytes whose data begin at `start`."""
+    values = entry if isinstance(entry, dict) else {}
+    kind, shape, span = (values.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(kind, str) or kind not in SIZES:
+        raise CheckpointError(f"{path}: {brief(name)} is of kind {brief(kind)}; F32, F16 or BF16 was expected.")
+    data = size - start
+    if not _are_counts(shape, data, MAX_AXES) or not _are_counts(span, data, 2) or len(span) != 2:
+        described = f"{brief(name)} has shape {brief(shape)} and bytes {brief(span)}"
+        raise _unreadable(path, f"{described}; there are {data:,} bytes of data")
+    stored = Stored(kind, tuple(shape), start + span[0])
+    if stored.end != start + span[1]:
+        needed = f"{stored.end - stored.start:,} bytes"
+        raise _unreadable(
+            path, f"{brief(name)} of shape {shape} takes {needed}, and has those from {span[0]:,} to {span[1]:,}"
+        )
+    return stored
+
+
+def _are_counts(values: Any, largest: int, most: int) -> TypeGuard[list[int]]:
+    """Return whether `values` is a list of at most `most` integers from 0 to `largest`."""
+    is_short_list = isinstance(values, list) and len(values) <= most
+    return is_short_list and all(type(value) is int and 0 <= value <= largest for value in values)
+
+
+def _check_end_to_end(path: Path, arrays: Iterable[Stored], start: int, size: int) -> None:
+    reached = start
+    for array in sorted(arrays, key=lambda array: (array.start, array.end)):
+        if array.start != reached:
+            problem = "overlap" if array.start < reached else "leave a gap"
+            raise _unreadable(path, f"its arrays {problem} at byte {min(array.start, reached) - start:,}")
+        reached = array.end
+    if reached != size:
+        raise _unreadable(path, f"its arrays end at byte {reached - start:,} of {size - start:,}")
