@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import isinglass.backends.torch.backend
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
 from isinglass.backends.objective import Objective
 from isinglass.backends.registry import create_backend
+from isinglass.backends.torch.batch import RowRounding
 from isinglass.backends.torch.cpu import attention
-from isinglass.backends.torch.cpu.dropout import DropoutMasks
+from isinglass.backends.torch.cpu import engine as cpu_engine
+from isinglass.backends.torch.cpu.dropout import MaskDropout
 from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
@@ -50,7 +51,7 @@ def alternate(before, after):
 
 
 def dropout_masks():
-    shape, masks = (TOKENS, 4 * HIDDEN), DropoutMasks(1, 1)
+    shape, masks = (TOKENS, 4 * HIDDEN), MaskDropout(1, 1)
     return alternate(lambda: torch.empty(shape).bernoulli_(0.9), lambda: masks.draw(shape, 0.1, torch.float32))
 
 
@@ -146,26 +147,26 @@ def fp32_products():
 def bf16_products():
     """Steps in bf16 on a CPU without bf16 instructions: three of each, because the plain ones take so long."""
     backend, batches = backend_and_batches("bf16")
-    widened = backend._products
-    if widened is contextlib.nullcontext:
+    widened = backend._engine.products
+    if isinstance(widened(), contextlib.nullcontext):
         sys.exit("This CPU has bf16 instructions: nothing is widened on it.")
     times = ([], [])
     for step in range(4):
         for products, kept in zip((contextlib.nullcontext, widened), times, strict=True):
-            backend._products = products
+            backend._engine.products = products
             kept.append(training_step(backend, batches, step))
     return [statistics.median(kept[1:]) for kept in times]
 
 
 if "--steps" in sys.argv:
     if "--give-back" in sys.argv:
-        isinglass.backends.torch.backend.keep_freed_memory = lambda: None
+        cpu_engine.keep_freed_memory = lambda: None
     print(training_steps())
     sys.exit()
 if "--lengths" in sys.argv:
     if "--as-they-come" in sys.argv:
         attention.GROUP_SIZES, attention.LENGTH_MULTIPLE = tuple(range(32, 0, -1)), 1
-        attention.filled_rows = isinglass.backends.torch.backend.filled_rows = int
+        RowRounding.rows_for = lambda _, num_tokens: num_tokens
     print(steps_of_many_lengths())
     sys.exit()
 for trick, measured in {

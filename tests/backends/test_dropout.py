@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.torch.cpu.dropout import DropoutMasks, add_dropped_out, drop, dropout
+from isinglass.backends.torch.cpu.dropout import MaskDropout, drop
+from isinglass.backends.torch.dropout import NO_DROPOUT
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -15,7 +16,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.013])
 def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
     """Within four standard deviations of the nominal rate on 4 million elements, far inside 1e-3."""
-    mask, scale = DropoutMasks(1, 2).draw((2000, 2000), rate, dtype)
+    mask, scale = MaskDropout(1, 2).draw((2000, 2000), rate, dtype)
     assert mask.itemsize == dtype.itemsize
     assert set(mask.unique().tolist()) == {0, -1}
     dropped = drop(torch.ones(2000, 2000, dtype=dtype), mask)
@@ -27,10 +28,10 @@ def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
 
 def test_neighbouring_elements_steps_and_calls_are_independent() -> None:
     """One 64-bit word serves four elements and four streams a call: no lag, step or call may be correlated with another."""
-    masks = DropoutMasks(7, 0)
+    masks = MaskDropout(7, 0)
     first = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
     second = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
-    next_step = DropoutMasks(7, 1).draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
+    next_step = MaskDropout(7, 1).draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
     bound = 5 / np.sqrt(1 << 20)
     for lag in (1, 2, 3, 4, 8, 1024, 1 << 19):
         assert abs(np.mean(first[lag:] * first[:-lag]) / 0.25) < bound, f"lag {lag}"
@@ -42,10 +43,10 @@ def test_masks_are_a_function_of_seed_step_and_rank() -> None:
     """Then an exact resume needs no stored generator state."""
 
     def draw(seed: int, step: int) -> torch.Tensor:
-        return DropoutMasks(seed, step).draw((1000,), 0.3, torch.bfloat16)[0]
+        return MaskDropout(seed, step).draw((1000,), 0.3, torch.bfloat16)[0]
 
     def of(rank: int, part: int = 0) -> torch.Tensor:
-        return DropoutMasks(1, 5, part=part, rank=rank).draw((1000,), 0.3, torch.bfloat16)[0]
+        return MaskDropout(1, 5, part=part, rank=rank).draw((1000,), 0.3, torch.bfloat16)[0]
 
     assert torch.equal(draw(1, 5), draw(1, 5))
     assert torch.equal(of(2), of(2))
@@ -58,10 +59,10 @@ def test_masks_are_a_function_of_seed_step_and_rank() -> None:
 def test_values_and_gradients_are_those_of_multiplying_by_the_mask() -> None:
     x = torch.randn(64, 32, requires_grad=True)
     residual = torch.randn(64, 32, requires_grad=True)
-    mask, scale = DropoutMasks(3, 1).draw((64, 32), 0.25, torch.float32)
+    mask, scale = MaskDropout(3, 1).draw((64, 32), 0.25, torch.float32)
     mask = -mask  # as factors
-    torch.testing.assert_close(dropout(x, 0.25, DropoutMasks(3, 1)), x * mask * scale)
-    out = add_dropped_out(residual, x, 0.25, DropoutMasks(3, 1))
+    torch.testing.assert_close(MaskDropout(3, 1).apply(x, 0.25), x * mask * scale)
+    out = MaskDropout(3, 1).add(residual, x, 0.25)
     torch.testing.assert_close(out, residual + x * mask * scale)
     weight = torch.randn(64, 32)
     (out * weight).sum().backward()
@@ -69,14 +70,26 @@ def test_values_and_gradients_are_those_of_multiplying_by_the_mask() -> None:
     torch.testing.assert_close(residual.grad, weight)
 
 
-def test_no_masks_and_rate_zero_change_nothing() -> None:
-    x = torch.randn(4, 4)
-    assert dropout(x, 0.5, None) is x
-    assert dropout(x, 0.0, DropoutMasks(1, 1)) is x
+def test_no_dropout_and_rate_zero_change_nothing() -> None:
+    x, residual = torch.randn(4, 4), torch.randn(4, 4)
+    assert NO_DROPOUT.apply(x, 0.5) is x
+    assert NO_DROPOUT.apply_unscaled(x, 0.5) == (x, 1.0)
+    assert MaskDropout(1, 1).apply(x, 0.0) is x
+    for dropout, rate in ((NO_DROPOUT, 0.5), (MaskDropout(1, 1), 0.0)):
+        torch.testing.assert_close(dropout.add(residual, x, rate), residual + x)
+
+
+def test_a_sum_in_prediction_takes_no_memory_unless_its_precision_is_wider() -> None:
+    """The residual is written over: elsewhere than in prediction its gradient would be another."""
+    with torch.inference_mode():
+        residual, x = torch.randn(4, 4), torch.randn(4, 4)
+        assert NO_DROPOUT.add(residual, x, 0.5) is residual
+        narrow = residual.bfloat16()
+        assert NO_DROPOUT.add(narrow, x, 0.5).dtype == torch.float32
 
 
 def test_the_mean_survives_bfloat16() -> None:
     """A scale of 1/0.9 rounded to bfloat16 would shrink everything by 0.15 percent."""
     residual, x = torch.zeros(1000, 1000), torch.ones(1000, 1000, dtype=torch.bfloat16)
-    mean = float(add_dropped_out(residual, x, 0.1, DropoutMasks(1, 1)).double().mean())
+    mean = float(MaskDropout(1, 1).add(residual, x, 0.1).double().mean())
     assert abs(mean - 1) < 1e-3

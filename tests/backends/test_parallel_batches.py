@@ -1,11 +1,11 @@
-"""A step in two streams on a CPU: the same as one after another, the same each time, and nothing left behind."""
+"""Two micro-batches in parallel on a CPU: the same as one after another, the same each time, and nothing left behind."""
 
 import numpy as np
 import pytest
 import torch
 
 from isinglass.backends.protocol import LEAST_PARALLEL_TOKENS, parts_of_step
-from isinglass.backends.torch.cpu.parallel import STREAMS, side_by_side
+from isinglass.backends.torch.cpu.parallel import PARALLEL_BATCHES, in_parallel
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
 from isinglass.training.packer import Packer
@@ -16,11 +16,11 @@ from tests.tiny import random_tokens, save_tiny
 
 @pytest.fixture(autouse=True)
 def threads():
-    """As many as the streams want, however few the machine has."""
+    """As many as the parallel batches need, however few the machine has."""
     before = torch.get_num_threads()
-    torch.set_num_threads(STREAMS)
+    torch.set_num_threads(PARALLEL_BATCHES)
     yield
-    assert torch.get_num_threads() == STREAMS
+    assert torch.get_num_threads() == PARALLEL_BATCHES
     torch.set_num_threads(before)
 
 
@@ -31,17 +31,17 @@ def trained(path, *, at_once: bool, precision: str = "fp32") -> tuple[Weights, l
     tokens, labels = random_tokens(list(rng.integers(3, 40, 60))), rng.integers(0, 3, 60)
     backend = backend_for("torch-flat", checkpoint, precision=precision)
     packer = Packer.of(TrainConfig(), checkpoint)
-    assert backend.parallel_batches == STREAMS
-    backend.parallel_batches = STREAMS if at_once else 1
+    assert backend.parallel_batches == PARALLEL_BATCHES
+    backend.parallel_batches = PARALLEL_BATCHES if at_once else 1
     for step in range(5):
-        batches = packer.pack_parts(tokens, np.arange(12 * step, 12 * step + 12), labels, STREAMS)
+        batches = packer.pack_parts(tokens, np.arange(12 * step, 12 * step + 12), labels, PARALLEL_BATCHES)
         backend.train_step(batches, step=step, learning_rate=1e-3)
     return backend.weights(), backend.take_losses()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_two_streams_repeat_to_the_last_bit(tmp_path, precision: str) -> None:
-    """Guards against gradients that are added in the order in which the streams arrive."""
+def test_two_parallel_batches_repeat_to_the_last_bit(tmp_path, precision: str) -> None:
+    """Guards against gradients that are added in the order in which the threads arrive."""
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
     (weights, losses), *again = (trained(path, at_once=True, precision=precision) for _ in range(4))
     for other_weights, other_losses in again:
@@ -50,8 +50,8 @@ def test_two_streams_repeat_to_the_last_bit(tmp_path, precision: str) -> None:
             np.testing.assert_array_equal(other_weights[name], expected)
 
 
-def test_two_streams_are_the_same_micro_batches_one_after_another(tmp_path) -> None:
-    """Guards against a stream that draws other masks, weighs its examples otherwise, or loses a gradient."""
+def test_two_parallel_batches_are_the_same_micro_batches_one_after_another(tmp_path) -> None:
+    """Guards against a thread that draws other masks, weighs its examples otherwise, or loses a gradient."""
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
     (weights, losses), (expected, expected_losses) = (trained(path, at_once=at_once) for at_once in (True, False))
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
@@ -60,18 +60,18 @@ def test_two_streams_are_the_same_micro_batches_one_after_another(tmp_path) -> N
             np.testing.assert_allclose(weights[name], value, atol=1e-5)
 
 
-def test_prediction_in_two_streams_gives_every_example_its_own_logits(tmp_path) -> None:
+def test_prediction_in_two_parallel_batches_gives_every_example_its_own_logits(tmp_path) -> None:
     """Guards against batches that are mixed up; thirteen examples in batches of unlike size, the last without a partner."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
     tokens = random_tokens([5, 40, 7, 9, 31, 2, 17, 23, 8, 8, 12, 3, 29])
     backend = backend_for("torch-flat", checkpoint)
     packer = Packer.of(TrainConfig(eval_tokens=110), checkpoint)
-    assert len(packer.evaluation_batches(tokens, STREAMS)) % STREAMS == 1
+    assert len(packer.evaluation_batches(tokens, PARALLEL_BATCHES)) % PARALLEL_BATCHES == 1
     alone = [backend.predict([packer.pack(tokens, np.array([i]), None)])[0][0] for i in range(len(tokens))]
     np.testing.assert_allclose(predict(backend, packer, tokens, "dev"), alone, atol=1e-5)
 
 
-def test_a_stream_that_fails_is_heard_and_the_other_ends_first() -> None:
+def test_a_parallel_batch_that_fails_is_heard_and_the_other_ends_first() -> None:
     """Guards against an error that is lost, threads that stay reduced, and work that goes on behind the caller's back."""
     ended = []
 
@@ -83,10 +83,10 @@ def test_a_stream_that_fails_is_heard_and_the_other_ends_first() -> None:
 
     for tasks in ([fails, ends], [ends, fails]):
         with pytest.raises(ValueError, match="so it is"):
-            side_by_side(tasks)
+            in_parallel(tasks)
     assert ended == [1, 1]
 
 
-def test_a_small_step_is_one_streams() -> None:
+def test_a_small_step_is_not_cut() -> None:
     assert [parts_of_step(tokens, 2) for tokens in (1, LEAST_PARALLEL_TOKENS - 1, LEAST_PARALLEL_TOKENS)] == [1, 1, 2]
     assert parts_of_step(10_000, 1) == 1

@@ -1,5 +1,7 @@
 """Training steps recorded as CUDA graphs do what steps launched kernel by kernel do. Needs a GPU."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from isinglass.backends.objective import Objective
 from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.backend import TorchBackend
-from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.gpu.dropout import begin_dropout
 from isinglass.backends.torch.gpu.graphs import StepGraphs
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
@@ -34,7 +36,7 @@ def backend_on_gpu(checkpoint: Checkpoint, precision: str, *, records: bool) -> 
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=3))
     assert isinstance(backend, TorchBackend)
     if not records:
-        backend._graphs = None
+        backend._engine._graphs = None
     return backend
 
 
@@ -78,14 +80,14 @@ def test_a_step_that_cannot_be_recorded_is_launched_and_the_reason_kept():
     device = torch.device("cuda", torch.cuda.current_device())
     graphs = StepGraphs(device)
 
-    def step(tensors: list[torch.Tensor]) -> torch.Tensor:
+    def step(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         drawn = torch.rand(1, device=device)
-        return drawn + float(tensors[0].sum())  # reads a number off the device
+        return drawn + float(tensors["x"].sum())  # reads a number off the device
 
-    KernelDropout(1, 1, device)
+    begin_dropout(1, 1, device)
     expected = float(torch.rand(1, device=device))
     for value in (2.0, 3.0, 4.0):
-        KernelDropout(1, 1, device)
-        assert float(graphs.run("key", [np.array([value])], step)) == pytest.approx(value + expected)
-    assert graphs.refused is not None and len(graphs) == 0
+        begin_dropout(1, 1, device)
+        assert float(graphs.run("key", {"x": np.array([value])}, step)) == pytest.approx(value + expected)
+    assert graphs.refusal is not None and len(graphs) == 0
     assert torch.ones(2, device=device).sum().item() == 2, "the device goes on"

@@ -9,17 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isinglass.backends.torch.backend import _by_word
-from isinglass.backends.torch.cpu.dropout import KernelDropout
-from isinglass.backends.torch.gpu import attention as varlen
-from isinglass.backends.torch.gpu.attention import (
-    FlashPlan,
-    PaddedPlan,
-    TritonPlan,
-    VarlenPlan,
-    first_token_attention,
-    self_attention,
-)
+from isinglass.backends.torch.gpu import attention
+from isinglass.backends.torch.gpu.attention import FlashPlan, GpuPlan, PaddedPlan, TritonPlan, padded_length
+from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
+from isinglass.backends.torch.gpu.engine import word_row_arrays
+from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
 from isinglass.backends.torch.gpu.staging import to_device
 from tests.interpreted import mend_products
 
@@ -31,9 +25,12 @@ of_pytorch = pytest.mark.parametrize("kind", [FlashPlan, PaddedPlan])
 some_lengths = st.lists(st.integers(1, 20), min_size=1, max_size=6).map(sorted)
 
 
-def plan_for(kind, lengths, rows: int, device: torch.device = CPU, heads: int = N) -> VarlenPlan:
+def plan_for(
+    kind, lengths, rows: int, dropout: KernelDropout | None = None, device: torch.device = CPU, heads: int = N
+) -> GpuPlan:
     lengths = np.array(lengths)
-    return kind.of(lengths, rows, heads, tuple(to_device(kind.arrays(lengths, rows), device)))
+    tensors = to_device(kind.arrays(lengths, rows), device)
+    return kind.on_device(tensors, padded_length(lengths, rows), heads, dropout)
 
 
 def attend(q, k, v, weights_kept=1.0):
@@ -42,20 +39,19 @@ def attend(q, k, v, weights_kept=1.0):
     return torch.einsum("nqk,knd->qnd", scores.softmax(-1) * weights_kept, v)
 
 
-def one_by_one(q, k, v, cu_q, cu_k, max_q, max_k, rate):
+def one_by_one(projections: Projections, bounds: SequenceBounds, rate: float) -> torch.Tensor:
     """What `_flash` promises without dropout, one example after another; rows that no sequence has are NaN."""
+    (q, k, v), cu_q, cu_k = projections, bounds.cu_q, bounds.cu_k
     assert rate == 0 and cu_q.dtype == cu_k.dtype == torch.int32
-    assert max_q >= int(cu_q.diff().max()) and max_k >= int(cu_k.diff().max())
+    assert bounds.max_q >= int(cu_q.diff().max()) and bounds.max_k >= int(cu_k.diff().max())
     out = torch.full_like(q, math.nan)
-    bounds = [(*pair, *keys) for pair, keys in zip(pairwise(cu_q), pairwise(cu_k), strict=True)]
-    parts = [attend(q[a:b], k[c:d], v[c:d]) for a, b, c, d in bounds]
+    ranges = [(*pair, *keys) for pair, keys in zip(pairwise(cu_q), pairwise(cu_k), strict=True)]
+    parts = [attend(q[a:b], k[c:d], v[c:d]) for a, b, c, d in ranges]
     return torch.cat(parts) if sum(map(len, parts)) == len(q) else out
 
 
 def dropout_on(device: torch.device) -> KernelDropout:
-    dropout = KernelDropout(1, 2, device)
-    dropout.arrive(to_device(dropout.arrays, device))
-    return dropout
+    return KernelDropout(to_device({"key": begin_dropout(1, 2, device)}, device)["key"])
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -71,8 +67,8 @@ def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest
     qkv, q_first, kv = random(T + rest, 3 * H), random(len(lengths), H), random(T + rest, 2 * H)
     plan = plan_for(kind, lengths, T + rest)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(varlen, "_flash", one_by_one)
-        out, first = self_attention(qkv, plan, 0.1, None), first_token_attention(q_first, kv, plan, 0.1, None)
+        patch.setattr(attention, "_flash", one_by_one)
+        out, first = plan.attend(qkv, 0.1), plan.attend_first(q_first, kv, 0.1)
     assert out.shape == (T + rest, H) and first.shape == (len(lengths), H) and out.isfinite().all()
 
     expected, expected_first, start = [], [], 0
@@ -95,12 +91,11 @@ def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest
 def test_the_real_operators_take_these_arguments(kind):
     """On the meta device, forward and backward: PyTorch may rename or reorder them."""
     lengths, rows, H = [2, 3, 7], 16, N * D
-    arrays = tuple(torch.from_numpy(array).to("meta") for array in kind.arrays(np.array(lengths), rows))
-    plan = kind.of(np.array(lengths), rows, N, arrays)
+    tensors = {name: torch.from_numpy(array).to("meta") for name, array in kind.arrays(np.array(lengths), rows).items()}
+    plan = kind.on_device(tensors, padded_length(np.array(lengths), rows), N, dropout_on(CPU))
     qkv = torch.empty(rows, 3 * H, dtype=torch.bfloat16, device="meta", requires_grad=True)
     first = torch.empty(3, H, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    dropout = KernelDropout(1, 2, CPU)
-    out = self_attention(qkv, plan, 0.1, dropout).sum() + first_token_attention(first, qkv[:, H:], plan, 0.1, dropout).sum()
+    out = plan.attend(qkv, 0.1).sum() + plan.attend_first(first, qkv[:, H:], 0.1).sum()
     out.backward()
     assert qkv.grad.shape == qkv.shape and first.grad.shape == first.shape
     assert out.dtype == torch.bfloat16
@@ -108,20 +103,20 @@ def test_the_real_operators_take_these_arguments(kind):
 
 def test_a_plan_is_what_it_says():
     for kind, first in ((FlashPlan, [0, 1, 2, 3]), (TritonPlan, [0, 1, 2, 2])):
-        cu_seqlens, cu_first = kind.arrays(np.array([2, 3]), 8)
-        assert cu_seqlens.tolist() == [0, 2, 5, 8] and cu_first.tolist() == first
-    place, is_real = PaddedPlan.arrays(np.array([2, 3]), 6)
-    assert place.tolist() == [0, 1, 64, 65, 66, 128]
-    assert is_real.shape == (3, 1, 1, 64) and is_real.sum() == 6
+        arrays = kind.arrays(np.array([2, 3]), 8)
+        assert arrays["cu_seqlens"].tolist() == [0, 2, 5, 8] and arrays["cu_first"].tolist() == first
+    arrays = PaddedPlan.arrays(np.array([2, 3]), 6)
+    assert arrays["position"].tolist() == [0, 1, 64, 65, 66, 128]
+    assert arrays["is_real"].shape == (3, 1, 1, 64) and arrays["is_real"].sum() == 6
 
 
 def test_rows_and_lengths_take_few_values():
     """Each is a recorded step more on a GPU."""
     tokens = np.arange(1, 10_000)
-    rows = np.array([varlen.rows_for(count) for count in tokens.tolist()])
+    rows = np.array([attention.ROWS.rows_for(count) for count in tokens.tolist()])
     assert (rows > tokens).all() and (rows[tokens > 2048] < tokens[tokens > 2048] * 33 / 32 + 1).all()
     assert len(set(rows[tokens < 2048])) == 32 and len(set(rows)) <= 32 + 32 + 32 + 16
-    assert varlen.padded_length(np.array([3, 64]), 128) == 64 and varlen.padded_length(np.array([3, 65]), 128) == 128
+    assert padded_length(np.array([3, 64]), 128) == 64 and padded_length(np.array([3, 65]), 128) == 128
 
 
 @pytest.mark.parametrize(
@@ -137,14 +132,14 @@ def test_rows_and_lengths_take_few_values():
 )
 def test_a_kind_is_chosen_where_it_runs(monkeypatch, dtype, capability, head_size, ours, flash):
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    for why_not, said in ((varlen.why_not_triton, ours), (varlen.why_not_flash, flash)):
+    for why_not, said in ((attention.why_not_triton, ours), (attention.why_not_flash, flash)):
         found = why_not(dtype, capability, head_size)
         assert found is None if said is None else said in found
 
 
 def test_without_flash_it_is_not_chosen(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
-    assert "without FlashAttention" in varlen.why_not_flash(torch.bfloat16, (9, 0), 64)
+    assert "without FlashAttention" in attention.why_not_flash(torch.bfloat16, (9, 0), 64)
 
 
 @pytest.fixture
@@ -154,12 +149,12 @@ def pretended_gpu(monkeypatch):
     mend_products()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    monkeypatch.setattr(varlen, "_flash", one_by_one)
+    monkeypatch.setattr(attention, "_flash", one_by_one)
     return monkeypatch
 
 
-def leaks(q, k, v, cu_q, cu_k, max_q, max_k, rate):
-    return one_by_one(q, k.roll(1, 0), v, cu_q, cu_k, max_q, max_k, rate)
+def leaks(projections: Projections, bounds: SequenceBounds, rate: float) -> torch.Tensor:
+    return one_by_one(projections._replace(k=projections.k.roll(1, 0)), bounds, rate)
 
 
 def fails(*_: object, **__: object) -> None:
@@ -168,19 +163,14 @@ def fails(*_: object, **__: object) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
 def test_kernels_that_do_the_right_thing_are_taken(pretended_gpu):
-    assert varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False) == (TritonPlan, None)
-
-
-def test_flash_is_what_a_compiled_model_has(pretended_gpu):
-    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=True)
-    assert kind is FlashPlan and "compiled model" in note
+    assert attention.choose_plan(CPU, torch.bfloat16, N, D) == (TritonPlan, None)
 
 
 def test_flash_comes_second_and_the_reason_is_told(pretended_gpu):
     from isinglass.backends.torch.gpu.triton import attention as triton_attention
 
     pretended_gpu.setattr(triton_attention, "attend", fails)
-    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False)
+    kind, note = attention.choose_plan(CPU, torch.bfloat16, N, D)
     assert kind is FlashPlan and "no kernel image" in note and "256ths" in note and "\n" not in note
 
 
@@ -189,32 +179,33 @@ def test_kernels_that_compute_something_else_are_not_taken(pretended_gpu):
     """Guards against a kernel that takes the arguments in another sense: a wrong model would train on in silence."""
     from isinglass.backends.torch.gpu.triton import attention as triton_attention
 
-    given = triton_attention.attend
-    pretended_gpu.setattr(triton_attention, "attend", lambda q, k, v, *rest: given(q, k.roll(1, 0), v, *rest))
-    pretended_gpu.setattr(varlen, "_flash", leaks)
-    kind, note = varlen.choose_plan(CPU, torch.bfloat16, N, D, compiled=False)
+    attend = triton_attention.attend
+    pretended_gpu.setattr(triton_attention, "attend", lambda qkv, *rest: attend(qkv._replace(k=qkv.k.roll(1, 0)), *rest))
+    pretended_gpu.setattr(attention, "_flash", leaks)
+    kind, note = attention.choose_plan(CPU, torch.bfloat16, N, D)
     assert kind is PaddedPlan and note.count("off") == 2 and "pads" in note
 
 
 def test_nothing_is_told_in_fp32_which_has_no_faster_path(pretended_gpu):
-    assert varlen.choose_plan(CPU, torch.float32, N, D, compiled=False) == (PaddedPlan, None)
+    assert attention.choose_plan(CPU, torch.float32, N, D) == (PaddedPlan, None)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
 def test_the_rate_given_to_flash_makes_kept_weights_and_divisor_agree(rate):
     """The kernel's arithmetic: it keeps bytes up to floor(255 * keep) of 256, and divides by keep."""
-    keep = 1 - varlen.flash_rate(rate)
+    keep = 1 - attention.flash_rate(rate)
     assert (math.floor(255 * keep) + 1) / 256 == keep or keep == 1
     assert abs(keep - (1 - rate)) <= 1 / 512
-    assert varlen.flash_rate(0.0) == 0
+    assert attention.flash_rate(0.0) == 0
 
 
 def test_dropout_depends_on_seed_step_part_and_rank_alone():
-    plan, qkv = plan_for(PaddedPlan, [5, 9], 14), random(14, 3 * N * D)
+    qkv = random(14, 3 * N * D)
 
     def drawn(seed, step, part=0, rank=0):
         torch.rand(3)  # whatever happened before
-        return self_attention(qkv, plan, 0.5, KernelDropout(seed, step, CPU, part=part, rank=rank))
+        dropout = KernelDropout(torch.from_numpy(begin_dropout(seed, step, CPU, part=part, rank=rank)))
+        return plan_for(PaddedPlan, [5, 9], 14, dropout).attend(qkv, 0.5)
 
     torch.testing.assert_close(drawn(1, 2), drawn(1, 2), rtol=0, atol=0)
     others = [drawn(2, 2), drawn(1, 3), drawn(1, 2, part=1), drawn(1, 2, rank=1)]
@@ -222,7 +213,7 @@ def test_dropout_depends_on_seed_step_part_and_rank_alone():
 
 
 def skip_if_too_old(kind, device: torch.device) -> None:
-    if kind is not PaddedPlan and torch.cuda.get_device_capability(device) < varlen.CAPABILITY:
+    if kind is not PaddedPlan and torch.cuda.get_device_capability(device) < attention.CAPABILITY:
         pytest.skip("too old for sequences end to end")
 
 
@@ -233,7 +224,7 @@ def test_kernels_do_on_this_gpu_what_padding_does(kind, dtype):
     device = torch.device("cuda", torch.cuda.current_device())
     skip_if_too_old(kind, device)
     for head_size in (32, 64, 128):
-        assert varlen.failure(kind, device, dtype, 12, head_size) is None
+        assert attention.find_failure(kind, device, dtype, 12, head_size) is None
 
 
 @needs_gpu
@@ -242,10 +233,14 @@ def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind)
     """With equal scores and values of 1 each output is the share of weights kept. Heads and examples draw apart."""
     device, dtype, L, heads = torch.device("cuda", torch.cuda.current_device()), torch.float16, 128, 12
     skip_if_too_old(kind, device)
-    plan, H = plan_for(kind, [L] * 64, 64 * L, device, heads), heads * 64
+    H = heads * 64
+
+    def attend_by_dropout(qkv):
+        return plan_for(kind, [L] * 64, 64 * L, dropout_on(device), device, heads).attend(qkv, 0.1)
+
     qk = torch.zeros(64 * L, 2 * H, device=device, dtype=dtype)
     qkv = torch.cat([qk, torch.ones(64 * L, H, device=device, dtype=dtype)], 1).requires_grad_()
-    out = self_attention(qkv, plan, 0.1, dropout_on(device))
+    out = attend_by_dropout(qkv)
     (grad,) = torch.autograd.grad(out, qkv, torch.ones_like(out))
     out = out.detach()
     assert float(out.float().mean()) == pytest.approx(1, abs=1e-3)
@@ -254,7 +249,7 @@ def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind)
     assert abs(float(torch.corrcoef(shares.permute(2, 0, 1).reshape(heads, -1))[0, 1])) < 0.05
     assert abs(float(torch.corrcoef(shares.reshape(64, -1))[0, 1])) < 0.15
     torch.testing.assert_close(grad[:, 2 * H :].float().sum(), out.float().sum(), rtol=1e-3, atol=0)
-    torch.testing.assert_close(self_attention(qkv, plan, 0.1, dropout_on(device)).detach(), out, rtol=0, atol=0)
+    torch.testing.assert_close(attend_by_dropout(qkv).detach(), out, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
@@ -266,7 +261,7 @@ def test_nothing_waits_for_the_gpu(kind):
     qkv = torch.randn(24, 3 * N * D, device=device, dtype=torch.float16, requires_grad=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        self_attention(qkv, plan_for(kind, [3, 20], 24, device), 0.1, dropout_on(device)).sum().backward()
+        plan_for(kind, [3, 20], 24, dropout_on(device), device).attend(qkv, 0.1).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -275,7 +270,8 @@ def test_nothing_waits_for_the_gpu(kind):
 @given(ids=st.lists(st.integers(0, 9), min_size=1, max_size=40), pad=st.integers(0, 9))
 def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
     """As `index_add` does, which on a GPU adds in any order: each word once, the padding word often, but with nothing."""
-    order, bounds, words = map(torch.from_numpy, _by_word(np.array(ids), pad))
+    arrays = {name: torch.from_numpy(array) for name, array in word_row_arrays(np.array(ids), pad).items()}
+    order, bounds, words = arrays["word_order"], arrays["word_bounds"], arrays["word_ids"]
     gradient = torch.randn(len(ids), 3)
     sums = torch.segment_reduce(gradient[order], "sum", offsets=bounds, unsafe=True)
     expected = torch.zeros(10, 3).index_add(0, torch.tensor(ids), gradient)
@@ -286,30 +282,31 @@ def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
 
 def test_arrays_come_to_the_device_as_they_were():
     """In one buffer: their shapes, dtypes and values, empty ones too."""
-    arrays = [
-        np.arange(5, dtype=np.int32),
-        np.zeros((0, 3), np.float32),
-        np.array([[1.5, -2.5]], np.float32),
-        np.array([2**40, -1]),
-        np.array([[True], [False], [True]]),
-    ]
-    found = to_device(arrays, CPU)
-    assert len({tensor.untyped_storage().data_ptr() for tensor in found}) == 1
-    for array, tensor in zip(arrays, found, strict=True):
-        assert tensor.numpy().dtype == array.dtype
-        np.testing.assert_array_equal(tensor.numpy(), array)
+    arrays = {
+        "ids": np.arange(5, dtype=np.int32),
+        "empty": np.zeros((0, 3), np.float32),
+        "labels": np.array([[1.5, -2.5]], np.float32),
+        "long": np.array([2**40, -1]),
+        "mask": np.array([[True], [False], [True]]),
+    }
+    tensors = to_device(arrays, CPU)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors.values()}) == 1
+    assert list(tensors) == list(arrays)
+    for name, array in arrays.items():
+        assert tensors[name].numpy().dtype == array.dtype
+        np.testing.assert_array_equal(tensors[name].numpy(), array)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @needs_gpu
 def test_a_copy_to_a_gpu_waits_for_nothing_and_survives_the_next():
     device = torch.device("cuda", torch.cuda.current_device())
-    arrays = [[np.full(100_000, i), np.arange(i + 1, dtype=np.int32)] for i in range(50)]
+    arrays = [{"long": np.full(100_000, i), "short": np.arange(i + 1, dtype=np.int32)} for i in range(50)]
     torch.cuda.set_sync_debug_mode("error")
     try:
         found = [to_device(pair, device) for pair in arrays]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for pair, tensors in zip(arrays, found, strict=True):
-        for array, tensor in zip(pair, tensors, strict=True):
-            np.testing.assert_array_equal(tensor.cpu().numpy(), array)
+        for name, array in pair.items():
+            np.testing.assert_array_equal(tensors[name].cpu().numpy(), array)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.gpu.triton.attention import TILE, Ends, WeightDropout, attend, attend_backward
+from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds, WeightDropout
+from isinglass.backends.torch.gpu.triton.attention import TILE, attend, attend_backward
 from tests.interpreted import mend_products
 
 mend_products()
@@ -28,25 +29,25 @@ in_shapes = pytest.mark.parametrize(
 )
 
 
-def ends_of(queries: list[int], keys: list[int]) -> Ends:
+def bounds_of(queries: list[int], keys: list[int]) -> SequenceBounds:
     cu_q, cu_k = (torch.tensor(np.cumsum([0, *each]), dtype=torch.int32, device=DEVICE) for each in (queries, keys))
-    return Ends(cu_q, cu_k, max(queries), max(keys))
+    return SequenceBounds(cu_q, cu_k, max(queries), max(keys))
 
 
 def normal(*shape: int, half: torch.dtype, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, half)
 
 
-def inputs(queries: list[int], keys: list[int], D: int, half: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(queries: list[int], keys: list[int], D: int, half: torch.dtype) -> Projections:
     """Columns of wider tensors, as they come."""
     wide_q, wide_kv = normal(sum(queries), 3 * N * D, half=half, seed=1), normal(sum(keys), 2 * N * D, half=half, seed=2)
-    return wide_q[:, : N * D], *wide_kv.chunk(2, 1)
+    return Projections.of_first_tokens(wide_q[:, : N * D], wide_kv)
 
 
-def written_out(leaves: list[Tensor], ends: Ends, D: int, kept: list[Tensor] | None = None) -> Tensor:
+def written_out(leaves: list[Tensor], bounds: SequenceBounds, D: int, kept: list[Tensor] | None = None) -> Tensor:
     """In fp32, one sequence after another, the weights multiplied by `kept`."""
     parts = []
-    for i, ((a, b), (c, d)) in enumerate(zip(pairwise(ends.cu_q.tolist()), pairwise(ends.cu_k.tolist()), strict=True)):
+    for i, ((a, b), (c, d)) in enumerate(zip(pairwise(bounds.cu_q.tolist()), pairwise(bounds.cu_k.tolist()), strict=True)):
         q, k, v = (x[start:stop].view(-1, N, D) for x, start, stop in zip(leaves, (a, c, c), (b, d, d), strict=True))
         weights = (torch.einsum("qnd,knd->nqk", q, k) / math.sqrt(D)).softmax(-1)
         weights = weights if kept is None else weights * kept[i]
@@ -54,34 +55,34 @@ def written_out(leaves: list[Tensor], ends: Ends, D: int, kept: list[Tensor] | N
     return torch.cat(parts)
 
 
-def masks(ends: Ends, rate: float, place: int = 3, key: Tensor = KEY) -> list[Tensor]:
+def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY) -> list[Tensor]:
     """(N, Lq, Lk) of each sequence: what of each weight is kept, read off one-hot values with equal scores."""
-    lengths_q, lengths_k = (cu.diff().tolist() for cu in (ends.cu_q, ends.cu_k))
+    lengths_q, lengths_k = (cu.diff().tolist() for cu in (bounds.cu_q, bounds.cu_k))
     D, found = 128, [torch.zeros(N, q, k, device=DEVICE) for q, k in zip(lengths_q, lengths_k, strict=True)]
     dropout = WeightDropout(rate, key, place)
     q, k = (torch.zeros(sum(lengths), N * D, device=DEVICE, dtype=torch.float16) for lengths in (lengths_q, lengths_k))
     places = torch.cat([torch.arange(length) for length in lengths_k]).to(DEVICE)
     for begin in range(0, max(lengths_k), D):  # so many keys show at a time
         v = (places[:, None] == begin + torch.arange(D, device=DEVICE)).to(torch.float16).repeat(1, N)
-        out, _ = attend(q, k, v, N, ends, dropout)
-        for each, (a, b) in zip(found, pairwise(ends.cu_q.tolist()), strict=True):
+        out = attend(Projections(q, k, v), N, bounds, dropout).out
+        for each, (a, b) in zip(found, pairwise(bounds.cu_q.tolist()), strict=True):
             shown = out[a:b].view(-1, N, D).transpose(0, 1).float() * each.shape[2]
             each[:, :, begin : begin + D] = shown[:, :, : max(0, each.shape[2] - begin)]
     return found
 
 
 def gradients(
-    qkv: tuple[Tensor, Tensor, Tensor], ends: Ends, dropout: WeightDropout | None
-) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+    qkv: Projections, bounds: SequenceBounds, dropout: WeightDropout | None
+) -> tuple[Tensor, Tensor, Projections, Tensor]:
     """Output, the gradient that it gets, those that come out, and their partial sums."""
-    (q, k, v), half = qkv, qkv[0].dtype
-    out, log_sums = attend(q, k, v, N, ends, dropout)
-    grad = normal(*out.shape, half=half, seed=3)
-    of_q = torch.full_like(q, math.nan)  # what is not written shows
-    of_kv = torch.full((len(k), 2 * k.shape[1]), math.nan, device=DEVICE, dtype=half)
-    into = of_q, *of_kv.chunk(2, 1)
-    sums = attend_backward(grad, q, k, v, out, log_sums, ends, dropout, into)
-    return out, grad, list(into), sums
+    q, k, _ = qkv
+    result = attend(qkv, N, bounds, dropout)
+    grad = normal(*result.out.shape, half=q.dtype, seed=3)
+    grad_q = torch.full_like(q, math.nan)  # what is not written shows
+    grad_kv = torch.full((len(k), 2 * k.shape[1]), math.nan, device=DEVICE, dtype=q.dtype)
+    grads = Projections.of_first_tokens(grad_q, grad_kv)
+    sums = attend_backward(grad, qkv, result, bounds, dropout, grads)
+    return result.out, grad, grads, sums
 
 
 def off(found: Tensor, expected: Tensor) -> float:
@@ -93,10 +94,10 @@ def off(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_outputs_and_gradients_are_those_of_each_sequence_alone(half, queries, keys, D, rate):
     """With the masks of the kernels themselves, which both directions draw for themselves."""
-    ends, qkv = ends_of(queries, keys), inputs(queries, keys, D, half)
-    out, grad, found, sums = gradients(qkv, ends, WeightDropout(rate, KEY, 3) if rate else None)
+    bounds, qkv = bounds_of(queries, keys), inputs(queries, keys, D, half)
+    out, grad, found, sums = gradients(qkv, bounds, WeightDropout(rate, KEY, 3) if rate else None)
     leaves = [x.detach().float().contiguous().requires_grad_() for x in qkv]
-    expected = written_out(leaves, ends, D, masks(ends, rate) if rate else None)
+    expected = written_out(leaves, bounds, D, masks(bounds, rate) if rate else None)
     tolerance = 3 * torch.finfo(half).eps
     assert off(out, expected.detach()) < tolerance
     of_leaves = torch.autograd.grad(expected, leaves, grad.float())
@@ -108,13 +109,13 @@ def test_outputs_and_gradients_are_those_of_each_sequence_alone(half, queries, k
 def test_a_sequence_reaches_no_other():
     """Its neighbours' numbers changed, its own stay, to the last bit."""
     lengths, D = [5, 70, 9], 16
-    ends = ends_of(lengths, lengths)
+    bounds = bounds_of(lengths, lengths)
     q, k, v = inputs(lengths, lengths, D, torch.float16)
-    found = gradients((q, k, v), ends, None)
+    found = gradients(Projections(q, k, v), bounds, None)
     for each in (q, k, v):
         each[:5] *= -2
         each[75:] *= 3
-    changed = gradients((q, k, v), ends, None)
+    changed = gradients(Projections(q, k, v), bounds, None)
     assert torch.equal(found[0][5:75], changed[0][5:75]) and not torch.equal(found[0][75:], changed[0][75:])
     for before, after in zip(found[2], changed[2], strict=True):
         assert torch.equal(before[5:75], after[5:75])
@@ -123,15 +124,15 @@ def test_a_sequence_reaches_no_other():
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_weights_are_kept_at_the_rate_and_independently(rate):
     """Over all to 5 standard deviations; between neighbours, heads, sequences, places and steps no correlation."""
-    ends = ends_of([150, 150], [150, 150])
-    drawn = masks(ends, rate)
+    bounds = bounds_of([150, 150], [150, 150])
+    drawn = masks(bounds, rate)
     kept = torch.stack([(each > 0).double() for each in drawn])  # sequence, head, query, key
     values = torch.cat([each[each > 0] for each in drawn])
     torch.testing.assert_close(values, torch.full_like(values, 1 / (1 - rate)), rtol=2e-3, atol=0)
     variance = rate * (1 - rate)
     assert float(kept.mean()) == pytest.approx(1 - rate, abs=5 * math.sqrt(variance / kept.numel()))
-    assert all(torch.equal(*pair) for pair in zip(drawn, masks(ends, rate), strict=True))
-    others = [torch.stack(masks(ends, rate, **other)) for other in ({"place": 4}, {"key": KEY + 1})]
+    assert all(torch.equal(*pair) for pair in zip(drawn, masks(bounds, rate), strict=True))
+    others = [torch.stack(masks(bounds, rate, **other)) for other in ({"place": 4}, {"key": KEY + 1})]
     c = kept - kept.mean()
     pairs = [(c, (other > 0).double() - (1 - rate)) for other in others]
     pairs += [(c[0], c[1]), (c[:, 0], c[:, 1]), (c[:, :, 1:], c[:, :, :-1]), (c[:, :, TILE:], c[:, :, :-TILE])]

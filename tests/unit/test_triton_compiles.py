@@ -14,9 +14,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from isinglass.backends.torch.gpu.triton import attention as triton_attention, kernels
 
-HALVES, NUMBERS = {"x", "out_half", "grad_half", "of_x"}, {"scale", "factor", "eps", "rest1", "beta2", "rest2", "decay"}
+HALVES, NUMBERS = {"x", "out_half", "grad_half", "grad_x"}, {"scale", "factor", "eps", "rest1", "beta2", "rest2", "decay"}
 COUNTS = {"place", "least", "rows", "H", "stride", "programs", "N", "D", "width"}
-COUNTS |= {f"stride_{of}" for of in ("q", "k", "out", "of_q", "of_k")}
+COUNTS |= {f"stride_{of}" for of in ("q", "k", "out", "grad_q", "grad_k")}
 
 def compiles(kernel, half, halves=HALVES, numbers=NUMBERS, **constants):
     names = kernel.arg_names
@@ -34,8 +34,8 @@ for half in ("*bf16", "*fp16"):
         for tile in (16, 64):
             attention = {"DROPS": drops, "TILE_Q": tile, "TILE_K": 64, "WIDTH": 64}
             compiles(triton_attention._attend, half, {"q", "k", "v", "out"}, **attention)
-            of = {"grad", "q", "k", "v", "out", "of_q", "of_k", "of_v"}
-            compiles(triton_attention._attend_backward, half, of, **attention)
+            halves = {"grad", "q", "k", "v", "out", "grad_q", "grad_k", "grad_v"}
+            compiles(triton_attention._attend_backward, half, halves, **attention)
     compiles(kernels._adamw, half, {"half"}, NUMBERS - {"scale"}, HAS_HALF=True, BLOCK=2048)
 compiles(kernels._column_sums, "", P=512, BLOCK=32)
 """

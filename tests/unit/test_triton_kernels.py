@@ -1,5 +1,6 @@
 """The Triton kernels and the layers made of them: on a CPU by Triton's interpreter (conftest.py), else on the GPU."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.dropout import NO_DROPOUT
 from isinglass.backends.torch.gpu import fused_layers
-from isinglass.backends.torch.gpu.attention import TritonPlan
+from isinglass.backends.torch.gpu.attention import TritonPlan, padded_length
+from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers, why_not_fused
-from isinglass.backends.torch.gpu.triton import kernels as triton_kernels
+from isinglass.backends.torch.gpu.staging import to_device
+from isinglass.backends.torch.gpu.triton import kernels
+from isinglass.backends.torch.gpu.triton.kernels import AdamwState, AdamwStep, NormDropout, NormInput
 from isinglass.backends.torch.model import Classifier, Layer
 from isinglass.models.checkpoint import load_checkpoint
 from tests.interpreted import mend_products
@@ -31,10 +35,15 @@ def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
     return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
 
 
-def key_of(step: int) -> torch.Tensor:
-    dropout = KernelDropout(1, step, DEVICE)
-    dropout.arrive([torch.from_numpy(array).to(DEVICE) for array in dropout.arrays])
-    return dropout.key
+def key_of(step: int, seed: int = 1) -> torch.Tensor:
+    return torch.from_numpy(begin_dropout(seed, step, DEVICE)).to(DEVICE)
+
+
+def training_plan(step: int) -> TritonPlan:
+    """For three examples in 64 rows, with the dropout of a step."""
+    lengths = np.array([5, 9, 20])
+    dropout = KernelDropout(key_of(step, seed=3))
+    return TritonPlan.on_device(to_device(TritonPlan.arrays(lengths, 64), DEVICE), padded_length(lengths, 64), 3, dropout)
 
 
 @HALVES
@@ -43,9 +52,9 @@ def key_of(step: int) -> torch.Tensor:
 def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, given: str):
     """Forward and backward against PyTorch's, the mask taken from the result itself."""
     x, residual, gain, bias = normal(ROWS, H, dtype=half), normal(ROWS, H, seed=1), normal(H, seed=2), normal(H, seed=3)
-    key = key_of(1)
-    out, out_half, summed, mean, rstd = triton_kernels.add_norm(x, residual, gain, bias, 1e-5, rate, key, 7)
-    kept = ((summed - residual).abs() > 1e-6) | (x == 0)
+    dropout = NormDropout(rate, key_of(1), 7)
+    out, out_half, *statistics = kernels.add_norm(x, residual, gain, bias, 1e-5, dropout)
+    kept = ((statistics[0] - residual).abs() > 1e-6) | (x == 0)
     assert bool(kept.all()) == (rate == 0)
 
     leaves = [tensor.clone().float().requires_grad_() for tensor in (x, residual, gain, bias)]
@@ -58,13 +67,13 @@ def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, 
     grads = {"both": (grad, grad_half), "fp32": (grad, None), "half": (None, grad_half)}[given]
     total = sum(each.float() for each in grads if each is not None)
     wide = torch.full((PROGRAMS, 3 * H + 4), 9.0, device=DEVICE)  # the kernel's part lies within other columns
-    of_residual, of_x = triton_kernels.add_norm_backward(
-        *grads, summed, mean, rstd, gain, rate, key, 7, wide[:, 2 : 3 * H + 2], half
+    of_residual, of_x = kernels.add_norm_backward(
+        *grads, NormInput(*statistics, gain), dropout, wide[:, 2 : 3 * H + 2], half
     )
     of_expected = torch.autograd.grad(expected, leaves, total)
     torch.testing.assert_close(of_residual, of_expected[1], rtol=0, atol=1e-4)
     torch.testing.assert_close(of_x, of_expected[0].to(half), rtol=0.02, atol=1e-3)
-    of_gain, of_bias, of_sum = triton_kernels.column_sums(wide)[2 : 3 * H + 2].view(3, H)
+    of_gain, of_bias, of_sum = kernels.column_sums(wide)[2 : 3 * H + 2].view(3, H)
     torch.testing.assert_close(of_gain, of_expected[2], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(of_bias, of_expected[3], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(of_sum, of_expected[0].sum(0), rtol=1e-4, atol=2e-4)
@@ -73,8 +82,8 @@ def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, 
 
 def masks(step: int, place: int, rate: float, rows: int = 256, columns: int = 512) -> np.ndarray:
     ones, zeros = torch.ones(rows, columns, device=DEVICE, dtype=torch.float16), torch.zeros(rows, columns, device=DEVICE)
-    summed = triton_kernels.add_norm(ones, zeros, zeros[0], zeros[0], 1e-5, rate, key_of(step), place)[2]
-    found = summed.cpu().numpy()
+    dropout = NormDropout(rate, key_of(step), place)
+    found = kernels.add_norm(ones, zeros, zeros[0], zeros[0], 1e-5, dropout).sum.cpu().numpy()
     np.testing.assert_allclose(found[found > 0], 1 / (1 - rate), rtol=1e-6)
     return (found > 0).astype(np.float64)
 
@@ -98,11 +107,11 @@ def test_the_masks_keep_their_rate_and_are_independent(rate: float):
 def test_gelu_backward_and_its_sums(half: torch.dtype):
     x, grad = normal(ROWS, 40, dtype=half), normal(ROWS, 40, dtype=half, seed=1)
     partial = torch.empty(PROGRAMS, 40, device=DEVICE)
-    found = triton_kernels.gelu_backward(grad, x, partial)
+    found = kernels.gelu_backward(grad, x, partial)
     leaf = x.float().requires_grad_()
     (expected,) = torch.autograd.grad(F.gelu(leaf), leaf, grad.float())
     torch.testing.assert_close(found, expected.to(half), rtol=0.01, atol=1e-3)
-    torch.testing.assert_close(triton_kernels.column_sums(partial), expected.sum(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(kernels.column_sums(partial), expected.sum(0), rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -126,31 +135,37 @@ def test_a_fused_layer_does_what_the_layer_does(layer: Layer, half: torch.dtype)
 
 
 def test_a_fused_layer_that_computes_something_else_is_found_out(layer: Layer, monkeypatch):
-    kernel = triton_kernels.gelu_backward
-    monkeypatch.setattr(triton_kernels, "gelu_backward", lambda grad, x, partial: kernel(grad, x + 0.2, partial))
+    kernel = kernels.gelu_backward
+    monkeypatch.setattr(kernels, "gelu_backward", lambda grad, x, partial: kernel(grad, x + 0.2, partial))
     assert "off" in why_not_fused([layer], 3, torch.bfloat16)
 
     def fails(*_: object) -> None:
         raise RuntimeError("no kernel image\nand more")
 
-    monkeypatch.setattr(triton_kernels, "gelu_backward", fails)
+    monkeypatch.setattr(kernels, "gelu_backward", fails)
     assert "no kernel image" in why_not_fused([layer], 3, torch.bfloat16)
 
 
 def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
     """And a step's are the same each time."""
-    lengths = np.array([5, 9, 20])
-    arrays = tuple(torch.from_numpy(array).to(DEVICE) for array in TritonPlan.arrays(lengths, 64))
-    plan, x = TritonPlan.of(lengths, 64, 3, arrays), normal(64, H)
+    x = normal(64, H)
 
     def run(step: int, layers: int) -> torch.Tensor:
-        dropout = KernelDropout(3, step, DEVICE)
-        dropout.arrive([torch.from_numpy(array).to(DEVICE) for array in dropout.arrays])
-        return FusedLayers([layer] * layers, torch.bfloat16)(x, plan, dropout).detach()
+        plan = training_plan(step)
+        out = FusedLayers([layer] * layers, torch.bfloat16)(x, plan, plan.dropout).detach()
+        assert plan.dropout.next_place() == 3 * layers
+        return out
 
     assert torch.equal(run(1, 2), run(1, 2)) and not torch.equal(run(1, 2), run(2, 2))
-    dropout = KernelDropout(3, 1, DEVICE)
-    assert [*dropout.places(2), *dropout.places(2)] == [0, 1, 2, 3]
+
+
+def test_fused_layers_predict_as_plain_ones(layer: Layer):
+    """They have no dropout to draw then, and prediction casts weights for itself."""
+    plan, x = dataclasses.replace(training_plan(1), dropout=None), normal(64, H)
+    with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
+        found = FusedLayers([layer, layer], torch.bfloat16)(x.clone(), plan, NO_DROPOUT)
+        expected = layer(layer(x.clone(), plan, NO_DROPOUT, None), plan, NO_DROPOUT, None)
+    assert torch.equal(found, expected)
 
 
 def test_what_is_left_to_the_optimizer_is_cast_when_weights_are_loaded(tmp_path):
@@ -168,11 +183,8 @@ def test_what_is_left_to_the_optimizer_is_cast_when_weights_are_loaded(tmp_path)
     with torch.no_grad():
         left += 1
         own += 1
-    lengths = np.array([5, 9, 20])
-    arrays = tuple(torch.from_numpy(array).to(DEVICE) for array in TritonPlan.arrays(lengths, 64))
-    dropout = KernelDropout(3, 1, DEVICE)
-    dropout.arrive([torch.from_numpy(array).to(DEVICE) for array in dropout.arrays])
-    model.fused(normal(64, H), TritonPlan.of(lengths, 64, 3, arrays), dropout)
+    plan = training_plan(1)
+    model.fused(normal(64, H), plan, plan.dropout)
     halves = model.fused.halves
     assert torch.equal(halves[own], own.bfloat16()) and torch.equal(halves[left], before)
 
@@ -196,10 +208,8 @@ def test_adamw_is_pytorchs(decay: float):
         theirs.param_groups[0]["lr"] = rate
         theirs.step()
         corrections = torch.tensor([1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5], device=DEVICE)
-        rate, scale = torch.tensor(rate, device=DEVICE), scale.to(DEVICE)
-        given = {"half": half} if step % 2 == 0 else {}
-        triton_kernels.adamw(
-            weight, mean, square, grad, scale, rate, corrections, betas=betas, eps=eps, decay=decay, **given
-        )
+        state = AdamwState(weight, mean, square, half if step % 2 == 0 else None)
+        of_step = AdamwStep(scale.to(DEVICE), corrections, *betas, eps)
+        kernels.adamw(state, grad, of_step, rate=torch.tensor(rate, device=DEVICE), decay=decay)
     torch.testing.assert_close(half, weight.bfloat16())
     torch.testing.assert_close(weight, expected.detach(), rtol=1e-5, atol=1e-6)

@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isinglass.backends.torch.cpu.attention import Plan, first_token_attention, self_attention
-from isinglass.backends.torch.cpu.dropout import Dropout, KernelDropout, add_dropped_out, dropout
+from isinglass.backends.torch.attention import AttentionPlan
 from isinglass.backends.torch.cpu.linear import Linear, linear
-from isinglass.backends.torch.gpu.attention import TritonPlan
+from isinglass.backends.torch.dropout import Dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers
 from isinglass.models.blueprint import Block, BlockModules, Blueprint, Feature, Module, Norm, Parameter, check_features
 from isinglass.models.checkpoint import Weights
@@ -67,18 +66,18 @@ class Layer(nn.Module):
         self.attention_output_rate = block.attention.output_dropout or 0.0
         self.rate = block.feed_forward.dropout or 0.0
 
-    def forward(self, x: Tensor, plan: Plan, masks: Dropout | None, first_token: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, plan: AttentionPlan, dropout: Dropout, first_token: Tensor | None) -> Tensor:
         """Map (T, H) to (T, H); or, with `first_token` (S,), to those rows only, (S, H)."""
         if first_token is None:
-            context = self_attention(self.qkv(x), plan, self.attention_rate, masks)
+            context = plan.attend(self.qkv(x), self.attention_rate)
         else:
             x, q_first, kv = self._project_first(x, first_token)
-            context = first_token_attention(q_first, kv, plan, self.attention_rate, masks)
+            context = plan.attend_first(q_first, kv, self.attention_rate)
         attended = self.attention_output(context)
-        x = self.attention_norm(add_dropped_out(x, attended, self.attention_output_rate, masks))
+        x = self.attention_norm(dropout.add(x, attended, self.attention_output_rate))
         inner = self.intermediate.gelu(x) if self.activation is F.gelu else self.activation(self.intermediate(x))
         fed = self.output(inner)
-        out: Tensor = self.output_norm(add_dropped_out(x, fed, self.rate, masks))
+        out: Tensor = self.output_norm(dropout.add(x, fed, self.rate))
         return out
 
     def _project_first(self, x: Tensor, first_token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,27 +132,27 @@ class Classifier(nn.Module):
         x = words + F.embedding(position_ids + self.first_position, self.position)
         return x if self.token_type is None else x + F.embedding(token_type_ids, self.token_type)
 
-    def forward(self, embedded: Tensor, first_token: Tensor, plan: Plan, masks: Dropout | None) -> Tensor:
+    def forward(self, embedded: Tensor, first_token: Tensor, plan: AttentionPlan, dropout: Dropout) -> Tensor:
         """Return the logits (S, num_outputs) of a batch.
 
         Args:
             embedded: (T, E), what `embed` returned.
             first_token: int64 (S,).
             plan: the batch's attention.
-            masks: this step's dropout; None outside training.
+            dropout: the batch's.
         """
-        x = dropout(self.embedding_norm(embedded), self.embedding_rate, masks)
+        x = dropout.apply(self.embedding_norm(embedded), self.embedding_rate)
         if self.projection is not None:
             x = self.projection(x)
         *lower, last = self.layers
-        if self.fused is not None and isinstance(plan, TritonPlan) and isinstance(masks, KernelDropout):
-            x = self.fused(x, plan, masks)
+        if self.fused is not None:
+            x = self.fused(x, plan, dropout)
         else:
             for layer in lower:
-                x = layer(x, plan, masks, None)
-        x = last(x, plan, masks, first_token)
-        x = dropout(x, self.head_input_rate, masks)
-        x = dropout(self.head_activation(self.head_dense(x)), self.head_rate, masks)
+                x = layer(x, plan, dropout, None)
+        x = last(x, plan, dropout, first_token)
+        x = dropout.apply(x, self.head_input_rate)
+        x = dropout.apply(self.head_activation(self.head_dense(x)), self.head_rate)
         logits: Tensor = self.head_output(x)
         return logits
 

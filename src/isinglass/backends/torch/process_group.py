@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -93,6 +93,13 @@ class TorchProcessGroup:
         with others_present():
             dist.all_gather(parts, values)
         return parts
+
+
+@contextmanager
+def averaging(replica: DistributedDataParallel, *, is_last: bool) -> Iterator[None]:
+    """Average the gradients of all processes in the passes of the last micro-batch of a step; before it only add them up."""
+    with others_present(), nullcontext() if is_last else replica.no_sync():
+        yield
 
 
 @contextmanager

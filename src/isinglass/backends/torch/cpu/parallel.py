@@ -1,7 +1,7 @@
-"""Work on a CPU in two streams, each on half of the threads.
+"""Run micro-batches in parallel on a CPU, each on its share of the threads.
 
-One stream on all threads stops at the end of every kernel until the slower thread is there, a thousand times a step; two
-streams stop for each other once (docs/experiments.md).
+One micro-batch on all threads waits at the end of every kernel for the slowest thread, a thousand times a step. Two parallel
+micro-batches wait for each other once (docs/experiments.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,27 +10,27 @@ from typing import Final, TypeVar
 
 import torch
 
-STREAMS: Final = 2  # not more: two gradients add up to the same in either order
-_OTHERS: Final = ThreadPoolExecutor(STREAMS - 1, thread_name_prefix="stream")
+PARALLEL_BATCHES: Final = 2  # no more: a sum of two gradients is the same in either order
+_POOL: Final = ThreadPoolExecutor(PARALLEL_BATCHES - 1, thread_name_prefix="batch")
 Result = TypeVar("Result")
 
 
-def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Call each of at most STREAMS tasks on its share of PyTorch's threads, at the same time, and give their results.
+def in_parallel(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Call up to PARALLEL_BATCHES tasks at the same time, each on its share of PyTorch's threads, and return their results.
 
-    What PyTorch keeps for each thread, such as autocast and inference mode, a task has to set for itself.
+    A task has to set for itself what PyTorch keeps for each thread, such as autocast and inference mode.
     """
     if len(tasks) == 1:
         return [tasks[0]()]
     threads = torch.get_num_threads()
 
-    def on_its_share(task: Callable[[], Result]) -> Result:
-        torch.set_num_threads(max(1, threads // len(tasks)))  # of the calling thread, and of those that start from now on
+    def run_on_share(task: Callable[[], Result]) -> Result:
+        torch.set_num_threads(max(1, threads // len(tasks)))  # for the calling thread, and for threads that start later
         return task()
 
-    others = [_OTHERS.submit(on_its_share, task) for task in tasks[1:]]
+    others = [_POOL.submit(run_on_share, task) for task in tasks[1:]]
     try:
-        first = on_its_share(tasks[0])
+        first = run_on_share(tasks[0])
     finally:
         wait(others)
         torch.set_num_threads(threads)

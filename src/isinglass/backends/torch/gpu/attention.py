@@ -1,26 +1,27 @@
-"""Self-attention over flat batches on a GPU, by fused kernels: the weights are never written to memory, and dropped within.
+"""Attention of flat batches on a GPU by fused kernels, which never write the attention weights to memory.
 
-Shapes: T tokens of S examples, H hidden size = N heads x D head size. The tensors have more rows than T, so that their
-number takes few values (`rows_for`): the rows after the last example are one more sequence, which only attends to itself.
+Shapes: T tokens of S examples, H hidden size = N heads x D head size. The tensors have more rows than T (`ROWS`), so that
+their number takes few values. The padding rows are one more sequence, which attends to itself only.
 
-- TritonPlan: our own kernels (`triton.attention`). They take sequences end to end: nothing is padded. fp16 and bf16,
+- TritonPlan: our own kernels (`triton.attention`). They take sequences end to end, without padding. For fp16 and bf16,
   compute capability 8.0 or newer, D up to 128.
 - FlashPlan: the same by `aten::_flash_attention_forward`, which `torch.nn.attention.varlen.varlen_attn` calls too, but with
-  its dropout fixed at 0. Where Triton is missing or fails, and D up to 256. It drops in 1/256ths.
-- PaddedPlan: every sequence padded to the longest, keys masked, `scaled_dot_product_attention`. Everything else.
+  its dropout fixed at 0. Used where Triton is missing or fails, and for D up to 256. It drops in 1/256ths.
+- PaddedPlan: every sequence padded to the longest, keys masked, `scaled_dot_product_attention`. For everything else.
 
-`aten::_efficient_attention_forward` takes sequences end to end in fp32 too, but not with dropout: given `cu_seqlens` it
+`aten::_efficient_attention_forward` takes sequences end to end in fp32 too, but not with dropout. Given `cu_seqlens` it
 places its random numbers as if no sequence had keys, so that all heads and examples share one mask, and its backward pass
 does not (PyTorch's attention.cu: `max_seqlen_k = 0` forward, the true one backward). It is not used.
 
-The last two draw from the device's default generator, the first by the step's key (`KernelDropout`). No function here but
-`choose_plan` reads a number off the device; that one believes in a kind only after it has done on the device what padding
-does.
+Flash and padded attention draw from the device's default generator, Triton's kernels by the micro-batch's key
+(`KernelDropout`). Only `choose_plan` reads a number off the device: it accepts a kind of plan only after it has computed on
+the device what padding computes.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import torch
@@ -28,265 +29,287 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-from isinglass.backends.torch.cpu.dropout import KernelDropout
+from isinglass.backends.torch.batch import RowRounding
+from isinglass.backends.torch.gpu.dropout import KernelDropout
+from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds, WeightDropout
+from isinglass.backends.torch.gpu.staging import to_device
 
-if TYPE_CHECKING:
-    from isinglass.backends.torch.gpu.triton.attention import Ends, WeightDropout
-
-ROW_MULTIPLE: Final = 64  # at least, of the rows: few shapes, for each of which a step is recorded (`graphs`)
-LENGTH_MULTIPLE: Final = 64  # of a padded length and of the longest that kernels are told of, likewise
-CAPABILITY: Final = (8, 0)  # at least, for sequences end to end
+ROWS: Final = RowRounding(multiple=64, spare=1)
+LENGTH_MULTIPLE: Final = 64  # of a padded length, and of the longest length that kernels are launched for
+CAPABILITY: Final = (8, 0)  # least compute capability for sequences end to end
 HALVES: Final = (torch.float16, torch.bfloat16)
-FLASH_HEADS: Final = (8, 256)  # D is a multiple of the first, and at most the second
+FLASH_HEAD_MULTIPLE: Final = 8  # of D
+FLASH_MAX_HEAD: Final = 256  # D
 FLASH_LEVELS: Final = 256  # it compares one random byte for each weight
-_PROBE: Final = np.array([3, 17, 150])  # lengths: one that takes several tiles too
+_PROBE_LENGTHS: Final = np.array([3, 17, 150])  # the last one takes several tiles
 
 
 @dataclass(frozen=True)
 class _EndToEndPlan:
-    """How one batch is attended without padding, shared by all layers.
+    """Attention without padding (see `torch.attention.AttentionPlan`).
 
     Attributes:
-        max_length: at least that of every sequence, known on the host.
-        cu_seqlens: int32 (S + 2,), where each begins, and the number of rows.
+        max_length: at least the tokens of the longest sequence, known on the host.
+        cu_seqlens: int32 (S + 2,), where each sequence begins, and the number of rows.
         cu_first: int32 (S + 2,), the same for the last layer, where each example has one query.
+        dropout: of the attention weights; None outside of training.
     """
+
+    name: ClassVar[str]
 
     num_heads: int
     max_length: int
     cu_seqlens: Tensor
     cu_first: Tensor
+    dropout: KernelDropout | None
 
     @classmethod
-    def arrays(cls, lengths: Int64[np.ndarray, " S"], rows: int) -> tuple[np.ndarray, ...]:
-        """What the plan has on the device: `cu_seqlens` and `cu_first`."""
-        sequences = _with_rest(lengths, rows)
-        return np.cumsum([0, *sequences], dtype=np.int32), cls._first(len(lengths))
+    def arrays(cls, lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what `on_device` needs of the device's memory: `cu_seqlens` and `cu_first`."""
+        sequences = _with_padding(lengths, rows)
+        return {"cu_seqlens": np.cumsum([0, *sequences], dtype=np.int32), "cu_first": cls._first_bounds(len(lengths))}
+
+    @classmethod
+    def on_device(
+        cls, tensors: Mapping[str, Tensor], max_length: int, num_heads: int, dropout: KernelDropout | None
+    ) -> Self:
+        """Return the plan for `arrays` that have been copied to the device."""
+        return cls(num_heads, max_length, tensors["cu_seqlens"], tensors["cu_first"], dropout)
 
     @staticmethod
-    def _first(examples: int) -> np.ndarray[Any, Any]:
+    def _first_bounds(num_examples: int) -> np.ndarray[Any, Any]:
         raise NotImplementedError
-
-    @classmethod
-    def of(cls, lengths: Int64[np.ndarray, " S"], rows: int, num_heads: int, arrays: tuple[Tensor, ...]) -> Self:
-        """The plan, `arrays` being on the device."""
-        return cls(num_heads, padded_length(lengths, rows), *arrays)
 
 
 class TritonPlan(_EndToEndPlan):
-    """By `triton.attention`."""
+    """Attention by `triton.attention`."""
+
+    name = "our own kernel"
 
     @staticmethod
-    def _first(examples: int) -> np.ndarray[Any, Any]:
-        return np.minimum(np.arange(examples + 2), examples).astype(np.int32)  # the rest asks nothing
+    def _first_bounds(num_examples: int) -> np.ndarray[Any, Any]:
+        return np.minimum(np.arange(num_examples + 2), num_examples).astype(np.int32)  # no query in the padding rows
 
-    def ends(self, *, first_tokens: bool = False) -> "Ends":
-        """Where queries and keys begin and end: of all tokens, or with the first alone asking."""
-        from isinglass.backends.torch.gpu.triton.attention import Ends
+    def bounds(self) -> SequenceBounds:
+        """Return the bounds of the sequences where every token has a query."""
+        return SequenceBounds(self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length)
 
-        if first_tokens:
-            return Ends(self.cu_first, self.cu_seqlens, 1, self.max_length)
-        return Ends(self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length)
+    def first_bounds(self) -> SequenceBounds:
+        """Return the bounds of the sequences where only first tokens have a query."""
+        return SequenceBounds(self.cu_first, self.cu_seqlens, 1, self.max_length)
 
-    def self_attention(self, qkv: Tensor, rate: float, dropout: KernelDropout | None) -> Tensor:
-        """See the module's function."""
-        return _Attention.apply(qkv, None, self, weight_dropout(rate, dropout))  # type: ignore[no-any-return]
+    def weight_dropout(self, rate: float) -> WeightDropout | None:
+        """Return the next dropout of attention weights; None if nothing is dropped."""
+        if self.dropout is None or rate == 0:
+            return None
+        return WeightDropout(rate, self.dropout.key, self.dropout.next_place())
 
-    def first_token_attention(self, q_first: Tensor, kv: Tensor, rate: float, dropout: KernelDropout | None) -> Tensor:
-        """See the module's function."""
-        return _Attention.apply(kv, q_first, self, weight_dropout(rate, dropout))  # type: ignore[no-any-return]
+    def attend(self, qkv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        return _TritonSelfAttention.apply(  # type: ignore[no-any-return]
+            qkv, self.num_heads, self.bounds(), self.weight_dropout(rate)
+        )
+
+    def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        return _TritonFirstTokenAttention.apply(  # type: ignore[no-any-return]
+            q_first, kv, self.num_heads, self.first_bounds(), self.weight_dropout(rate)
+        )
 
 
-def weight_dropout(rate: float, dropout: KernelDropout | None) -> "WeightDropout | None":
-    """The next of the step's dropouts of attention weights; None where nothing is dropped."""
-    from isinglass.backends.torch.gpu.triton.attention import WeightDropout
-
-    return None if dropout is None or rate == 0 else WeightDropout(rate, dropout.key, dropout.places(1)[0])
-
-
-class _Attention(torch.autograd.Function):
-    """Every token asks, and `projections` is (rows, 3 * H); or (rows, 2 * H), key and value, and `queries` (S, H)."""
+class _TritonSelfAttention(torch.autograd.Function):
+    """(rows, 3 * H) to (rows, H)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, projections: Tensor, queries: Tensor | None, plan: TritonPlan, dropout: "WeightDropout | None"
-    ) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, num_heads: int, bounds: SequenceBounds, dropout: WeightDropout | None) -> Tensor:
         from isinglass.backends.torch.gpu.triton.attention import attend
 
-        ends, qkv = plan.ends(first_tokens=queries is not None), three(projections, queries)
-        out, log_sums = attend(*qkv, plan.num_heads, ends, dropout)
-        ctx.ends, ctx.dropout = ends, dropout
-        ctx.save_for_backward(projections, queries, out, log_sums)
+        out, log_sums = attend(Projections.of_tokens(qkv), num_heads, bounds, dropout)
+        ctx.bounds, ctx.dropout = bounds, dropout
+        ctx.save_for_backward(qkv, out, log_sums)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        from isinglass.backends.torch.gpu.triton.attention import attend_backward
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        from isinglass.backends.torch.gpu.triton.attention import AttentionResult, attend_backward
 
-        projections, queries, out, log_sums = ctx.saved_tensors
-        of_projections, of_queries = torch.empty_like(projections), None if queries is None else torch.empty_like(queries)
-        attend_backward(
-            grad.contiguous(), *three(projections, queries), out, log_sums, ctx.ends, ctx.dropout,
-            three(of_projections, of_queries),
-        )  # fmt: skip
-        return of_projections, of_queries, None, None
+        qkv, out, log_sums = ctx.saved_tensors
+        grad_qkv = torch.empty_like(qkv)
+        result, grads = AttentionResult(out, log_sums), Projections.of_tokens(grad_qkv)
+        attend_backward(grad.contiguous(), Projections.of_tokens(qkv), result, ctx.bounds, ctx.dropout, grads)
+        return grad_qkv, None, None, None
 
 
-def three(projections: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, views of (rows, 3 * H), or of (rows, 2 * H) where the queries are given."""
-    q, k, v = projections.chunk(3, 1) if queries is None else (queries, *projections.chunk(2, 1))
-    return q, k, v
+class _TritonFirstTokenAttention(torch.autograd.Function):
+    """(S, H) and (rows, 2 * H) to (S, H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q_first: Tensor, kv: Tensor, num_heads: int, bounds: SequenceBounds, dropout: WeightDropout | None
+    ) -> Tensor:
+        from isinglass.backends.torch.gpu.triton.attention import attend
+
+        out, log_sums = attend(Projections.of_first_tokens(q_first, kv), num_heads, bounds, dropout)
+        ctx.bounds, ctx.dropout = bounds, dropout
+        ctx.save_for_backward(q_first, kv, out, log_sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        from isinglass.backends.torch.gpu.triton.attention import AttentionResult, attend_backward
+
+        q_first, kv, out, log_sums = ctx.saved_tensors
+        grad_q, grad_kv = torch.empty_like(q_first), torch.empty_like(kv)
+        projections, grads = Projections.of_first_tokens(q_first, kv), Projections.of_first_tokens(grad_q, grad_kv)
+        attend_backward(grad.contiguous(), projections, AttentionResult(out, log_sums), ctx.bounds, ctx.dropout, grads)
+        return grad_q, grad_kv, None, None, None
 
 
 class FlashPlan(_EndToEndPlan):
-    """By PyTorch's FlashAttention."""
+    """Attention by PyTorch's FlashAttention."""
+
+    name = "FlashAttention"
 
     @staticmethod
-    def _first(examples: int) -> np.ndarray[Any, Any]:
-        return np.arange(examples + 2, dtype=np.int32)  # the rest asks too: what attends to no query gets no gradient
+    def _first_bounds(num_examples: int) -> np.ndarray[Any, Any]:
+        # one query in the padding rows: keys that no query attends to would get no gradient
+        return np.arange(num_examples + 2, dtype=np.int32)
 
-    def self_attention(self, qkv: Tensor, rate: float, dropout: KernelDropout | None) -> Tensor:
-        """See the module's function."""
-        rows, N, rate = qkv.shape[0], self.num_heads, 0.0 if dropout is None else rate
-        q, k, v = qkv.view(rows, 3, N, -1).unbind(1)  # (rows, N, D) each, not copied
-        return _flash(q, k, v, self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length, rate).reshape(rows, -1)
+    def attend(self, qkv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        rows = qkv.shape[0]
+        q, k, v = qkv.view(rows, 3, self.num_heads, -1).unbind(1)  # (rows, N, D) each, not copied
+        bounds = SequenceBounds(self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length)
+        return _flash(Projections(q, k, v), bounds, _rate(rate, self.dropout)).reshape(rows, -1)
 
-    def first_token_attention(self, q_first: Tensor, kv: Tensor, rate: float, dropout: KernelDropout | None) -> Tensor:
-        """See the module's function."""
-        S, N, rate = q_first.shape[0], self.num_heads, 0.0 if dropout is None else rate
+    def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        S, N = q_first.shape[0], self.num_heads
         k, v = kv.view(kv.shape[0], 2, N, -1).unbind(1)
         q = F.pad(q_first, (0, 0, 0, 1)).view(S + 1, N, -1)
-        return _flash(q, k, v, self.cu_first, self.cu_seqlens, 1, self.max_length, rate)[:S].reshape(S, -1)
+        bounds = SequenceBounds(self.cu_first, self.cu_seqlens, 1, self.max_length)
+        return _flash(Projections(q, k, v), bounds, _rate(rate, self.dropout))[:S].reshape(S, -1)
 
 
 @dataclass(frozen=True)
 class PaddedPlan:
-    """How one batch is attended padded: B sequences of L tokens.
+    """Attention of B sequences padded to L tokens (see `torch.attention.AttentionPlan`).
 
     Attributes:
-        place: int64 (rows,), of each row among the B * L.
+        position: int64 (rows,), where each row lies among the B * L positions.
         is_real: bool (B, 1, 1, L), false where a key is padding.
+        dropout: of the attention weights; None outside of training.
     """
 
     num_heads: int
-    place: Tensor
+    position: Tensor
     is_real: Tensor
+    dropout: KernelDropout | None
 
     @staticmethod
-    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> tuple[np.ndarray, ...]:
-        """What the plan has on the device: `place` and `is_real`."""
-        sequences = _with_rest(lengths, rows)
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what `on_device` needs of the device's memory: `position` and `is_real`."""
+        sequences = _with_padding(lengths, rows)
         is_real = np.arange(padded_length(lengths, rows)) < sequences[:, None]
-        return np.flatnonzero(is_real), is_real[:, None, None]
+        return {"position": np.flatnonzero(is_real), "is_real": is_real[:, None, None]}
 
     @staticmethod
-    def of(lengths: Int64[np.ndarray, " S"], rows: int, num_heads: int, arrays: tuple[Tensor, ...]) -> "PaddedPlan":  # noqa: ARG004
-        """The plan, `arrays` being on the device."""
-        return PaddedPlan(num_heads, *arrays)
+    def on_device(
+        tensors: Mapping[str, Tensor],
+        max_length: int,  # noqa: ARG004  # the shape of `is_real` has it
+        num_heads: int,
+        dropout: KernelDropout | None,
+    ) -> "PaddedPlan":
+        """Return the plan for `arrays` that have been copied to the device."""
+        return PaddedPlan(num_heads, tensors["position"], tensors["is_real"], dropout)
 
-    def self_attention(self, qkv: Tensor, rate: float, dropout: KernelDropout | None) -> Tensor:
-        """See the module's function."""
-        q, k, v = self._padded(qkv, 3)
-        rate = 0.0 if dropout is None else rate
+    def attend(self, qkv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        q, k, v = self._pad(qkv, 3)
+        rate = _rate(rate, self.dropout)
         context = F.scaled_dot_product_attention(q, k, v, attn_mask=self.is_real, dropout_p=rate)
-        return context.transpose(1, 2).reshape(self.is_real.numel(), -1).index_select(0, self.place)
+        return context.transpose(1, 2).reshape(self.is_real.numel(), -1).index_select(0, self.position)
 
-    def first_token_attention(self, q_first: Tensor, kv: Tensor, rate: float, dropout: KernelDropout | None) -> Tensor:
-        """See the module's function."""
-        S, N, rate = q_first.shape[0], self.num_heads, 0.0 if dropout is None else rate
-        k, v = self._padded(kv, 2)
-        q = q_first.view(S, N, 1, -1)
+    def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        S, rate = q_first.shape[0], _rate(rate, self.dropout)
+        k, v = self._pad(kv, 2)
+        q = q_first.view(S, self.num_heads, 1, -1)
         return F.scaled_dot_product_attention(q, k[:S], v[:S], attn_mask=self.is_real[:S], dropout_p=rate).reshape(S, -1)
 
-    def _padded(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(rows, parts * H) to `parts` tensors (B, N, L, D), zero where nothing is."""
+    def _pad(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Return (rows, P * H) as P tensors (B, N, L, D), with zeros as padding."""
         B, _, _, L = self.is_real.shape
-        laid = x.new_zeros(B * L, x.shape[1]).index_copy(0, self.place, x)
-        return laid.view(B, L, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        padded = x.new_zeros(B * L, x.shape[1]).index_copy(0, self.position, x)
+        return padded.view(B, L, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-VarlenPlan = TritonPlan | FlashPlan | PaddedPlan
-
-
-def self_attention(qkv: Tensor, plan: VarlenPlan, rate: float, dropout: KernelDropout | None) -> Tensor:
-    """Every token attends to the tokens of its example.
-
-    Args:
-        qkv: (rows, 3 * H), queries, keys and values side by side.
-        rate: dropout of the attention weights.
-        dropout: the step's; None outside training.
-
-    Returns:
-        (rows, H).
-    """
-    return plan.self_attention(qkv, rate, dropout)
-
-
-def first_token_attention(
-    q_first: Tensor, kv: Tensor, plan: VarlenPlan, rate: float, dropout: KernelDropout | None
-) -> Tensor:
-    """Only the first token of each example attends: all that the last layer needs.
-
-    Args:
-        q_first: (S, H), queries of the first tokens.
-        kv: (rows, 2 * H), keys and values side by side.
-
-    Returns:
-        (S, H).
-    """
-    return plan.first_token_attention(q_first, kv, rate, dropout)
-
-
-def rows_for(num_tokens: int) -> int:
-    """The rows of a batch of T tokens on a GPU: above 2048 more by less than a 32nd, and always more than T."""
-    multiple = max(ROW_MULTIPLE, 1 << max(0, num_tokens.bit_length() - 6))
-    return (num_tokens // multiple + 1) * multiple
+GpuPlan = TritonPlan | FlashPlan | PaddedPlan
 
 
 def padded_length(lengths: Int64[np.ndarray, " S"], rows: int) -> int:
-    """At least the longest sequence's tokens."""
-    return -(-int(_with_rest(lengths, rows).max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    """Return the tokens of the longest sequence, that of the padding rows included, rounded up."""
+    return -(-int(_with_padding(lengths, rows).max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def _with_padding(lengths: Int64[np.ndarray, " S"], rows: int) -> Int64[np.ndarray, " sequences"]:
+    """Return the lengths of all sequences: the examples', and that of the padding rows, which is at least 1."""
+    return np.append(lengths, rows - int(lengths.sum()))
+
+
+def _rate(rate: float, dropout: KernelDropout | None) -> float:
+    return 0.0 if dropout is None else rate
+
+
+def flash_rate(rate: float) -> float:
+    """Return the rate to give to FlashAttention: 1/256ths, at most 1/512 from `rate`, and exact.
+
+    It keeps a weight where a random byte is at most floor(255 * (1 - rate)), and divides by 1 - rate. At 0.1 it would keep
+    230/256 of the weights and divide by 0.9, and all sums would come out 0.17 % too small. At 26/256 both are 230/256.
+    """
+    kept = min(max(round((1 - rate) * FLASH_LEVELS), 1), FLASH_LEVELS)
+    return 1 - kept / FLASH_LEVELS
+
+
+def _flash(projections: Projections, bounds: SequenceBounds, rate: float) -> Tensor:
+    """Return the context (queries, N, D) for q (queries, N, D) and k, v (keys, N, D), with scale 1 / sqrt(D)."""
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        *projections, bounds.cu_q, bounds.cu_k, bounds.max_q, bounds.max_k, flash_rate(rate),
+        False,  # not causal
+        False,  # without the mask for debugging
+    )[0]  # fmt: skip
+    return out
 
 
 def choose_plan(
-    device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int, *, compiled: bool
-) -> tuple[type[VarlenPlan], str | None]:
-    """The plan for a GPU, and a note if it is a slower one than `dtype` could have. Waits for the device.
-
-    Args:
-        compiled: whether it is to be a part of what `torch.compile` compiles.
-    """
+    device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
+) -> tuple[type[GpuPlan], str | None]:
+    """Return the kind of plan for a GPU, and a note if it is slower than what `dtype` could have. Waits for the device."""
     capability = torch.cuda.get_device_capability(device)
-
-    def fails(kind: type[TritonPlan] | type[FlashPlan]) -> str | None:
-        return failure(kind, device, dtype, num_heads, head_size)
-
-    not_ours = why_not_triton(dtype, capability, head_size, compiled=compiled) or fails(TritonPlan)
-    if not_ours is None:
+    no_triton = why_not_triton(dtype, capability, head_size) or find_failure(TritonPlan, device, dtype, num_heads, head_size)
+    if no_triton is None:
         return TritonPlan, None
-    not_flash = why_not_flash(dtype, capability, head_size) or fails(FlashPlan)
-    if not_flash is None:
-        how = f"{FLASH_LEVELS}ths"
-        return FlashPlan, f"Attention runs by FlashAttention, because {not_ours}: it drops weights in {how}."
+    no_flash = why_not_flash(dtype, capability, head_size) or find_failure(FlashPlan, device, dtype, num_heads, head_size)
+    if no_flash is None:
+        drops = f"it drops weights in {FLASH_LEVELS}ths"
+        return FlashPlan, f"Attention runs by FlashAttention, because {no_triton}: {drops}."
     if dtype not in HALVES:
         return PaddedPlan, None
-    return PaddedPlan, f"Attention pads the examples of a batch to the longest, because {not_ours}, and {not_flash}."
+    return PaddedPlan, f"Attention pads the examples of a batch to the longest, because {no_triton}, and {no_flash}."
 
 
 def why_not_end_to_end(dtype: torch.dtype, capability: tuple[int, int]) -> str | None:
-    """Why no kernel here can take sequences end to end; None if one may."""
+    """Return why no kernel takes sequences end to end; None if one may."""
     if dtype not in HALVES:
         return "sequences end to end are for fp16 and bf16 only"
     if capability < CAPABILITY:
-        needed, found = (".".join(map(str, version)) for version in (CAPABILITY, capability))
-        return f"a GPU of compute capability {needed} is needed, and this one has {found}"
+        needed, actual = (".".join(map(str, version)) for version in (CAPABILITY, capability))
+        return f"a GPU of compute capability {needed} is needed, and this one has {actual}"
     return None
 
 
-def why_not_triton(dtype: torch.dtype, capability: tuple[int, int], head_size: int, *, compiled: bool = False) -> str | None:
-    """Why our kernels cannot take it; None if they can."""
-    if compiled:
-        return "our own kernels are no part of a compiled model"
+def why_not_triton(dtype: torch.dtype, capability: tuple[int, int], head_size: int) -> str | None:
+    """Return why our own kernels do not serve; None if they may."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     from isinglass.backends.torch.gpu.triton.attention import MAX_HEAD
@@ -297,63 +320,60 @@ def why_not_triton(dtype: torch.dtype, capability: tuple[int, int], head_size: i
 
 
 def why_not_flash(dtype: torch.dtype, capability: tuple[int, int], head_size: int) -> str | None:
-    """Why FlashAttention cannot take it; None if it can."""
+    """Return why FlashAttention does not serve; None if it may."""
     if not hasattr(torch.ops.aten, "_flash_attention_forward") or not torch.backends.cuda.is_flash_attention_available():
         return "this PyTorch was built without FlashAttention"
-    multiple, most = FLASH_HEADS
-    if head_size % multiple or head_size > most:
-        return f"FlashAttention takes heads whose size is a multiple of {multiple} up to {most}, and these have {head_size}"
+    if head_size % FLASH_HEAD_MULTIPLE or head_size > FLASH_MAX_HEAD:
+        return (
+            f"FlashAttention takes heads whose size is a multiple of {FLASH_HEAD_MULTIPLE} up to {FLASH_MAX_HEAD}, and "
+            f"these have {head_size}"
+        )
     return why_not_end_to_end(dtype, capability)
 
 
-def failure(
+def find_failure(
     kind: type[TritonPlan] | type[FlashPlan], device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
 ) -> str | None:
-    """What is wrong with a kind on this device, by trying: it has to do what padding does; None if it does."""
-    H, S, T = num_heads * head_size, len(_PROBE), int(_PROBE.sum())
-    rows = rows_for(T)
-    generator = torch.Generator(device).manual_seed(0)
-    name = "our own kernel" if kind is TritonPlan else "FlashAttention"
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device).to(dtype)
-
-    qkv, grad, q_first, grad_first = normal(rows, 3 * H), normal(rows, H), normal(S, H), normal(S, H)
-
-    def tried(kind: type[VarlenPlan], dtype: torch.dtype) -> Tensor:
-        arrays = tuple(torch.from_numpy(array).to(device) for array in kind.arrays(_PROBE, rows))
-        plan = kind.of(_PROBE, rows, num_heads, arrays)
-        x, first = (tensor.to(dtype).requires_grad_() for tensor in (qkv, q_first))
-        out = self_attention(x, plan, 0.0, None), first_token_attention(first, x[:, H:], plan, 0.0, None)
-        grads = torch.autograd.grad(out, (x, first), (grad.to(dtype), grad_first.to(dtype)))
-        return torch.cat([tensor.detach().float().flatten() for tensor in (*out, *grads)])
-
+    """Run a kind of plan on the device. Return what is wrong if it does not compute what padding does, else None."""
+    probe = _Probe.draw(device, dtype, num_heads, head_size)
     try:
-        expected, found = tried(PaddedPlan, torch.float32), tried(kind, dtype)
+        expected, actual = probe.run(PaddedPlan, torch.float32), probe.run(kind, dtype)
     except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of its own
-        return f"{name} fails on this GPU ({str(error).splitlines()[0][:200]})"
+        return f"{kind.name} fails on this GPU ({str(error).splitlines()[0][:200]})"
     tolerance = 8 * torch.finfo(dtype).eps * float(expected.abs().max())
-    difference = float((found - expected).abs().nan_to_num(float("inf")).max())
-    return None if difference <= tolerance else f"what {name} finds on this GPU is {difference:.2g} off"
+    difference = float((actual - expected).abs().nan_to_num(float("inf")).max())
+    return None if difference <= tolerance else f"what {kind.name} finds on this GPU is {difference:.2g} off"
 
 
-def flash_rate(rate: float) -> float:
-    """The rate to give to FlashAttention, in 1/256ths: at most 1/512 from `rate`, and exact.
+@dataclass(frozen=True)
+class _Probe:
+    """Random projections of a small batch, and gradients of its contexts, to try plans on.
 
-    It keeps a weight where a random byte is at most floor(255 * (1 - rate)), and divides by 1 - rate. At 0.1 it so keeps
-    230/256 of the weights, and divides by 0.9: all sums come out 0.17 % too small. At 26/256 both are 230/256.
+    Attributes:
+        qkv: (rows, 3 * H). grad: (rows, H). q_first, grad_first: (S, H).
     """
-    kept = min(max(round((1 - rate) * FLASH_LEVELS), 1), FLASH_LEVELS)
-    return 1 - kept / FLASH_LEVELS
 
+    num_heads: int
+    qkv: Tensor
+    grad: Tensor
+    q_first: Tensor
+    grad_first: Tensor
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, rate: float) -> Tensor:
-    """(queries, N, D) of q; k, v (keys, N, D). Not causal, without its debug mask; scale 1 / sqrt(D)."""
-    rate = flash_rate(rate)
-    out: Tensor = torch.ops.aten._flash_attention_forward(q, k, v, cu_q, cu_k, max_q, max_k, rate, False, False)[0]
-    return out
+    @staticmethod
+    def draw(device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int) -> "_Probe":
+        """Draw numbers that `dtype` can represent."""
+        H, S, rows = num_heads * head_size, len(_PROBE_LENGTHS), ROWS.rows_for(int(_PROBE_LENGTHS.sum()))
+        generator = torch.Generator(device).manual_seed(0)
+        shapes = (rows, 3 * H), (rows, H), (S, H), (S, H)
+        drawn = (torch.randn(*shape, generator=generator, device=device).to(dtype) for shape in shapes)
+        return _Probe(num_heads, *drawn)
 
-
-def _with_rest(lengths: Int64[np.ndarray, " S"], rows: int) -> Int64[np.ndarray, " sequences"]:
-    """The lengths of all sequences: those of the examples, and of the rows after them, which is at least one."""
-    return np.append(lengths, rows - int(lengths.sum()))
+    def run(self, kind: type[GpuPlan], dtype: torch.dtype) -> Tensor:
+        """Return the contexts of both kinds of attention and all gradients, computed in `dtype`, as one fp32 vector."""
+        (rows, H), device = self.grad.shape, self.grad.device
+        tensors = to_device(kind.arrays(_PROBE_LENGTHS, rows), device)
+        plan = kind.on_device(tensors, padded_length(_PROBE_LENGTHS, rows), self.num_heads, None)
+        qkv, q_first = (tensor.to(dtype).requires_grad_() for tensor in (self.qkv, self.q_first))
+        contexts = plan.attend(qkv, 0.0), plan.attend_first(q_first, qkv[:, H:], 0.0)
+        grads = torch.autograd.grad(contexts, (qkv, q_first), (self.grad.to(dtype), self.grad_first.to(dtype)))
+        return torch.cat([tensor.detach().float().flatten() for tensor in (*contexts, *grads)])

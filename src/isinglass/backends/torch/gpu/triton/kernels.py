@@ -1,21 +1,23 @@
 """Kernels in Triton for what lies between the matrix products of a block, in fp16 or bf16 on a GPU.
 
-PyTorch's kernels for one residual connection (dropout, sum, LayerNorm, cast, and backward their like, and the sum that is a
-bias's gradient) read and write the same numbers five times over. Here each direction is one kernel.
+PyTorch's kernels for one residual connection (dropout, sum, LayerNorm and cast, their backward passes, and the sum that is
+the gradient of a bias) read and write the same numbers five times over. Here each direction is one kernel.
 
-Shapes: R rows, H columns. "half" stands for fp16 or bf16. Sums over rows come as P partial sums, one for each program, in
-fp32; `column_sums` adds them up, in the same order each time.
+Shapes: R rows, H columns. "half" stands for fp16 or bf16. Sums over rows are written as P partial sums in fp32, one for each
+program; `column_sums` adds them up, in the same order each time.
 
-`adamw` moves as much as PyTorch's fused step less the gradient, which that one writes back when it is scaled.
+`adamw` moves as much memory as PyTorch's fused step without the gradient, which PyTorch writes back when it is scaled.
 
 Dropout draws 32 bits for each element by Philox with 7 rounds (Salmon et al. 2011: enough to pass BigCrush), for four
-elements at a time, from the step's key and the number of the place where it drops. The backward kernel draws them again.
+elements at a time, from the key of the micro-batch and the number of the place that drops. The backward kernel draws them
+again.
 """
 
 # ruff: noqa: ANN001, ANN202
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import torch
 import triton
@@ -30,8 +32,8 @@ ROUNDS: Final = tl.constexpr(7)
 
 
 @triton.jit
-def _kept(key, place, row, least, BLOCK: tl.constexpr):
-    """(BLOCK,) true where 31 random bits, as a number, reach `least`."""
+def _draw_kept(key, place, row, least, BLOCK: tl.constexpr):
+    """Return (BLOCK,) true where 31 random bits, as a number, reach `least`."""
     quarter = row * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
     a, b, c, d = tl.randint4x(tl.load(key) + place * PLACES, quarter, n_rounds=ROUNDS)
     bits = tl.reshape(tl.join(tl.join(a, b), tl.join(c, d)), (BLOCK,))
@@ -40,7 +42,7 @@ def _kept(key, place, row, least, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["place"])
 def _add_norm(
-    x, residual, gain, bias, key, out, out_half, summed, mean_of, rstd_of,
+    x, residual, gain, bias, key, out, out_half, sums, means, rstds,
     place, least, scale, eps, H, DROPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -50,7 +52,7 @@ def _add_norm(
     at = row * width + column
     value = tl.load(x + at, inside, 0.0).to(tl.float32)
     if DROPS:
-        value = tl.where(_kept(key, place, row, least, BLOCK), value * scale, 0.0)
+        value = tl.where(_draw_kept(key, place, row, least, BLOCK), value * scale, 0.0)
     value += tl.load(residual + at, inside, 0.0)
     mean = tl.sum(value, 0) / H
     centred = tl.where(inside, value - mean, 0.0)
@@ -58,14 +60,14 @@ def _add_norm(
     result = centred * rstd * tl.load(gain + column, inside, 0.0) + tl.load(bias + column, inside, 0.0)
     tl.store(out + at, result, inside)
     tl.store(out_half + at, result.to(out_half.dtype.element_ty), inside)
-    tl.store(summed + at, value, inside)
-    tl.store(mean_of + row, mean)
-    tl.store(rstd_of + row, rstd)
+    tl.store(sums + at, value, inside)
+    tl.store(means + row, mean)
+    tl.store(rstds + row, rstd)
 
 
 @triton.jit(do_not_specialize=["place"])
 def _add_norm_backward(
-    grad, grad_half, summed, mean_of, rstd_of, gain, key, of_residual, of_x, partial,
+    grad, grad_half, sums, means, rstds, gain, key, grad_residual, grad_x, partial,
     place, least, scale, rows, H, stride, HAS_GRAD: tl.constexpr, HAS_HALF: tl.constexpr, DROPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -84,15 +86,15 @@ def _add_norm_backward(
             g += tl.load(grad + at, inside, 0.0)
         if HAS_HALF:
             g += tl.load(grad_half + at, inside, 0.0).to(tl.float32)
-        rstd = tl.load(rstd_of + row)
-        normal = tl.where(inside, (tl.load(summed + at, inside, 0.0) - tl.load(mean_of + row)) * rstd, 0.0)
+        rstd = tl.load(rstds + row)
+        normal = tl.where(inside, (tl.load(sums + at, inside, 0.0) - tl.load(means + row)) * rstd, 0.0)
         weighted = g * weight
-        of_value = (weighted - normal * (tl.sum(weighted * normal, 0) / H) - tl.sum(weighted, 0) / H) * rstd
-        tl.store(of_residual + at, of_value, inside)
-        dropped = of_value
+        grad_value = (weighted - normal * (tl.sum(weighted * normal, 0) / H) - tl.sum(weighted, 0) / H) * rstd
+        tl.store(grad_residual + at, grad_value, inside)
+        dropped = grad_value
         if DROPS:
-            dropped = tl.where(_kept(key, place, row, least, BLOCK), of_value * scale, 0.0)
-        tl.store(of_x + at, dropped.to(of_x.dtype.element_ty), inside)
+            dropped = tl.where(_draw_kept(key, place, row, least, BLOCK), grad_value * scale, 0.0)
+        tl.store(grad_x + at, dropped.to(grad_x.dtype.element_ty), inside)
         sum_gain += g * normal
         sum_bias += g
         sum_x += tl.where(inside, dropped, 0.0)
@@ -103,7 +105,7 @@ def _add_norm_backward(
 
 
 @triton.jit
-def _gelu_backward(grad, x, of_x, partial, rows, H, stride, BLOCK: tl.constexpr):
+def _gelu_backward(grad, x, grad_x, partial, rows, H, stride, BLOCK: tl.constexpr):
     program = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < H
@@ -112,10 +114,10 @@ def _gelu_backward(grad, x, of_x, partial, rows, H, stride, BLOCK: tl.constexpr)
     for row in range(program, rows, tl.num_programs(0)):
         at = row * width + column
         value = tl.load(x + at, inside, 0.0).to(tl.float32)
-        below = 0.5 * (1 + tl.erf(value * 0.7071067811865476))  # the normal distribution's
+        below = 0.5 * (1 + tl.erf(value * 0.7071067811865476))  # of the normal distribution
         density = 0.3989422804014327 * tl.exp(-0.5 * value * value)
         result = tl.load(grad + at, inside, 0.0).to(tl.float32) * (below + value * density)
-        tl.store(of_x + at, result.to(of_x.dtype.element_ty), inside)
+        tl.store(grad_x + at, result.to(grad_x.dtype.element_ty), inside)
         total += result
     tl.store(partial + program.to(tl.int64) * stride + column, total, inside)
 
@@ -151,95 +153,153 @@ def _adamw(
         tl.store(half + at, w.to(half.dtype.element_ty), inside)
 
 
-def add_norm(
-    x: Tensor, residual: Tensor, gain: Tensor, bias: Tensor, eps: float, rate: float, key: Tensor, place: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """LayerNorm of residual + dropout(x).
+@dataclass(frozen=True)
+class NormDropout:
+    """The dropout before a norm.
+
+    Attributes:
+        rate: 0 if nothing is dropped.
+        key: int64 (1,), of the micro-batch.
+        place: number of this dropout among those of the micro-batch.
+    """
+
+    rate: float
+    key: Tensor
+    place: int
+
+
+class NormResult(NamedTuple):
+    """A norm's result in both precisions (R, H), and for the backward pass its input and statistics in fp32.
+
+    Attributes:
+        sum: (R, H), residual + dropout(x).
+        mean: (R,), of the sum.
+        rstd: (R,), 1 / the standard deviation of the sum.
+    """
+
+    out: Tensor
+    out_half: Tensor
+    sum: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+
+class NormInput(NamedTuple):
+    """What the backward pass of a norm needs: three fields of NormResult, and the gain (H,)."""
+
+    sum: Tensor
+    mean: Tensor
+    rstd: Tensor
+    gain: Tensor
+
+
+def add_norm(x: Tensor, residual: Tensor, gain: Tensor, bias: Tensor, eps: float, dropout: NormDropout) -> NormResult:
+    """Return the LayerNorm of residual + dropout(x).
 
     Args:
-        x: half (R, H). residual: fp32 (R, H). gain, bias: fp32 (H,). All contiguous.
-        rate: of the dropout; 0 for none.
-        key: int64 (1,), of the step.
-        place: of this dropout among the step's.
-
-    Returns:
-        The result in fp32 and in half (R, H), and for the backward pass the sum (R, H), its mean and 1 / its standard
-        deviation (R,), in fp32.
+        x: half (R, H). All tensors are contiguous.
+        residual: fp32 (R, H).
+        gain: fp32 (H,).
+        bias: fp32 (H,).
     """
     rows, H = x.shape
-    out, summed, out_half = torch.empty_like(residual), torch.empty_like(residual), torch.empty_like(x)
+    out, sums, out_half = torch.empty_like(residual), torch.empty_like(residual), torch.empty_like(x)
     mean, rstd = residual.new_empty(2, rows).unbind(0)
     block = triton.next_power_of_2(H)
     _add_norm[(rows,)](
-        x, residual, gain, bias, key, out, out_half, summed, mean, rstd,
-        place, *threshold(rate), eps, H, DROPS=rate > 0, BLOCK=block, num_warps=_warps(block),
+        x, residual, gain, bias, dropout.key, out, out_half, sums, mean, rstd,
+        dropout.place, *threshold(dropout.rate), eps, H, DROPS=dropout.rate > 0, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
-    return out, out_half, summed, mean, rstd
+    return NormResult(out, out_half, sums, mean, rstd)
 
 
 def add_norm_backward(
-    grad: Tensor | None, grad_half: Tensor | None, summed: Tensor, mean: Tensor, rstd: Tensor, gain: Tensor,
-    rate: float, key: Tensor, place: int, partial: Tensor, half: torch.dtype,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradient of `add_norm` for the gradients of its two results, of which one may be None.
+    grad: Tensor | None, grad_half: Tensor | None, norm: NormInput, dropout: NormDropout, partial: Tensor, half: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of residual, fp32 (R, H), and of x, half (R, H), for those of `add_norm`'s two results.
 
     Args:
-        partial: fp32 (P, 3 * H), some columns of a wider one; receives of the gradients of `gain` and `bias`, and of the
-            gradient of x, partial sums over the rows.
-
-    Returns:
-        The gradients of residual, fp32, and of x, half.
+        grad: fp32 (R, H), for the result in fp32; may be None.
+        grad_half: half (R, H), for the result in half; may be None if the other is not.
+        partial: fp32 (P, 3 * H), some columns of a wider tensor. Receives partial sums over the rows for the gradients of
+            gain and bias, and of the gradient of x.
     """
-    rows, H = summed.shape
-    of_residual, of_x = torch.empty_like(summed), torch.empty_like(summed, dtype=half)
+    rows, H = norm.sum.shape
+    grad_residual, grad_x = torch.empty_like(norm.sum), torch.empty_like(norm.sum, dtype=half)
     block = triton.next_power_of_2(H)
     _add_norm_backward[(len(partial),)](
-        summed if grad is None else grad, of_x if grad_half is None else grad_half, summed, mean, rstd, gain, key,
-        of_residual, of_x, partial, place, *threshold(rate), rows, H, partial.stride(0),
-        HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=rate > 0, BLOCK=block, num_warps=_warps(block),
+        norm.sum if grad is None else grad, grad_x if grad_half is None else grad_half, norm.sum, norm.mean, norm.rstd,
+        norm.gain, dropout.key, grad_residual, grad_x, partial, dropout.place, *threshold(dropout.rate), rows, H,
+        partial.stride(0), HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=dropout.rate > 0, BLOCK=block,
+        num_warps=_warps(block),
     )  # fmt: skip
-    return of_residual, of_x
+    return grad_residual, grad_x
 
 
 def gelu_backward(grad: Tensor, x: Tensor, partial: Tensor) -> Tensor:
-    """The gradient of GELU(x), half (R, H), for that of its result; `partial`, fp32 (P, H), receives sums over its rows."""
+    """Return the gradient of x, half (R, H), for that of GELU(x).
+
+    Args:
+        partial: fp32 (P, H), receives partial sums of the gradient over its rows.
+    """
     rows, H = x.shape
-    of_x, block = torch.empty_like(x), min(1024, triton.next_power_of_2(H))
+    grad_x, block = torch.empty_like(x), min(1024, triton.next_power_of_2(H))
     grid = (len(partial), triton.cdiv(H, block))
-    _gelu_backward[grid](grad, x, of_x, partial, rows, H, partial.stride(0), BLOCK=block, num_warps=_warps(block))
-    return of_x
+    _gelu_backward[grid](grad, x, grad_x, partial, rows, H, partial.stride(0), BLOCK=block, num_warps=_warps(block))
+    return grad_x
 
 
 def column_sums(partial: Tensor) -> Tensor:
-    """fp32 (P, H) to (H,)."""
+    """Return the sums (H,) over the rows of fp32 (P, H)."""
     P, H = partial.shape
     out, block = partial.new_empty(H), 32
     _column_sums[(triton.cdiv(H, block),)](partial, out, P, H, P=triton.next_power_of_2(P), BLOCK=block, num_warps=8)
     return out
 
 
-def adamw(
-    weight: Tensor, mean: Tensor, square: Tensor, grad: Tensor, scale: Tensor, rate: Tensor, corrections: Tensor,
-    *, betas: tuple[float, float], eps: float, decay: float, half: Tensor | None = None,
-) -> None:  # fmt: skip
-    """One step of AdamW (Loshchilov and Hutter 2019), in place. All tensors but `half` fp32, and contiguous.
+@dataclass(frozen=True)
+class AdamwStep:
+    """What one step of AdamW has in common for all parameters.
+
+    Attributes:
+        scale: fp32 (), by which gradients are divided.
+        corrections: fp32 (2,), 1 - beta1^t and the square root of 1 - beta2^t.
+    """
+
+    scale: Tensor
+    corrections: Tensor
+    beta1: float
+    beta2: float
+    epsilon: float
+
+
+class AdamwState(NamedTuple):
+    """A parameter and its moments, fp32, contiguous and of one shape; `half`, of the same shape, receives it cast."""
+
+    weight: Tensor
+    mean: Tensor
+    square: Tensor
+    half: Tensor | None = None
+
+
+def adamw(state: AdamwState, grad: Tensor, step: AdamwStep, *, rate: Tensor, decay: float) -> None:
+    """Update a parameter and its moments in place by AdamW (Loshchilov and Hutter 2019).
 
     Args:
-        weight, mean, square, grad: of one shape; the moments of the gradient, and the gradient, which stays as it is.
-        scale: one number, by which the gradient is divided.
-        rate: one number, the learning rate.
-        corrections: (2,), 1 - beta1^t and the root of 1 - beta2^t.
-        half: of the weight's shape; receives it, cast.
+        grad: fp32, of the parameter's shape; it is not changed.
+        rate: fp32 (), the learning rate.
+        decay: weight decay.
     """
-    (beta1, beta2), count, block = betas, weight.numel(), 2048
+    weight, mean, square, half = state
+    count, block = weight.numel(), 2048
     _adamw[(triton.cdiv(count, block),)](
-        weight, grad, mean, square, weight if half is None else half, scale, rate, corrections, 1 - beta1, beta2, 1 - beta2,
-        eps, decay, count, HAS_HALF=half is not None, BLOCK=block, num_warps=8,
+        weight, grad, mean, square, weight if half is None else half, step.scale, rate, step.corrections, 1 - step.beta1,
+        step.beta2, 1 - step.beta2, step.epsilon, decay, count, HAS_HALF=half is not None, BLOCK=block, num_warps=8,
     )  # fmt: skip
 
 
 def threshold(rate: float) -> tuple[int, float]:
-    """Of a dropout: the least 31-bit number that keeps an element, and 1 / (true keep rate)."""
+    """Return the least 31-bit number that keeps an element, and 1 / (true keep rate)."""
     least = round(rate * _LEVELS)
     return least, _LEVELS / (_LEVELS - least)
 
