@@ -17,6 +17,7 @@ from isinglass.models.blueprint import (
     Blueprint,
     Bucketed,
     Disentangled,
+    Dropout,
     Embeddings,
     Feature,
     FeedForward,
@@ -48,10 +49,8 @@ def modern_bert() -> Blueprint:
             bias=False,
             positions=Rotary(theta=160_000 if is_global else 10_000),
             window=None if is_global else 64,
-            dropout=0.0,
-            output_dropout=0.0,
         )
-        feed_forward = FeedForward(size=F, activation="gelu", gated=True, bias=False, dropout=0.0)
+        feed_forward = FeedForward(size=F, activation="gelu", gated=True, bias=False)
         return Block(
             attention=attention,
             feed_forward=feed_forward,
@@ -63,13 +62,14 @@ def modern_bert() -> Blueprint:
     return Blueprint(
         hidden_size=H,
         max_length=8192,
-        embeddings=Embeddings(
-            vocab_size=V, size=H, pad_token_id=0, first_position=None, token_types=0, norm=norm, dropout=0.0
-        ),
+        embeddings=Embeddings(vocab_size=V, size=H, pad_token_id=0, first_position=None, token_types=0, norm=norm),
         blocks=tuple(block(i) for i in range(4)),
         final_norm=norm,
         pooling="mean",
-        head=Head(activation="gelu", bias=False, norm=norm, input_dropout=None, dropout=0.0),
+        head=Head(activation="gelu", bias=False, norm=norm),
+        dropout=Dropout(
+            embeddings=0.0, attention_weights=0.0, attention_output=0.0, feed_forward=0.0, head_input=None, head=0.0
+        ),
         initializer_range=0.02,
     )
 
@@ -188,14 +188,14 @@ def test_relative_positions_have_tables_that_all_blocks_share() -> None:
 
 def test_a_dropout_rate_replaces_rates_and_adds_none() -> None:
     """DistilBERT drops nothing out of attention's output, whatever the rate."""
-    blueprint = FAMILIES["distilbert"].blueprint({}, "here").with_dropout(0.5)
-    attention = blueprint.blocks[0].attention
-    assert (attention.dropout, attention.output_dropout, blueprint.blocks[0].feed_forward.dropout) == (0.5, None, 0.5)
-    assert (blueprint.embeddings.dropout, blueprint.head.input_dropout, blueprint.head.dropout) == (0.5, None, 0.5)
+    rates = FAMILIES["distilbert"].blueprint({}, "here").with_dropout(0.5).dropout
+    assert (rates.embeddings, rates.attention_weights, rates.attention_output) == (0.5, 0.5, None)
+    assert (rates.feed_forward, rates.head_input, rates.head) == (0.5, None, 0.5)
 
 
 def test_a_new_head_has_its_norm_and_its_biases_as_the_blueprint_says() -> None:
-    drawn = with_head({}, modern_bert(), 3, seed=1)
+    drawn = with_head({"encoder.final_norm.weight": np.ones(H, np.float32)}, modern_bert(), 3, seed=1)
+    del drawn["encoder.final_norm.weight"]
     assert {name: array.shape for name, array in drawn.items()} == {
         "head.dense.weight": (H, H),
         "head.LayerNorm.weight": (H,),

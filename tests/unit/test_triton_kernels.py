@@ -118,7 +118,7 @@ def test_gelu_backward_and_its_sums(half: torch.dtype):
 def layer(tmp_path_factory) -> Layer:
     blueprint = load_checkpoint(save_tiny(tmp_path_factory.mktemp("model"), "bert", labels=("a", "b"))).blueprint
     torch.manual_seed(0)
-    return Layer(blueprint.blocks[0], blueprint.block_modules(0)).to(DEVICE)
+    return Layer(blueprint, 0).to(DEVICE)
 
 
 @pytest.fixture(autouse=True)

@@ -114,20 +114,26 @@ class Norm:
     epsilon: float
     bias: bool = True
 
-    def module(self, name: str, size: int, depth: int) -> Module:
-        """Return the norm of vectors of `size` elements, under a name."""
-        return Module(name=name, role="norm", shape=(size,), bias=self.bias, depth=depth)
+
+def _norm(name: str, norm: Norm | None, size: int, depth: int) -> Module | None:
+    if norm is None:
+        return None
+    return Module(name=name, role="norm", shape=(size,), bias=norm.bias, depth=depth)
 
 
 class Positions:
-    """How attention knows the distance between two tokens."""
+    """How attention knows the distance between two tokens. All blocks share what is learned for it."""
 
     feature: ClassVar[Feature | None] = None
     has_products: ClassVar[bool] = False
 
-    def shared_modules(self, blueprint: "Blueprint") -> tuple[Module, ...]:  # noqa: ARG002 - most have none
-        """Return what all blocks share."""
-        return ()
+    def table(self, blueprint: "Blueprint") -> Module | None:  # noqa: ARG002 - most have none
+        """Return what is learned for each distance."""
+        return None
+
+    def table_norm(self, blueprint: "Blueprint") -> Module | None:  # noqa: ARG002 - most have none
+        """Return the norm of the table's rows."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +155,7 @@ class Rotary(Positions):
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketed(Positions):
-    """Each head adds a learned bias for each bucket of distances (T5, MPNet); all blocks share one table.
+    """Each head adds a learned bias for each bucket of distances (T5, MPNet).
 
     Attributes:
         buckets: of both directions together.
@@ -160,14 +166,14 @@ class Bucketed(Positions):
     buckets: int
     max_distance: int
 
-    def shared_modules(self, blueprint: "Blueprint") -> tuple[Module, ...]:
-        """Return the table of biases."""
-        return (_table("encoder.relative_attention_bias", self.buckets, blueprint.num_attention_heads),)
+    def table(self, blueprint: "Blueprint") -> Module | None:
+        """Return the biases, a column for each head."""
+        return _table("encoder.relative_attention_bias", self.buckets, blueprint.num_attention_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Disentangled(Positions):
-    """Scores between contents and learned embeddings of distances are added (DeBERTa); all blocks share the embeddings.
+    """Scores between contents and learned embeddings of distances are added (DeBERTa).
 
     Attributes:
         buckets: of one direction; the table has twice as many rows.
@@ -176,7 +182,6 @@ class Disentangled(Positions):
         position_to_content: whether keys meet the queries of distances.
         has_products: whether distances have query and key products of their own, not those of the contents.
         norm: of the embeddings of distances.
-        dropout: rate for the embeddings of distances, drawn anew in each block.
     """
 
     feature = Feature.DISENTANGLED
@@ -186,21 +191,19 @@ class Disentangled(Positions):
     position_to_content: bool = True
     has_products: bool = False  # type: ignore[misc] # a constant of the others
     norm: Norm | None = None
-    dropout: float | None = None
 
-    def shared_modules(self, blueprint: "Blueprint") -> tuple[Module, ...]:
-        """Return the embeddings of distances, and their norm."""
-        table = _table("encoder.rel_embeddings", 2 * self.buckets, blueprint.hidden_size)
-        if self.norm is None:
-            return (table,)
-        return table, self.norm.module("encoder.LayerNorm", blueprint.hidden_size, 0)
+    def table(self, blueprint: "Blueprint") -> Module | None:
+        """Return the embeddings of distances."""
+        return _table("encoder.rel_embeddings", 2 * self.buckets, blueprint.hidden_size)
+
+    def table_norm(self, blueprint: "Blueprint") -> Module | None:
+        """Return the norm of the embeddings of distances."""
+        return _norm("encoder.LayerNorm", self.norm, blueprint.hidden_size, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
     """What tokens are before the first block: the sum of up to three embeddings.
-
-    Dropout rates are None where the architecture has no dropout, here and below.
 
     Attributes:
         vocab_size: V.
@@ -210,7 +213,6 @@ class Embeddings:
         token_types: number of token types; 0: no such table.
         norm: of the sum.
         projection_bias: of the projection to H, where there is one.
-        dropout: rate after the norm.
     """
 
     vocab_size: int
@@ -220,7 +222,6 @@ class Embeddings:
     token_types: int
     norm: Norm | None
     projection_bias: bool = True
-    dropout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +234,6 @@ class Attention:
         bias: whether the products have biases.
         positions: how distances between tokens count.
         window: the farthest that a token sees, in tokens to either side; None: all of its example.
-        dropout: rate for the attention weights.
-        output_dropout: rate for the result, before it is added to what the sublayer took.
     """
 
     num_heads: int
@@ -242,8 +241,6 @@ class Attention:
     bias: bool = True
     positions: Positions = Absolute()
     window: int | None = None
-    dropout: float | None
-    output_dropout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,14 +252,12 @@ class FeedForward:
         activation: a value of ACTIVATIONS in `families/family.py`.
         gated: whether the activated product is multiplied by another one.
         bias: whether the products have biases.
-        dropout: rate for the result, before it is added to what the sublayer took.
     """
 
     size: int
     activation: str
     gated: bool = False
     bias: bool = True
-    dropout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,69 +284,95 @@ class Head:
         activation: as in FeedForward.
         bias: of the dense product.
         norm: after the activation.
-        input_dropout: rate before the dense product.
-        dropout: rate before the output.
     """
 
     activation: str
     bias: bool = True
     norm: Norm | None = None
-    input_dropout: float | None
-    dropout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingModules:
-    """The modules of the embeddings, in the order of their parameters; `distances` are those that all blocks share."""
+class Dropout:
+    """The dropout rates of a model; None where the architecture has no dropout.
+
+    Attributes:
+        embeddings: of their sum, after the norm.
+        attention_weights: of each block.
+        attention_output: of each block's first sublayer, before it is added to the sublayer's input.
+        feed_forward: of each block's second sublayer, before it is added to the sublayer's input.
+        distances: of the embeddings of distances, drawn anew in each block.
+        head_input: before the head's dense product.
+        head: before the output.
+    """
+
+    embeddings: float | None
+    attention_weights: float | None
+    attention_output: float | None
+    feed_forward: float | None
+    distances: float | None = None
+    head_input: float | None
+    head: float | None
+
+    def at(self, rate: float) -> "Dropout":
+        """Return `rate` wherever there is dropout."""
+        return Dropout(**{name: None if old is None else rate for name, old in vars(self).items()})
+
+
+class _Modules:
+    """A record of modules in the order of their parameters; None for those that an encoder has not."""
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for module in vars(self).values() if module is not None)
+
+    def groups(self) -> Iterator[tuple[Module, ...]]:
+        """Yield the modules by the arrays that backends store: most by themselves."""
+        return ((module,) for module in self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingModules(_Modules):
+    """The modules of depth 0; those of distances serve all blocks."""
 
     token: Module
     position: Module | None
     token_type: Module | None
     norm: Module | None
     projection: Module | None
-    distances: tuple[Module, ...]
-
-    def __iter__(self) -> Iterator[Module]:
-        optional = (self.position, self.token_type, self.norm, self.projection)
-        yield self.token
-        yield from (module for module in optional if module is not None)
-        yield from self.distances
+    distance: Module | None
+    distance_norm: Module | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockModules:
-    """The modules of a block, in the order of their parameters."""
+class BlockModules(_Modules):
+    """The modules of one block."""
 
     query: Module
     key: Module
     value: Module
-    position_products: tuple[Module, ...]
+    distance_key: Module | None
+    distance_query: Module | None
     attention_output: Module
     attention_norm: Module | None
     intermediate: Module
     gate: Module | None
     output: Module
-    output_norm: Module
+    output_norm: Module | None
 
-    def __iter__(self) -> Iterator[Module]:
-        yield from (self.query, self.key, self.value, *self.position_products, self.attention_output)
-        optional = (self.attention_norm, self.intermediate, self.gate, self.output, self.output_norm)
-        yield from (module for module in optional if module is not None)
+    def groups(self) -> Iterator[tuple[Module, ...]]:
+        """Yield query, key and value as one, and the others by themselves."""
+        query, key, value, *others = self
+        yield query, key, value
+        yield from ((module,) for module in others)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadModules:
-    """The modules of the head, in the order of their parameters."""
+class HeadModules(_Modules):
+    """The modules after the blocks."""
 
+    final_norm: Module | None
     dense: Module
     norm: Module | None
     output: Module
-
-    def __iter__(self) -> Iterator[Module]:
-        yield self.dense
-        if self.norm is not None:
-            yield self.norm
-        yield self.output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,6 +395,7 @@ class Blueprint:
     final_norm: Norm | None = None
     pooling: Literal["first", "mean"] = "first"
     head: Head
+    dropout: Dropout
     initializer_range: float
 
     @property
@@ -407,121 +429,95 @@ class Blueprint:
         return self.hidden_size // self.num_attention_heads
 
     def embedding_modules(self) -> EmbeddingModules:
-        """Return the modules of depth 0."""
-        spec, E = self.embeddings, self.embeddings.size
-        position = token_type = norm = projection = None
+        """Return the modules of the embeddings."""
+        spec, E, H = self.embeddings, self.embeddings.size, self.hidden_size
+        positions = self.blocks[0].attention.positions
+        position = token_type = projection = None
         if spec.first_position is not None:
             position = _table("embeddings.position_embeddings", spec.first_position + self.max_length, E)
         if spec.token_types:
             token_type = _table("embeddings.token_type_embeddings", spec.token_types, E)
-        if spec.norm is not None:
-            norm = spec.norm.module("embeddings.LayerNorm", E, 0)
-        if self.hidden_size != E:
-            projection = _matrix("embeddings_project", self.hidden_size, E, 0, bias=spec.projection_bias)
+        if E != H:
+            projection = _matrix("embeddings_project", H, E, 0, bias=spec.projection_bias)
         return EmbeddingModules(
             token=_table("embeddings.word_embeddings", spec.vocab_size, E),
             position=position,
             token_type=token_type,
-            norm=norm,
+            norm=_norm("embeddings.LayerNorm", spec.norm, E, 0),
             projection=projection,
-            distances=self.blocks[0].attention.positions.shared_modules(self),
+            distance=positions.table(self),
+            distance_norm=positions.table_norm(self),
         )
 
     def block_modules(self, index: int) -> BlockModules:
         """Return the modules of a block, counted from 0."""
         index = 0 if self.shared_blocks else index
         block, at, depth, H = self.blocks[index], f"encoder.layer.{index}", index + 1, self.hidden_size
-        attention, feed_forward = block.attention, block.feed_forward
+        attention, F = block.attention, block.feed_forward.size
+        key_size = attention.num_key_heads * self.head_size
+        has_norm, has_gate, has_products = (
+            block.norm_before_attention,
+            block.feed_forward.gated,
+            attention.positions.has_products,
+        )
 
-        def product(name: str, outputs: int, inputs: int = H, *, bias: bool = attention.bias) -> Module:
-            return _matrix(f"{at}.{name}", outputs, inputs, depth, bias=bias)
+        def attend(name: str, outputs: int = H) -> Module:
+            return _matrix(f"{at}.attention.{name}", outputs, H, depth, bias=attention.bias)
 
-        key_size = attention.num_key_heads * (H // attention.num_heads)
-        attention_norm = gate = None
-        position_products: tuple[Module, ...] = ()
-        if attention.positions.has_products:
-            position_products = product("attention.self.pos_key_proj", H), product("attention.self.pos_query_proj", H)
-        if block.norm_before_attention:
-            attention_norm = block.norm.module(f"{at}.attention.output.LayerNorm", H, depth)
-        if feed_forward.gated:
-            gate = product("intermediate.gate", feed_forward.size, bias=feed_forward.bias)
+        def feed(name: str, outputs: int, inputs: int) -> Module:
+            return _matrix(f"{at}.{name}", outputs, inputs, depth, bias=block.feed_forward.bias)
+
         return BlockModules(
-            query=product("attention.self.query", H),
-            key=product("attention.self.key", key_size),
-            value=product("attention.self.value", key_size),
-            position_products=position_products,
-            attention_output=product("attention.output.dense", H),
-            attention_norm=attention_norm,
-            intermediate=product("intermediate.dense", feed_forward.size, bias=feed_forward.bias),
-            gate=gate,
-            output=product("output.dense", H, feed_forward.size, bias=feed_forward.bias),
-            output_norm=block.norm.module(f"{at}.output.LayerNorm", H, depth),
+            query=attend("self.query"),
+            key=attend("self.key", key_size),
+            value=attend("self.value", key_size),
+            distance_key=attend("self.pos_key_proj") if has_products else None,
+            distance_query=attend("self.pos_query_proj") if has_products else None,
+            attention_output=attend("output.dense"),
+            attention_norm=_norm(f"{at}.attention.output.LayerNorm", block.norm, H, depth) if has_norm else None,
+            intermediate=feed("intermediate.dense", F, H),
+            gate=feed("intermediate.gate", F, H) if has_gate else None,
+            output=feed("output.dense", H, F),
+            output_norm=_norm(f"{at}.output.LayerNorm", block.norm, H, depth),
         )
 
     def head_modules(self, num_outputs: int) -> HeadModules:
-        """Return the modules of the head, for K outputs."""
-        H, depth = self.hidden_size, self.num_hidden_layers + 1
-        norm = self.head.norm
+        """Return the modules after the blocks, for K outputs."""
+        H, L = self.hidden_size, self.num_hidden_layers
         return HeadModules(
-            dense=_matrix(HEAD_DENSE, H, H, depth, bias=self.head.bias),
-            norm=None if norm is None else norm.module("head.LayerNorm", H, depth),
-            output=_matrix(HEAD_OUTPUT, num_outputs, H, depth, bias=True),
+            final_norm=_norm("encoder.final_norm", self.final_norm, H, L),
+            dense=_matrix(HEAD_DENSE, H, H, L + 1, bias=self.head.bias),
+            norm=_norm("head.LayerNorm", self.head.norm, H, L + 1),
+            output=_matrix(HEAD_OUTPUT, num_outputs, H, L + 1, bias=True),
         )
 
-    def modules(self, num_outputs: int) -> tuple[Module, ...]:
-        """Return all modules from the embeddings to the head, for K outputs."""
-        modules = [*self.embedding_modules()]
-        for index in range(1 if self.shared_blocks else self.num_hidden_layers):
-            modules += self.block_modules(index)
-        if self.final_norm is not None:
-            modules.append(self.final_norm.module("encoder.final_norm", self.hidden_size, self.num_hidden_layers))
-        return (*modules, *self.head_modules(num_outputs))
+    def modules(self, num_outputs: int) -> Iterator[Module]:
+        """Yield all modules from the embeddings to the output, for K outputs."""
+        for record in self._records(num_outputs):
+            yield from record
 
     def parameters(self, num_outputs: int) -> tuple[Parameter, ...]:
-        """Return all parameters from the embeddings to the head, for K outputs."""
+        """Return all parameters from the embeddings to the output, for K outputs."""
         return tuple(parameter for module in self.modules(num_outputs) for parameter in module.parameters)
 
     def variables(self, num_outputs: int) -> tuple[tuple[Parameter, ...], ...]:
-        """Return the parameters as the backends store them: query, key and value of a block as one array, in that order.
+        """Return the parameters in the same order, by the arrays that backends store.
 
-        The arrays of a group lie one after another along the first axis of their shapes. Most groups have one parameter.
+        Query, key and value of a block are one array, one after another along the first axis of their shapes. Every other
+        parameter is an array by itself.
         """
-        fused: dict[str, tuple[Module, ...]] = {}
-        for index in range(self.num_hidden_layers):
-            modules = self.block_modules(index)
-            fused |= {modules.query.name: (modules.query, modules.key, modules.value)}
-            fused |= {modules.key.name: (), modules.value.name: ()}
-        groups = [fused.get(module.name, (module,)) for module in self.modules(num_outputs)]
-        return tuple(
-            parameters for group in groups if group for parameters in zip(*(m.parameters for m in group), strict=True)
-        )
+        groups = [group for record in self._records(num_outputs) for group in record.groups()]
+        return tuple(parameters for group in groups for parameters in zip(*(m.parameters for m in group), strict=True))
+
+    def _records(self, num_outputs: int) -> Iterator[_Modules]:
+        yield self.embedding_modules()
+        for index in range(1 if self.shared_blocks else self.num_hidden_layers):
+            yield self.block_modules(index)
+        yield self.head_modules(num_outputs)
 
     def with_dropout(self, rate: float | None) -> "Blueprint":
         """Return the same encoder with `rate` wherever it has dropout; with None, as it is."""
-        if rate is None:
-            return self
-
-        def changed(old: float | None) -> float | None:
-            return None if old is None else rate
-
-        blocks = tuple(
-            replace(
-                block,
-                attention=replace(
-                    block.attention,
-                    dropout=changed(block.attention.dropout),
-                    output_dropout=changed(block.attention.output_dropout),
-                ),
-                feed_forward=replace(block.feed_forward, dropout=changed(block.feed_forward.dropout)),
-            )
-            for block in self.blocks
-        )
-        return replace(
-            self,
-            embeddings=replace(self.embeddings, dropout=changed(self.embeddings.dropout)),
-            blocks=blocks,
-            head=replace(self.head, input_dropout=changed(self.head.input_dropout), dropout=changed(self.head.dropout)),
-        )
+        return self if rate is None else replace(self, dropout=self.dropout.at(rate))
 
     def features(self) -> set[Feature]:
         """Return what this encoder has and BERT has not."""

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from isinglass.backends.keras.attention import RowsPlan, first_token_attention, plan_attention, self_attention
 from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout
-from isinglass.models.blueprint import Block, BlockModules, Blueprint, Feature, Module, Norm, Parameter, check_features
+from isinglass.models.blueprint import Blueprint, Feature, Module, Norm, Parameter, check_features
 from isinglass.models.checkpoint import Weights
 from isinglass.models.head import with_head
 
@@ -60,8 +60,9 @@ def _dense(precision: str, *products: Module) -> layers.Dense:
 class Layer(layers.Layer):
     """One block of two sublayers, attention and feed-forward: each is added to its input, and the sum is normed."""
 
-    def __init__(self, block: Block, modules: BlockModules, precision: str) -> None:
+    def __init__(self, blueprint: Blueprint, index: int, precision: str) -> None:
         super().__init__(dtype="float32")
+        block, modules, rates = blueprint.blocks[index], blueprint.block_modules(index), blueprint.dropout
         self.qkv = _dense(precision, modules.query, modules.key, modules.value)
         self.attention_output = _dense(precision, modules.attention_output)
         self.attention_norm = _norm(modules.attention_norm, block.norm)
@@ -69,9 +70,9 @@ class Layer(layers.Layer):
         self.feed_forward_output = _dense(precision, modules.output)
         self.output_norm = _norm(modules.output_norm, block.norm)
         self.activation = _ACTIVATION[block.feed_forward.activation]
-        self.attention_rate = block.attention.dropout or 0.0
-        self.attention_output_rate = block.attention.output_dropout or 0.0
-        self.rate = block.feed_forward.dropout or 0.0
+        self.attention_rate = rates.attention_weights or 0.0
+        self.attention_output_rate = rates.attention_output or 0.0
+        self.rate = rates.feed_forward or 0.0
 
     def call(self, x: Any, plan: RowsPlan, masks: DropoutMasks | None, first_token: Any | None) -> Any:
         """Map (R * L, H) to (R * L, H); or, with `first_token` (S,), to those rows only, (S, H)."""
@@ -116,13 +117,13 @@ class Classifier(layers.Layer):
         self.token_type = self._table(embeddings.token_type)
         self.embedding_norm = _norm(embeddings.norm, blueprint.embeddings.norm)
         self.projection = None if embeddings.projection is None else _dense(precision, embeddings.projection)
-        self.blocks = [Layer(block, blueprint.block_modules(i), precision) for i, block in enumerate(blueprint.blocks)]
+        self.blocks = [Layer(blueprint, index, precision) for index in range(blueprint.num_hidden_layers)]
         self.head_dense = _dense(precision, head.dense)
         self.head_output = _dense(precision, head.output)
         self.head_activation = _ACTIVATION[blueprint.head.activation]
-        self.embedding_rate = blueprint.embeddings.dropout or 0.0
-        self.head_input_rate = blueprint.head.input_dropout or 0.0
-        self.head_rate = blueprint.head.dropout or 0.0
+        self.embedding_rate = blueprint.dropout.embeddings or 0.0
+        self.head_input_rate = blueprint.dropout.head_input or 0.0
+        self.head_rate = blueprint.dropout.head or 0.0
         self.built = True
 
     def _table(self, module: Module | None) -> Any:

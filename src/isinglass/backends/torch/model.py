@@ -21,7 +21,7 @@ from isinglass.backends.torch.attention import AttentionPlan
 from isinglass.backends.torch.cpu.linear import Linear, linear
 from isinglass.backends.torch.dropout import Dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers
-from isinglass.models.blueprint import Block, BlockModules, Blueprint, Feature, Module, Norm, Parameter, check_features
+from isinglass.models.blueprint import Blueprint, Feature, Module, Norm, Parameter, check_features
 from isinglass.models.checkpoint import Weights
 from isinglass.models.head import with_head
 
@@ -53,8 +53,9 @@ def _norm(module: Module | None, norm: Norm | None) -> nn.LayerNorm:
 class Layer(nn.Module):
     """One block of two sublayers, attention and feed-forward: each is added to its input, and the sum is normed."""
 
-    def __init__(self, block: Block, modules: BlockModules) -> None:
+    def __init__(self, blueprint: Blueprint, index: int) -> None:
         super().__init__()
+        block, modules, rates = blueprint.blocks[index], blueprint.block_modules(index), blueprint.dropout
         self.qkv = _linear(modules.query, modules.key, modules.value)
         self.attention_output = _linear(modules.attention_output)
         self.attention_norm = _norm(modules.attention_norm, block.norm)
@@ -62,9 +63,9 @@ class Layer(nn.Module):
         self.output = _linear(modules.output)
         self.output_norm = _norm(modules.output_norm, block.norm)
         self.activation = _ACTIVATION[block.feed_forward.activation]
-        self.attention_rate = block.attention.dropout or 0.0
-        self.attention_output_rate = block.attention.output_dropout or 0.0
-        self.rate = block.feed_forward.dropout or 0.0
+        self.attention_rate = rates.attention_weights or 0.0
+        self.attention_output_rate = rates.attention_output or 0.0
+        self.rate = rates.feed_forward or 0.0
 
     def forward(self, x: Tensor, plan: AttentionPlan, dropout: Dropout, first_token: Tensor | None) -> Tensor:
         """Map (T, H) to (T, H); or, with `first_token` (S,), to those rows only, (S, H)."""
@@ -109,14 +110,14 @@ class Classifier(nn.Module):
         self.token_type = _table(embeddings.token_type)
         self.embedding_norm = _norm(embeddings.norm, blueprint.embeddings.norm)
         self.projection = None if embeddings.projection is None else _linear(embeddings.projection)
-        self.layers = nn.ModuleList(Layer(block, blueprint.block_modules(i)) for i, block in enumerate(blueprint.blocks))
+        self.layers = nn.ModuleList(Layer(blueprint, index) for index in range(blueprint.num_hidden_layers))
         self.head_dense = _linear(head.dense)
         self.head_output = _linear(head.output)
         self.head_activation = _ACTIVATION[blueprint.head.activation]
         self.first_position = blueprint.embeddings.first_position or 0
-        self.embedding_rate = blueprint.embeddings.dropout or 0.0
-        self.head_input_rate = blueprint.head.input_dropout or 0.0
-        self.head_rate = blueprint.head.dropout or 0.0
+        self.embedding_rate = blueprint.dropout.embeddings or 0.0
+        self.head_input_rate = blueprint.dropout.head_input or 0.0
+        self.head_rate = blueprint.dropout.head or 0.0
 
     def embed(self, words: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Return the sum of the embeddings, (T, E), in fp32.

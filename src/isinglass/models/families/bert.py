@@ -1,9 +1,8 @@
 """BERT, and the layout that other families share with it."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from isinglass.models.blueprint import Attention, Block, Blueprint, Embeddings, FeedForward, Head, Norm
+from isinglass.models.blueprint import Attention, Block, Blueprint, Dropout, Embeddings, FeedForward, Head, Norm
 from isinglass.models.families.family import (
     Activation,
     ConfigJson,
@@ -41,23 +40,24 @@ class BertConfig(ConfigJson):
 
 
 def bert_blueprint(
-    config: BertConfig, head: Head, *, embedding_size: int | None = None, first_position: int = 0
+    config: BertConfig,
+    *,
+    head_activation: str = "tanh",
+    head_input_dropout: float | None = None,
+    embedding_size: int | None = None,
+    first_position: int = 0,
 ) -> Blueprint:
     """Return an encoder laid out like BERT.
 
     Args:
+        head_input_dropout: rate before the head's dense product; None: no dropout.
         embedding_size: None: the hidden size.
         first_position: the position id of an example's first token.
     """
-    norm, rate = Norm(epsilon=config.layer_norm_eps), config.hidden_dropout_prob
+    norm, heads = Norm(epsilon=config.layer_norm_eps), config.num_attention_heads
     block = Block(
-        attention=Attention(
-            num_heads=config.num_attention_heads,
-            num_key_heads=config.num_attention_heads,
-            dropout=config.attention_probs_dropout_prob,
-            output_dropout=rate,
-        ),
-        feed_forward=FeedForward(size=config.intermediate_size, activation=config.hidden_act, dropout=rate),
+        attention=Attention(num_heads=heads, num_key_heads=heads),
+        feed_forward=FeedForward(size=config.intermediate_size, activation=config.hidden_act),
         norm=norm,
     )
     return Blueprint(
@@ -70,10 +70,17 @@ def bert_blueprint(
             first_position=first_position,
             token_types=config.type_vocab_size,
             norm=norm,
-            dropout=rate,
         ),
         blocks=(block,) * config.num_hidden_layers,
-        head=head,
+        head=Head(activation=head_activation),
+        dropout=Dropout(
+            embeddings=config.hidden_dropout_prob,
+            attention_weights=config.attention_probs_dropout_prob,
+            attention_output=config.hidden_dropout_prob,
+            feed_forward=config.hidden_dropout_prob,
+            head_input=head_input_dropout,
+            head=config.head_dropout,
+        ),
         initializer_range=config.initializer_range,
     )
 
@@ -84,16 +91,11 @@ def bert_names(prefix: str, dense: str, output: str) -> dict[str, str]:
     return {**body, "head.dense": dense, "head.output": output}
 
 
-def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
-    config = BertConfig.read(values, origin)
-    return bert_blueprint(config, Head(activation="tanh", input_dropout=None, dropout=config.head_dropout))
-
-
 BERT: Final = Family(
     model_type="bert",
     architecture="BertForSequenceClassification",
     prefix="bert",
     names=bert_names("bert", dense="bert.pooler.dense", output="classifier"),
     ignored=("cls",),
-    build=_build,
+    build=lambda values, origin: bert_blueprint(BertConfig.read(values, origin)),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from isinglass.models.blueprint import Attention, Block, Blueprint, Embeddings, FeedForward, Head, Norm
+from isinglass.models.blueprint import Attention, Block, Blueprint, Dropout, Embeddings, FeedForward, Head, Norm
 from isinglass.models.families.family import Activation, ConfigJson, Family, NumBlocks, Rate, Size, TokenId
 
 
@@ -28,10 +28,8 @@ def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
     config = DistilBertConfig.read(values, origin)
     norm = Norm(epsilon=1e-12)
     block = Block(
-        attention=Attention(
-            num_heads=config.n_heads, num_key_heads=config.n_heads, dropout=config.attention_dropout, output_dropout=None
-        ),
-        feed_forward=FeedForward(size=config.hidden_dim, activation=config.activation, dropout=config.dropout),
+        attention=Attention(num_heads=config.n_heads, num_key_heads=config.n_heads),
+        feed_forward=FeedForward(size=config.hidden_dim, activation=config.activation),
         norm=norm,
     )
     return Blueprint(
@@ -44,10 +42,17 @@ def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
             first_position=0,
             token_types=0,
             norm=norm,
-            dropout=config.dropout,
         ),
         blocks=(block,) * config.n_layers,
-        head=Head(activation="relu", input_dropout=None, dropout=config.seq_classif_dropout),
+        head=Head(activation="relu"),
+        dropout=Dropout(
+            embeddings=config.dropout,
+            attention_weights=config.attention_dropout,
+            attention_output=None,
+            feed_forward=config.dropout,
+            head_input=None,
+            head=config.seq_classif_dropout,
+        ),
         initializer_range=config.initializer_range,
     )
 

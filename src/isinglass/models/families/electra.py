@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from isinglass.models.blueprint import Blueprint, Head
+from isinglass.models.blueprint import Blueprint
 from isinglass.models.families.bert import BertConfig, bert_blueprint, bert_names
 from isinglass.models.families.family import Family, Size
 
@@ -19,8 +19,12 @@ class ElectraConfig(BertConfig):
 
 def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
     config = ElectraConfig.read(values, origin)
-    head = Head(activation="gelu", input_dropout=config.head_dropout, dropout=config.head_dropout)
-    return bert_blueprint(config, head, embedding_size=config.embedding_size)
+    return bert_blueprint(
+        config,
+        head_activation="gelu",
+        head_input_dropout=config.head_dropout,
+        embedding_size=config.embedding_size,
+    )
 
 
 ELECTRA: Final = Family(

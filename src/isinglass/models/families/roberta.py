@@ -1,9 +1,8 @@
 """RoBERTa: BERT's encoder, positions counted from the pad id on, and a head of its own."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from isinglass.models.blueprint import Blueprint, Head
+from isinglass.models.blueprint import Blueprint
 from isinglass.models.families.bert import BertConfig, bert_blueprint, bert_names
 from isinglass.models.families.family import Family, Size, TokenId
 
@@ -15,15 +14,10 @@ class RobertaConfig(BertConfig):
     pad_token_id: TokenId = 1
 
 
-def roberta_blueprint(config: BertConfig) -> Blueprint:
+def roberta_blueprint(config: RobertaConfig) -> Blueprint:
     """Return an encoder laid out like RoBERTa."""
-    rate = config.head_dropout
-    head = Head(activation="tanh", input_dropout=rate, dropout=rate)
-    return bert_blueprint(config, head, first_position=(config.pad_token_id or 0) + 1)
-
-
-def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
-    return roberta_blueprint(RobertaConfig.read(values, origin))
+    first_position = (config.pad_token_id or 0) + 1
+    return bert_blueprint(config, head_input_dropout=config.head_dropout, first_position=first_position)
 
 
 ROBERTA: Final = Family(
@@ -32,5 +26,5 @@ ROBERTA: Final = Family(
     prefix="roberta",
     names=bert_names("roberta", dense="classifier.dense", output="classifier.out_proj"),
     ignored=("lm_head", "pooler"),
-    build=_build,
+    build=lambda values, origin: roberta_blueprint(RobertaConfig.read(values, origin)),
 )
