@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -153,9 +153,8 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
         out.print(f"Run written to {printable(str(directory))}")
 
 
-def show_facts(found: "tuple[tuple[str, ...], DataFacts]") -> None:
+def show_facts(notes: Iterable[str], facts: "DataFacts") -> None:
     """Print what was found in a user's data, on standard error."""
-    notes, facts = found
     for line in (*notes, *facts.lines()):
         print(printable(line), file=sys.stderr, flush=True)
 

@@ -1,21 +1,23 @@
 """`isinglass evaluate`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from isinglass.cli.display import progress, show_result
 from isinglass.cli.exits import errors_in_one_line
-from isinglass.cli.options import DataDir, Json, RunDir, TaskName, TestFile, finished_run
+from isinglass.cli.options import Json, RunDir, TaskOfRun, finished_run, with_options
 
 
+@with_options("data_dir", "test_file", "precision", of_a_run=True)
 def evaluate(
     run_dir: RunDir,
-    data_dir: DataDir = None,
-    test_file: TestFile = None,
-    task: TaskName = None,
-    split: Annotated[list[str] | None, typer.Option(help="A labelled split.  [default: the dev set(s)]")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, or fp16.  [default: the run's]")] = None,
+    *,
+    settings: dict[str, Any],
+    task: TaskOfRun = None,
+    split: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A labelled split; may be repeated.  [default: the dev set(s)]")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
@@ -23,9 +25,9 @@ def evaluate(
         from isinglass.data import open_data
         from isinglass.training.evaluation import evaluate as run_evaluation
 
-        finished = finished_run(run_dir, task, data_dir, precision, test_file)
+        finished = finished_run(run_dir, task, settings)
         data = open_data(finished.config, finished.task)
-        chosen = split or (["test"] if test_file else None)
+        chosen = split or (["test"] if "test_file" in settings else None)
         with progress() as observer:
             result, _ = run_evaluation(finished.config, finished.checkpoint, chosen, [observer], data=data)
         show_result(result, None, as_json=json_output)

@@ -8,7 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 from isinglass.config import Panel
 
 WIDEST: Final = 120  # longer lines are hard to read
-_ORDER: Final = ("Arguments", *Panel, "Options", "Commands")
+_ORDER: Final = ("Arguments", *Panel, "Options", "Cluster", "Commands")
 
 
 class PanelCommand(TyperCommand):
@@ -49,8 +49,8 @@ def _write_panels(panels: Mapping[str, Iterable[tuple[str, str]]], formatter: An
     with console.capture() as captured:
         for title in sorted(panels, key=_ORDER.index):
             rows = Table.grid(padding=(0, 2), expand=True)
-            rows.add_column(max_width=console.width // 3, overflow="fold")
-            rows.add_column(ratio=1)
+            rows.add_column(max_width=console.width * 2 // 5, overflow="fold")
+            rows.add_column(ratio=1, overflow="fold")
             for spelling, meaning in panels[title]:
                 rows.add_row(Text(spelling, style="bold cyan"), Text(meaning))
             console.print(Box(rows, title=title, title_align="left", border_style="dim"))

@@ -1,11 +1,20 @@
-"""What is said of a user's own data before the first training step."""
+"""Tell what is known about the data of a run before anything is trained."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from isinglass.bench.own_data import describe
 from isinglass.cli.display import show_facts
-from isinglass.data.checks import cut_shares, inspect_data
+from isinglass.config import TrainConfig
+from isinglass.data import open_data
+from isinglass.data.checks import DataFacts, cut_shares, inspect_data
+from isinglass.data.examples import Examples
+from isinglass.data.source import Source
+from isinglass.models.source import load_model
 from isinglass.tasks import TASKS
 from isinglass.training.observers import Observer, TrainBegin
+from isinglass.training.preparation import prepare_texts
 
 
 class OwnDataFacts(Observer):
@@ -17,4 +26,42 @@ class OwnDataFacts(Observer):
             return
         facts = inspect_data({name: split.examples for name, split in event.splits.items()}, event.task)
         cut = cut_shares({name: split.tokens for name, split in event.splits.items()})
-        show_facts(((), replace(facts, truncated=cut)))
+        show_facts((), replace(facts, truncated=cut))
+
+
+def show_data_facts(config: TrainConfig) -> None:
+    """Read, tokenize and check the data of a run, and show what was found. Facts known without the model come first."""
+    data = open_data(config)
+    splits = _read_splits(data)
+    facts = inspect_data(splits, data.task)
+    try:
+        checkpoint = load_model(config.model)
+        tokens = {name: prepare_texts(examples, config, checkpoint) for name, examples in splits.items()}
+        facts = replace(facts, truncated=cut_shares(tokens))
+    finally:
+        show_facts(data.notes, facts)
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What is known about the user's own files before a bench runs on them.
+
+    Attributes:
+        digests: what all runs of the bench must share.
+        notes: how the files were read.
+        facts: what may spoil a result.
+    """
+
+    digests: dict[str, Any]
+    notes: tuple[str, ...]
+    facts: DataFacts
+
+
+def describe_own_data(config: TrainConfig) -> OwnData:
+    """Read and check the user's own files of a run."""
+    data = open_data(config)
+    return OwnData(describe(data), data.notes, inspect_data(_read_splits(data), data.task))
+
+
+def _read_splits(data: Source) -> Mapping[str, Examples]:
+    return {split.name: data.read(split) for split in data.task.splits}

@@ -11,10 +11,16 @@ from isinglass.names import printable
 
 def push(
     run_dir: RunDir,
-    repo: Annotated[str, typer.Argument(help="USER/NAME on the hub, made if need be.")],
-    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="A branch.  [default: main]")] = None,
-    license_name: Annotated[str | None, typer.Option("--license", help="Of the model, for its card: mit, say.")] = None,
+    repo: Annotated[
+        str, typer.Argument(metavar="USER/NAME", help="Repository on the hub; it is created if it does not exist.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Branch of the repository.  [default: main]")
+    ] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="License of the model, for its card, such as mit.")
+    ] = None,
 ) -> None:
     """Send a run's model and its card to the hub, in one commit; nothing else of the run is sent."""
     with errors_in_one_line():

@@ -11,8 +11,8 @@ from isinglass.names import printable
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(help="A directory that `isinglass bench` wrote.")],
-    published: Annotated[bool, typer.Option("--published", help="Beside each row the published figure.")] = False,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `isinglass bench` wrote.")],
+    published: Annotated[bool, typer.Option("--published", help="Show the published figure beside each row.")] = False,
 ) -> None:
     """Make one HTML page, and Markdown, of a bench: tables, curves, intervals, differences, mistakes."""
     with errors_in_one_line():

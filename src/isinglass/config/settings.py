@@ -167,36 +167,6 @@ class ModelSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings(Settings):
-    """AdamW and its learning rate."""
-
-    learning_rate: float = setting(2e-5, "Peak learning rate.", limits=POSITIVE, panel=Panel.MOST_USED)
-    schedule: Schedule = setting(
-        "linear", "Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at its peak."
-    )
-    warmup_ratio: float = setting(
-        0.0, "Share of the steps in which the learning rate rises linearly from 0.", limits=ZERO_TO_BELOW_1
-    )
-    weight_decay: float = setting(
-        0.0, "Decoupled weight decay of all weights but biases and LayerNorms.", limits=NOT_NEGATIVE
-    )
-    adam_beta1: float = setting(0.9, "Decay of AdamW's mean of the gradients, with bias correction.", limits=ZERO_TO_BELOW_1)
-    adam_beta2: float = setting(
-        0.999, "Decay of AdamW's mean of the squared gradients, with bias correction.", limits=ZERO_TO_BELOW_1
-    )
-    adam_epsilon: float = setting(1e-8, "Number that AdamW adds to its denominator.", limits=POSITIVE)
-    max_grad_norm: float = setting(
-        1.0, "Maximum 2-norm of the gradient; a larger gradient is scaled down to it.", limits=POSITIVE
-    )
-    layer_decay: float = setting(
-        1.0,
-        "Learning rate of each layer, as a multiple of that of the layer above it.",
-        limits=ABOVE_0_TO_1,
-        panel=Panel.TRAINING,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """The course of training: epochs, batches, loss, and which epoch is kept."""
 
@@ -248,6 +218,36 @@ class TrainingSettings(Settings):
     def picks_best(self) -> bool:
         """Return whether the dev sets are scored after each epoch to keep the best one."""
         return self.keep_best or self.early_stopping is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Settings):
+    """AdamW and its learning rate."""
+
+    learning_rate: float = setting(2e-5, "Peak learning rate.", limits=POSITIVE, panel=Panel.MOST_USED)
+    schedule: Schedule = setting(
+        "linear", "Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at its peak."
+    )
+    warmup_ratio: float = setting(
+        0.0, "Share of the steps in which the learning rate rises linearly from 0.", limits=ZERO_TO_BELOW_1
+    )
+    weight_decay: float = setting(
+        0.0, "Decoupled weight decay of all weights but biases and LayerNorms.", limits=NOT_NEGATIVE
+    )
+    adam_beta1: float = setting(0.9, "Decay of AdamW's mean of the gradients, with bias correction.", limits=ZERO_TO_BELOW_1)
+    adam_beta2: float = setting(
+        0.999, "Decay of AdamW's mean of the squared gradients, with bias correction.", limits=ZERO_TO_BELOW_1
+    )
+    adam_epsilon: float = setting(1e-8, "Number that AdamW adds to its denominator.", limits=POSITIVE)
+    max_grad_norm: float = setting(
+        1.0, "Maximum 2-norm of the gradient; a larger gradient is scaled down to it.", limits=POSITIVE
+    )
+    layer_decay: float = setting(
+        1.0,
+        "Learning rate of each layer, as a multiple of that of the layer above it.",
+        limits=ABOVE_0_TO_1,
+        panel=Panel.TRAINING,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +314,7 @@ class ExecutionSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ExecutionSettings, TrainingSettings, OptimizerSettings, ModelSettings, DataSettings):
+class TrainConfig(ExecutionSettings, OptimizerSettings, TrainingSettings, ModelSettings, DataSettings):
     """All settings of a training run, checked when created. `docs/reference.md` lists and explains them.
 
     The fields stand in the order of `GROUPS`: those of the last base class come first.
@@ -326,7 +326,7 @@ GROUPS: Final[Mapping[str, type[Settings]]] = {
     "Your own files": TableSettings,
     "Data": DataSettings,
     "Model": ModelSettings,
-    "Optimizer": OptimizerSettings,
     "Training": TrainingSettings,
+    "Optimizer": OptimizerSettings,
     "Execution": ExecutionSettings,
 }
