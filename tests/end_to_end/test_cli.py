@@ -267,7 +267,7 @@ def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
 # --- a user's mistakes ---
 
 BAD_ROW = {
-    "a missing column": (b"Quality\tid\t#1 String\tx\n1\t-\ta\tb\n", "line 1: no column '#2 String'"),
+    "a missing column": (b"Quality\tid\t#1 String\tx\n1\t-\ta\tb\n", "line 1 has no column '#2 String'"),
     "a field too few": (b"Quality\t#1 String\t#2 String\n1\ta\tb\n1\ta\n", "line 3: 2 tab-separated fields"),
     "an unknown label": (b"Quality\t#1 String\t#2 String\nyes\ta\tb\n", "line 2: the label is 'yes'"),
     "broken UTF-8": (b"Quality\t#1 String\t#2 String\n1\ta\t\xff\n", "line 2, byte 5: 0xff is not UTF-8"),

@@ -304,7 +304,7 @@ def test_a_model_from_elsewhere_is_exported_and_predicts_without_its_data(files:
     (tmp_path / "run" / "model").rename(tmp_path / "downloaded")
     done = isinglass("export", "downloaded", cwd=tmp_path)
     assert done.status == 0 and (tmp_path / "downloaded-onnx" / "model.onnx").is_file()
-    assert "Not compared" in done.err and "whose files are not here" in done.err
+    assert "Not compared" in done.err and "its files are not named here" in done.err
     (tmp_path / "new.txt").write_text("a good dog\n")
     assert isinglass("predict", "downloaded", "--input", "new.txt", cwd=tmp_path).out.count("\n") == 2
     assert isinglass("evaluate", "downloaded", cwd=tmp_path).status == 2
