@@ -10,13 +10,12 @@ if TYPE_CHECKING:
     from isinglass.estimators.loading import load
     from isinglass.estimators.regressor import TextRegressor
     from isinglass.results import RunResult
-    from isinglass.runs.loading import load_run
+    from isinglass.runs.directory import write_run
+    from isinglass.runs.finished import load_run
     from isinglass.runs.perform import Run, Saving, perform
-    from isinglass.runs.writing import write_run
     from isinglass.tasks import TASKS, Task, get_task
-    from isinglass.training.evaluation import evaluate
     from isinglass.training.observers import Observer
-    from isinglass.training.trainer import train
+    from isinglass.training.trainer import evaluate, train
 
 __all__ = [
     "TASKS",
@@ -50,14 +49,14 @@ _HOME = {
     "TextRegressor": "estimators.regressor",
     "TrainConfig": "config",
     "Observer": "training.observers",
-    "evaluate": "training.evaluation",
+    "evaluate": "training.trainer",
     "get_task": "tasks",
     "load": "estimators.loading",
-    "load_run": "runs.loading",
+    "load_run": "runs.finished",
     "perform": "runs.perform",
     "resolve": "config",
     "train": "training.trainer",
-    "write_run": "runs.writing",
+    "write_run": "runs.directory",
 }
 
 

@@ -15,9 +15,8 @@ from isinglass.config import resolve
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
 from isinglass.metrics import majority_scores
-from isinglass.runs.loading import load_run
-from isinglass.runs.predictor import predict_texts
-from isinglass.runs.writing import write_run
+from isinglass.runs.directory import write_run
+from isinglass.runs.finished import load_run, predict_texts
 from isinglass.tasks import TASKS
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS

@@ -16,16 +16,15 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.metrics import multilabel_scores
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
-from isinglass.runs.loading import load_run
-from isinglass.runs.writing import write_run
+from isinglass.runs.directory import write_run
+from isinglass.runs.finished import load_run
 from isinglass.tasks.custom import custom_task
 from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, Interval
-from isinglass.training.class_weights import class_weights
-from isinglass.training.evaluation import evaluate
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.progress import ProgressObserver
-from isinglass.training.trainer import TrainedRun, train
+from isinglass.training.labels import class_weights
+from isinglass.training.observers import ProgressObserver
+from isinglass.training.trainer import TrainedRun, evaluate, train
 from tests.end_to_end.test_cli import isinglass
 from tests.tiny import WORDS, save_tiny
 

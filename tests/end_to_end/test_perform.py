@@ -33,18 +33,19 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 
 class Recorder(Observer):
-    """Keeps each call's name and record."""
+    """Keeps each call's name and its arguments."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, object]] = []
+        self.calls: list[tuple[str, tuple[object, ...]]] = []
 
     def __getattribute__(self, name: str) -> object:
         if name in METHODS:
-            return lambda event: self.calls.append((name, event))
+            return lambda *arguments: self.calls.append((name, arguments))
         return super().__getattribute__(name)
 
     def of(self, name: str) -> list[object]:
-        return [event for called, event in self.calls if called == name]
+        """The last argument of each call of that name."""
+        return [arguments[-1] for called, arguments in self.calls if called == name]
 
 
 class Stop(Observer):
@@ -53,8 +54,8 @@ class Stop(Observer):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_save(self, event) -> None:
-        if event.step == self.step:
+    def on_save(self, state) -> None:
+        if state.step == self.step:
             self.step = -1
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -62,7 +63,7 @@ class Stop(Observer):
 class Broken(Observer):
     """Fails after the first epoch."""
 
-    def on_epoch_end(self, event) -> None:
+    def on_epoch_end(self, state) -> None:
         raise ZeroDivisionError("an observer's own mistake")
 
 
@@ -115,17 +116,17 @@ def test_observers_are_told_each_step_and_epoch_once_and_in_order(config: TrainC
     names = [name for name, _ in recorder.calls]
     assert set(names) == set(METHODS)
     assert names[0] == "on_train_begin" and names[-1] == "on_train_end"
-    assert recorder.of("on_train_end")[0].result == run.trained.result
-    assert [step for event in recorder.of("on_step_end") for step in event.steps] == run.trained.steps
-    assert [(event.epoch, event.step) for event in recorder.of("on_epoch_end")] == [(0, 7), (1, 14)]
-    assert [event.step for event in recorder.of("on_save")] == [7, 14]
-    scores = [event.epoch_scores for event in recorder.of("on_evaluate")]
+    assert recorder.of("on_train_end") == [run.trained.result]
+    assert [step for steps in recorder.of("on_step_end") for step in steps] == run.trained.steps
+    assert [(state.epochs_done, state.step) for state in recorder.of("on_epoch_end")] == [(1, 7), (2, 14)]
+    assert [int(state.checkpoint.stem[5:]) for state in recorder.of("on_save")] == [7, 14]
+    scores = [state.epoch_scores for state in recorder.of("on_evaluate")]
     assert [len(so_far) for so_far in scores] == [1, 2]
     assert list(scores[-1]) == run.result.epoch_scores
     order = [name for name in names if name in ("on_epoch_end", "on_evaluate", "on_save")]
     assert order == ["on_epoch_end", "on_evaluate", "on_save"] * 2
     last = recorder.of("on_prediction_step")[-1]
-    assert last.split == "dev" and last.done == last.total
+    assert last.stage == "evaluate dev" and last.done == last.total
     assert [name for name, _ in second.calls] == names
 
 

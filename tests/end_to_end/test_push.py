@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from isinglass.config import resolve
 from isinglass.errors import DataError, HubError, IsinglassError
 from isinglass.export.push import push_run
-from isinglass.runs.writing import write_run
+from isinglass.runs.directory import write_run
 from isinglass.tasks import TASKS
 from isinglass.training.trainer import train
 from tests.hub_server import TOKEN, USER, Hub, printed, python, serving

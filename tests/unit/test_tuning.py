@@ -24,7 +24,7 @@ from isinglass.errors import (
 from isinglass.storage import held
 from isinglass.tasks import get_task
 from isinglass.training.interruption import Interrupted
-from isinglass.training.observers import Evaluate
+from isinglass.training.observers import RunState
 from isinglass.training.trainer import train
 from isinglass.tuning import SearchSpace, tune, tuning_data
 from tests.tiny import save_tiny, sentence, write_glue
@@ -84,7 +84,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_pat
     code = (
         "import sys, json, time; from pathlib import Path; from isinglass.config import resolve; "
         "from isinglass.tuning import SearchSpace, tune\n"
-        "from isinglass.training.progress import ProgressObserver\n"
+        "from isinglass.training.observers import ProgressObserver\n"
         "flags, space, directory = json.loads(sys.argv[1])\n"
         "seen = []\n"
         "def told(trial):\n"
@@ -151,7 +151,12 @@ def scripted(monkeypatch, script):
         for epoch in range(config.epochs):
             told = tuple(scores[: epoch + 1])
             for observer in observers:
-                observer.on_evaluate(Evaluate(epoch=epoch, epochs=config.epochs, step=0, metric="f1", epoch_scores=told))
+                observer.on_evaluate(
+                    RunState(
+                        step=0, total_steps=0, epochs_done=epoch + 1, epochs=config.epochs, metric="f1", epoch_scores=told,
+                        checkpoint=None,
+                    )
+                )  # fmt: skip
 
     monkeypatch.setattr("isinglass.tuning.trials.perform", fake)
     return calls

@@ -18,7 +18,7 @@ from isinglass.executors.local import ENDS, Executor, Local, Message
 from isinglass.executors.worker import CalibrationRequest
 from isinglass.results import RESULTS, DamagedLine, FailedRun, RunResult, append_record, read_records
 from isinglass.storage import held
-from isinglass.training.progress import Progress
+from isinglass.training.observers import Progress
 
 logger = logging.getLogger(__name__)
 

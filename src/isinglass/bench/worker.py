@@ -20,13 +20,12 @@ from isinglass.data import open_data
 from isinglass.errors import DataError
 from isinglass.executors.worker import Answers, CalibrationRequest, TrainingRequest, serve
 from isinglass.results import RunResult
-from isinglass.runs.loading import FinishedModel
+from isinglass.runs.directory import write_run
+from isinglass.runs.finished import FinishedModel, predict_split
 from isinglass.runs.prediction_files import Rows
-from isinglass.runs.predictor import predict_split
-from isinglass.runs.writing import write_run
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
-from isinglass.training.progress import ProgressObserver
+from isinglass.training.observers import ProgressObserver
 from isinglass.training.scoring import Scored
 from isinglass.training.trainer import TrainedRun
 

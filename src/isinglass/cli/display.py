@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
     from isinglass.results import FailedRun, RunResult
-    from isinglass.training.observers import Observer
-    from isinglass.training.progress import Progress
+    from isinglass.training.observers import Observer, Progress
     from isinglass.tuning import Tuned, TunedTrial
 
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
@@ -96,7 +95,7 @@ def progress_bars() -> Iterator[Bars]:
 @contextmanager
 def progress() -> "Iterator[Observer]":
     """Yield an observer that shows the progress of one run."""
-    from isinglass.training.progress import ProgressObserver
+    from isinglass.training.observers import ProgressObserver
 
     with progress_bars() as bars:
         yield ProgressObserver(partial(bars.show, ""))

@@ -23,7 +23,7 @@ def evaluate(
     """Score a finished model on a task's dev set(s), labels matched by name."""
     with errors_in_one_line():
         from isinglass.data import open_data
-        from isinglass.training.evaluation import evaluate as run_evaluation
+        from isinglass.training.trainer import evaluate as run_evaluation
 
         finished = finished_run(run_dir, task, settings)
         data = open_data(finished.config, finished.task)

@@ -16,7 +16,7 @@ from isinglass.errors import ConfigError
 
 if TYPE_CHECKING:
     from isinglass.executors.ray import Place
-    from isinglass.runs.loading import FinishedModel
+    from isinglass.runs.finished import FinishedModel
 
 Command = Callable[..., None]
 TABLE_SETTINGS: Final = tuple(settings_of(TableSettings))
@@ -239,7 +239,7 @@ def resolve_options(
 
 def finished_run(run_dir: Path, task: str | None, settings: dict[str, Any]) -> "FinishedModel":
     """Load the model of a run directory or a checkpoint, with changes to its task and settings."""
-    from isinglass.runs.loading import load_run
+    from isinglass.runs.finished import load_run
     from isinglass.tasks import TASKS, custom, get_task
 
     finished = load_run(run_dir, task=None if task is None else get_task(task).name)

@@ -13,20 +13,19 @@ from isinglass.data.examples import Examples
 from isinglass.data.source import Source
 from isinglass.models.source import load_model
 from isinglass.tasks import TASKS
-from isinglass.training.observers import Observer, TrainBegin
-from isinglass.training.preparation import prepare_texts
+from isinglass.training.observers import Observer, RunState
+from isinglass.training.preparation import PreparedRun, prepare_texts
 
 
 class OwnDataFacts(Observer):
     """An observer that shows what may spoil the result of a run on a user's own data."""
 
-    def on_train_begin(self, event: TrainBegin) -> None:
+    def on_train_begin(self, run: PreparedRun, state: RunState) -> None:  # noqa: ARG002
         """Show the facts, on standard error; nothing for a published task."""
-        if event.task.name in TASKS:
-            return
-        facts = inspect_data({name: split.examples for name, split in event.splits.items()}, event.task)
-        cut = cut_shares({name: split.tokens for name, split in event.splits.items()})
-        show_facts((), replace(facts, truncated=cut))
+        if run.task.name not in TASKS:
+            facts = inspect_data({split.name: split.examples for split in run.splits}, run.task)
+            truncated = cut_shares({split.name: split.tokens for split in run.splits})
+            show_facts((), replace(facts, truncated=truncated))
 
 
 def show_data_facts(config: TrainConfig) -> None:

@@ -34,8 +34,8 @@ def predict(
 ) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
     with errors_in_one_line():
+        from isinglass.runs.finished import predict_split, predict_texts
         from isinglass.runs.prediction_files import check_predictions, write_predictions
-        from isinglass.runs.predictor import predict_split, predict_texts
 
         if input_file is not None and split is not None:
             raise ConfigError(f"--input {input_file} and --split {split} exclude each other: leave one of them out.")

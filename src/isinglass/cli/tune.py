@@ -56,7 +56,7 @@ def tune(
         from functools import partial
 
         from isinglass.training.interruption import Interruption
-        from isinglass.training.progress import ProgressObserver
+        from isinglass.training.observers import ProgressObserver
         from isinglass.tuning import WORKER, Elsewhere, SearchSpace
         from isinglass.tuning import tune as run_tuning
 

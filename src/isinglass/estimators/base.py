@@ -18,13 +18,11 @@ from isinglass.data.source import LoadedSplits
 from isinglass.errors import DataError
 from isinglass.estimators.texts import Texts, text_columns
 from isinglass.results import RunResult
-from isinglass.runs.loading import FinishedModel
+from isinglass.runs.directory import write_run
+from isinglass.runs.finished import FinishedModel, Predictor
 from isinglass.runs.perform import perform
-from isinglass.runs.predictor import Predictor
-from isinglass.runs.writing import write_run
 from isinglass.tasks import Task
-from isinglass.training.observers import StepRecord
-from isinglass.training.progress import Progress, ProgressObserver
+from isinglass.training.observers import Progress, ProgressObserver, StepRecord
 from isinglass.training.trainer import TrainedRun
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from isinglass.estimators.classifier import TextClassifier
 from isinglass.estimators.regressor import TextRegressor
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT
-from isinglass.runs.loading import FinishedModel, load_run
+from isinglass.runs.finished import FinishedModel, load_run
 from isinglass.training.labels import label_order
 
 

@@ -24,8 +24,7 @@ from isinglass.errors import IsinglassError
 from isinglass.executors.stored_checkpoints import stored_checkpoints
 from isinglass.runs.perform import Saving, perform
 from isinglass.training.checkpoints import Checkpoints, Interval
-from isinglass.training.observers import Observers
-from isinglass.training.progress import Progress
+from isinglass.training.observers import Observers, Progress
 from isinglass.training.trainer import TrainedRun
 
 

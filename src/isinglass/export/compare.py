@@ -7,11 +7,11 @@ import numpy as np
 from isinglass.data import open_data
 from isinglass.export.onnx import Exported, onnx_outputs
 from isinglass.metrics import Scores
-from isinglass.runs.loading import FinishedModel
-from isinglass.training.evaluation import evaluate
+from isinglass.runs.finished import FinishedModel
 from isinglass.training.observers import Observers
 from isinglass.training.prediction import probabilities
 from isinglass.training.scoring import score
+from isinglass.training.trainer import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

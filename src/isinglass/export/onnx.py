@@ -29,7 +29,7 @@ from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import CheckpointError, IsinglassError, MissingDependencyError, OutputExistsError, StorageError
 from isinglass.export.onnx_graph import AXES, OPSET, OUTPUT, build_model, input_names
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, save_config_and_tokenizer
-from isinglass.runs.loading import FinishedModel
+from isinglass.runs.finished import FinishedModel
 from isinglass.storage import check_parent, held, take_place
 from isinglass.training.labels import label_order
 

@@ -20,7 +20,7 @@ from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEI
 from isinglass.names import brief, printable
 from isinglass.results import RunResult
 from isinglass.runs.directory import MODEL, RESULT, TASK
-from isinglass.runs.loading import load_run
+from isinglass.runs.finished import load_run
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
 

@@ -1,4 +1,4 @@
-"""The directory of a run: its parts, its lock, and what may be written to it.
+"""The directory of a run: its parts, its lock, what may be written to it, and how.
 
 While a run is trained, RUN_DIR holds `checkpoints/` and a lock. Then the finished run takes its place, at one moment:
 
@@ -11,20 +11,28 @@ RUN_DIR/
 """
 
 import dataclasses
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from safetensors import SafetensorError
+
 from isinglass.config import TrainConfig, as_dict, without_places
-from isinglass.errors import OutputExistsError
+from isinglass.errors import OutputExistsError, StorageError
+from isinglass.models.checkpoint import save_checkpoint
 from isinglass.results import RunResult
-from isinglass.storage import check_parent, held
+from isinglass.runs.prediction_files import Rows, prediction_rows, write_rows
+from isinglass.storage import check_parent, held, take_place
+from isinglass.tasks import TASKS, custom
+from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
+from isinglass.training.trainer import TrainedRun
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
@@ -57,7 +65,7 @@ def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> N
             something that is no run, or cannot be replaced.
         ConfigError: `directory` cannot be made.
     """
-    real, working = real_path(directory), Path.cwd()
+    real, working = _real_path(directory), Path.cwd()
     if real in (working, *working.parents) or os.path.ismount(real):
         raise OutputExistsError(
             f"{directory} is the working directory, one above it, or a mount point, and cannot be replaced: name a new "
@@ -72,7 +80,7 @@ def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> N
 
 def _check_content(directory: Path, *, overwrite: bool, resume: bool) -> None:
     """Refuse a directory that holds anything but a run, or a run that is neither to be replaced nor resumed."""
-    names = {path.name for path in real_path(directory).iterdir()} - {LOCK}
+    names = {path.name for path in _real_path(directory).iterdir()} - {LOCK}
     is_unfinished = names == {CHECKPOINTS}
     if not names:
         return
@@ -94,7 +102,7 @@ def locked_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Pa
     Raises:
         OutputExistsError, ConfigError: as `check_output`, or another process holds the lock.
     """
-    real = real_path(directory)
+    real = _real_path(directory)
     made = [path for path in (real, *real.parents) if not path.exists()]
     real.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,7 +121,7 @@ def locked_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Pa
 
 def _clean_up(directory: Path, *, overwrite: bool) -> None:
     """Remove what a killed process left half written, and the checkpoints of a run that is replaced."""
-    shutil.rmtree(partial_directory(directory), ignore_errors=True)
+    shutil.rmtree(_partial_directory(directory), ignore_errors=True)
     for partial in (directory / CHECKPOINTS).glob(".*"):
         partial.unlink()
     if overwrite:
@@ -133,11 +141,79 @@ def finished_result(config: TrainConfig, directory: Path) -> RunResult | None:
     return result
 
 
-def partial_directory(directory: Path) -> Path:
+def write_run(
+    run: TrainedRun,
+    directory: Path,
+    *,
+    overwrite: bool,
+    with_model: bool = True,
+    predictions: Mapping[str, Rows] | None = None,
+) -> RunResult:
+    """Write a run beside `directory`, then rename: readers see either the complete run directory or nothing.
+
+    Args:
+        predictions: name of a split that was not scored -> its predictions, the header first.
+
+    Returns:
+        The result, which now names its prediction files.
+
+    Raises:
+        OutputExistsError, ConfigError: as `check_output`.
+        StorageError: the disk is full, say. Nothing is left of the run but its checkpoints.
+    """
+    check_output(directory, overwrite=overwrite)
+    scored = {one.split.name: list(prediction_rows(one.outputs, one.label_order, run.task)) for one in run.scored}
+    place = _real_path(directory)
+    partial = _partial_directory(place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        if with_model:
+            _write_model(run, partial / MODEL)
+        result = _write_records(run, partial, scored | dict(predictions or {}))
+        for path in partial.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors' writer lets the owner alone read its files
+        take_place(partial, place)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        saved = any((directory / CHECKPOINTS).glob("*"))
+        left = "its checkpoints stay: make room and go on with --resume" if saved else "nothing is left of it"
+        raise StorageError(f"The run could not be written to {directory} ({reason}), and {left}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+def _write_model(run: TrainedRun, directory: Path) -> None:
+    """Write the model, its card, and the user's own task."""
+    directory.mkdir()
+    save_checkpoint(run.model, run.weights, directory)
+    if run.task.name not in TASKS:
+        (directory / TASK).write_text(custom.to_json(run.task), encoding="utf-8")
+    card = model_card(run.result, run.task, run.model.label_names, base_model=run.result.model, license=None)
+    (directory / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
+
+
+def _write_records(run: TrainedRun, directory: Path, predictions: Mapping[str, Rows]) -> RunResult:
+    """Write the steps, the predictions and the result, and return the result."""
+    with open(directory / "steps.jsonl", "w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)
+    files = {name: f"predictions-{name}.tsv" for name in predictions}
+    for name, rows in predictions.items():
+        write_rows(rows, directory / files[name])
+    result = dataclasses.replace(run.result, predictions=files)
+    # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
+    (directory / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
+    return result
+
+
+def _partial_directory(directory: Path) -> Path:
     """Return the name under which a run is written before it takes the place of `directory`."""
     return directory.with_name(f".{directory.name}.partial")
 
 
-def real_path(path: Path) -> Path:
+def _real_path(path: Path) -> Path:
     """Return the absolute path with symbolic links followed: the target of a link is replaced, not the link."""
     return Path(os.path.realpath(path))

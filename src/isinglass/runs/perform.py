@@ -13,8 +13,7 @@ from isinglass.config import TrainConfig
 from isinglass.data.source import Source
 from isinglass.errors import ConfigError, StorageError
 from isinglass.results import RunResult
-from isinglass.runs.directory import RESULT, check_output, finished_result, locked_run
-from isinglass.runs.writing import write_run
+from isinglass.runs.directory import RESULT, check_output, finished_result, locked_run, write_run
 from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.observers import Observers

@@ -1,13 +1,14 @@
 """Scalars that TensorBoard shows: loss, learning rate and speed while a run is trained, its scores when it ends."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from isinglass.errors import MissingDependencyError
-from isinglass.results import by_split
-from isinglass.training.observers import Observer, StepEnd, TrainEnd
+from isinglass.results import RunResult, by_split
+from isinglass.training.observers import Observer, Progress, StepRecord
 
 
 class TensorBoardLog(Observer):
@@ -32,17 +33,16 @@ class TensorBoardLog(Observer):
         self._directory = directory
         self._steps = 0
 
-    def on_step_end(self, event: StepEnd) -> None:
+    def on_step_end(self, progress: Progress, steps: Sequence[StepRecord]) -> None:
         """Write loss and learning rate of each step, and the speed."""
-        for step in event.steps:
+        for step in steps:
             self._writer.add_scalar("train/loss", step.loss, step.step)
             self._writer.add_scalar("train/learning_rate", step.learning_rate, step.step)
-        self._steps = event.step
-        self._writer.add_scalar("train/tokens_per_second", event.tokens_per_second, self._steps - 1)
+        self._steps = progress.done
+        self._writer.add_scalar("train/tokens_per_second", progress.tokens_per_second, self._steps - 1)
 
-    def on_train_end(self, event: TrainEnd) -> None:
+    def on_train_end(self, result: RunResult) -> None:
         """Write the scores at the last step; NaN is left out."""
-        result = event.result
         for split, scores in by_split(result.metrics, result.split.split("+")).items():
             for name, value in scores.items():
                 if value is not None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,8 +18,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.errors import ConfigError, DataError, StorageError, TrainingDivergedError
+from isinglass.models.vocabulary import Vocabulary
 from isinglass.storage import replacing
+from isinglass.training.preparation import PreparedRun
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class Interval:
             )
         return Interval(int(found[1]) * _SECONDS.get(found[2], 1), unit)  # type: ignore[arg-type]
 
-    def is_due(self, *, step: int, steps_per_epoch: int, seconds: float) -> bool:
+    def is_due(self, step: int, steps_per_epoch: int, seconds: float) -> bool:
         """Whether to write one after `step` steps, `seconds` after the last."""
         if self.unit == "seconds":
             return seconds >= self.count
@@ -207,3 +210,26 @@ def compare_identity(
             raise ConfigError(
                 f"{path} was made with {name} {was}, and now it is {found}: resume with the same, or {remedy}."
             )
+
+
+def run_identity(config: TrainConfig, run: PreparedRun, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return what the steps of a run depend on, by name: settings but for the data's place, training data, model's shape.
+
+    The vocabulary of the scored data belongs to it, because a checkpoint holds the embeddings of exactly that vocabulary.
+    """
+    tokens, labels = run.train.tokens, run.train.labels
+    assert labels is not None
+    model = np.frombuffer(json.dumps(run.model.config_json, sort_keys=True).encode(), np.uint8)
+    return without_places(as_dict(config)) | {
+        "training data (digest)": arrays_digest((tokens.input_ids, tokens.token_type_ids, tokens.offsets, labels)),
+        "words of the training and scored data (digest)": arrays_digest([vocabulary.ids]),
+        "model config (digest)": arrays_digest([model]),
+    }
+
+
+def arrays_digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+    """Return a digest of the arrays' content, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

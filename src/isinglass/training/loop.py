@@ -15,7 +15,7 @@ from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError, TrainingDivergedError
 from isinglass.packing import PackedBatch, num_steps, plan_epoch, shard_step
 from isinglass.training.checkpoints import TrainingState
-from isinglass.training.observers import REPORT_SECONDS, Observers, StepEnd, StepRecord
+from isinglass.training.observers import REPORT_SECONDS, Observers, Progress, StepRecord
 from isinglass.training.packer import Packer
 from isinglass.training.preparation import PreparedSplit
 from isinglass.training.schedule import learning_rate
@@ -93,7 +93,15 @@ class Loop:
 
     def records(self, first: int = 0) -> list[StepRecord]:
         """Return the steps from `first` on whose loss is known."""
-        return [self._record(step) for step in range(first, len(self._losses))]
+        return [
+            StepRecord(
+                epoch=step // self.steps_per_epoch,
+                step=step,
+                learning_rate=self._learning_rate(step),
+                loss=self._losses[step],
+            )
+            for step in range(first, len(self._losses))
+        ]
 
     def state(self) -> TrainingState:
         """Return what the remaining steps depend on, and what the result tells about those done."""
@@ -210,26 +218,19 @@ class Loop:
         self._take_losses()
         self._reported = time.perf_counter()
         recent = [loss for loss in self._losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
-        event = StepEnd(
+        progress = Progress(
+            stage="train",
             epoch=epoch,
             epochs=self._config.epochs,
-            step=self.step,
-            total_steps=self.total_steps,
+            done=self.step,
+            total=self.total_steps,
             loss=float(np.mean(recent)) if recent else float("nan"),
             tokens_per_second=(self.tokens - self._first_tokens) / (self._reported - self._began),
-            steps=tuple(self.records(self._reported_steps)),
         )
+        steps = self.records(self._reported_steps)
         self._reported_steps = self.step
         for observer in self._observers:
-            observer.on_step_end(event)
-
-    def _record(self, step: int) -> StepRecord:
-        return StepRecord(
-            epoch=step // self.steps_per_epoch,
-            step=step,
-            learning_rate=self._learning_rate(step),
-            loss=self._losses[step],
-        )
+            observer.on_step_end(progress, steps)
 
     def _take_losses(self) -> None:
         """Read the losses of the newest steps from the device.

@@ -1,10 +1,10 @@
 """Observers: objects that a run tells how it goes on.
 
-Their methods have the names of the callbacks of `transformers`. Each gets one small record.
+Their methods have the names of the callbacks of `transformers`, and get small records.
 
     class PrintEpochs(Observer):
-        def on_epoch_end(self, event: EpochEnd) -> None:
-            print(f"epoch {event.epoch + 1} of {event.epochs}")
+        def on_epoch_end(self, state: RunState) -> None:
+            print(f"{state.epochs_done} of {state.epochs} epochs are done")
 
     isinglass.train(config, [PrintEpochs()])
 
@@ -12,15 +12,13 @@ Only the main process of a run calls them, in the order in which they are listed
 the run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from isinglass.config import TrainConfig
 from isinglass.results import RunResult
-from isinglass.tasks import Task
-from isinglass.training.preparation import PreparedSplit
+from isinglass.training.preparation import PreparedRun
 
 REPORT_SECONDS: Final = 0.2
 """The shortest time between two calls of `on_step_end` or `on_prediction_step`: reading a loss waits for the device."""
@@ -37,115 +35,85 @@ class StepRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBegin:
-    """What a run is about to do.
+class Progress:
+    """How far the training is, or the prediction of one split.
 
     Attributes:
-        splits: name -> what is trained on, scored or predicted.
-        step: number of steps that an earlier process did; 0 unless the run is resumed.
+        stage: `train`, or `evaluate SPLIT`.
+        epoch, epochs: of the newest step, counted from 0, and their number; both 0 in a prediction.
+        done, total: training steps, or examples of the split.
+        loss: mean of the newest 20 finite losses, NaN if there are none; None in a prediction.
+        tokens_per_second: real tokens, since this process began the stage.
     """
 
-    config: TrainConfig
-    task: Task
-    splits: Mapping[str, PreparedSplit]
-    step: int
-    total_steps: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepEnd:
-    """The training steps since the last call.
-
-    Attributes:
-        epoch: of the newest step, counted from 0.
-        step: number of steps done.
-        loss: mean of the newest 20 finite losses; NaN if there is none.
-        tokens_per_second: real tokens, since this process began to train.
-        steps: the new steps, the oldest first.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    total_steps: int
-    loss: float
-    tokens_per_second: float
-    steps: tuple[StepRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochEnd:
-    """An epoch whose last step is done: `epoch` counts from 0, `step` is the number of steps done."""
-
-    epoch: int
-    epochs: int
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionStep:
-    """How far the prediction of one split is: `done` of `total` examples."""
-
-    split: str
+    stage: str
+    epoch: int = 0
+    epochs: int = 0
     done: int
     total: int
+    loss: float | None = None
     tokens_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """The scores after an epoch.
+class RunState:
+    """A run between two training steps.
 
     Attributes:
+        step: number of steps done; those of an earlier process count where the run was resumed.
+        epochs_done: number of complete epochs.
         metric: name of the metric that picks the best epoch.
-        epoch_scores: that metric, averaged over the dev sets, after each epoch so far.
+        epoch_scores: that metric after each epoch so far, averaged over the dev sets; empty if no best epoch is picked.
+        checkpoint: the newest checkpoint that this process has written.
     """
 
-    epoch: int
-    epochs: int
     step: int
+    total_steps: int
+    epochs_done: int
+    epochs: int
     metric: str
     epoch_scores: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Save:
-    """A checkpoint that was written after `step` steps."""
-
-    step: int
-    path: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainEnd:
-    """A run that is trained and scored, before anything of it is written."""
-
-    result: RunResult
+    checkpoint: Path | None
 
 
 class Observer:
     """Base class of observers: every method does nothing until it is overridden."""
 
-    def on_train_begin(self, event: TrainBegin) -> None:
-        """Called before the first training step."""
+    def on_train_begin(self, run: PreparedRun, state: RunState) -> None:
+        """Called before the first training step, with the data and the model."""
 
-    def on_step_end(self, event: StepEnd) -> None:
+    def on_step_end(self, progress: Progress, steps: Sequence[StepRecord]) -> None:
         """Called with the training steps since the last call: every REPORT_SECONDS, and after the last step of all."""
 
-    def on_epoch_end(self, event: EpochEnd) -> None:
+    def on_epoch_end(self, state: RunState) -> None:
         """Called after the last step of each epoch, before the epoch is evaluated."""
 
-    def on_prediction_step(self, event: PredictionStep) -> None:
+    def on_prediction_step(self, progress: Progress) -> None:
         """Called while a split is predicted: every REPORT_SECONDS, and after its last batch."""
 
-    def on_evaluate(self, event: Evaluate) -> None:
+    def on_evaluate(self, state: RunState) -> None:
         """Called after the evaluation of an epoch, where the best epoch is picked."""
 
-    def on_save(self, event: Save) -> None:
+    def on_save(self, state: RunState) -> None:
         """Called after a checkpoint was written."""
 
-    def on_train_end(self, event: TrainEnd) -> None:
-        """Called after the final evaluation."""
+    def on_train_end(self, result: RunResult) -> None:
+        """Called after the final evaluation, before anything of the run is written."""
 
 
 Observers = Sequence[Observer]
+
+
+class ProgressObserver(Observer):
+    """An observer that hands the progress of all stages to one function."""
+
+    def __init__(self, show: Callable[[Progress], None]) -> None:
+        self._show = show
+
+    def on_step_end(self, progress: Progress, steps: Sequence[StepRecord]) -> None:  # noqa: ARG002
+        """Show the progress of the training."""
+        self._show(progress)
+
+    def on_prediction_step(self, progress: Progress) -> None:
+        """Show the progress of a prediction."""
+        self._show(progress)

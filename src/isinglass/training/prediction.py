@@ -13,7 +13,7 @@ from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import DeviceMemoryError
 from isinglass.packing import PackedBatch
 from isinglass.tasks import Task
-from isinglass.training.observers import REPORT_SECONDS, Observers, PredictionStep
+from isinglass.training.observers import REPORT_SECONDS, Observers, Progress
 from isinglass.training.packer import Packer
 
 logger = logging.getLogger(__name__)
@@ -137,14 +137,14 @@ class _Meter:
         if self.examples < self._total and now - self._reported < REPORT_SECONDS:
             return
         self._reported = now
-        event = PredictionStep(
-            split=self._split,
+        progress = Progress(
+            stage=f"evaluate {self._split}",
             done=self.examples,
             total=self._total,
             tokens_per_second=self._tokens / (now - self._began),
         )
         for observer in self._observers:
-            observer.on_prediction_step(event)
+            observer.on_prediction_step(progress)
 
 
 def probabilities(outputs: Float32[np.ndarray, "N outputs"], task: Task) -> Float64[np.ndarray, "N outputs"]:

@@ -17,8 +17,7 @@ from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.source import load_model
 from isinglass.tasks import Split, Task
 from isinglass.training.best_epoch import selection_metric
-from isinglass.training.class_weights import class_weights
-from isinglass.training.labels import with_head_for
+from isinglass.training.labels import class_weights, with_head_for
 
 MAX_NAMED: Final = 64  # examples that a message names
 

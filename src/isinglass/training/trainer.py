@@ -1,43 +1,38 @@
-"""Training, read from top to bottom: prepare, run the steps, evaluate."""
+"""Training and evaluation, read from top to bottom: prepare, run the steps, evaluate."""
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.source import Source
-from isinglass.errors import StorageError
+from isinglass.errors import ConfigError, StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
-from isinglass.tasks import Task
+from isinglass.tasks import Split, Task
 from isinglass.training.best_epoch import BestEpoch
-from isinglass.training.checkpoints import Checkpoints, TrainingState
+from isinglass.training.checkpoints import Checkpoints, arrays_digest, run_identity
 from isinglass.training.interruption import Interrupted, Interruption
+from isinglass.training.labels import label_order
 from isinglass.training.loop import Loop
-from isinglass.training.observers import (
-    EpochEnd,
-    Evaluate,
-    Observer,
-    Observers,
-    PredictionStep,
-    Save,
-    StepRecord,
-    TrainBegin,
-    TrainEnd,
-)
+from isinglass.training.observers import Observer, Observers, Progress, RunState, StepRecord
 from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
-from isinglass.training.preparation import PreparedRun, PreparedSplit, prepare_run
-from isinglass.training.result import Figures, make_result
-from isinglass.training.resuming import check_same_checkpoint, check_same_run, run_identity
-from isinglass.training.scoring import Scored, score
+from isinglass.training.preparation import PreparedRun, PreparedSplit, prepare_run, prepare_split
+from isinglass.training.scoring import Figures, Scored, make_result, score
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +91,62 @@ def train(
     with in_turn(group):
         prepared = prepare_run(config, data or open_data(config), first_weights)
     trainer = Trainer(config, prepared, observers, checkpoints, interruption, group)
-    trainer.resume()
     trainer.begin()
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
         trainer.evaluate()
     return trainer.finish()
+
+
+def evaluate(
+    config: TrainConfig,
+    model: Checkpoint,
+    split_names: Sequence[str] | None = None,
+    observers: Observers = (),
+    *,
+    data: Source | None = None,
+) -> tuple[RunResult, list[Scored]]:
+    """Score a finished model on labelled splits of its task. Labels are matched by name, through the model's `id2label`.
+
+    Args:
+        split_names: None: the dev sets.
+        data: the task and its examples; None: what `config` names.
+
+    Raises:
+        ConfigError: there is no such split, or its labels are hidden.
+        CheckpointError: the model's labels are not the task's.
+    """
+    check_installed(config.backend)
+    data = data or open_data(config)
+    order = label_order(model, data.task)
+    splits = [prepare_split(data, split, config, model, order) for split in _labelled_splits(data.task, split_names)]
+    for split in splits:
+        if split.labels is None:
+            raise ConfigError(f"{split.examples.origin} has no labels to score by: use `isinglass predict`.")
+    backend = create_backend(config, model, Objective.of(data.task))
+    packer = Packer.of(config, model)
+    started = time.perf_counter()
+    scored = [
+        Scored(split=split, outputs=predict(backend, packer, split.tokens, split.name, observers), label_order=order)
+        for split in splits
+    ]
+    figures = Figures(
+        examples={split.name: len(split) for split in splits},
+        tokens=[split.tokens for split in splits],
+        evaluation_seconds=time.perf_counter() - started,
+    )
+    notes = [*data.notes, *(note for split in splits for note in split.notes)]
+    return make_result(config, data.task, scored, backend, figures, notes), scored
+
+
+def _labelled_splits(task: Task, names: Sequence[str] | None) -> Sequence[Split]:
+    splits = task.dev if names is None else [task.split(name) for name in names]
+    for split in splits:
+        if split.label_column is None:
+            raise ConfigError(f"{task.title}'s {split.name} set hides its labels: use `isinglass predict`.")
+    if not splits:
+        raise ConfigError(f"{task.title} has no labelled set: use `isinglass predict`.")
+    return splits
 
 
 class Trainer:
@@ -122,41 +167,34 @@ class Trainer:
         self._checkpoints = checkpoints
         self._interruption = interruption
         self._group = group
-        texts = [split.tokens for split in prepared.splits]
-        self._vocabulary = used_vocabulary(config, prepared.model.blueprint, texts)
+        self._vocabulary = used_vocabulary(config, prepared.model.blueprint, [split.tokens for split in prepared.splits])
         self._backend = create_backend(config, trim_vocabulary(prepared.model, self._vocabulary), prepared.objective, group)
         self._packer = Packer.of(config, prepared.model, self._vocabulary)
         self._loop = Loop(config, self._backend, self._packer, prepared.train, group, self._observers)
         self._best = BestEpoch(prepared.metric, config.early_stopping)
-        self._saved_at = time.monotonic()  # when the newest checkpoint was written
+        self._identity: dict[str, Any] = {}
+        self._newest_checkpoint: Path | None = None
+        self._saved_at = 0.0  # when the newest checkpoint was written
         self._scored: list[Scored] = []
         self._evaluation_seconds = 0.0
-        shared = group.size > 1
-        self._identity = run_identity(config, prepared, self._vocabulary) if checkpoints is not None or shared else {}
-        if shared:
-            check_same_run(group, self._identity, prepared)
-
-    def resume(self) -> None:
-        """Continue from the newest checkpoint, if that is asked for and there is one."""
-        if self._checkpoints is None:
-            return
-        state = self._checkpoints.load(self._identity)
-        check_same_checkpoint(self._group, None if state is None else state.step)
-        if state is not None:
-            self._loop.restore(state)
-            self._best.restore(state.epoch_scores, state.arrays)
 
     def begin(self) -> None:
-        """Tell the observers what is trained on."""
-        event = TrainBegin(
-            config=self._config,
-            task=self._prepared.task,
-            splits={split.name: split for split in self._prepared.splits},
-            step=self._loop.step,
-            total_steps=self._loop.total_steps,
-        )
+        """Resume from the newest checkpoint, if that is asked for and there is one, and tell the observers."""
+        group, model = self._group, self._prepared.model
+        if self._checkpoints is not None or group.size > 1:
+            self._identity = run_identity(self._config, self._prepared, self._vocabulary)
+        if group.size > 1:
+            weights = arrays_digest(model.weights[name] for name in sorted(model.weights))
+            _check_alike(group, [self._identity, weights], "settings, data or model: start all alike, on the same files")
+        if self._checkpoints is not None:
+            state = self._checkpoints.load(self._identity)
+            step = None if state is None else state.step
+            _check_alike(group, step, "checkpoints: --output-dir must lie on storage that all hosts share")
+            if state is not None:
+                self._loop.restore(state)
+                self._best.restore(state.epoch_scores, state.arrays)
         for observer in self._observers:
-            observer.on_train_begin(event)
+            observer.on_train_begin(self._prepared, self._state())
 
     def run_steps(self) -> None:
         """Do the remaining steps, with evaluations and checkpoints between them, and load the best epoch's weights."""
@@ -165,7 +203,9 @@ class Trainer:
         steps = iter(()) if self._best.is_over else self._loop.run()
         for _ in steps:
             if self._loop.is_at_epoch_end:
-                self._end_epoch()
+                for observer in self._observers:
+                    observer.on_epoch_end(self._state())
+                self._evaluate_epoch()
             self._save_or_stop()
             if self._best.is_over:
                 break
@@ -192,7 +232,7 @@ class Trainer:
         notes = [*prepared.notes, *self._best.notes(self._config.epochs), *loop.closing_notes()]
         result = make_result(self._config, prepared.task, self._scored, self._backend, figures, notes, self._group)
         for observer in self._observers:
-            observer.on_train_end(TrainEnd(result=result))
+            observer.on_train_end(result)
         return TrainedRun(
             task=prepared.task,
             result=result,
@@ -210,9 +250,20 @@ class Trainer:
         except Interrupted as interrupted:
             if self._checkpoints is None or self._group.rank > 0:
                 raise
-            path = self._save(self._checkpoints)
-            message = f"stopped after step {self._loop.step} of {self._loop.total_steps}, saved in {path}"
-            raise Interrupted(interrupted.number, message) from None
+            self._save(self._checkpoints)
+            step, total, path = self._loop.step, self._loop.total_steps, self._newest_checkpoint
+            raise Interrupted(interrupted.number, f"stopped after step {step} of {total}, saved in {path}") from None
+
+    def _state(self) -> RunState:
+        return RunState(
+            step=self._loop.step,
+            total_steps=self._loop.total_steps,
+            epochs_done=self._loop.step // self._loop.steps_per_epoch,
+            epochs=self._config.epochs,
+            metric=self._prepared.metric,
+            epoch_scores=tuple(self._best.scores),
+            checkpoint=self._newest_checkpoint,
+        )
 
     def _predict(self, splits: Sequence[PreparedSplit]) -> list[Scored]:
         observers = self._observers
@@ -224,30 +275,16 @@ class Trainer:
             scored.append(Scored(split=split, outputs=outputs, label_order=self._prepared.label_order))
         return scored
 
-    def _end_epoch(self) -> None:
-        step, epochs = self._loop.step, self._config.epochs
-        event = EpochEnd(epoch=step // self._loop.steps_per_epoch - 1, epochs=epochs, step=step)
-        for observer in self._observers:
-            observer.on_epoch_end(event)
-        self._evaluate_epoch()
-
     def _evaluate_epoch(self) -> None:
         """Score the dev sets after an epoch, where the best one is picked and this one has no score yet."""
-        epoch = len(self._best.scores)
-        if not self._config.picks_best or self._loop.step != (epoch + 1) * self._loop.steps_per_epoch:
+        next_epoch_end = (len(self._best.scores) + 1) * self._loop.steps_per_epoch
+        if not self._config.picks_best or self._loop.step != next_epoch_end:
             return
         metric = self._prepared.metric
         scores = [score(self._prepared.task, scored)[0][metric] for scored in self._predict(self._prepared.dev)]
         self._best.add(sum(scores) / len(scores), self._backend.weights())
-        event = Evaluate(
-            epoch=epoch,
-            epochs=self._config.epochs,
-            step=self._loop.step,
-            metric=metric,
-            epoch_scores=tuple(self._best.scores),
-        )
         for observer in self._observers:
-            observer.on_evaluate(event)
+            observer.on_evaluate(self._state())
 
     def _save_or_stop(self) -> None:
         """Write a checkpoint if it is time for one, and end the run if that is asked for.
@@ -256,12 +293,10 @@ class Trainer:
         """
         seconds = int(time.monotonic() - self._saved_at)
         signal_number, seconds = largest(self._group, self._interruption.number, seconds)
-        checkpoints, steps = self._checkpoints, self._loop.steps_per_epoch
-        if checkpoints is not None and checkpoints.every.is_due(
-            step=self._loop.step, steps_per_epoch=steps, seconds=seconds
-        ):
+        loop, checkpoints = self._loop, self._checkpoints
+        if checkpoints is not None and checkpoints.every.is_due(loop.step, loop.steps_per_epoch, seconds):
             try:
-                with self._loop.clock.paused():
+                with loop.clock.paused():
                     if self._group.rank == 0:
                         self._save(checkpoints)
             except StorageError as error:
@@ -272,17 +307,13 @@ class Trainer:
         if self._group.size == 1:  # several processes learn of a signal that came meanwhile after the next step
             self._interruption.check()
 
-    def _save(self, checkpoints: Checkpoints) -> Path:
-        path = checkpoints.save(self._state(), self._identity)
-        event = Save(step=self._loop.step, path=path)
-        for observer in self._observers:
-            observer.on_save(event)
-        return path
-
-    def _state(self) -> TrainingState:
+    def _save(self, checkpoints: Checkpoints) -> None:
         state = self._loop.state()
         arrays = {**state.arrays, **self._best.arrays()}
-        return replace(state, epoch_scores=self._best.plain_scores(), arrays=arrays)
+        state = replace(state, epoch_scores=self._best.plain_scores(), arrays=arrays)
+        self._newest_checkpoint = checkpoints.save(state, self._identity)
+        for observer in self._observers:
+            observer.on_save(self._state())
 
 
 class _StopOnSignal(Observer):
@@ -291,5 +322,18 @@ class _StopOnSignal(Observer):
     def __init__(self, interruption: Interruption) -> None:
         self._interruption = interruption
 
-    def on_prediction_step(self, event: PredictionStep) -> None:  # noqa: ARG002
+    def on_prediction_step(self, progress: Progress) -> None:  # noqa: ARG002
         self._interruption.check()
+
+
+def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
+    """Refuse to go on if the processes of a group have different values.
+
+    Raises:
+        ConfigError: it says which process differs, and in what.
+    """
+    digest = hashlib.blake2b(json.dumps(value).encode()).digest()
+    digests = group.gather(np.frombuffer(digest, np.uint8))
+    for rank, other in enumerate(digests):
+        if not np.array_equal(other, digests[0]):
+            raise ConfigError(f"Process {rank} of the {group.size} that share this run has other {what}.")

@@ -20,8 +20,7 @@ from isinglass.executors.local import Executor
 from isinglass.executors.worker import TrainingRequest
 from isinglass.runs.perform import perform
 from isinglass.training.interruption import Interruption
-from isinglass.training.observers import Evaluate, Observer, Observers
-from isinglass.training.progress import Progress
+from isinglass.training.observers import Observer, Observers, Progress, RunState
 from isinglass.tuning.search_space import SETTINGS, SearchSpace
 from isinglass.tuning.study import STARTUP_TRIALS, TunedTrial, finished_trials, positions, worst
 
@@ -191,9 +190,9 @@ class _Pruning(Observer):
         self.scores: tuple[float, ...] = ()
         self._is_behind = is_behind
 
-    def on_evaluate(self, event: Evaluate) -> None:
+    def on_evaluate(self, state: RunState) -> None:
         from optuna import TrialPruned
 
-        self.scores = event.epoch_scores
+        self.scores = state.epoch_scores
         if self._is_behind(self.scores):
             raise TrialPruned

@@ -6,8 +6,7 @@ from isinglass.errors import (
     TrainingDivergedError,
 )
 from isinglass.executors.worker import Answers, TrainingRequest, serve
-from isinglass.training.observers import Evaluate, Observer
-from isinglass.training.progress import ProgressObserver
+from isinglass.training.observers import Observer, ProgressObserver, RunState
 from isinglass.tuning.data import tuning_data
 
 
@@ -18,8 +17,8 @@ class _TellScores(Observer):
         self.scores: list[float] = []
         self._answers = answers
 
-    def on_evaluate(self, event: Evaluate) -> None:
-        self.scores = [*event.epoch_scores]
+    def on_evaluate(self, state: RunState) -> None:
+        self.scores = [*state.epoch_scores]
         self._answers.send(scores=self.scores)
 
 
