@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isinglass.config import TrainConfig, resolve
     from isinglass.errors import IsinglassError
-    from isinglass.estimators.classifier import TextClassifier
-    from isinglass.estimators.loading import load
-    from isinglass.estimators.regressor import TextRegressor
+    from isinglass.estimators.estimators import TextClassifier, TextRegressor, load
     from isinglass.results import RunResult
     from isinglass.runs.directory import write_run
     from isinglass.runs.finished import load_run
@@ -45,13 +43,13 @@ _HOME = {
     "RunResult": "results",
     "Saving": "runs.perform",
     "Task": "tasks",
-    "TextClassifier": "estimators.classifier",
-    "TextRegressor": "estimators.regressor",
+    "TextClassifier": "estimators.estimators",
+    "TextRegressor": "estimators.estimators",
     "TrainConfig": "config",
     "Observer": "training.observers",
     "evaluate": "training.trainer",
     "get_task": "tasks",
-    "load": "estimators.loading",
+    "load": "estimators.estimators",
     "load_run": "runs.finished",
     "perform": "runs.perform",
     "resolve": "config",
