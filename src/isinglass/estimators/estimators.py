@@ -204,7 +204,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
             ConfigError: a parameter is out of range, or does not fit another; it is a ValueError.
         """
         texts, target = text_columns(X, to_train=True), Target.of(y)
-        check_lengths(texts, target.encoded)
+        check_lengths(texts, len(target.encoded))
         self.classes_, self._names = target.classes, target.names
         weights = self._class_weights()
         if target.is_multilabel:
@@ -258,11 +258,11 @@ class TextClassifier(ClassifierMixin, TextEstimator):
 
     def _class_weights(self) -> str | None:
         """Return `class_weight` as the setting has it: a dictionary as JSON, by the names of the labels."""
-        weights = self.class_weight
+        weights: Any = self.class_weight
         if not isinstance(weights, Mapping):
             if weights not in (None, "balanced"):
                 raise ConfigError(f"class_weight is {brief(weights)}; None, 'balanced' or a dictionary was expected.")
-            return weights
+            return None if weights is None else "balanced"
         labels = self.classes_.tolist()
         for label, weight in weights.items():
             if label not in labels:
@@ -322,7 +322,7 @@ class TextRegressor(RegressorMixin, TextEstimator):
             ConfigError: a parameter is out of range, or does not fit another; it is a ValueError.
         """
         texts, values = text_columns(X, to_train=True), numbers(y)
-        check_lengths(texts, values)
+        check_lengths(texts, len(values))
         return self._fit("regression", None, texts, [*map(repr, values.tolist())])
 
     def predict(self, X: Any) -> Float64[np.ndarray, " N"]:
