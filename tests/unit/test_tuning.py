@@ -142,10 +142,10 @@ def test_other_settings_or_data_are_refused_by_name(config, table, tmp_path):
 
 
 def scripted(monkeypatch, script):
-    """Let `train` report the scores of `script(number of the call)` instead of training."""
+    """Let `perform` report the scores of `script(number of the call)` instead of training."""
     calls = []
 
-    def fake(config, observers, *, data, interruption):
+    def fake(config, *, observers, **_: object):
         calls.append(config)
         scores = script(len(calls) - 1, config)
         for epoch in range(config.epochs):
