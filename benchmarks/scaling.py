@@ -20,7 +20,7 @@ import sys
 
 import numpy as np
 
-from isinglass.bench.calibration import OVERHEAD_SECONDS
+from isinglass.bench.estimates import OVERHEAD_SECONDS
 from isinglass.bench.presets import PRESETS
 from isinglass.config import resolve
 from isinglass.packing import num_steps, plan_epoch, shard_step

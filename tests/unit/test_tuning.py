@@ -26,7 +26,7 @@ from isinglass.tasks import get_task
 from isinglass.training.interruption import Interrupted
 from isinglass.training.observers import RunState
 from isinglass.training.trainer import train
-from isinglass.tuning import SearchSpace, tune, tuning_data
+from isinglass.tuning import SearchSpace, TuningObserver, tune, tuning_data
 from tests.tiny import save_tiny, sentence, write_glue
 
 SMALL = SearchSpace(learning_rate=(1e-4, 1e-2), epochs=(1, 3), batch_size=(8, 16))
@@ -51,16 +51,54 @@ def config(model, table):
     return resolve(task="own", flags={"model": str(model), "train_file": str(table), "max_length": 32})
 
 
+SECOND_TRIAL_STOPS = """
+import json, sys, time
+from pathlib import Path
+from isinglass.config import resolve
+from isinglass.tuning import SearchSpace, TuningObserver, tune
+
+class StopInSecondTrial(TuningObserver):
+    finished = 0
+
+    def on_trial_begin(self, trial):
+        self.settings = trial.settings
+
+    def on_progress(self, number, progress):
+        if self.finished == 1:
+            print(json.dumps(dict(self.settings)), flush=True)
+            time.sleep(60)
+
+    def on_trial_end(self, trial):
+        self.finished += 1
+
+flags, space, directory = json.loads(sys.argv[1])
+config = resolve(task="own", flags=flags)
+tune(config, trials=3, directory=Path(directory), space=SearchSpace.parse(space), observer=StopInSecondTrial())
+"""
+
+
+class Told(TuningObserver):
+    """Keeps the trials that it is told of."""
+
+    def __init__(self) -> None:
+        self.trials = []
+
+    def on_trial_begin(self, trial):
+        self.trials.append(trial)
+
+    on_trial_end = on_trial_begin
+
+
 def rows(directory: Path) -> list[dict[str, str]]:
     with open(directory / "trials.tsv", newline="") as lines:
         return list(csv.DictReader(lines, delimiter="\t"))
 
 
 def test_so_many_trials_give_so_many_rows_and_a_recipe_that_repeats_the_best_score(config, tmp_path):
-    told = []
-    tuned = tune(config, trials=3, directory=tmp_path / "a", space=SMALL, on_trial=told.append)
+    told = Told()
+    tuned = tune(config, trials=3, directory=tmp_path / "a", space=SMALL, observer=told)
     assert [one["state"] for one in rows(tmp_path / "a")] == ["complete"] * 3
-    assert [one.state for one in told] == ["running", "complete"] * 3
+    assert [trial.state for trial in told.trials] == ["running", "complete"] * 3
     assert len({one["seed"] for one in rows(tmp_path / "a")}) == 3
     assert tuned.best.score == max(one.score for one in tuned.trials)
     assert any("validation split" in note for note in tuned.notes)
@@ -81,24 +119,10 @@ def test_so_many_trials_give_so_many_rows_and_a_recipe_that_repeats_the_best_sco
 def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_path):
     """A trial that stays `running` for ever, or one that is trained twice and counted twice."""
     directory = tmp_path / "killed"
-    code = (
-        "import sys, json, time; from pathlib import Path; from isinglass.config import resolve; "
-        "from isinglass.tuning import SearchSpace, tune\n"
-        "from isinglass.training.observers import ProgressObserver\n"
-        "flags, space, directory = json.loads(sys.argv[1])\n"
-        "seen = []\n"
-        "def told(trial):\n"
-        "    seen.append(trial)\n"
-        "    if len(seen) == 4: print('in the second trial' , flush=True)\n"
-        "def slow(now):\n"
-        "    if len(seen) == 3: print(json.dumps(dict(seen[-1].settings)), flush=True); time.sleep(60)\n"
-        "tune(resolve(task='own', flags=flags), trials=3, directory=Path(directory), "
-        "space=SearchSpace.parse(space), on_trial=told, observers=[ProgressObserver(slow)])\n"
-    )
     flags = {name: value for name, value in as_dict(config).items() if name in ("model", "train_file", "max_length")}
     space = "learning_rate=1e-4:1e-2,epochs=1:3,batch_size=8:16,seed"
     assert SearchSpace.parse(space) == SMALL
-    arguments = [sys.executable, "-c", code, json.dumps([flags, space, str(directory)])]
+    arguments = [sys.executable, "-c", SECOND_TRIAL_STOPS, json.dumps([flags, space, str(directory)])]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         cut_off = json.loads(process.stdout.readline())
         os.kill(process.pid, signal.SIGKILL)

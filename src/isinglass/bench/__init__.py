@@ -1,1 +1,1 @@
-"""Many runs: what they are, how they are run, and their records."""
+"""Benches: many runs, which of them are left, how they are performed, and their records."""

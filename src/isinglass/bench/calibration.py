@@ -1,99 +1,126 @@
-"""How long the runs of a bench are likely to take: a few timed steps of each engine."""
+"""Time a few training steps, and count the tokens of tasks: what a worker does for an estimate."""
 
 import itertools
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+import numpy as np
+from jaxtyping import Int64
+
 from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Backend
 from isinglass.backends.registry import create_backend
-from isinglass.bench.plan import PlannedRun
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.executors.worker import CalibrationRequest, config_from
+from isinglass.executors.messages import Calibration, CalibrationRequest, RunInputs
+from isinglass.executors.worker import Send
+from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
+from isinglass.tasks import Task
 from isinglass.training.labels import with_head_for
 from isinglass.training.packer import Packer
-from isinglass.training.preparation import prepare_split
+from isinglass.training.preparation import PreparedSplit, prepare_split
 
-EVALUATION_SHARE: Final = 1 / 3  # of a training step's operations: the forward pass alone
-OVERHEAD_SECONDS: Final = 10.0  # starting a process, its imports, loading, scoring and writing
-CALIBRATION_SECONDS: Final = 5.0
-CALIBRATION_STEPS: Final = 20
+MOST_SECONDS: Final = 5.0
+MOST_STEPS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What a few steps told: real tokens per second in training, and the tokens of each task's train and dev sets."""
+class PreparedTask:
+    """A task with all its labelled splits tokenized. `config` says how."""
+
+    config: TrainConfig
+    task: Task
+    model: Checkpoint
+    train: PreparedSplit
+    dev: list[PreparedSplit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Real tokens per second in training, and the time of tracing and compiling."""
 
     tokens_per_second: float
     compile_seconds: float
-    train_tokens: Mapping[str, int]
-    dev_tokens: Mapping[str, int]
 
 
-def engine(config: TrainConfig) -> str:
-    """What decides a run's speed, and which tokens it has: runs that share it share a calibration."""
-    tokens = (config.max_length, config.overlap, config.max_train_examples)
-    return repr((config.model, config.backend, config.precision, config.xla, config.compile, *tokens))
-
-
-def estimated_seconds(run: PlannedRun, calibration: Calibration) -> float:
-    """Training and evaluation at the calibrated speed, compiling, and the start."""
-    task = run.config.task
-    tokens = calibration.train_tokens[task] * run.config.epochs + calibration.dev_tokens[task] * EVALUATION_SHARE
-    return tokens / calibration.tokens_per_second + calibration.compile_seconds + OVERHEAD_SECONDS
-
-
-def estimates(runs: Sequence[PlannedRun], calibrations: Mapping[str, Calibration]) -> dict[str, float]:
-    """Key -> seconds that the run is likely to take; NaN where its engine has no calibration."""
-    known = {run.key: calibrations.get(engine(run.config)) for run in runs}
-    return {
-        run.key: math.nan if calibration is None else estimated_seconds(run, calibration)
-        for run, calibration in zip(runs, known.values(), strict=True)
-    }
-
-
-def calibrate(request: CalibrationRequest) -> Calibration:
-    """Train a few steps of the first configuration's task, as many as fit in CALIBRATION_SECONDS."""
-    configs = [config_from(values) for values in request.configs]
+def calibrate(request: CalibrationRequest, directory: Path, send: Send) -> Calibration:  # noqa: ARG001  # it writes nothing
+    """Time a few training steps of the first run, and count the tokens of all runs' tasks."""
     train_tokens, dev_tokens = {}, {}
-    first = configs[0]
-    for config in configs[::-1]:  # the first task's split and checkpoint are what the loop leaves
-        data = open_data(config)
-        task = data.task
-        checkpoint, _ = with_head_for(load_model(config.model), task)
-        most = config.max_train_examples
-        splits = [
-            prepare_split(data, s, config, checkpoint, checkpoint.label_names, most=most if s is task.train else None)
-            for s in task.splits
-            if s.label_column is not None
-        ]
-        assert task.train is not None
-        train_tokens[task.name] = sum(int(s.tokens.lengths.sum()) for s in splits if s.name == task.train.name)
-        dev_tokens[task.name] = sum(int(s.tokens.lengths.sum()) for s in splits if s.name != task.train.name)
-    split = next(s for s in splits if task.train is not None and s.name == task.train.name)
-    backend = create_backend(first, checkpoint, Objective.of(task))
-    packer = Packer.of(first, checkpoint)
-    seconds = tokens = 0.0
-    epochs = (plan_epoch(len(split.tokens), first.batch_size, seed=first.seed, epoch=epoch) for epoch in itertools.count())
-    for step, index in enumerate(itertools.islice(itertools.chain.from_iterable(epochs), CALIBRATION_STEPS)):
-        compiling = backend.compile_seconds
-        started = time.perf_counter()
-        batches = packer.pack_parts(split.tokens, index, split.labels, backend.parallel_batches)
-        backend.train_step(batches, step=step, learning_rate=first.learning_rate)
-        backend.synchronize()
-        if step > 0 and backend.compile_seconds == compiling:  # a step that warms up or compiles is not the run's speed
-            seconds += time.perf_counter() - started
-            tokens += sum(batch.num_tokens for batch in batches)
-        if seconds > CALIBRATION_SECONDS:
-            break
+    for inputs in reversed(request.runs):  # the first run comes last, and is the one that stays in memory
+        prepared = prepare_task(inputs)
+        train_tokens[prepared.task.name] = _count_tokens([prepared.train])
+        dev_tokens[prepared.task.name] = _count_tokens(prepared.dev)
+    speed = time_steps(prepared)
     return Calibration(
-        tokens_per_second=tokens / seconds,
-        compile_seconds=backend.compile_seconds,
+        tokens_per_second=speed.tokens_per_second,
+        compile_seconds=speed.compile_seconds,
         train_tokens=train_tokens,
         dev_tokens=dev_tokens,
     )
+
+
+def prepare_task(inputs: RunInputs) -> PreparedTask:
+    """Read and tokenize the labelled splits of a run's task, and load its model."""
+    config = inputs.resolve()
+    data = open_data(config)
+    task = data.task
+    assert task.train is not None
+    model, _ = with_head_for(load_model(inputs.first_weights or config.model), task)
+    order = model.label_names
+    labelled = [split for split in task.splits if split.label_column is not None and split is not task.train]
+    return PreparedTask(
+        config=config,
+        task=task,
+        model=model,
+        train=prepare_split(data, task.train, config, model, order, most=config.max_train_examples),
+        dev=[prepare_split(data, split, config, model, order) for split in labelled],
+    )
+
+
+def _count_tokens(splits: list[PreparedSplit]) -> int:
+    return sum(int(split.tokens.lengths.sum()) for split in splits)
+
+
+def time_steps(prepared: PreparedTask) -> Speed:
+    """Train at most MOST_STEPS steps, or MOST_SECONDS. A step that warms up or compiles is not counted."""
+    config, train = prepared.config, prepared.train
+    backend = create_backend(config, prepared.model, Objective.of(prepared.task))
+    packer = Packer.of(config, prepared.model)
+    seconds, tokens = 0.0, 0
+    for step, index in enumerate(itertools.islice(_steps(config, len(train.tokens)), MOST_STEPS)):
+        compiled_before = backend.compile_seconds
+        started = time.perf_counter()
+        tokens_of_step = _train_step(backend, packer, train, index, step=step, learning_rate=config.learning_rate)
+        if step > 0 and backend.compile_seconds == compiled_before:
+            seconds += time.perf_counter() - started
+            tokens += tokens_of_step
+        if seconds > MOST_SECONDS:
+            break
+    return Speed(tokens_per_second=tokens / seconds, compile_seconds=backend.compile_seconds)
+
+
+def _steps(config: TrainConfig, examples: int) -> Iterator[Int64[np.ndarray, " S"]]:
+    """Yield the examples of each step, epoch after epoch, without end."""
+    for epoch in itertools.count():
+        yield from plan_epoch(examples, config.batch_size, seed=config.seed, epoch=epoch)
+
+
+def _train_step(
+    backend: Backend,
+    packer: Packer,
+    train: PreparedSplit,
+    index: Int64[np.ndarray, " S"],
+    *,
+    step: int,
+    learning_rate: float,
+) -> int:
+    """Train one step to its end, and return its number of tokens."""
+    batches = packer.pack_parts(train.tokens, index, train.labels, backend.parallel_batches)
+    backend.train_step(batches, step=step, learning_rate=learning_rate)
+    backend.synchronize()
+    return sum(batch.num_tokens for batch in batches)

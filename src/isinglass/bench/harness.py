@@ -1,201 +1,167 @@
-"""Have what is left of a plan run, and append one record for each run: killing it loses the runs in flight only."""
+"""Perform a bench: the runs that are left, each after the run that it starts from, and one record for each.
 
-import json
+Killing a bench loses the runs in flight only.
+"""
+
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from isinglass.bench.calibration import Calibration, engine
-from isinglass.bench.plan import Plan, PlannedRun, left_to_do
-from isinglass.bench.worker import RunRequest
+from isinglass.bench.directory import Bench, locked_bench, set_damaged_aside
+from isinglass.bench.estimates import calibrate, estimates
+from isinglass.bench.observers import BenchObserver
+from isinglass.bench.own_data import read_own_data, settle
+from isinglass.bench.plan import Plan, PlannedRun, left_to_do, make_plan
+from isinglass.bench.presets import Selection
 from isinglass.config import as_dict
-from isinglass.errors import OutputExistsError
-from isinglass.executors.local import ENDS, Executor, Local, Message
-from isinglass.executors.worker import CalibrationRequest
-from isinglass.results import RESULTS, DamagedLine, FailedRun, RunResult, append_record, read_records
-from isinglass.storage import held
-from isinglass.training.observers import Progress
+from isinglass.executors.local import LocalExecutor
+from isinglass.executors.messages import Answer, Failed, Message, Progressed, RunFinished, RunInputs, RunRequest, Started
+from isinglass.executors.protocol import Executor
+from isinglass.executors.ray import Cluster, connected
+from isinglass.results import RESULTS, FailedRun, RunResult, append_record
 
 logger = logging.getLogger(__name__)
 
-LOCK: Final = ".lock"
-CALIBRATION: Final = "calibration.json"
-LOCK_SECONDS: Final = 10.0  # a killed bench's worker ends within that
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A bench's directory, held by this process: `lock` is the descriptor that its workers inherit."""
-
-    directory: Path
-    lock: int
-
-    def local(self) -> Local:
-        """Perform the runs here."""
-        return Local(self.directory / "logs", self.lock)
+_SILENT: Final = BenchObserver()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events:
-    """What the caller shows: each called as it happens."""
+class Outcome:
+    """What a bench has done: its plan, the number of runs that were left to do, and the number of them that failed."""
 
-    on_start: Callable[[PlannedRun, int, int], None] = lambda _run, _number, _total: None
-    on_progress: Callable[[PlannedRun, Progress], None] = lambda _run, _now: None
-    on_end: Callable[[PlannedRun, RunResult | FailedRun], None] = lambda _run, _record: None
-
-
-def run_all(plan: Plan, bench: Bench, executor: Executor, events: Events) -> int:
-    """Make every run that `results.jsonl` lacks, each after the one that it starts from; how many of them failed."""
-    left = left_to_do(plan, records_of(bench.directory), bench.directory)
-    waiting, under_way = [*left], dict[str, PlannedRun]()
-    unfinished, failed = {run.key for run in left}, set[str]()
-    begun = 0
-
-    def end(run: PlannedRun, record: RunResult | FailedRun) -> None:
-        unfinished.discard(run.key)
-        if isinstance(record, FailedRun):
-            failed.add(run.key)
-        append_record(bench.directory, record)
-        events.on_end(run, record)
-
-    def begin(run: PlannedRun) -> None:
-        nonlocal begun
-        begun += 1
-        events.on_start(run, begun, len(left))
-
-    while waiting or under_way:
-        for run in [run for run in waiting if run.start_from is None or run.start_from.key not in unfinished]:
-            if not executor.has_room():
-                break
-            waiting.remove(run)
-            source = run.start_from
-            if source is not None and source.key in failed:
-                begin(run)
-                end(run, _failure(run, f"{source.title} failed, and this run starts from its model."))
-            else:
-                executor.submit(run.name, "run", _request(run, bench))
-                under_way[run.name] = run
-        if not under_way:
-            continue
-        name, message = executor.wait()
-        run = under_way[name]
-        if "started" in message:
-            begin(run)
-        elif "progress" in message:
-            events.on_progress(run, Progress(**message["progress"]))
-        elif message.keys() & ENDS:
-            del under_way[name]
-            end(run, RunResult(**message["result"]) if "result" in message else _failure(run, str(message["error"])))
-    return len(failed)
+    plan: Plan
+    performed: int
+    failed: int
 
 
-def records_of(directory: Path) -> list[RunResult]:
-    """The finished runs; none where there is no file yet."""
-    return read_records(directory).results if (directory / RESULTS).exists() else []
+def run(
+    selection: Selection,
+    directory: Path,
+    *,
+    data_dir: str | None = None,
+    cluster: Cluster | None = None,
+    dry_run: bool = False,
+    observer: BenchObserver = _SILENT,
+) -> Outcome:
+    """Perform all runs of a selection that `directory` has no result of.
 
-
-def calibrate(runs: Sequence[PlannedRun], bench: Bench, executor: Executor) -> dict[str, Calibration]:
-    """Engine -> calibration, by a few training steps of each; an engine that fails has none.
-
-    What an earlier call measured is in `calibration.json` and is not measured again, unless tasks have come in.
-    """
-    path = bench.directory / CALIBRATION
-    known = {key: Calibration(**values) for key, values in _read_json(path).items()}
-    by_engine: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in runs:
-        by_engine.setdefault(engine(run.config), {}).setdefault(run.config.task, as_dict(run.config))
-    for key, configs in by_engine.items():
-        if key in known and configs.keys() <= known[key].train_tokens.keys():
-            continue
-        executor.submit("calibration", "calibrate", CalibrationRequest(configs=list(configs.values())))
-        answer: Message = {}
-        while not answer.keys() & ENDS:
-            _, answer = executor.wait()
-        if "calibration" in answer:
-            known[key] = Calibration(**answer["calibration"])
-            partial = path.with_name(f".{CALIBRATION}")
-            partial.write_text(json.dumps({key: asdict(value) for key, value in known.items()}), encoding="utf-8")
-            partial.replace(path)
-        else:
-            logger.warning("No estimate for %s: %s", " and ".join(sorted(configs)), answer["error"])
-    return {key: known[key] for key in by_engine if key in known}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _request(run: PlannedRun, bench: Bench) -> RunRequest:
-    source = run.start_from
-    return RunRequest(
-        config=as_dict(run.config),
-        start_from=source.config.task if source else None,
-        first_weights=str(bench.directory / "runs" / source.name / "model") if source else None,
-        bench=str(bench.directory),
-        name=run.name,
-        keep_model=run.keep_model,
-        predict_test=run.predict_test,
-    )
-
-
-def _failure(run: PlannedRun, error: str) -> FailedRun:
-    source = run.start_from.config.task if run.start_from else None
-    return FailedRun(config=as_dict(run.config), start_from=source, error=error)
-
-
-@contextmanager
-def opened(directory: Path) -> Iterator[Bench]:
-    """Hold a bench's directory, made if need be: of two benches one is refused. The lock ends with its last process.
+    Args:
+        data_dir: a directory in GLUE's layout; None: the hub.
+        cluster: the cluster that performs the runs; None: this machine, one run after another.
+        dry_run: only plan the runs, and estimate how long they will take.
 
     Raises:
-        OutputExistsError: another process holds it, or `directory` holds something that is no bench.
+        ConfigError: the selection, or the cluster, cannot be used.
+        OutputExistsError: `directory` holds something else, or another process holds it.
+        DataError: your own files are damaged, or differ from those of earlier runs.
     """
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not _is_bench(directory)):
-        raise OutputExistsError(f"{directory} holds something other than a bench: name a new directory by --output.")
-    directory.mkdir(parents=True, exist_ok=True)
-    with held(directory / LOCK, f"The bench in {directory}", wait_seconds=LOCK_SECONDS) as descriptor:
-        yield Bench(directory, descriptor)
+    plan = make_plan(selection, data_dir)
+    # mistakes in the files are found before anything is started
+    own_data = read_own_data(plan.runs[0].config) if selection.has_own_files else None
+    with ExitStack() as stack:
+        executor: Executor | None = None
+        if cluster is not None:
+            executor = stack.enter_context(connected(cluster, directory))
+            observer.on_connect(executor.summary)
+        bench = stack.enter_context(locked_bench(directory))
+        if executor is None:
+            executor = stack.enter_context(LocalExecutor(directory, bench.lock))
+        if own_data is not None:
+            settle(own_data.description, directory, bench.results())
+            observer.on_data(own_data)
+        _warn_of_damage(directory)
+        remaining = left_to_do(plan, bench.results(), directory)
+        seconds = estimates(remaining, calibrate(remaining, bench, executor))
+        observer.on_plan(plan, seconds, executor.at_once)
+        failed = 0 if dry_run else Harness(bench, remaining, executor, observer).run_all()
+    return Outcome(plan=plan, performed=len(remaining), failed=failed)
 
 
-def _is_bench(directory: Path) -> bool:
-    return (directory / RESULTS).is_file() or (directory / LOCK).is_file()
+def _warn_of_damage(directory: Path) -> None:
+    for line in set_damaged_aside(directory):
+        logger.warning(
+            "%s, line %d is no record (%s) and was set aside in results.damaged.jsonl: its run is made again.",
+            directory / RESULTS,
+            line.number,
+            line.reason,
+        )
 
 
-def set_damaged_aside(bench: Bench) -> list[DamagedLine]:
-    """Move the lines of `results.jsonl` that are no records to `results.damaged.jsonl`, so that their runs are made again.
+class Harness:
+    """The remaining runs of a bench while they are performed."""
 
-    What a kill cut off is such a line.
-    """
-    directory = bench.directory
-    path = directory / RESULTS
-    if not path.exists():
-        return []
-    damaged = read_records(directory).damaged
-    if damaged:
-        numbers = {line.number for line in damaged}
-        lines = list(enumerate(path.read_bytes().split(b"\n"), start=1))
-        with open(directory / "results.damaged.jsonl", "ab") as aside:
-            aside.writelines(line + b"\n" for number, line in lines if number in numbers)
-        partial = path.with_name(f".{RESULTS}-rest")
-        with open(partial, "wb") as rest:
-            rest.write(b"\n".join(line for number, line in lines if number not in numbers))
-            rest.flush()
-            os.fsync(rest.fileno())
-        partial.replace(path)
-    _end_last_line(path)
-    return damaged
+    def __init__(self, bench: Bench, remaining: list[PlannedRun], executor: Executor, observer: BenchObserver) -> None:
+        self._directory = bench.directory
+        self._executor = executor
+        self._observer = observer
+        self._total = len(remaining)
+        self._begun = 0
+        self._waiting = [*remaining]
+        self._pending: dict[str, PlannedRun] = {}  # by name
+        self._unfinished = {run.key for run in remaining}
+        self._failed: set[str] = set()
 
+    def run_all(self) -> int:
+        """Perform all runs, and return the number of those that failed."""
+        while self._waiting or self._pending:
+            self._submit_ready()
+            if self._pending:
+                name, message = self._executor.wait()
+                self._handle(self._pending[name], message)
+        return len(self._failed)
 
-def _end_last_line(path: Path) -> None:
-    """A kill may have come between a record and its line feed."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with open(path, "ab") as lines:
-            lines.write(b"\n")
+    def _submit_ready(self) -> None:
+        """Submit the waiting runs whose source is finished, as long as there is room."""
+        for run in [run for run in self._waiting if self._is_ready(run)]:
+            if not self._executor.has_room():
+                return
+            self._waiting.remove(run)
+            source = run.start_from
+            if source is not None and source.key in self._failed:
+                self._begin(run)
+                self._fail(run, f"{source.title} failed, and this run starts from its model.")
+            else:
+                self._executor.submit(run.name, self._request(run))
+                self._pending[run.name] = run
+
+    def _is_ready(self, run: PlannedRun) -> bool:
+        return run.start_from is None or run.start_from.key not in self._unfinished
+
+    def _request(self, run: PlannedRun) -> RunRequest:
+        source = run.start_from
+        model = None if source is None else str(source.model_in(self._directory))
+        return RunRequest(
+            run=RunInputs(config=as_dict(run.config), first_weights=model),
+            name=run.name,
+            start_from=run.start_task,
+            keep_model=run.keep_model,
+            predict_test=run.predict_test,
+        )
+
+    def _handle(self, run: PlannedRun, message: Message) -> None:
+        if isinstance(message, Answer):
+            del self._pending[run.name]
+        match message:
+            case Started():
+                self._begin(run)
+            case Progressed(progress=progress):
+                self._observer.on_progress(run, progress)
+            case RunFinished(result=result):
+                self._end(run, result)
+            case Failed(error=error):
+                self._fail(run, error)
+
+    def _begin(self, run: PlannedRun) -> None:
+        self._begun += 1
+        self._observer.on_run_begin(run, self._begun, self._total)
+
+    def _fail(self, run: PlannedRun, error: str) -> None:
+        self._failed.add(run.key)
+        self._end(run, FailedRun(config=as_dict(run.config), start_from=run.start_task, error=error))
+
+    def _end(self, run: PlannedRun, record: RunResult | FailedRun) -> None:
+        self._unfinished.discard(run.key)
+        append_record(self._directory, record)
+        self._observer.on_run_end(run, record)

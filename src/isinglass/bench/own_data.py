@@ -1,16 +1,20 @@
-"""The user's own files in a bench: all of its runs share one task, and the same rows of each set.
+"""Your own files in a bench: all runs share one task, and the same rows of each split.
 
-`tasks/TASK.json` in the bench's directory holds the task, as `task.json` beside a model does, and a digest of each set.
+`tasks/TASK.json` in the bench's directory describes the task, as `task.json` beside a model does, with a digest of each
+split.
 """
 
 import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from isinglass.config import TrainConfig
+from isinglass.data import open_data
+from isinglass.data.checks import DataFacts, inspect_data
 from isinglass.data.examples import Examples
 from isinglass.data.source import Source
 from isinglass.errors import DataError
@@ -20,71 +24,99 @@ from isinglass.results import RunResult
 from isinglass.storage import replacing
 from isinglass.tasks import custom
 
-LIMIT: Final = 10_000_000  # bytes
+MOST_BYTES: Final = 10_000_000
 DIGESTS: Final = "digests"
 
+Description = dict[str, Any]
+"""The content of `tasks/TASK.json`."""
 
-def describe(data: Source) -> dict[str, Any]:
-    """The task with the sets that are scored, and of each of its sets a digest."""
+
+@dataclass(frozen=True)
+class OwnData:
+    """What is known about your own files: what all runs must share, notes of their reading, and facts about their rows."""
+
+    description: Description
+    notes: tuple[str, ...]
+    facts: DataFacts
+
+
+def read_own_data(config: TrainConfig) -> OwnData:
+    """Read and check the files that the settings name.
+
+    Raises:
+        DataError: they are missing or damaged.
+    """
+    data = open_data(config)
+    splits = {split.name: data.read(split) for split in data.task.splits}
+    return OwnData(describe(data), data.notes, inspect_data(splits, data.task))
+
+
+def describe(data: Source) -> Description:
+    """Return the task with those of its splits that have labels, and a digest of every split."""
     task = data.task
-    scored = replace(task, test=tuple(split for split in task.test if split.label_column is not None))
+    labelled = replace(task, test=tuple(split for split in task.test if split.label_column is not None))
     digests = {split.name: _digest(data.read(split)) for split in task.splits}
-    values: dict[str, Any] = json.loads(custom.to_json(scored))
+    values: Description = json.loads(custom.to_json(labelled))
     return values | {DIGESTS: digests}
 
 
-def settle(found: dict[str, Any], bench: Path, results: Sequence[RunResult]) -> None:
-    """Write what runs, and the report, go by; where runs of the task are finished, theirs counts.
+def settle(description: Description, bench: Path, results: Sequence[RunResult]) -> None:
+    """Write the description that runs and report go by. If runs of the task are finished, theirs stays.
 
     Raises:
-        DataError: it is another.
+        DataError: the finished runs had another description.
     """
-    path = _path(found, bench)
-    if any(result.task == found["name"] for result in results):
-        check_same(found, bench)
-    elif path.exists():
-        path.unlink()
+    path = _path(description, bench)
+    if any(result.task == description["name"] for result in results):
+        check_same(description, bench)
+    else:
+        path.unlink(missing_ok=True)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            partial.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_same(found: dict[str, Any], bench: Path) -> None:
-    """Refuse rows, or labels, that are not those that the bench goes by: the scores could not be compared.
+def check_same(description: Description, bench: Path) -> None:
+    """Refuse a task or rows other than those of the bench: their scores could not be compared.
 
     Raises:
-        DataError: they are others; the message says which.
+        DataError: they differ; the message says in what.
     """
-    path = _path(found, bench)
+    path = _path(description, bench)
     if not path.exists():
         return
-    before = read_json(path, limit=LIMIT)
-    digests, earlier = found[DIGESTS], before.get(DIGESTS)
-    if not isinstance(earlier, dict):
-        raise DataError(f"{path}: {DIGESTS} is {brief(earlier)}; an object was expected: use a new --output.")
-    other = [name for name in dict.fromkeys((*digests, *earlier)) if digests.get(name) != earlier.get(name)]
-    if other:
-        raise DataError(
-            f"The {' and '.join(other)} rows of {found['name']} are not those of earlier runs of this bench (the files, or "
-            f"settings that choose rows, have changed): use a new --output."
-        )
-    for key, value in found.items():
-        if before.get(key) != value:
+    earlier = read_json(path, limit=MOST_BYTES)
+    _check_digests(description, earlier, path)
+    for key, value in description.items():
+        if earlier.get(key) != value:
             raise DataError(
-                f"The {key} of {found['name']} is {brief(value)}, and in earlier runs of this bench "
-                f"{brief(before.get(key))}: use a new --output."
+                f"The {key} of {description['name']} is {brief(value)}, and in earlier runs of this bench "
+                f"{brief(earlier.get(key))}: use a new --output."
             )
 
 
-def _path(found: dict[str, Any], bench: Path) -> Path:
-    return bench / "tasks" / f"{found['name']}.json"
+def _check_digests(description: Description, earlier: Description, path: Path) -> None:
+    digests, earlier_digests = description[DIGESTS], earlier.get(DIGESTS)
+    if not isinstance(earlier_digests, dict):
+        raise DataError(f"{path}: {DIGESTS} is {brief(earlier_digests)}; an object was expected: use a new --output.")
+    names = dict.fromkeys((*digests, *earlier_digests))
+    changed = [name for name in names if digests.get(name) != earlier_digests.get(name)]
+    if changed:
+        raise DataError(
+            f"The {' and '.join(changed)} rows of {description['name']} are not those of earlier runs of this bench (the "
+            f"files, or settings that choose rows, have changed): use a new --output."
+        )
+
+
+def _path(description: Description, bench: Path) -> Path:
+    return bench / "tasks" / f"{description['name']}.json"
 
 
 def _digest(examples: Examples) -> str:
-    """Of texts and labels, in their order."""
+    """Return a digest of texts and labels, in their order."""
     digest = hashlib.blake2b(digest_size=16)
     labels = itertools.repeat(None) if examples.labels is None else examples.labels
-    for row in zip(*examples.texts, labels):  # repeat has no end
+    for row in zip(*examples.texts, labels):  # `repeat` has no end
         digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()

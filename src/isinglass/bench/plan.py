@@ -1,27 +1,32 @@
-"""Which runs a bench consists of, in which order, what is left of them, and how long that will take."""
+"""Which runs a bench consists of, in which order, and which of them are left to do."""
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from isinglass.bench.presets import Selection
 from isinglass.config import TrainConfig, as_dict, resolve
 from isinglass.errors import ConfigError
 from isinglass.results import RunResult, run_key
-from isinglass.tasks import TASKS, Task, get_task
+from isinglass.tasks import TASKS, Split, Task, get_task
 
-STARTED: Final = ("rte", "mrpc", "stsb")  # small sets of pairs, which fine-tuning on MNLI first helps (RoBERTa, ModernBERT)
+STARTED: Final = (
+    "rte",
+    "mrpc",
+    "stsb",
+)  # small sets of pairs that gain by fine-tuning on MNLI first (RoBERTa, ModernBERT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One run.
+    """One run of a bench.
 
     Attributes:
-        start_from: the run whose model this one begins with.
-        keep_model: whether its model stays on the disk.
+        start_from: the run whose model this run starts from.
+        keep_model: whether its model is written.
         predict_test: whether the test sets are predicted.
     """
 
@@ -31,79 +36,108 @@ class PlannedRun:
     predict_test: bool = False
 
     @property
+    def start_task(self) -> str | None:
+        """Return the name of the task that the first weights were fine-tuned on."""
+        return None if self.start_from is None else self.start_from.config.task
+
+    @property
     def key(self) -> str:
-        """As `results.run_key`."""
-        return run_key(as_dict(self.config), self.start_from.config.task if self.start_from else None)
+        """Return what makes two runs the same, as `results.run_key` does."""
+        return run_key(as_dict(self.config), self.start_task)
 
     @property
     def name(self) -> str:
-        """The run's directory: readable, and no other run's."""
-        one = self.config
-        compiler = "-xla" if one.xla else "-compiled" if one.compile else ""
+        """Return the name of the run's directory: readable, and different for each run."""
+        config = self.config
+        compiler = "".join(f"-{name.lower()}" for name in _compilers_of(config))
         digest = hashlib.sha256(self.key.encode()).hexdigest()[:8]
-        return f"{one.task}-{Path(one.model).name}-{one.backend}-{one.precision}{compiler}-seed{one.seed}-{digest}"
+        model = Path(config.model).name
+        return f"{config.task}-{model}-{config.backend}-{config.precision}{compiler}-seed{config.seed}-{digest}"
 
     @property
     def title(self) -> str:
-        """For the display: what differs between the runs of a bench."""
-        one = self.config
-        compiler = " XLA" if one.xla else " compiled" if one.compile else ""
-        start = f" from {_title(self.start_from.config.task)}" if self.start_from else ""
-        return f"{_title(one.task)}{start} {one.model} {one.backend} {one.precision}{compiler} seed {one.seed}"
+        """Return what tells the run apart from others of a bench, for people."""
+        config = self.config
+        start = "" if self.start_task is None else f" from {_title(self.start_task)}"
+        compiler = "".join(f" {name}" for name in _compilers_of(config))
+        task = f"{_title(config.task)}{start}"
+        return f"{task} {config.model} {config.backend} {config.precision}{compiler} seed {config.seed}"
+
+    def model_in(self, directory: Path) -> Path:
+        """Return the directory of the run's model in that of the bench."""
+        return directory / "runs" / self.name / "model"
+
+    def has_model_in(self, directory: Path) -> bool:
+        """Return whether the run's model was written."""
+        return (self.model_in(directory) / "config.json").is_file()
+
+
+def _compilers_of(config: TrainConfig) -> list[str]:
+    switches = {"XLA": config.xla, "compiled": config.compile}
+    return [name for name, is_on in switches.items() if is_on]
+
+
+def _title(task: str) -> str:
+    """Return a task's name as tables spell it; your own task has its name only."""
+    return TASKS[task].title if task in TASKS else task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The runs in their order, and the tasks left out with the reason."""
+    """The runs in their order, and a sentence about each task that is left out."""
 
     runs: tuple[PlannedRun, ...]
     skipped: tuple[str, ...]
 
 
 def make_plan(selection: Selection, data_dir: str | None) -> Plan:
-    """Every combination of the selection, task by task; a run that others start from goes before them.
+    """Return every combination of the selection, task by task. A run that others start from comes before them.
+
+    Args:
+        data_dir: a directory in GLUE's layout; None: the hub.
 
     Raises:
-        ConfigError: an unknown name, a combination that no backend runs, or a task whose files are not there.
+        ConfigError: an unknown name, a combination that no backend runs, or a task whose files are missing.
     """
-    names, skipped = [*selection.tasks], list[str]()
-    if "train_file" not in selection.settings:  # the user's own files have a task that nobody else knows
-        names, skipped = _with_data([get_task(name) for name in names], data_dir, skip=selection.skip_missing)
+    names, skipped = _tasks_with_data(selection, data_dir)
     source = None if selection.start_from is None else get_task(selection.start_from).name
     if source is not None and source not in names:
         raise ConfigError(f"start-from is {source}, but {source} is not among the tasks that are run: add it to --tasks.")
     runs: dict[str, PlannedRun] = {}
-    sources: dict[str, PlannedRun] = {}  # settings less the task's -> the run to start from
+    sources: dict[tuple[Any, ...], PlannedRun] = {}
     for task in sorted(names, key=lambda name: name != source):
         for config in _configs(selection, task, data_dir):
-            mark = repr((config.model, config.backend, config.precision, config.xla, config.compile, config.seed))
+            settings = (config.model, config.backend, config.precision, config.xla, config.compile, config.seed)
             run = PlannedRun(
                 config=config,
-                start_from=sources.get(mark) if task in STARTED else None,
+                start_from=sources.get(settings) if task in STARTED else None,
                 keep_model=selection.keep_models or task == source,
                 predict_test=selection.predict_test,
             )
             if task == source:
-                sources[mark] = run
+                sources[settings] = run
             runs.setdefault(run.key, run)
     return Plan(runs=tuple(runs.values()), skipped=tuple(skipped))
 
 
 def _configs(selection: Selection, task: str, data_dir: str | None) -> list[TrainConfig]:
-    found = []
-    for model in selection.models:
-        for backend in selection.backends:
-            for precision in selection.precisions:
-                for compiler in _compilers(selection, backend):
-                    flags = {"model": model, "backend": backend, "precision": precision, "data_dir": data_dir}
-                    chosen = {**selection.settings, **flags, **compiler}
-                    base = resolve(task=task, recipe=selection.recipe, flags=chosen, assignments=selection.assignments)
-                    seeds = range(base.seed, base.seed + selection.seeds)
-                    found += [replace(base, seed=seed) for seed in seeds]
-    return found
+    """Return the settings of all runs of a task."""
+    configs = []
+    for model, backend, precision in itertools.product(selection.models, selection.backends, selection.precisions):
+        for compiler in _compiler_settings(selection, backend):
+            combination = {"model": model, "backend": backend, "precision": precision, "data_dir": data_dir, **compiler}
+            first = resolve(
+                task=task,
+                recipe=selection.recipe,
+                flags={**selection.settings, **combination},
+                assignments=selection.assignments,
+            )
+            configs += [replace(first, seed=first.seed + number) for number in range(selection.seeds)]
+    return configs
 
 
-def _compilers(selection: Selection, backend: str) -> list[dict[str, bool]]:
+def _compiler_settings(selection: Selection, backend: str) -> list[dict[str, bool]]:
+    """Return the settings without a compiler and, if it is asked for and the backend knows one, with it."""
     choices: list[dict[str, bool]] = [{}]
     if selection.xla and backend == "tensorflow":
         choices.append({"xla": True})
@@ -112,65 +146,83 @@ def _compilers(selection: Selection, backend: str) -> list[dict[str, bool]]:
     return choices
 
 
-def _with_data(tasks: Sequence[Task], data_dir: str | None, *, skip: bool) -> tuple[list[str], list[str]]:
-    """Names of the tasks whose files are there, and a sentence on each that is left out."""
+def _tasks_with_data(selection: Selection, data_dir: str | None) -> tuple[list[str], list[str]]:
+    """Return the names of the tasks whose files exist, and a sentence about each task that is left out."""
+    if selection.has_own_files:
+        return [*selection.tasks], []
     present, skipped = [], []
-    for task in tasks:
+    for task in map(get_task, selection.tasks):
         if task.train is None:
             raise ConfigError(f"{task.title} has no training set: --predict-test predicts it after MNLI.")
-        missing = [] if data_dir is None or not task.hub_config else _missing_files(task, Path(data_dir))
-        if not missing:
+        missing = _first_missing(task, data_dir)
+        if missing is None:
             present.append(task.name)
-        elif skip:
-            skipped.append(f"{task.title} is left out: {missing[0]} is not there.")
+        elif selection.skip_missing:
+            skipped.append(f"{task.title} is left out: {missing} is not there.")
         else:
-            raise ConfigError(f"{task.title}: {missing[0]} is not there; leave the task out, or name another --data-dir.")
+            raise ConfigError(f"{task.title}: {missing} is not there; leave the task out, or name another --data-dir.")
     if not present:
         raise ConfigError(f"None of the tasks has its files in {data_dir}: name a directory in GLUE's layout.")
     return present, skipped
 
 
-def _title(task: str) -> str:
-    """As tables spell it; a task of the user's own goes by its name."""
-    return TASKS[task].title if task in TASKS else task
-
-
-def _missing_files(task: Task, data_dir: Path) -> list[Path]:
+def _first_missing(task: Task, data_dir: str | None) -> Path | None:
+    """Return the first train or dev file of a task that does not exist; None if all exist or come from elsewhere."""
+    if data_dir is None or not task.hub_config:
+        return None
     assert task.train is not None
-    files = [data_dir / task.folder / split.file for split in (task.train, *task.dev)]
-    return [file for file in files if not file.is_file()]
+    files = [Path(data_dir) / task.folder / split.file for split in (task.train, *task.dev)]
+    return next((file for file in files if not file.is_file()), None)
 
 
-def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:
-    """Name in a result's `predictions` -> task and split of each test set whose file is there; AX is MNLI's too."""
+@dataclass(frozen=True)
+class TaskSplit:
+    """The names of a task and of one of its splits."""
+
+    task: str
+    split: str
+
+
+def test_sets(config: TrainConfig) -> dict[str, TaskSplit]:
+    """Return the test sets whose files exist, by their names in a result's `predictions`. MNLI's model predicts AX too."""
     if config.train_file:
-        return {"test": (config.task, "test")} if config.test_file else {}
-    tasks = (config.task, "ax") if config.task == "mnli" else (config.task,)
-    return {
-        "ax" if task == "ax" else split.name: (task, split.name)
-        for task in tasks
-        for split in TASKS[task].test
-        if config.data_dir is None or (Path(config.data_dir) / TASKS[task].folder / split.file).is_file()
-    }
+        return {"test": TaskSplit(config.task, "test")} if config.test_file else {}
+    sets = {}
+    for task in ("mnli", "ax") if config.task == "mnli" else (config.task,):
+        for split in TASKS[task].test:
+            name = "ax" if task == "ax" else split.name
+            if _has_file(TASKS[task], split, config):
+                sets[name] = TaskSplit(task, split.name)
+    return sets
+
+
+def _has_file(task: Task, split: Split, config: TrainConfig) -> bool:
+    return config.data_dir is None or (Path(config.data_dir) / task.folder / split.file).is_file()
 
 
 def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> list[PlannedRun]:
-    """The runs of which something is missing: the result, test predictions that are asked for, or a model.
+    """Return the runs that lack something: the result, test predictions that are asked for, or a model.
 
     A model is missing if it is to be kept, or if a run that is left starts from it.
     """
-    done = {run_key(result.config, result.start_from): result for result in results}
+    finished = {run_key(result.config, result.start_from): result for result in results}
+    sources = _source_keys(plan.runs)
+    incomplete = [run for run in plan.runs if not _is_complete(run, finished, sources, directory)]
+    needed_sources = _source_keys(incomplete)
+    left = {run.key for run in incomplete}
+    return [run for run in plan.runs if run.key in left or (run.key in needed_sources and not run.has_model_in(directory))]
 
-    def is_done(run: PlannedRun) -> bool:
-        result = done.get(run.key)
-        if result is None or (run.predict_test and not test_sets(run.config).keys() <= result.predictions.keys()):
-            return False
-        return not run.keep_model or run.key in sources or has_model(run)
 
-    def has_model(run: PlannedRun) -> bool:
-        return (directory / "runs" / run.name / "model" / "config.json").is_file()
+def _source_keys(runs: Sequence[PlannedRun]) -> set[str]:
+    return {run.start_from.key for run in runs if run.start_from is not None}
 
-    sources = {run.start_from.key for run in plan.runs if run.start_from}
-    left = {run.key for run in plan.runs if not is_done(run)}
-    needed = {run.start_from.key for run in plan.runs if run.key in left and run.start_from}
-    return [run for run in plan.runs if run.key in left or (run.key in needed and not has_model(run))]
+
+def _is_complete(run: PlannedRun, finished: Mapping[str, RunResult], sources: set[str], directory: Path) -> bool:
+    """Return whether a run has all that is asked for, except a model that only other runs need."""
+    result = finished.get(run.key)
+    if result is None:
+        return False
+    if run.predict_test and not test_sets(run.config).keys() <= result.predictions.keys():
+        return False
+    only_for_others = not run.keep_model or run.key in sources
+    return only_for_others or run.has_model_in(directory)

@@ -1,6 +1,6 @@
-"""Named benches, as values: the two tables of the classic text-classification README, and all of GLUE.
+"""Named benches as values: the two tables of the classic text-classification README, and all of GLUE.
 
-Settings come from that README and its scripts. `amp` is fp16 on a GPU and bf16 on a CPU, and tables say which ran.
+Settings come from that README and its scripts. `amp` is fp16 on a GPU and bf16 on a CPU; tables say which of them ran.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ TableKind = Literal["pytorch", "tensorflow", "scores"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which runs to make: every combination of these.
+    """Which runs a bench consists of: every combination of these values.
 
     Attributes:
         tasks, models, backends, precisions: names.
-        xla, compile: for the backends that know them, also with the compiler.
-        seeds: how many, counted up from the configured one.
-        recipe: the settings to begin with; `settings`, then `assignments` (`field=value`) go before it.
-        start_from: RTE, MRPC and STS-B begin with the weights of this task's run of the same seed.
-        predict_test: predict the test sets too, AX after MNLI: what a submission needs.
-        keep_models: keep every model, not only those that others start from.
+        xla, compile: with the compiler too, for the backends that know it.
+        seeds: number of seeds, counted up from the setting `seed`.
+        recipe: the settings to start from. `settings` and then `assignments` (`setting=value`) take precedence over it.
+        start_from: RTE, MRPC and STS-B start from the weights of this task's run with the same seed.
+        predict_test: predict the test sets too, and AX after MNLI, as a submission needs.
+        keep_models: write every model, not only those that other runs start from.
         table: how the results are shown.
-        skip_missing: leave tasks out whose files are not there, saying so; else they are an error.
+        skip_missing: leave out tasks whose files are missing, and say so; otherwise they are an error.
     """
 
     tasks: tuple[str, ...]
@@ -45,6 +45,11 @@ class Selection:
     keep_models: bool = False
     table: TableKind = "scores"
     skip_missing: bool = False
+
+    @property
+    def has_own_files(self) -> bool:
+        """Return whether the runs are on your own files instead of published tasks."""
+        return "train_file" in self.settings
 
 
 PRESETS: Final[Mapping[str, Selection]] = MappingProxyType(
@@ -79,60 +84,66 @@ PRESETS: Final[Mapping[str, Selection]] = MappingProxyType(
 
 
 def get_preset(name: str) -> Selection:
-    """The preset of that name.
+    """Return the preset of that name.
 
     Raises:
-        ConfigError: there is none; the message offers the nearest.
+        ConfigError: there is none; the message offers the nearest name.
     """
     if name not in PRESETS:
         raise ConfigError(f"There is no preset {name!r}{did_you_mean(name, PRESETS)}; there are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
-def select(preset: str | None, *, assignments: tuple[str, ...] = (), **chosen: Any) -> Selection:
-    """A preset, or the plain selection of `tasks`, with what was chosen (None: not) in the place of its own.
+def select(preset: str | None, *, assignments: tuple[str, ...] = (), **changes: Any) -> Selection:
+    """Return a preset, or the default selection of `tasks`, with some values changed.
 
     Args:
-        assignments: `field=value`, settings of all runs.
+        assignments: texts `setting=value` for all runs.
+        changes: field of a selection -> value; None leaves it as it is.
 
     Raises:
-        ConfigError: neither preset nor tasks, or an unknown preset.
+        ConfigError: neither preset nor tasks are named, or the preset is unknown.
     """
-    given = {name: value for name, value in chosen.items() if value is not None}
-    if preset is None and "tasks" not in given:
+    changes = _without_none(changes)
+    if preset is None and "tasks" not in changes:
         raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), --tasks, or a --train-file of your own.")
     base = Selection(tasks=()) if preset is None else get_preset(preset)
-    if "tasks" in given:
-        given["skip_missing"] = False
-    return replace(base, **given, assignments=assignments)
+    if "tasks" in changes:
+        changes["skip_missing"] = False
+    return replace(base, **changes, assignments=assignments)
 
 
 def select_own(
     task: str,
-    own: Mapping[str, Any],
+    own_files: Mapping[str, Any],
     *,
     preset: str | None,
     published: bool = False,
     assignments: tuple[str, ...] = (),
-    **chosen: Any,
+    **changes: Any,
 ) -> Selection:
-    """The plain selection of the user's own files, with what was chosen (None: not) in the place of the defaults.
+    """Return the default selection for your own files, with some values changed.
 
     Args:
-        task: the name that the files go by.
-        own: the settings that name the files and say how to read them; None: not given.
-        preset, published, chosen: what else was asked for; what is for GLUE's tasks only is refused.
+        task: the name of the task that the files make.
+        own_files: the settings that name the files and say how to read them; None: not given.
+        preset, published: must not be given: they are for GLUE's tasks.
+        changes: as for `select`.
 
     Raises:
-        ConfigError: it was chosen.
+        ConfigError: something that is only for GLUE's tasks is given.
     """
-    own = {name: value for name, value in own.items() if value is not None}
-    for_glue = {"preset": preset, "tasks": chosen.pop("tasks", None), "start_from": chosen.get("start_from")}
-    for name, value in (for_glue | {"published": published or None}).items():
-        if value is not None:
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is for GLUE's tasks and --train-file for your own: leave one of them out."
-            )
-    if chosen.get("predict_test") and "test_file" not in own:
+    settings = _without_none(own_files)
+    tasks = changes.pop("tasks", None)
+    for_glue = {"preset": preset, "tasks": tasks, "start_from": changes.get("start_from"), "published": published or None}
+    for name in _without_none(for_glue):
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is for GLUE's tasks and --train-file for your own: leave one of them out."
+        )
+    if changes.get("predict_test") and "test_file" not in settings:
         raise ConfigError("--predict-test predicts a test set: name it with --test-file.")
-    return select(None, tasks=(task,), settings=own, assignments=assignments, **chosen)
+    return select(None, tasks=(task,), settings=settings, assignments=assignments, **changes)
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

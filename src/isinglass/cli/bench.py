@@ -1,16 +1,14 @@
 """`isinglass bench`."""
 
-import logging
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from isinglass.cli.display import bench_events, connected, show_facts, show_plan, show_table
+from isinglass.cli.display import show_table
 from isinglass.cli.exits import errors_in_one_line
 from isinglass.cli.options import (
     TABLE_SETTINGS,
@@ -25,10 +23,7 @@ from isinglass.errors import RunFailedError
 from isinglass.names import printable
 
 if TYPE_CHECKING:
-    from isinglass.bench.plan import Plan
     from isinglass.bench.presets import Selection
-    from isinglass.cli.own_data import OwnData
-    from isinglass.executors.ray import Place
 
 
 _SETTINGS: Final = ("data_dir", *(name for name in TABLE_SETTINGS if name != "validation_fraction"), "recipe")
@@ -100,66 +95,29 @@ def bench(
 ) -> None:
     """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
     with errors_in_one_line():
-        from isinglass.bench.plan import make_plan
+        from isinglass.bench.harness import run
+        from isinglass.cli.bench_display import BenchDisplay
         from isinglass.cli.bench_tables import bench_tables
-        from isinglass.cli.own_data import describe_own_data
+        from isinglass.cli.run_bars import RunBars
 
         name, selection = selected.select(settings, published=published)
-        plan = make_plan(selection, settings.get("data_dir"))
-        own_data = describe_own_data(plan.runs[0].config) if "train_file" in settings else None
         directory = output or Path("bench") / name
-        outcome = _run(plan, directory, own_data, cluster_options.place(), dry_run=dry_run)
-        if outcome is None:
+        with RunBars() as bars:
+            outcome = run(
+                selection,
+                directory,
+                data_dir=settings.get("data_dir"),
+                cluster=cluster_options.cluster(),
+                dry_run=dry_run,
+                observer=BenchDisplay(bars),
+            )
+        if dry_run:
             return
-        for table in bench_tables(plan, directory, selection.table, with_published=published):
+        for table in bench_tables(outcome.plan, directory, selection.table, with_published=published):
             show_table(table)
         print(printable(f"Results in {directory}; `isinglass report {directory}` makes a page of them."), file=sys.stderr)
         if outcome.failed:
             raise RunFailedError(
-                f"{outcome.failed} of {outcome.started} runs failed, each with its reason above; "
+                f"{outcome.failed} of {outcome.performed} runs failed, each with its reason above; "
                 f"the same command tries them again."
             )
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    started: int
-    failed: int
-
-
-def _run(
-    plan: "Plan", directory: Path, own_data: "OwnData | None", place: "Place | None", *, dry_run: bool
-) -> _Outcome | None:
-    """Show the plan and run what is left of it; None where only the plan was to be shown."""
-    from isinglass.bench.calibration import estimates
-    from isinglass.bench.harness import calibrate, opened, records_of, run_all
-    from isinglass.bench.own_data import settle
-    from isinglass.bench.plan import left_to_do
-
-    with ExitStack() as stack:
-        cluster = None if place is None else stack.enter_context(connected(place, directory))
-        held = stack.enter_context(opened(directory))
-        executor = cluster or stack.enter_context(held.local())
-        if own_data is not None:
-            settle(own_data.digests, directory, records_of(directory))
-            show_facts(own_data.notes, own_data.facts)
-        _set_damaged_aside(held, directory)
-        left = left_to_do(plan, records_of(directory), directory)
-        seconds = estimates(left, calibrate(left, held, executor))
-        show_plan(plan, seconds, executor.at_once)
-        if dry_run:
-            return None
-        with bench_events(seconds, executor.at_once, several=cluster is not None) as events:
-            return _Outcome(started=len(left), failed=run_all(plan, held, executor, events))
-
-
-def _set_damaged_aside(held: Any, directory: Path) -> None:
-    from isinglass.bench.harness import set_damaged_aside
-
-    for line in set_damaged_aside(held):
-        logging.warning(
-            "%s, line %d is no record (%s) and was set aside in results.damaged.jsonl: its run is made again.",
-            directory / "results.jsonl",
-            line.number,
-            line.reason,
-        )

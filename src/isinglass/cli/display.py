@@ -2,25 +2,22 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from isinglass.names import duration, percent, printable, score_text
+from isinglass.names import percent, printable, score_text
 
 if TYPE_CHECKING:
-    from isinglass.bench.harness import Events
-    from isinglass.bench.plan import Plan, PlannedRun
     from isinglass.data.checks import DataFacts
     from isinglass.export.compare import Compared
     from isinglass.export.onnx import Exported
     from isinglass.report.submission import Submission
     from isinglass.report.tables import Table
-    from isinglass.results import FailedRun, RunResult
+    from isinglass.results import RunResult
     from isinglass.training.observers import Observer, Progress
-    from isinglass.tuning import Tuned, TunedTrial
 
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
 
@@ -184,58 +181,6 @@ def show_comparison(compared: "list[Compared]") -> None:
     console(stderr=False).print(table)
 
 
-@contextmanager
-def trial_events(
-    trials: int, *, several: bool = False
-) -> "Iterator[tuple[Callable[[TunedTrial], None], Callable[[int, Progress], None]]]":
-    """Show each trial of a search as it starts, goes on and ends; where several go on at once each line names its trial."""
-    with ExitStack() as stack:
-        bars: Bars = stack.enter_context(progress_bars()) if several else _Lines()
-
-        def label(number: int) -> str:
-            return f"[trial {number + 1}] " if several else ""
-
-        def on_trial(trial: "TunedTrial") -> None:
-            nonlocal bars
-            settings = ", ".join(f"{name} {value:.3g}" for name, value in trial.settings.items())
-            if trial.state == "running":
-                print(f"[trial {trial.number + 1}, {trials} asked for] {settings}", file=sys.stderr, flush=True)
-                if not several:  # whose bars stay on the screen
-                    bars = stack.enter_context(progress_bars())
-                return
-            if not several:
-                stack.close()
-            bars.end(label(trial.number))
-            score = "" if trial.score is None else f": {trial.score:.4f}"
-            line = f"{label(trial.number)}{trial.state}{score} after {duration(trial.seconds)}"
-            print(line, file=sys.stderr, flush=True)
-
-        yield on_trial, lambda number, now: bars.show(label(number), now)
-
-
-def show_tuned(tuned: "Tuned") -> None:
-    """Print the trials of a search, the best first, and where its recipe lies."""
-    from rich.table import Table
-
-    from isinglass.metrics import LOWER_IS_BETTER
-
-    sign = 1 if tuned.metric in LOWER_IS_BETTER else -1
-    names = [*tuned.best.settings]
-    table = Table()
-    for name in ("trial", "state", *names, tuned.metric, "seconds"):
-        table.add_column(name.replace("_", " "), justify="left" if name == "state" else "right")
-    ordered = sorted(tuned.trials, key=lambda one: (one.score is None, sign * (one.score or 0.0)))
-    for one in ordered:
-        score = "-" if one.score is None else score_text(tuned.metric, one.score)
-        settings = (f"{value:.3g}" for value in one.settings.values())
-        table.add_row(str(one.number + 1), one.state, *settings, score, f"{one.seconds:.1f}")
-    out = console(stderr=False)
-    out.print(table)
-    for note in tuned.notes:
-        out.print(f"Note: {printable(note)}")
-    out.print(f"Recipe of the best written to {printable(str(tuned.recipe))}: isinglass train TASK --config it")
-
-
 def show_repetitions(results: "list[RunResult]") -> None:
     """Seconds of each epoch and scores of each run: the first epoch has the tracing and compiling in it."""
     from statistics import mean, stdev
@@ -270,36 +215,6 @@ def show_repetitions(results: "list[RunResult]") -> None:
     out.print(table)
 
 
-def show_plan(plan: "Plan", estimates: Mapping[str, float], at_once: int = 1) -> None:
-    """Print what a bench will run, one line for the seeds of a configuration, and how long it is likely to take.
-
-    Args:
-        estimates: key -> seconds, of the runs to do.
-        at_once: so many runs go on at a time.
-    """
-    from isinglass.report.tables import Table
-
-    rows: dict[tuple[str, str, str, str, str, str], list[PlannedRun]] = {}
-    for run in plan.runs:
-        one = run.config
-        compiler = "XLA" if one.xla else "torch.compile" if one.compile else "-"
-        start = run.start_from.config.task if run.start_from else "-"
-        rows.setdefault((one.task, one.model, start, one.backend, str(one.precision), compiler), []).append(run)
-    body = []
-    for key, runs in rows.items():
-        to_do = [estimates[run.key] for run in runs if run.key in estimates]
-        seeds = ", ".join(str(run.config.seed) for run in runs)
-        body.append((*key, seeds, str(len(runs) - len(to_do)), str(len(to_do)), duration(sum(to_do)) if to_do else "-"))
-    columns = ("task", "model", "start from", "backend", "precision", "compiler", "seeds", "done", "to do", "estimate")
-    total = _about(sum(estimates.values()) / min(at_once, max(1, len(estimates))))
-    notes = (
-        [f"{len(estimates)} of {len(plan.runs)} runs to do, {total}, by a few timed steps of each kind."]
-        if estimates
-        else []
-    )
-    show_table(Table(title="Plan", columns=columns, rows=tuple(body), notes=(*notes, *plan.skipped)), stderr=True)
-
-
 def show_submission(submission: "Submission") -> None:
     """Print where each of the eleven files comes from."""
     from isinglass.report.tables import Table
@@ -324,75 +239,8 @@ def show_table(table: "Table", *, stderr: bool = False) -> None:
     print(table.to_text(), file=sys.stderr if stderr else sys.stdout)
 
 
-def _about(seconds: float) -> str:
-    return f"about {duration(seconds)}" if seconds == seconds else "an unknown time"
-
-
-@contextmanager
-def bench_events(estimates: Mapping[str, float], at_once: int = 1, *, several: bool = False) -> Iterator["Events"]:
-    """Show each run as it starts, goes on and ends, and the time that is left by the estimates as they have proved so far.
-
-    Args:
-        estimates: key -> seconds, of the runs to do, in their order.
-        at_once: so many runs go on at a time, as far as is known.
-        several: there may be more than one, and each line names its run.
-    """
-    from isinglass.bench.harness import Events
-    from isinglass.results import FailedRun, by_split
-
-    left = dict(estimates)
-    spent = expected = 0.0
-    started: dict[str, float] = {}
-    labels: dict[str, str] = {}
-    with ExitStack() as stack:
-        bars: Bars = stack.enter_context(progress_bars()) if several else _Lines()
-
-        def on_start(run: "PlannedRun", number: int, total: int) -> None:
-            nonlocal bars
-            started[run.key] = time.monotonic()
-            labels[run.key] = f"[{number}/{total}] " if several else ""
-            correction = spent / expected if expected else 1.0
-            time_left = _about(sum(left.values()) * correction / min(at_once, len(left)))
-            print(f"[{number}/{total}] {printable(run.title)}: {time_left} left", file=sys.stderr, flush=True)
-            if not several:  # whose bars stay on the screen
-                bars = stack.enter_context(progress_bars())
-
-        def on_end(run: "PlannedRun", record: "RunResult | FailedRun") -> None:
-            nonlocal spent, expected
-            if not several:
-                stack.close()
-            label = labels.pop(run.key)
-            bars.end(label)
-            estimate = left.pop(run.key)
-            if estimate == estimate:  # not NaN
-                spent, expected = spent + time.monotonic() - started[run.key], expected + estimate
-            if isinstance(record, FailedRun):
-                print(f"{label}failed: {printable(record.error)}", file=sys.stderr, flush=True)
-                return
-            splits = record.split.split("+")
-            scores = [
-                f"{name} {percent(value)}"
-                for split in by_split(record.metrics, splits).values()
-                for name, value in split.items()
-            ]
-            line = f"{label}trained in {duration(record.train_seconds)}: {', '.join(scores)}"
-            print(line, file=sys.stderr, flush=True)
-
-        yield Events(on_start=on_start, on_progress=lambda run, now: bars.show(labels[run.key], now), on_end=on_end)
-
-
 def console(*, stderr: bool) -> Any:
     """A console that prints texts as they are."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-@contextmanager
-def connected(place: Any, *where: Any) -> Iterator[Any]:
-    """Connect to a cluster, and tell what it has."""
-    from isinglass.executors.ray import connected
-
-    with connected(place, *where) as cluster:
-        print(cluster.summary, file=sys.stderr, flush=True)
-        yield cluster

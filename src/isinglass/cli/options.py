@@ -15,7 +15,7 @@ from isinglass.config import PLACES, RECIPES, SETTINGS, Setting, TableSettings, 
 from isinglass.errors import ConfigError
 
 if TYPE_CHECKING:
-    from isinglass.executors.ray import Place
+    from isinglass.executors.ray import Cluster
     from isinglass.runs.finished import FinishedModel
 
 Command = Callable[..., None]
@@ -90,7 +90,7 @@ class ClusterOptions:
         ),
     ] = None
 
-    def place(self) -> "Place | None":
+    def cluster(self) -> "Cluster | None":
         """Return the cluster to run on; None: this machine.
 
         Raises:
@@ -99,9 +99,9 @@ class ClusterOptions:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         used = {name: value for name, value in values.items() if value is not None}
         if self.on is not None:
-            from isinglass.executors.ray import Place
+            from isinglass.executors.ray import Cluster
 
-            return Place(**{name.removesuffix("_per_run"): value for name, value in used.items()})
+            return Cluster(**used)
         for name in used:
             raise ConfigError(f"{_spelling(name)} is for runs on a cluster: name it with --on ray.")
         return None

@@ -1,16 +1,11 @@
 """Tell what is known about the data of a run before anything is trained."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from isinglass.bench.own_data import describe
 from isinglass.cli.display import show_facts
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.checks import DataFacts, cut_shares, inspect_data
-from isinglass.data.examples import Examples
-from isinglass.data.source import Source
+from isinglass.data.checks import cut_shares, inspect_data
 from isinglass.models.source import load_model
 from isinglass.tasks import TASKS
 from isinglass.training.observers import Observer, RunState
@@ -31,7 +26,7 @@ class OwnDataFacts(Observer):
 def show_data_facts(config: TrainConfig) -> None:
     """Read, tokenize and check the data of a run, and show what was found. Facts known without the model come first."""
     data = open_data(config)
-    splits = _read_splits(data)
+    splits = {split.name: data.read(split) for split in data.task.splits}
     facts = inspect_data(splits, data.task)
     try:
         checkpoint = load_model(config.model)
@@ -39,28 +34,3 @@ def show_data_facts(config: TrainConfig) -> None:
         facts = replace(facts, truncated=cut_shares(tokens))
     finally:
         show_facts(data.notes, facts)
-
-
-@dataclass(frozen=True)
-class OwnData:
-    """What is known about the user's own files before a bench runs on them.
-
-    Attributes:
-        digests: what all runs of the bench must share.
-        notes: how the files were read.
-        facts: what may spoil a result.
-    """
-
-    digests: dict[str, Any]
-    notes: tuple[str, ...]
-    facts: DataFacts
-
-
-def describe_own_data(config: TrainConfig) -> OwnData:
-    """Read and check the user's own files of a run."""
-    data = open_data(config)
-    return OwnData(describe(data), data.notes, inspect_data(_read_splits(data), data.task))
-
-
-def _read_splits(data: Source) -> Mapping[str, Examples]:
-    return {split.name: data.read(split) for split in data.task.splits}

@@ -1,12 +1,10 @@
 """`isinglass tune`."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from isinglass.cli.display import connected, show_tuned, trial_events
 from isinglass.cli.exits import announce, errors_in_one_line
 from isinglass.cli.options import (
     TABLE_SETTINGS,
@@ -53,29 +51,23 @@ def tune(
 ) -> None:
     """Search learning rate, epochs and batch size on held-out data, resumably; the best become a recipe file."""
     with errors_in_one_line():
-        from functools import partial
-
+        from isinglass.cli.run_bars import RunBars
+        from isinglass.cli.tune_display import TuneDisplay, show_tuned
         from isinglass.training.interruption import Interruption
-        from isinglass.training.observers import ProgressObserver
-        from isinglass.tuning import WORKER, Elsewhere, SearchSpace
-        from isinglass.tuning import tune as run_tuning
+        from isinglass.tuning import SearchSpace
+        from isinglass.tuning import tune as run_search
 
         base = resolve_options(task, settings, config, assignments)
-        directory = output or Path("tune") / base.task
         space = SearchSpace() if search is None else SearchSpace.parse(search)
-        place = cluster_options.place()
-        with ExitStack() as stack:
-            cluster = None if place is None else stack.enter_context(connected(place, directory, WORKER))
-            interruption = stack.enter_context(Interruption(announce))
-            on_trial, on_progress = stack.enter_context(trial_events(trials, several=cluster is not None))
-            found = run_tuning(
+        cluster = cluster_options.cluster()
+        with Interruption(announce) as interruption, RunBars() as bars:
+            tuned = run_search(
                 base,
                 trials=trials,
-                directory=directory,
+                directory=output or Path("tune") / base.task,
                 space=space,
-                on_trial=on_trial,
-                observers=[ProgressObserver(partial(on_progress, 0))],
+                observer=TuneDisplay(bars, trials),
+                cluster=cluster,
                 interruption=interruption,
-                elsewhere=None if cluster is None else Elsewhere(executor=cluster, on_progress=on_progress),
             )
-        show_tuned(found)
+        show_tuned(tuned)

@@ -1,1 +1,1 @@
-"""Where runs are performed: in processes of this machine, or on a Ray cluster."""
+"""Executors: where runs are performed, in processes of this machine or on a Ray cluster."""

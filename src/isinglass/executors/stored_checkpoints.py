@@ -1,4 +1,7 @@
-"""Checkpoints behind an URL (`s3://BUCKET/PATH`): written and read in a directory of this machine, copied by fsspec."""
+"""Checkpoints of a run that an executor performs: in a directory, or behind a URL (`s3://BUCKET/PATH`).
+
+Those behind a URL are written and read in a directory of this machine, and copied by fsspec.
+"""
 
 import tempfile
 from collections.abc import Mapping
@@ -7,63 +10,77 @@ from pathlib import Path
 from typing import Any
 
 from isinglass.errors import ConfigError, StorageError
+from isinglass.executors.messages import CheckpointLocation
 from isinglass.hub import reason
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCheckpoints(Checkpoints):
-    """As Checkpoints; what is copied half is found by its digest, and passed over.
+    """Checkpoints that are copied to a file system. An incomplete copy is found by its digest, and passed over.
 
     Attributes:
         files: fsspec's file system.
-        path: of the checkpoints in it.
+        path: their directory in it.
     """
 
     files: Any
     path: str
 
     def save(self, state: TrainingState, identity: Mapping[str, Any]) -> Path:
-        """Write one, copy it, and remove there what is no longer here."""
+        """Write a checkpoint, copy it, and remove the copies of those that were removed here."""
         written = super().save(state, identity)
         try:
             self.files.makedirs(self.path, exist_ok=True)
             self.files.put_file(str(written), f"{self.path}/{written.name}")
-            kept = {path.name for path in self.directory.iterdir()}
-            for name in self._there() - kept:
+            current = {path.name for path in self.directory.iterdir()}
+            for name in self._stored_names() - current:
                 self.files.rm_file(f"{self.path}/{name}")
-        except Exception as error:  # each file system has its own
+        except Exception as error:  # each file system raises errors of its own
             raise StorageError(f"{self.path}/{written.name} could not be written ({reason(error)}).") from error
         return written
 
     def load(self, identity: Mapping[str, Any]) -> TrainingState | None:
-        """Copy what is there, and go on from the newest whole one."""
+        """Copy the stored checkpoints here, and load the newest one that is complete."""
         try:
-            for name in self._there():
+            for name in self._stored_names():
                 self.files.get_file(f"{self.path}/{name}", str(self.directory / name))
         except Exception as error:
             raise StorageError(f"The checkpoints in {self.path} could not be read ({reason(error)}).") from error
         return super().load(identity) if any(self.directory.iterdir()) else None
 
-    def _there(self) -> set[str]:
+    def _stored_names(self) -> set[str]:
         self.files.invalidate_cache()
-        listed = self.files.ls(self.path, detail=False) if self.files.exists(self.path) else []
-        return {name for one in listed if (name := one.rsplit("/", 1)[-1]).startswith("step-")}
+        if not self.files.exists(self.path):
+            return set()
+        names = {path.rsplit("/", 1)[-1] for path in self.files.ls(self.path, detail=False)}
+        return {name for name in names if name.startswith("step-")}
 
 
-def stored_checkpoints(url: str, every: Interval) -> StoredCheckpoints:
-    """The checkpoints of one run, behind `url`; the copies here go with this process's temporary directory."""
-    files, path = file_system(url)
-    return StoredCheckpoints(
-        directory=Path(tempfile.mkdtemp(prefix="checkpoints-")), every=every, resume=True, files=files, path=path
-    )
+def open_checkpoints(location: CheckpointLocation) -> Checkpoints:
+    """Return the checkpoints of one run, which continues from the newest of them.
+
+    Copies of those behind a URL lie in this process's temporary directory.
+    """
+    every = Interval.parse(location.every)
+    if is_url(location.path):
+        files, path = open_file_system(location.path)
+        directory = Path(tempfile.mkdtemp(prefix="checkpoints-"))
+        return StoredCheckpoints(directory=directory, every=every, resume=True, files=files, path=path)
+    directory = Path(location.path)
+    return Checkpoints(directory=directory, every=every, resume=directory.is_dir())
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """The file system that fsspec has for an URL, and the path in it.
+def is_url(path: str) -> bool:
+    """Return whether a path is a URL."""
+    return "://" in path
+
+
+def open_file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path in it.
 
     Raises:
-        ConfigError: there is none for it, or its package is not installed.
+        ConfigError: fsspec has none for it, or its package is not installed.
     """
     import fsspec
 

@@ -1,4 +1,4 @@
-"""What trials are trained and scored on."""
+"""What the trials are trained and scored on."""
 
 import dataclasses
 import hashlib
@@ -9,15 +9,16 @@ from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.custom.holdout import divide
 from isinglass.data.source import LoadedSplits, Source
-from isinglass.errors import (
-    ConfigError,
-)
+from isinglass.errors import ConfigError
 
 HELD_OUT: Final = 0.1  # share of a published task's train that scores the trials
 
 
 def tuning_data(config: TrainConfig) -> tuple[Source, tuple[str, ...]]:
-    """What the trials train on and, as the one dev set, what they are scored on; and notes on that.
+    """Return what the trials are trained on, with what scores them as the only dev set, and notes about it.
+
+    The dev sets of a published task are not read: a tenth of its train, with each label's share, scores the trials. Your own
+    files have a validation split for that.
 
     Raises:
         ConfigError: the task has no training set.
@@ -33,13 +34,12 @@ def tuning_data(config: TrainConfig) -> tuple[Source, tuple[str, ...]]:
     train_part, dev_part, note = divide(data.read(task.train), task, HELD_OUT, config.split_seed)
     dev = dataclasses.replace(task.train, name="dev")
     task = dataclasses.replace(task, dev=(dev,), test=())
-    parts = {"train": train_part, "dev": dev_part}
-    data = LoadedSplits(task=task, splits=parts, notes=data.notes)
-    return data, (*data.notes, f"{note} They are held out of train; the published dev set was not read.")
+    parts = LoadedSplits(task=task, splits={"train": train_part, "dev": dev_part}, notes=data.notes)
+    return parts, (*data.notes, f"{note} They are held out of train; the published dev set was not read.")
 
 
 def digest_of(data: Source) -> str:
-    """Of the texts and labels that the trials see: scores on other data tell nothing."""
+    """Return a digest of the texts and labels that the trials see: scores on other data cannot be compared."""
     digest = hashlib.blake2b(digest_size=16)
     for split in (data.task.train, *data.task.dev):
         assert split is not None

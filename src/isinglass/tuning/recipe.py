@@ -1,16 +1,13 @@
-"""What a search leaves for people: the table of its trials and the recipe of the best."""
+"""The files that a search leaves for people: the table of its trials, and the best one's settings as a recipe."""
 
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from isinglass.config import PLACES, TrainConfig, as_dict, resolve
-from isinglass.errors import (
-    StorageError,
-)
 from isinglass.metrics import LOWER_IS_BETTER
 from isinglass.names import printable
 from isinglass.storage import replacing
@@ -21,51 +18,64 @@ RECIPE: Final = "recipe.toml"
 TRIALS: Final = "trials.tsv"
 
 
-def write(
-    directory: Path, config: TrainConfig, metric: str, finished: Sequence[TunedTrial], notes: Sequence[str]
-) -> TunedTrial | None:
-    """Write the table of trials and, if there is one with a score, the best one's recipe; return that trial."""
-    scored = [(one, one.score) for one in finished if one.state == "complete" and one.score is not None]
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    best, _ = max(
-        ((one, score) for one, score in scored if not math.isnan(score)),
-        key=lambda pair: sign * pair[1],
-        default=(None, 0.0),
-    )
-    try:
-        with replacing(directory / TRIALS) as path, open(path, "w", encoding="utf-8", newline="") as lines:
-            table = csv.writer(lines, delimiter="\t", lineterminator="\n")
-            table.writerow(["number", "state", *SETTINGS, metric, "seconds"])
-            for one in finished:
-                score = "" if one.score is None else "NaN" if math.isnan(one.score) else f"{one.score:.6g}"
-                settings = (repr(one.settings[name]) for name in SETTINGS)
-                table.writerow([one.number, one.state, *settings, score, f"{one.seconds:.1f}"])
-        if best is not None:
-            with replacing(directory / RECIPE) as path:
-                text = _recipe(config, metric, best, len(finished), notes)
-                path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise StorageError(f"{directory} cannot be written ({error.strerror}): make room and run it again.") from error
-    return best
-
-
-def _recipe(config: TrainConfig, metric: str, best: TunedTrial, trials: int, notes: Sequence[str]) -> str:
-    """TOML that `isinglass train --config` takes: the searched settings, and those that differ from the usual ones."""
-    usual = as_dict(resolve(task=config.task))
-    given = {
-        name: value
-        for name, value in as_dict(config).items()
-        if name not in ("task", *PLACES, *SETTINGS) and value != usual[name]
+def best_trial(trials: Sequence[TunedTrial], metric: str) -> TunedTrial | None:
+    """Return the complete trial with the best score, the first of equal ones; None if none has a score."""
+    scores = {
+        trial.number: trial.score
+        for trial in trials
+        if trial.state == "complete" and trial.score is not None and not math.isnan(trial.score)
     }
+    if not scores:
+        return None
+    best = min(scores.values()) if metric in LOWER_IS_BETTER else max(scores.values())
+    return next(trial for trial in trials if scores.get(trial.number) == best)
+
+
+def write_table(directory: Path, trials: Sequence[TunedTrial], metric: str) -> None:
+    """Write `trials.tsv`: number, state, settings, score and seconds of each finished trial."""
+    with replacing(directory / TRIALS) as path, open(path, "w", encoding="utf-8", newline="") as lines:
+        table = csv.writer(lines, delimiter="\t", lineterminator="\n")
+        table.writerow(["number", "state", *SETTINGS, metric, "seconds"])
+        for trial in trials:
+            settings = [repr(trial.settings[name]) for name in SETTINGS]
+            table.writerow([trial.number, trial.state, *settings, _score_text(trial.score), f"{trial.seconds:.1f}"])
+
+
+def _score_text(score: float | None) -> str:
+    if score is None:
+        return ""
+    return "NaN" if math.isnan(score) else f"{score:.6g}"
+
+
+def write_recipe(
+    directory: Path, config: TrainConfig, best: TunedTrial, *, metric: str, trials: int, notes: Sequence[str]
+) -> None:
+    """Write `recipe.toml`, which `isinglass train --config` takes.
+
+    It has the settings that were searched, and those of the search that are not the defaults.
+
+    Args:
+        trials: number of finished trials.
+    """
     comments = [
         f"{config.task}, {config.model}: trial {best.number} is the best of {trials} by {metric}, {best.score:.4f}.",
         *notes,
     ]
-    values = {**best.settings, **given}
-    lines = [*(f"# {printable(one)}" for one in comments), *(f"{name} = {_toml(value)}" for name, value in values.items())]
-    return "".join(f"{line}\n" for line in lines)
+    lines = [f"# {printable(comment)}\n" for comment in comments]
+    values = {**best.settings, **_changed_settings(config)}
+    lines += [f"{name} = {_toml(value)}\n" for name, value in values.items()]
+    with replacing(directory / RECIPE) as path:
+        path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def _changed_settings(config: TrainConfig) -> Mapping[str, Any]:
+    """Return the settings that were not searched, and are not the task's defaults."""
+    defaults = as_dict(resolve(task=config.task))
+    left_out = {"task", *PLACES, *SETTINGS}
+    settings = as_dict(config)
+    return {name: value for name, value in settings.items() if name not in left_out and value != defaults[name]}
 
 
 def _toml(value: str | bool | float) -> str:
-    """A plain value in TOML, whose basic strings are JSON's but for what JSON writes as two halves."""
+    """Return a plain value in TOML. TOML's basic strings are those of JSON, except DEL, which must be escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

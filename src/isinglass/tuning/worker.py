@@ -1,40 +1,39 @@
-"""One trial in a process of its own: `python -m isinglass.tuning.worker`."""
+"""The worker of a search: trains one trial. See `isinglass.executors.worker`."""
 
-from typing import Any
+from pathlib import Path
 
-from isinglass.errors import (
-    TrainingDivergedError,
-)
-from isinglass.executors.worker import Answers, TrainingRequest, serve
-from isinglass.training.observers import Observer, ProgressObserver, RunState
+from isinglass.errors import TrainingDivergedError
+from isinglass.executors.messages import EpochScored, TrialFinished, TrialRequest
+from isinglass.executors.worker import Send, serve, train_requested
+from isinglass.training.observers import Observer, RunState
 from isinglass.tuning.data import tuning_data
 
 
-class _TellScores(Observer):
-    """Tells the scores after each epoch as they come, and keeps them."""
+class ScoreMessages(Observer):
+    """Sends the scores of a trial after each epoch, and keeps them."""
 
-    def __init__(self, answers: Answers) -> None:
-        self.scores: list[float] = []
-        self._answers = answers
+    def __init__(self, send: Send) -> None:
+        self.scores: tuple[float, ...] = ()
+        self._send = send
 
     def on_evaluate(self, state: RunState) -> None:
-        self.scores = [*state.epoch_scores]
-        self._answers.send(scores=self.scores)
+        """Send the scores so far."""
+        self.scores = state.epoch_scores
+        self._send(EpochScored(scores=self.scores))
 
 
-def _perform_trial(values: dict[str, Any], answers: Answers) -> dict[str, Any]:
-    """Train once; the scores after each epoch are told as they come, and in the end."""
-    request = TrainingRequest(**values)
-    config = request.located()
+def perform_trial(request: TrialRequest, directory: Path, send: Send) -> TrialFinished:  # noqa: ARG001  # it writes nothing
+    """Train one trial. A loss that diverges is an outcome like others."""
+    config = request.run.resolve()
     data, _ = tuning_data(config)
-    scores = _TellScores(answers)
+    messages = ScoreMessages(send)
     error = None
     try:
-        request.train(config, data, [ProgressObserver(answers.progress), scores])
+        train_requested(request, config, data, send, [messages])
     except TrainingDivergedError as diverged:
         error = str(diverged)
-    return {"trial": {"scores": scores.scores, "error": error}}
+    return TrialFinished(scores=messages.scores, error=error)
 
 
 if __name__ == "__main__":
-    serve({"trial": _perform_trial})
+    serve({TrialRequest: perform_trial})
