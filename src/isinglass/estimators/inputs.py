@@ -203,17 +203,22 @@ def _as_array(y: Any, *, is_class: bool = True) -> Array:
         raise DataError(
             f"y is an array of shape {values.shape} and dtype {values.dtype}; a label for each text was expected."
         )
-    if values.dtype.kind == "f":
-        _refuse(values, ~np.isfinite(values), " (NaN or infinite); a label was expected")
-    elif values.dtype == object and not _holds_sets(values):
-        missing = [not isinstance(value, str) and str(value) in MISSING for value in values.ravel()]
-        _refuse(values, np.reshape(missing, values.shape), "; a label was expected")
+    _check_present(values)
     if values.ndim == 2:
         _refuse(values, ~np.isin(values, (0, 1)), "; a single label, or 0 and 1 for each, was expected")
     elif values.dtype.kind == "f" and is_class:
         expected = "; names or whole numbers were expected (TextRegressor is for others)"
         _refuse(values, values % 1 != 0, expected, "Unknown label type: ")
     return values.astype(str) if values.dtype.kind in "ST" else values
+
+
+def _check_present(values: Array) -> None:
+    """Refuse missing values."""
+    if values.dtype.kind == "f":
+        _refuse(values, ~np.isfinite(values), " (NaN or infinite); a label was expected")
+    elif values.dtype == object and not _holds_sets(values):
+        missing = [not isinstance(value, str) and str(value) in MISSING for value in values.ravel()]
+        _refuse(values, np.reshape(missing, values.shape), "; a label was expected")
 
 
 def _refuse(values: Array, wrong: Array, expected: str, prefix: str = "") -> None:
@@ -224,11 +229,15 @@ def _refuse(values: Array, wrong: Array, expected: str, prefix: str = "") -> Non
 
 
 def _from_list(y: list[Any]) -> Array:
-    """Return a list of labels as an array; lists of labels as objects, or as (N, K) where all are rows of 0 and 1."""
-    if not any(_is_set(labels) for labels in y):
-        texts = sum(isinstance(label, str) for label in y)
-        mixed = 0 < texts < len(y)
-        return np.array(y, dtype=object if mixed else None)  # NumPy would make [1, "a"] two texts
+    if any(map(_is_set, y)):
+        return _from_sets(y)
+    texts = sum(isinstance(label, str) for label in y)
+    mixed = 0 < texts < len(y)
+    return np.array(y, dtype=object if mixed else None)  # NumPy would make [1, "a"] two texts
+
+
+def _from_sets(y: list[Any]) -> Array:
+    """Return lists of labels as objects (N,), or as an array (N, K) where all are rows of 0 and 1."""
     for row, labels in enumerate(y):
         if not _is_set(labels):
             raise DataError(f"y, row {row} is {brief(labels)}; a list of labels, as other rows have, was expected.")

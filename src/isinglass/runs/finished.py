@@ -88,9 +88,9 @@ def _own_task(model: Path) -> Task | None:
 
 
 class Predictor:
-    """A finished model that answers again and again: it is put on its device once, when first asked.
+    """A finished model that predicts again and again. It is put on its device when it is first used.
 
-    Pickled, it is the model alone: the weights as arrays.
+    A pickle holds the model alone.
     """
 
     def __init__(self, model: FinishedModel) -> None:
@@ -98,39 +98,35 @@ class Predictor:
         self._backend: Backend | None = None
 
     def outputs(
-        self,
-        examples: Examples,
-        name: str = "input",
-        observers: Observers = (),
-        *,
-        keep: bool = True,
+        self, examples: Examples, name: str = "input", observers: Observers = (), *, keep: bool = True
     ) -> Float32[np.ndarray, "N outputs"]:
-        """Logits of each example (regression: the value), in the order of `label_order`.
+        """Return the logits of each example (regression: the value), in the order of `label_order`.
 
         Args:
-            keep: the tokens, in the cache.
+            name: of the examples, for the observers.
+            keep: whether to store the tokens in the cache.
         """
-        config, checkpoint = self.model.config, self.model.checkpoint
+        config, model = self.model.config, self.model.checkpoint
         check_installed(config.backend)
-        tokens = prepare_texts(examples, config, checkpoint, keep=keep)
+        tokens = prepare_texts(examples, config, model, keep=keep)
         if self._backend is None:
-            self._backend = create_backend(config, checkpoint, Objective.of(self.model.task))
-        return predict(self._backend, Packer.of(config, checkpoint), tokens, name, observers)
+            self._backend = create_backend(config, model, Objective.of(self.model.task))
+        return predict(self._backend, Packer.of(config, model), tokens, name, observers)
 
     def __getstate__(self) -> dict[str, object]:
         return {"model": self.model, "_backend": None}
 
 
 def predict_split(model: FinishedModel, split_name: str | None = None, observers: Observers = ()) -> Rows:
-    """Predict a split of the model's task: its test set, or the one named. The first row is the header.
+    """Predict a split of the model's task: its test set, or the named one. The first row is the header.
 
     Raises:
-        ConfigError: there are several test sets and none was named.
+        ConfigError: no split is named, and there is not exactly one test set.
     """
     task = model.task
     if split_name is None and not task.test:
         raise ConfigError(f"{task.title} has no test set: name a file of your own with --input.")
-    if split_name is None and len(task.test) != 1:
+    if split_name is None and len(task.test) > 1:
         names = " or ".join(split.name for split in task.test)
         raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
     split = task.test[0] if split_name is None else task.split(split_name)

@@ -1,8 +1,8 @@
-"""What a run needs to go on after its process died, kept in `RUN_DIR/checkpoints` while it trains.
+"""What a run needs to continue after its process died: files in `RUN_DIR/checkpoints` while it is trained.
 
-One safetensors file for each: the backend's arrays, and in its metadata the progress as JSON and a digest of both. A file
-is there whole or not at all; what the disk spoils later is found by the digest. Batches and dropout are functions of
-(seed, epoch) and (seed, step), so that no generator's state is among the arrays.
+Each checkpoint is one safetensors file of the backend's arrays. Its metadata hold the progress as JSON and a digest. A file
+is complete or absent, and the digest finds what a disk damages later. No generator's state is among the arrays, because
+batches and dropout are functions of (seed, epoch) and (seed, step).
 """
 
 import hashlib
@@ -28,43 +28,47 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS: Final = "checkpoints"
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-_SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
-_UNITS: Final = {
-    "step": "steps",
-    "steps": "steps",
-    "epoch": "epochs",
-    "epochs": "epochs",
-    **dict.fromkeys(_SECONDS, "seconds"),
+Unit = Literal["steps", "epochs", "seconds"]
+
+UNITS: Final[Mapping[str, tuple[Unit, int]]] = {
+    "step": ("steps", 1),
+    "steps": ("steps", 1),
+    "epoch": ("epochs", 1),
+    "epochs": ("epochs", 1),
+    "s": ("seconds", 1),
+    "min": ("seconds", 60),
+    "h": ("seconds", 3600),
 }
+"""What may stand behind a number: the unit in which it is counted, and the factor."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How often a checkpoint is written: each `count` of `unit`; a count of infinity is never."""
+    """How often a checkpoint is written: after every `count` of `unit`. An infinite count means never."""
 
     count: float
-    unit: Literal["steps", "epochs", "seconds"]
+    unit: Unit
 
     @staticmethod
     def parse(text: str) -> "Interval":
-        """`200steps`, `1epoch`, `90s`, `5min`, `2h` or `never`.
+        """Read `200steps`, `1epoch`, `90s`, `5min`, `2h` or `never`.
 
         Raises:
             ConfigError: it is none of these.
         """
         if text.strip() == "never":
             return Interval(float("inf"), "seconds")
-        found = re.fullmatch(r"\s*(\d{1,9})\s*([a-z]+)\s*", text)
-        unit = _UNITS.get(found[2]) if found else None
-        if found is None or unit is None or int(found[1]) == 0:
+        match = re.fullmatch(rf"\s*(\d{{1,9}})\s*({'|'.join(UNITS)})\s*", text)
+        if match is None or int(match[1]) == 0:
             raise ConfigError(
                 f"--checkpoint-every is {text!r}; a number above 0 with its unit was expected: 200steps, 1epoch, 90s, 5min, "
                 f"2h, or never."
             )
-        return Interval(int(found[1]) * _SECONDS.get(found[2], 1), unit)  # type: ignore[arg-type]
+        unit, factor = UNITS[match[2]]
+        return Interval(int(match[1]) * factor, unit)
 
     def is_due(self, step: int, steps_per_epoch: int, seconds: float) -> bool:
-        """Whether to write one after `step` steps, `seconds` after the last."""
+        """Tell whether to write a checkpoint after `step` steps, `seconds` after the last checkpoint."""
         if self.unit == "seconds":
             return seconds >= self.count
         every = self.count if self.unit == "steps" else self.count * steps_per_epoch
@@ -73,21 +77,20 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """Where a run stands between two steps.
+    """A run between two steps.
 
     Attributes:
-        step: optimizer steps done.
-        losses: of each of them.
-        tokens: real tokens trained on.
-        epoch_seconds: of each epoch begun; the last one may be under way.
-        compile_seconds: so far.
-        parts: how many micro-batches a step is cut into.
-        notes: of the loop, so far.
-        resumed_at: the steps after which the run was taken up again.
-        processes: that share each step.
-        device: in words, with its threads; empty where it was not kept.
-        epoch_scores: of each epoch, where the best one is kept; None for NaN.
-        arrays: the backend's, and the best epoch's weights.
+        step: number of optimizer steps done.
+        losses: the loss of each step.
+        tokens: number of real tokens trained on.
+        epoch_seconds: of each epoch; the last one may be unfinished.
+        parts: number of micro-batches that a step is cut into.
+        notes: of the loop.
+        resumed_at: the steps after which the run was resumed.
+        processes: number of processes that share each step.
+        device: in words, with its threads; empty where it was not saved.
+        epoch_scores: after each epoch, where the best one is picked; None for NaN.
+        arrays: those of the backend, and the weights of the best epoch.
     """
 
     step: int
@@ -109,10 +112,10 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Attributes:
-        directory: `RUN_DIR/checkpoints`; made with the first one.
-        every: how often.
-        keep: so many of the newest stay.
-        resume: whether to go on from the newest one.
+        directory: made for the first checkpoint.
+        every: how often one is written.
+        keep: number of the newest ones that are kept.
+        resume: whether the run continues from the newest one.
     """
 
     directory: Path
@@ -121,43 +124,45 @@ class Checkpoints:
     resume: bool = False
 
     def save(self, state: TrainingState, identity: Mapping[str, Any]) -> Path:
-        """Write one, and remove the oldest beyond `keep`.
+        """Write a checkpoint, and remove the oldest beyond `keep`.
 
         Args:
-            identity: what a later call must share to go on from it, by name.
+            identity: what a run must share to continue from it, by name.
 
         Raises:
-            TrainingDivergedError: an array holds NaN or infinity: the earlier checkpoints stay as they are.
-            StorageError: the disk is full or may not be written; the earlier ones stay.
+            TrainingDivergedError: an array holds NaN or infinity. The earlier checkpoints are kept.
+            StorageError: the disk is full or may not be written. The earlier checkpoints are kept.
         """
-        damaged = [name for name, array in state.arrays.items() if not np.isfinite(array).all()]
-        if damaged:
-            raise TrainingDivergedError(
-                f"After step {state.step} the array {damaged[0]} holds NaN or infinity: lower the learning rate, or use "
-                f"--precision fp32. No checkpoint is made of it."
-            )
+        for name, array in state.arrays.items():
+            if not np.isfinite(array).all():
+                raise TrainingDivergedError(
+                    f"After step {state.step} the array {name} holds NaN or infinity: lower the learning rate, or use "
+                    f"--precision fp32. No checkpoint is made of it."
+                )
         progress = {name: value for name, value in vars(state).items() if name != "arrays"}
         text = json.dumps(progress | {"identity": dict(identity)})
-        path = self.directory / f"step-{state.step:09}.safetensors"
         arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
+        path = self.directory / f"step-{state.step:09}.safetensors"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
                 save_file(arrays, partial, metadata={"progress": text, "blake2b": _digest(text, arrays)})
         except (OSError, SafetensorError) as error:
-            kept = ", ".join(p.name for p in self._newest_first()) or "none"
+            names = ", ".join(other.name for other in self._newest_first()) or "none"
             reason = getattr(error, "strerror", None) or error
-            raise StorageError(f"{path} could not be written ({reason}); earlier checkpoints that stay: {kept}.") from error
+            raise StorageError(f"{path} could not be written ({reason}); earlier checkpoints that stay: {names}.") from error
         for old in self._newest_first()[self.keep :]:
             old.unlink(missing_ok=True)
         return path
 
     def load(self, identity: Mapping[str, Any]) -> TrainingState | None:
-        """The newest whole one, if `resume`; None where there is none. A damaged one is reported and passed over.
+        """Return the newest undamaged checkpoint; None if there is no checkpoint, or the run is not resumed.
+
+        A damaged one is reported and skipped.
 
         Raises:
             ConfigError: it was made with other settings, another model or other data.
-            DataError: there are some, and all are damaged.
+            DataError: there are checkpoints, and all are damaged.
         """
         if not self.resume:
             return None
@@ -180,6 +185,11 @@ class Checkpoints:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """Return the progress and the arrays of a checkpoint.
+
+    Raises:
+        OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged.
+    """
     with safe_open(path, framework="numpy") as stored:
         metadata = stored.metadata() or {}
         arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # it is no mapping

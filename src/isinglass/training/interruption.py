@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to end. `number` is the signal's; the message says what was saved, if anything."""
+    """The run was asked to end. `number` is that of the signal; the message says what was saved, if anything was."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)
@@ -15,20 +15,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Whether one of the two signals came.
+    """Whether one of the two signals has arrived. `with` listens to them.
 
-    Outside of `deferred` a signal raises Interrupted where it arrives; within, it is noted, and `check` raises.
+    Outside of `deferred` a signal raises Interrupted where it arrives. Within it is noted, and `check` raises.
+
+    Args:
+        announce: tells the user that a signal has arrived and waits. It is called in the middle of whatever runs, a print
+            included, and must not use what that may hold: a buffered stream, a lock.
+        repeated: whether a launcher repeats its own signals to this process. Then only the first counts, and the launcher
+            ends a process that does not end.
     """
 
     def __init__(self, announce: Callable[[str], None] = lambda _: None, *, repeated: bool = False) -> None:
-        """Begin to listen with `with`.
-
-        Args:
-            announce: tells the user that a signal came and waits. It is called in the middle of whatever runs, a print
-                included, and must not use what that may hold: a buffered stream, a lock.
-            repeated: a launcher repeats the signals that come to it: only the first counts, and the launcher ends what does
-                not end.
-        """
         self._announce = announce
         self._repeated = repeated
         self._number: int | None = None
@@ -44,7 +42,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the block a signal waits for `check`, or for the end of the block."""
+        """Within the block, let a signal wait for `check`, or for the end of the block."""
         self._deferring = True
         try:
             yield
@@ -54,18 +52,18 @@ class Interruption:
 
     @property
     def number(self) -> int:
-        """Of the signal that came; 0: none did."""
+        """The number of the signal that has arrived; 0 if none has."""
         return self._number or 0
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came."""
+        """Raise Interrupted if a signal has arrived."""
         if self._number is not None:
             raise Interrupted(self._number)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        from_now_on = signal.SIG_IGN if self._repeated else signal.SIG_DFL
-        signal.signal(signal.SIGINT, from_now_on)
-        signal.signal(signal.SIGTERM, from_now_on)
+        later_signals = signal.SIG_IGN if self._repeated else signal.SIG_DFL
+        signal.signal(signal.SIGINT, later_signals)
+        signal.signal(signal.SIGTERM, later_signals)
         self._number = number
         if not self._deferring:
             raise Interrupted(number)

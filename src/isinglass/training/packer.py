@@ -1,6 +1,6 @@
 """Examples as batches, in the layout that the settings ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,26 +19,26 @@ ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
 
 @dataclass(frozen=True)
 class Packer:
-    """Batches in the layout that the config asks for; with `words`, their ids are rows of that vocabulary's table."""
+    """What makes batches of examples.
+
+    Attributes:
+        row_length: L of the rows layout, which holds every example: `max_length`, rounded up.
+        vocabulary: if there is one, token ids become rows of its embedding table.
+    """
 
     config: TrainConfig
     pad_token_id: int
     row_length: int
-    words: Vocabulary | None = None
+    vocabulary: Vocabulary | None = None
 
     @staticmethod
-    def of(config: TrainConfig, checkpoint: Checkpoint, words: Vocabulary | None = None) -> "Packer":
-        """`row_length` holds every example: `max_length`, rounded up. The checkpoint is the whole one."""
+    def of(config: TrainConfig, model: Checkpoint, vocabulary: Vocabulary | None = None) -> "Packer":
+        """Return the packer for a model with its complete vocabulary."""
         length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
-        return Packer(config, checkpoint.blueprint.pad_token_id, length, words)
+        return Packer(config, model.blueprint.pad_token_id, length, vocabulary)
 
-    def pack(
-        self,
-        tokens: TokenizedTexts,
-        index: Int64[np.ndarray, " S"],
-        labels: Labels | None,
-    ) -> PackedBatch:
-        """The examples `index` as one batch."""
+    def pack(self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None) -> PackedBatch:
+        """Return the examples `index` as one batch."""
         if self.config.uses_rows:
             batch = pack_rows(
                 tokens,
@@ -50,25 +50,27 @@ class Packer:
             )
         else:
             batch = pack_flat(tokens, index, labels)
-        return batch if self.words is None else replace(batch, input_ids=self.words.rows[batch.input_ids])
+        if self.vocabulary is None:
+            return batch
+        return replace(batch, input_ids=self.vocabulary.rows[batch.input_ids])
 
     def pack_parts(
         self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None, parts: int
     ) -> list[PackedBatch]:
-        """The examples `index` as so many micro-batches of about as many tokens each."""
+        """Return the examples `index` as `parts` micro-batches of about the same number of tokens."""
         shards = shard_step(tokens.lengths[index], min(parts, len(index)))
         return [self.pack(tokens, index[shard], labels) for shard in shards]
 
     def evaluation_batches(self, tokens: TokenizedTexts, streams: int = 1) -> Sequence[PackedBatch]:
-        """All examples of like length together, `streams` batches of at most `eval_tokens` tokens; in `rows`, as many
-        examples in each batch as training has.
+        """Return all examples in batches.
+
+        In the flat layout examples of similar length are together, and `streams` batches have at most `eval_tokens` tokens.
+        In the rows layout a batch has as many examples as in training.
         """
         if self.config.uses_rows:
-            size = self.config.batch_size
-            return [
-                self.pack(tokens, np.arange(i, min(i + size, len(tokens)), dtype=np.int64), None)
-                for i in range(0, len(tokens), size)
-            ]
-        return [
-            self.pack(tokens, index, None) for index in plan_evaluation(tokens.lengths, self.config.eval_tokens // streams)
-        ]
+            starts = range(0, len(tokens), self.config.batch_size)
+            ends = [min(start + self.config.batch_size, len(tokens)) for start in starts]
+            plan: Iterator[Int64[np.ndarray, " S"]] = map(np.arange, starts, ends)
+        else:
+            plan = plan_evaluation(tokens.lengths, self.config.eval_tokens // streams)
+        return [self.pack(tokens, index, None) for index in plan]

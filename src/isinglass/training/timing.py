@@ -13,12 +13,12 @@ CLOCK: Final = (
 
 
 class EpochClock:
-    """`with clock:` around each epoch; `clock.seconds` has one figure for each.
+    """A stopwatch: `with clock:` around each epoch, and `clock.seconds` has one figure for each.
 
     Args:
-        synchronize: waits until the device has done all that was asked of it.
+        synchronize: waits until the device has finished all its work.
         seconds: of the epochs that an earlier process finished.
-        carried: of the epoch that it left under way.
+        carried: of the epoch that it left unfinished.
     """
 
     def __init__(self, synchronize: Callable[[], None], seconds: Sequence[float] = (), *, carried: float = 0.0) -> None:
@@ -41,7 +41,7 @@ class EpochClock:
             self._carried = now[-1]
 
     def read(self) -> list[float]:
-        """Seconds of each epoch, of the one under way so far."""
+        """Return the seconds of each epoch, those of an unfinished one included."""
         if self._started is None:
             return [*self.seconds, self._carried] if self._carried else list(self.seconds)
         self._synchronize()
@@ -49,7 +49,7 @@ class EpochClock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What the block takes does not count."""
+        """Leave the time of the block out."""
         self._synchronize()
         paused = time.perf_counter()
         try:
