@@ -52,19 +52,19 @@ def settings_of_group(group):
 
 def recipes():
     rows = []
-    for recipe in RECIPES.values():
-        values = [f"`{name}` {value:g}" for name, value in recipe.values.items()]
+    for name, recipe in RECIPES.items():
+        values = [f"`{setting}` {value:g}" for setting, value in recipe.values.items()]
         for task, others in recipe.values_of_tasks.items():
-            values += [f"`{name}` {value:g} for {task}" for name, value in others.items()]
-        rows.append([f"`{recipe.name}`", "; ".join(values), recipe.source])
+            values += [f"`{setting}` {value:g} for {task}" for setting, value in others.items()]
+        rows.append([f"`{name}`", "; ".join(values), recipe.source])
     return table(["recipe", "values other than the defaults", "source"], rows)
 
 
 def switches():
     rows = [
-        [f"`{setting.switch.variable}=1`", f"`{name}`: `{str(setting.switch.value).lower()}`"]
+        [f"`{variable}=1`", f"`{name}`: `{str(value).lower()}`"]
         for name, setting in SETTINGS.items()
-        if setting.switch
+        for variable, value in setting.switch.items()
     ]
     return table(["variable", "stands for"], rows)
 

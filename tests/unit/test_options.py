@@ -7,7 +7,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from isinglass.cli import app
-from isinglass.config import SETTINGS, Panel
+from isinglass.config import SETTINGS
+from isinglass.config.setting import Panel
 
 # as `isinglass COMMAND --help` listed them when the settings were not yet declared in one place
 TABLES = (

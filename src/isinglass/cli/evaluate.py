@@ -1,33 +1,32 @@
 """`isinglass evaluate`."""
 
-from typing import Annotated, Any
-
-import typer
+from dataclasses import dataclass
+from typing import Any
 
 from isinglass.cli.display import progress, show_result
-from isinglass.cli.exits import errors_in_one_line
-from isinglass.cli.options import Json, RunDir, TaskOfRun, finished_run, with_options
+from isinglass.cli.options import FinishedRunOptions, RunDir, command
+from isinglass.config.setting import setting
 
 
-@with_options("data_dir", "test_file", "precision", of_a_run=True)
-def evaluate(
-    run_dir: RunDir,
-    *,
-    settings: dict[str, Any],
-    task: TaskOfRun = None,
-    split: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A labelled split; may be repeated.  [default: the dev set(s)]")
-    ] = None,
-    json_output: Json = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(FinishedRunOptions):
+    """What to score, and how to show it."""
+
+    split: tuple[str, ...] = setting((), unset="the dev set(s)")
+    """Labelled split to score; may be repeated."""
+    json: bool = setting(False)
+    """Print one JSON object, and nothing else, on standard output."""
+
+
+@command("data_dir", "test_file", "precision", of_a_run=True)
+def evaluate(run_dir: RunDir, options: EvaluateOptions, settings: dict[str, Any]) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
-    with errors_in_one_line():
-        from isinglass.data import open_data
-        from isinglass.training.trainer import evaluate as run_evaluation
+    from isinglass.data import open_data
+    from isinglass.training.trainer import evaluate as run_evaluation
 
-        finished = finished_run(run_dir, task, settings)
-        data = open_data(finished.config, finished.task)
-        chosen = split or (["test"] if "test_file" in settings else None)
-        with progress() as observer:
-            result, _ = run_evaluation(finished.config, finished.checkpoint, chosen, [observer], data=data)
-        show_result(result, None, as_json=json_output)
+    finished = options.load(run_dir, settings)
+    data = open_data(finished.config, finished.task)
+    splits = options.split or (["test"] if "test_file" in settings else None)
+    with progress() as observer:
+        result, _ = run_evaluation(finished.config, finished.checkpoint, splits, [observer], data=data)
+    show_result(result, None, as_json=options.json)

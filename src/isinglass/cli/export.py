@@ -1,43 +1,45 @@
 """`isinglass export`."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import typer
+from typing import Any, Literal
 
 from isinglass.cli.display import progress, show_comparison, show_export
-from isinglass.cli.exits import errors_in_one_line
-from isinglass.cli.options import RunDir, TaskOfRun, finished_run, with_options
+from isinglass.cli.options import FinishedRunOptions, RunDir, command
+from isinglass.config.setting import setting
 from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import printable
 
 
-@with_options("data_dir", of_a_run=True)
-def export(
-    run_dir: RunDir,
-    *,
-    settings: dict[str, Any],
-    to: Annotated[Literal["onnx"], typer.Option(help="Format to write.")] = "onnx",  # noqa: ARG001  # the only format
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory to write.  [default: RUN_DIR-onnx]")] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Write a quantized model too, and score what it loses on the dev set.")
-    ] = False,
-    task: TaskOfRun = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-) -> None:
-    """Write a finished model as ONNX, and compare its answers on the dev set with those of the model itself."""
-    with errors_in_one_line():
-        from isinglass.export.compare import compare
-        from isinglass.export.onnx import export_run
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(FinishedRunOptions):
+    """What to write, and where."""
 
-        finished = finished_run(run_dir, task, settings)
-        exported = export_run(finished, output or run_dir.with_name(f"{run_dir.name}-onnx"), int8=int8, overwrite=overwrite)
-        show_export(exported)
-        try:
-            with progress() as observer:
-                compared = compare(finished, exported, [observer])
-        except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
-            print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
-            return
-        show_comparison(compared)
+    to: Literal["onnx"] = setting("onnx")
+    """Format to write."""
+    output: Path | None = setting(None, metavar="DIR", unset="RUN_DIR-onnx")
+    """Directory to write."""
+    int8: bool = setting(False)
+    """Write a quantized model too, and score what it loses on the dev set."""
+    overwrite: bool = setting(False)
+    """Replace an earlier export."""
+
+
+@command("data_dir", of_a_run=True)
+def export(run_dir: RunDir, options: ExportOptions, settings: dict[str, Any]) -> None:
+    """Write a finished model as ONNX, and compare its predictions on the dev set with those of the model itself."""
+    from isinglass.export.compare import compare
+    from isinglass.export.onnx import export_run
+
+    finished = options.load(run_dir, settings)
+    directory = options.output or run_dir.with_name(f"{run_dir.name}-onnx")
+    exported = export_run(finished, directory, int8=options.int8, overwrite=options.overwrite)
+    show_export(exported)
+    try:
+        with progress() as observer:
+            compared = compare(finished, exported, [observer])
+    except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
+        print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
+        return
+    show_comparison(compared)

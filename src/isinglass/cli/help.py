@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from typer.core import TyperCommand, TyperGroup
 
-from isinglass.config import Panel
+from isinglass.config.setting import Panel
 
 WIDEST: Final = 120  # longer lines are hard to read
 _ORDER: Final = ("Arguments", *Panel, "Options", "Cluster", "Commands")

@@ -5,26 +5,26 @@ from typing import Annotated
 
 import typer
 
-from isinglass.cli.exits import errors_in_one_line
+from isinglass.cli.options import command
 from isinglass.errors import DataError
 from isinglass.names import printable
 
 
+@command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `isinglass bench` wrote.")],
     published: Annotated[bool, typer.Option("--published", help="Show the published figure beside each row.")] = False,
 ) -> None:
     """Make one HTML page, and Markdown, of a bench: tables, curves, intervals, differences, mistakes."""
-    with errors_in_one_line():
-        from isinglass.report.html import write_report
-        from isinglass.results import read_records
+    from isinglass.report.html import write_report
+    from isinglass.results import read_records
 
-        for path in write_report(directory, with_published=published):
-            print(printable(str(path)))
-        damaged = read_records(directory).damaged
-        if damaged:
-            lines = ", ".join(f"line {line.number} ({line.reason})" for line in damaged)
-            raise DataError(
-                f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; `isinglass bench` on it "
-                f"sets such lines aside and makes their runs again."
-            )
+    for path in write_report(directory, with_published=published):
+        print(printable(str(path)))
+    damaged = read_records(directory).damaged
+    if damaged:
+        lines = ", ".join(f"line {line.number} ({line.reason})" for line in damaged)
+        raise DataError(
+            f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; `isinglass bench` on it "
+            f"sets such lines aside and makes their runs again."
+        )

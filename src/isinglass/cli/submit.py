@@ -1,53 +1,58 @@
 """`isinglass submit`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from isinglass.cli.display import show_submission
-from isinglass.cli.exits import errors_in_one_line
-from isinglass.cli.options import with_options
+from isinglass.cli.options import command
+from isinglass.config.setting import Settings, setting
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFilter:
-    """Which runs of a bench may be submitted."""
+class SubmitOptions(Settings):
+    """Which runs to submit, and how."""
 
-    backend: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this backend.")] = None
-    precision: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this precision.")] = None
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this model.")] = None
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Only runs of this seed.")] = None
+    output: Path = setting(Path("submission.zip"), metavar="FILE")
+    """Zip to write."""
+    partial: Literal["refuse", "absent", "majority"] = setting("refuse")
+    """Files that no run predicts: refuse them, leave them absent, or fill them with the majority label."""
+    backend: str | None = setting(None, metavar="NAME")
+    """Only runs of this backend."""
+    precision: str | None = setting(None, metavar="NAME")
+    """Only runs of this precision."""
+    model: str | None = setting(None, metavar="NAME")
+    """Only runs of this model."""
+    seed: int | None = setting(None)
+    """Only runs of this seed."""
+    check: Path | None = setting(None, metavar="FILE")
+    """Check this zip, made by any tool, instead of writing one."""
+    overwrite: bool = setting(False)
+    """Replace the zip that --output names."""
 
 
-@with_options()
+@command()
 def submit(
+    options: SubmitOptions,
     directory: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Directory that `isinglass bench --predict-test` wrote.")
     ] = None,
-    *,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Zip to write.")] = Path("submission.zip"),
-    partial: Annotated[
-        Literal["refuse", "absent", "majority"],
-        typer.Option(help="Files that no run predicts: refuse them, leave them out, or fill them with the majority label."),
-    ] = "refuse",
-    only: RunFilter,
-    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Check this zip, made by any tool, instead.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the zip that --output names.")] = False,
 ) -> None:
     """Write the zip that GLUE's server takes, from the runs that are best on dev; or check one with --check."""
-    with errors_in_one_line():
-        from isinglass.report.submission import write_submission
+    from isinglass.report.submission import write_submission
 
-        if check is not None and directory is None:
-            _check(check)
-        elif directory is not None and check is None:
-            show_submission(write_submission(directory, output, partial=partial, overwrite=overwrite, select=asdict(only)))
-        else:
-            raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
+    if (directory is None) == (options.check is None):
+        raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
+    if directory is None:
+        _check(Path(str(options.check)))
+        return
+    select = {name: getattr(options, name) for name in ("backend", "precision", "model", "seed")}
+    partial, overwrite = options.partial, options.overwrite
+    show_submission(write_submission(directory, options.output, partial=partial, overwrite=overwrite, select=select))
 
 
 def _check(path: Path) -> None:

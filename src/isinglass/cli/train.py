@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from isinglass.cli.display import progress, show_repetitions, show_result
-from isinglass.cli.exits import announce, errors_in_one_line, how_to_resume, processes
-from isinglass.cli.options import Assignments, ConfigFile, Json, TaskArgument, resolve_options, with_options
-from isinglass.config import SETTINGS, Panel, TrainConfig
+from isinglass.cli.exits import announce, how_to_resume, processes
+from isinglass.cli.options import SourceOptions, TaskArgument, command
+from isinglass.config import SETTINGS, TrainConfig
+from isinglass.config.setting import Panel, setting
+from isinglass.config.settings import AT_LEAST_1
 from isinglass.errors import ConfigError
 from isinglass.names import printable
 
@@ -24,45 +24,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """Where a run goes, and what is kept of it."""
+class TrainOptions(SourceOptions):
+    """Where a run goes, what is kept of it, and what is shown."""
 
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Directory of the run.  [default: a new directory in runs/]",
-            rich_help_panel=Panel.MOST_USED,
-        ),
-    ] = None
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --output-dir.", rich_help_panel=Panel.OUTPUT)
-    ] = False
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Resume the run in --output-dir from its last checkpoint.", rich_help_panel=Panel.OUTPUT
-        ),
-    ] = False
-    checkpoint_every: Annotated[
-        str,
-        typer.Option(
-            metavar="INTERVAL",
-            help="Time between checkpoints: 200steps, 1epoch, 5min, or never.",
-            rich_help_panel=Panel.OUTPUT,
-        ),
-    ] = "10min"
-    keep_checkpoints: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of newest checkpoints to keep.", rich_help_panel=Panel.OUTPUT)
-    ] = 2
-    runs: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Number of runs; each uses the next seed.", rich_help_panel=Panel.OUTPUT),
-    ] = 1
-    log_to: Annotated[
-        Literal["tensorboard"] | None,
-        typer.Option(help="Write scalars to tensorboard/RUN, beside the run.", rich_help_panel=Panel.OUTPUT),
-    ] = None
+    output_dir: Path | None = setting(None, panel=Panel.MOST_USED, unset="a new directory in runs/", metavar="DIR")
+    """Directory of the run."""
+    overwrite: bool = setting(False, panel=Panel.OUTPUT)
+    """Replace the run in --output-dir."""
+    resume: bool = setting(False, panel=Panel.OUTPUT)
+    """Resume the run in --output-dir from its last checkpoint."""
+    checkpoint_every: str = setting("10min", panel=Panel.OUTPUT, metavar="INTERVAL")
+    """Time between checkpoints: 200steps, 1epoch, 5min, or never."""
+    keep_checkpoints: int = setting(2, AT_LEAST_1, panel=Panel.OUTPUT)
+    """Number of newest checkpoints to keep."""
+    runs: int = setting(1, AT_LEAST_1, panel=Panel.OUTPUT)
+    """Number of runs; each uses the next seed."""
+    log_to: Literal["tensorboard"] | None = setting(None, panel=Panel.OUTPUT)
+    """Write scalars to tensorboard/RUN, beside the run."""
+    check_only: bool = setting(False)
+    """Read, tokenize and check the data, report what was found, and stop."""
+    json: bool = setting(False)
+    """Print one JSON object, and nothing else, on standard output."""
 
     def saving(self) -> "Saving":
         """Return how the run is saved.
@@ -72,50 +54,34 @@ class OutputOptions:
         """
         from isinglass.runs.perform import Saving
 
-        saving = Saving(
-            resume=self.resume,
-            overwrite=self.overwrite,
-            checkpoint_every=self.checkpoint_every,
-            keep_checkpoints=self.keep_checkpoints,
-        )
+        names = ("resume", "overwrite", "checkpoint_every", "keep_checkpoints")
+        saving = Saving(**{name: getattr(self, name) for name in names})
         if self.resume and self.output_dir is None:
             raise ConfigError("--resume needs --output-dir, the directory of the run to go on with.")
         return saving
 
 
-@with_options(*(name for name, setting in SETTINGS.items() if setting.panel), panels=True)
-def train(
-    task: TaskArgument = None,
-    *,
-    settings: dict[str, Any],
-    output: OutputOptions,
-    check_only: Annotated[
-        bool, typer.Option("--check-only", help="Read, tokenize and check the data, report what was found, and stop.")
-    ] = False,
-    config: ConfigFile = None,
-    assignments: Assignments = None,
-    json_output: Json = False,
-) -> None:
+@command(*(name for name, setting in SETTINGS.items() if setting.panel), panels=True, shared=True)
+def train(settings: dict[str, Any], options: TrainOptions, task: TaskArgument = None) -> None:
     """Fine-tune a model on a task, score its dev set(s), and write a run directory."""
-    with errors_in_one_line(shared=True):
-        from isinglass.backends.process_group import number_of_processes
-        from isinglass.backends.registry import check_installed
-        from isinglass.cli.own_data import show_data_facts
-        from isinglass.runs.directory import new_run_name, repetitions
+    from isinglass.backends.process_group import number_of_processes
+    from isinglass.backends.registry import check_installed
+    from isinglass.cli.own_data import show_data_facts
+    from isinglass.runs.directory import new_run_name, repetitions
 
-        base = resolve_options(task, settings, config, assignments)
-        saving = output.saving()
-        if check_only:
-            show_data_facts(base)
-            return
-        if output.output_dir is None and number_of_processes(base.backend) > 1:
-            raise ConfigError("Processes that share a run need --output-dir, so that all know where its checkpoints lie.")
-        check_installed(base.backend)
-        planned = repetitions(base, output.output_dir or Path("runs") / new_run_name(base), output.runs)
-        with processes(base.backend) as group:
-            results = _perform_all(planned, saving, group, log_to=output.log_to, as_json=json_output)
-            if output.runs > 1 and group.rank == 0 and not json_output:
-                show_repetitions(results)
+    config = options.resolve(task, settings)
+    saving = options.saving()
+    if options.check_only:
+        show_data_facts(config)
+        return
+    if options.output_dir is None and number_of_processes(config.backend) > 1:
+        raise ConfigError("Processes that share a run need --output-dir, so that all know where its checkpoints lie.")
+    check_installed(config.backend)
+    planned = repetitions(config, options.output_dir or Path("runs") / new_run_name(config), options.runs)
+    with processes(config.backend) as group:
+        results = _perform_all(planned, saving, group, log_to=options.log_to, as_json=options.json)
+        if options.runs > 1 and group.rank == 0 and not options.json:
+            show_repetitions(results)
 
 
 def _perform_all(

@@ -1,50 +1,12 @@
 """Settings of a run: declared once in `settings`, put together by `resolve`, saved with each result."""
 
-from isinglass.config.recipes import RECIPES, Recipe
-from isinglass.config.resolution import PLACES, as_dict, resolve, without_places
-from isinglass.config.setting import Panel, Setting, Settings, settings_of
-from isinglass.config.settings import (
-    GROUPS,
-    SETTINGS,
-    Backend,
-    DataSettings,
-    ExecutionSettings,
-    KindChoice,
-    Layout,
-    LongTexts,
-    ModelSettings,
-    OptimizerSettings,
-    Precision,
-    Schedule,
-    TableSettings,
-    TrainConfig,
-    TrainingSettings,
-)
-
-__all__ = [
-    "GROUPS",
-    "PLACES",
-    "RECIPES",
-    "SETTINGS",
-    "Backend",
-    "DataSettings",
-    "ExecutionSettings",
-    "KindChoice",
-    "Layout",
-    "LongTexts",
-    "ModelSettings",
-    "OptimizerSettings",
-    "Panel",
-    "Precision",
-    "Recipe",
-    "Schedule",
-    "Setting",
-    "Settings",
-    "TableSettings",
-    "TrainConfig",
-    "TrainingSettings",
-    "as_dict",
-    "resolve",
-    "settings_of",
-    "without_places",
-]
+from isinglass.config.recipes import RECIPES as RECIPES
+from isinglass.config.resolution import PLACES as PLACES
+from isinglass.config.resolution import as_dict as as_dict
+from isinglass.config.resolution import resolve as resolve
+from isinglass.config.resolution import without_places as without_places
+from isinglass.config.settings import GROUPS as GROUPS
+from isinglass.config.settings import SETTINGS as SETTINGS
+from isinglass.config.settings import KindChoice as KindChoice
+from isinglass.config.settings import Precision as Precision
+from isinglass.config.settings import TrainConfig as TrainConfig

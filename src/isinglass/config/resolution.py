@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from isinglass.config.recipes import get_recipe
+from isinglass.config.recipes import RECIPES
 from isinglass.config.setting import Setting
 from isinglass.config.settings import SETTINGS, TrainConfig
 from isinglass.errors import ConfigError
@@ -44,7 +44,9 @@ def resolve(
     chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
     chosen |= dict(_parse_assignment(text) for text in assignments)
     recipe = str(recipe or chosen.get("recipe") or SETTINGS["recipe"].default)
-    merged = get_recipe(recipe).values_for(task) | chosen
+    if recipe not in RECIPES:
+        raise ConfigError(f"There is no recipe {recipe!r}{did_you_mean(recipe, RECIPES)}; there are {', '.join(RECIPES)}.")
+    merged = RECIPES[recipe].values_for(task) | chosen
     if merged.get("backend") == "tensorflow":
         merged = _read_switches(environment or {}) | merged
     merged |= {"task": task, "recipe": recipe}
@@ -88,13 +90,11 @@ def _parse_assignment(text: str) -> tuple[str, str]:
 def _read_switches(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return setting -> value of the environment variables that are switched on."""
     values = {}
-    for name, setting in SETTINGS.items():
-        if setting.switch is None:
-            continue
-        variable = setting.switch.variable
+    switches = [(name, *switch) for name, setting in SETTINGS.items() for switch in setting.switch.items()]
+    for name, variable, value in switches:
         text = environment.get(variable, "")
         if text.lower() not in _SWITCHED:
             raise ConfigError(f"The environment variable {variable} is {text!r}; 0 or 1 was expected.")
         if _SWITCHED[text.lower()]:
-            values[name] = setting.switch.value
+            values[name] = value
     return values

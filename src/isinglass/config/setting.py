@@ -1,27 +1,30 @@
-"""Declare a setting once: type, default, limits, meaning and flag stand in the field of a dataclass.
+"""Declare a setting once: a field of a dataclass has its type, default, limits and flag, and the text below it its meaning.
 
-Command line, config files, validation, documents and estimators all read the same declaration:
+Command line, config files, validation and documents all read the same declaration:
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Example(Settings):
-    ...     epochs: int = setting(3, "Passes over the training set.", limits=AT_LEAST_1, panel=Panel.TRAINING)
-    >>> settings_of(Example)["epochs"].parse("5")
+    ...     epochs: int = setting(3, Limits("at least 1", lambda value: value >= 1))
+    >>> Example.declared()["epochs"].parse("5")
     5
     >>> Example(epochs=0)
     Traceback (most recent call last):
     isinglass.errors.ConfigError: epochs is 0; it must be at least 1.
 """
 
+import ast
 import dataclasses
-import math
+import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final, Literal, TypeVar
+from itertools import pairwise
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
@@ -30,7 +33,7 @@ Default = TypeVar("Default")
 
 
 class Panel(StrEnum):
-    """The panels in which `isinglass train --help` shows its options, in this order."""
+    """The panels in which `isinglass train --help` shows the options of settings, in this order."""
 
     MOST_USED = "Most used"
     DATA = "Data"
@@ -40,29 +43,11 @@ class Panel(StrEnum):
     OUTPUT = "Output"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The numbers that a setting may take, and how a message says so: "it must be <text>"."""
 
     text: str
     contain: Callable[[float], bool]
-
-
-AT_LEAST_1: Final = Limits("at least 1", lambda value: value >= 1)
-NOT_NEGATIVE: Final = Limits("0 or above", lambda value: 0 <= value < math.inf)
-POSITIVE: Final = Limits("above 0", lambda value: 0 < value < math.inf)
-ZERO_TO_BELOW_1: Final = Limits("from 0 to below 1", lambda value: 0 <= value < 1)
-BETWEEN_0_AND_1: Final = Limits("between 0 and 1", lambda value: 0 < value < 1)
-ABOVE_0_TO_1: Final = Limits("above 0, and at most 1", lambda value: 0 < value <= 1)
-UNSIGNED_63_BITS: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
-
-
-@dataclass(frozen=True)
-class Switch:
-    """An environment variable that stands for a value of the setting, where the backend is tensorflow."""
-
-    variable: str
-    value: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +56,17 @@ class Setting:
 
     Attributes:
         name: the name of the field.
-        type: `bool`, `int`, `float`, `str`, or `tuple` for several names.
+        type: `bool`, `int`, `float`, `str`, `Path`, or `tuple` for several names.
         choices: the only values, where they are few.
         is_optional: whether the value may be None.
         default: the value without a recipe.
-        unset: what the value None means.
         meaning: one or two sentences, shown by `--help` and in the reference.
+        unset: what the value None, or no name, means.
         limits: the range of a number.
-        panel: where `--help` shows the option; None: it has no flag, only config files and `--set` reach it.
+        panel: where `isinglass train --help` shows the option; None: only config files and `--set` reach the setting.
         metavar: what `--help` writes for the value.
         is_path_of_data: whether it says where the data lie, which does not make two runs different.
-        switch: the environment variable that stands for a value.
+        switch: environment variable -> the value that it stands for, where the backend is tensorflow.
     """
 
     name: str
@@ -90,27 +75,12 @@ class Setting:
     is_optional: bool
     default: Any
     meaning: str
-    unset: str | None
-    limits: Limits | None
-    panel: Panel | None
-    metavar: str | None
-    is_path_of_data: bool
-    switch: Switch | None
-
-    @classmethod
-    def of(cls, field: "dataclasses.Field[Any]", hint: Any) -> "Setting":
-        """Read the declaration of a field with the resolved type `hint`."""
-        alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        plain = next(kind for kind in alternatives if kind is not types.NoneType)
-        is_choice = typing.get_origin(plain) is Literal
-        return cls(
-            name=field.name,
-            type=str if is_choice else typing.get_origin(plain) or plain,
-            choices=typing.get_args(plain) if is_choice else (),
-            is_optional=types.NoneType in alternatives,
-            default=field.default,
-            **field.metadata,
-        )
+    unset: str | None = None
+    limits: Limits | None = None
+    panel: str | None = None
+    metavar: str | None = None
+    is_path_of_data: bool = False
+    switch: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def flag(self) -> str:
@@ -144,43 +114,60 @@ class Setting:
             raise ConfigError(f"{self.name} is {value}; it must be {self.limits.text}.")
 
 
-def setting(
-    default: Default,
-    meaning: str,
-    *,
-    unset: str | None = None,
-    limits: Limits | None = None,
-    panel: Panel | None = None,
-    metavar: str | None = None,
-    is_path_of_data: bool = False,
-    switch: Switch | None = None,
-) -> Default:
+def setting(default: Default, limits: Limits | None = None, **declaration: Any) -> Default:
     """Declare a setting as the field of a dataclass; `Setting` explains the arguments."""
-    declaration = {
-        "meaning": meaning,
-        "unset": unset,
-        "limits": limits,
-        "panel": panel,
-        "metavar": metavar,
-        "is_path_of_data": is_path_of_data,
-        "switch": switch,
-    }
-    return dataclasses.field(default=default, metadata=declaration)
+    return dataclasses.field(default=default, metadata={"limits": limits, **declaration})
 
 
 class Settings:
     """A group of settings, checked when an instance is created."""
 
     def __post_init__(self) -> None:
-        for declared in settings_of(type(self)).values():  # type: ignore[arg-type]  # mypy: a class is hashable
-            declared.check(getattr(self, declared.name))
+        for name, setting in self.declared().items():
+            setting.check(getattr(self, name))
+
+    @classmethod
+    @cache
+    def declared(cls) -> Mapping[str, Setting]:
+        """Return the settings of the group, inherited ones too: name -> declaration."""
+        hints = typing.get_type_hints(cls)
+        meanings = {name: text for base in cls.__mro__ for name, text in _docstrings(base.__module__, base.__name__).items()}
+        fields = dataclasses.fields(typing.cast("Any", cls))
+        return {field.name: _read(field, hints[field.name], meanings) for field in fields}
+
+
+def _read(field: "dataclasses.Field[Any]", hint: Any, meanings: Mapping[str, str]) -> Setting:
+    is_optional = types.NoneType in typing.get_args(hint)
+    plain = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType) if is_optional else hint
+    is_choice = typing.get_origin(plain) is Literal
+    return Setting(
+        name=field.name,
+        type=str if is_choice else typing.get_origin(plain) or plain,
+        choices=typing.get_args(plain) if is_choice else (),
+        is_optional=is_optional,
+        default=field.default,
+        meaning=meanings.get(field.name, ""),
+        **field.metadata,
+    )
+
+
+def _docstrings(module: str, group: str) -> dict[str, str]:
+    """Return the text below each field of a class: name -> text. Python keeps it in the source only."""
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for class_ in _classes(module)
+        if class_.name == group
+        for field, text in pairwise(class_.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
 
 
 @cache
-def settings_of(group: type[Any]) -> Mapping[str, Setting]:
-    """Return the settings that a dataclass declares or inherits: name -> declaration."""
-    hints = typing.get_type_hints(group)
-    return {field.name: Setting.of(field, hints[field.name]) for field in dataclasses.fields(group)}
+def _classes(module: str) -> list[ast.ClassDef]:
+    if not module.startswith("isinglass."):
+        return []
+    return [node for node in ast.parse(inspect.getsource(sys.modules[module])).body if isinstance(node, ast.ClassDef)]
 
 
 def _boolean(value: Any) -> bool:

@@ -1,23 +1,11 @@
 """Every setting of a run, in groups; each is declared here and nowhere else."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from isinglass.config.setting import (
-    ABOVE_0_TO_1,
-    AT_LEAST_1,
-    BETWEEN_0_AND_1,
-    NOT_NEGATIVE,
-    POSITIVE,
-    UNSIGNED_63_BITS,
-    ZERO_TO_BELOW_1,
-    Panel,
-    Settings,
-    Switch,
-    setting,
-    settings_of,
-)
+from isinglass.config.setting import Limits, Panel, Settings, setting
 from isinglass.errors import ConfigError
 
 Backend = Literal["torch", "tensorflow", "jax"]
@@ -27,66 +15,47 @@ Schedule = Literal["linear", "constant"]
 KindChoice = Literal["auto", "classification", "regression", "multilabel"]
 LongTexts = Literal["truncate", "windows"]
 
+AT_LEAST_1: Final = Limits("at least 1", lambda value: value >= 1)
+NOT_NEGATIVE: Final = Limits("0 or above", lambda value: 0 <= value < math.inf)
+POSITIVE: Final = Limits("above 0", lambda value: 0 < value < math.inf)
+ZERO_TO_BELOW_1: Final = Limits("from 0 to below 1", lambda value: 0 <= value < 1)
+BETWEEN_0_AND_1: Final = Limits("between 0 and 1", lambda value: 0 < value < 1)
+ABOVE_0_TO_1: Final = Limits("above 0, and at most 1", lambda value: 0 < value <= 1)
+UNSIGNED_63_BITS: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings(Settings):
     """Your own files: where they are, and what their columns mean."""
 
-    train_file: tuple[str, ...] = setting(
-        (),
-        "Your own training data: a CSV, TSV, JSON Lines or Parquet file, compressed or not, or a pattern (`*.csv`). Repeat "
-        "the option for several files.",
-        panel=Panel.MOST_USED,
-        metavar="FILE",
-        is_path_of_data=True,
-    )
+    train_file: tuple[str, ...] = setting((), panel=Panel.MOST_USED, metavar="FILE", is_path_of_data=True)
+    """Your own training data: a CSV, TSV, JSON Lines or Parquet file, compressed or not, or a pattern (`*.csv`). Repeat the
+    option for several files.
+    """
     validation_file: tuple[str, ...] = setting(
-        (),
-        "Your own data that score the model while you choose settings.",
-        unset="a share of the training rows",
-        panel=Panel.MOST_USED,
-        metavar="FILE",
-        is_path_of_data=True,
+        (), unset="a share of the training rows", panel=Panel.MOST_USED, metavar="FILE", is_path_of_data=True
     )
-    test_file: tuple[str, ...] = setting(
-        (),
-        "Your own data that score the model in the end or, without labels, are predicted.",
-        panel=Panel.DATA,
-        metavar="FILE",
-        is_path_of_data=True,
-    )
-    validation_fraction: float = setting(
-        0.1,
-        "Share of the training rows that is held out for validation without a validation file. Each label keeps its share.",
-        limits=BETWEEN_0_AND_1,
-        panel=Panel.DATA,
-    )
-    text_column: str | None = setting(
-        None,
-        "Column of the text, or of the first text of a pair.",
-        unset="guessed, if only one column fits",
-        panel=Panel.DATA,
-        metavar="NAME",
-    )
-    text_column2: str | None = setting(
-        None, "Column of the second text of a pair.", unset="as --text-column", panel=Panel.DATA, metavar="NAME"
-    )
-    label_column: str | None = setting(
-        None, "Column of the label.", unset="as --text-column", panel=Panel.DATA, metavar="NAME"
-    )
-    delimiter: str | None = setting(
-        None, "Character between the columns of CSV and TSV files.", unset="found in the header", panel=Panel.DATA
-    )
-    kind: KindChoice = setting("auto", "Kind of task; `auto` decides by the labels.", panel=Panel.DATA)
-    label_delimiter: str | None = setting(
-        None,
-        "Character between several labels of one example; it makes the task multi-label.",
-        panel=Panel.DATA,
-    )
-    positive_label: str | None = setting(None, "Which of two labels F1 counts as positive.", panel=Panel.DATA)
-    drop_incomplete: bool = setting(
-        False, "Leave out rows without a text or a label, and count them, instead of refusing them.", panel=Panel.DATA
-    )
+    """Your own data that score the model while you choose settings."""
+    test_file: tuple[str, ...] = setting((), panel=Panel.DATA, metavar="FILE", is_path_of_data=True)
+    """Your own data that score the model in the end or, without labels, are predicted."""
+    validation_fraction: float = setting(0.1, BETWEEN_0_AND_1, panel=Panel.DATA)
+    """Share of the training rows that is held out for validation without a validation file. Each label keeps its share."""
+    text_column: str | None = setting(None, unset="guessed, if only one column fits", panel=Panel.DATA, metavar="NAME")
+    """Column of the text, or of the first text of a pair."""
+    text_column2: str | None = setting(None, unset="as --text-column", panel=Panel.DATA, metavar="NAME")
+    """Column of the second text of a pair."""
+    label_column: str | None = setting(None, unset="as --text-column", panel=Panel.DATA, metavar="NAME")
+    """Column of the label."""
+    delimiter: str | None = setting(None, unset="found in the header", panel=Panel.DATA)
+    """Character between the columns of CSV and TSV files."""
+    kind: KindChoice = setting("auto", panel=Panel.DATA)
+    """Kind of task; `auto` decides by the labels."""
+    label_delimiter: str | None = setting(None, panel=Panel.DATA)
+    """Character between several labels of one example; it makes the task multi-label."""
+    positive_label: str | None = setting(None, panel=Panel.DATA)
+    """Which of two labels F1 counts as positive."""
+    drop_incomplete: bool = setting(False, panel=Panel.DATA)
+    """Leave out rows without a text or a label, and count them, instead of refusing them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,35 +67,22 @@ class TableSettings(Settings):
 class DataSettings(TableSettings):
     """The task, where its data lie, and how texts become tokens."""
 
-    task: str = setting("demo", "Name of a task that `isinglass tasks` lists or, with `train_file`, a name for your own.")
-    data_dir: str | None = setting(
-        None,
-        "Directory in GLUE's layout (holds MRPC/train.tsv ...).",
-        unset="the Hugging Face hub",
-        panel=Panel.DATA,
-        metavar="DIR",
-        is_path_of_data=True,
-    )
-    max_train_examples: int | None = setting(
-        None, "Number of training rows to use, drawn by `split_seed`.", unset="all", limits=AT_LEAST_1, panel=Panel.DATA
-    )
-    split_seed: int = setting(
-        42,
-        "Seed that draws the validation rows and the rows of `max_train_examples`. The seed of training can change alone.",
-        limits=UNSIGNED_63_BITS,
-    )
-    max_length: int = setting(
-        128, "Maximum number of tokens of an example, special tokens included.", limits=AT_LEAST_1, panel=Panel.MOST_USED
-    )
-    long_texts: LongTexts = setting(
-        "truncate",
-        "How to handle longer texts: `truncate` them, or train on `windows` of `max_length` tokens, each with the label of "
-        "its text, and average their logits.",
-        panel=Panel.DATA,
-    )
-    window_overlap: int | None = setting(
-        None, "Number of tokens that a window shares with the one before it.", unset="a quarter of max_length"
-    )
+    task: str = setting("demo")
+    """Name of a task that `isinglass tasks` lists or, with `train_file`, a name for your own."""
+    data_dir: str | None = setting(None, unset="the Hugging Face hub", panel=Panel.DATA, metavar="DIR", is_path_of_data=True)
+    """Directory in GLUE's layout (holds MRPC/train.tsv ...)."""
+    max_train_examples: int | None = setting(None, AT_LEAST_1, unset="all", panel=Panel.DATA)
+    """Number of training rows to use, drawn by `split_seed`."""
+    split_seed: int = setting(42, UNSIGNED_63_BITS)
+    """Seed that draws the validation rows and the rows of `max_train_examples`. The seed of training can change alone."""
+    max_length: int = setting(128, AT_LEAST_1, panel=Panel.MOST_USED)
+    """Maximum number of tokens of an example, special tokens included."""
+    long_texts: LongTexts = setting("truncate", panel=Panel.DATA)
+    """How to handle longer texts: `truncate` them, or train on `windows` of `max_length` tokens, each with the label of its
+    text, and average their logits.
+    """
+    window_overlap: int | None = setting(None, unset="a quarter of max_length")
+    """Number of tokens that a window shares with the one before it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,71 +104,40 @@ class DataSettings(TableSettings):
 class ModelSettings(Settings):
     """The checkpoint to start from, and which parts of it are trained."""
 
-    model: str = setting(
-        "demo",
-        "Checkpoint directory, name on the Hugging Face hub (USER/NAME or USER/NAME@COMMIT), or `demo`.",
-        panel=Panel.MOST_USED,
-        metavar="NAME",
-    )
-    dropout: float | None = setting(
-        None, "Rate of all three dropouts.", unset="the rates of the model's config", limits=ZERO_TO_BELOW_1
-    )
-    freeze_embeddings: bool = setting(False, "Do not train the embeddings.", panel=Panel.MODEL)
-    freeze_layers: int = setting(
-        0,
-        "Number of layers, from the lowest up, that are not trained. The embeddings are then frozen too.",
-        limits=NOT_NEGATIVE,
-        panel=Panel.MODEL,
-    )
+    model: str = setting("demo", panel=Panel.MOST_USED, metavar="NAME")
+    """Checkpoint directory, name on the Hugging Face hub (USER/NAME or USER/NAME@COMMIT), or `demo`."""
+    dropout: float | None = setting(None, ZERO_TO_BELOW_1, unset="the rates of the model's config")
+    """Rate of all three dropouts."""
+    freeze_embeddings: bool = setting(False, panel=Panel.MODEL)
+    """Do not train the embeddings."""
+    freeze_layers: int = setting(0, NOT_NEGATIVE, panel=Panel.MODEL)
+    """Number of layers, from the lowest up, that are not trained. The embeddings are then frozen too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """The course of training: epochs, batches, loss, and which epoch is kept."""
 
-    recipe: str = setting(
-        "classic",
-        "Values to start from: `classic` (of the GLUE example script) or `small` (for encoders of MiniLM's size).",
-        panel=Panel.MOST_USED,
-        metavar="NAME",
-    )
-    epochs: int = setting(3, "Number of passes over the training set.", limits=AT_LEAST_1, panel=Panel.MOST_USED)
-    batch_size: int = setting(
-        32, "Number of examples in a step, however many tokens they have.", limits=AT_LEAST_1, panel=Panel.MOST_USED
-    )
-    class_weights: str | None = setting(
-        None,
-        "Weights of the classes in the loss: `balanced`, or a JSON file of label -> weight, or such an object as text. They "
-        "are scaled to a mean of 1 over the training examples.",
-        unset="all alike",
-        panel=Panel.TRAINING,
-    )
-    label_smoothing: float = setting(
-        0.0,
-        "Share of each label's probability that is spread evenly over all classes.",
-        limits=ZERO_TO_BELOW_1,
-        panel=Panel.TRAINING,
-    )
-    keep_best: bool = setting(
-        False,
-        "Score the dev sets after each epoch, and keep the weights of the best epoch instead of the last.",
-        panel=Panel.TRAINING,
-    )
-    early_stopping: int | None = setting(
-        None,
-        "Keep the best epoch and stop after N epochs without improvement.",
-        unset="train all epochs",
-        limits=AT_LEAST_1,
-        panel=Panel.TRAINING,
-    )
-    best_metric: str | None = setting(
-        None,
-        "Metric that decides which epoch is the best, averaged over the dev sets.",
-        unset="the task's first",
-        panel=Panel.TRAINING,
-        metavar="NAME",
-    )
-    seed: int = setting(42, "Seed of batches, dropout and a new head.", limits=UNSIGNED_63_BITS, panel=Panel.TRAINING)
+    recipe: str = setting("classic", panel=Panel.MOST_USED, metavar="NAME")
+    """Values to start from: `classic` (of the GLUE example script) or `small` (for encoders of MiniLM's size)."""
+    epochs: int = setting(3, AT_LEAST_1, panel=Panel.MOST_USED)
+    """Number of passes over the training set."""
+    batch_size: int = setting(32, AT_LEAST_1, panel=Panel.MOST_USED)
+    """Number of examples in a step, however many tokens they have."""
+    class_weights: str | None = setting(None, unset="all alike", panel=Panel.TRAINING)
+    """Weights of the classes in the loss: `balanced`, or a JSON file of label -> weight, or such an object as text. They are
+    scaled to a mean of 1 over the training examples.
+    """
+    label_smoothing: float = setting(0.0, ZERO_TO_BELOW_1, panel=Panel.TRAINING)
+    """Share of each label's probability that is spread evenly over all classes."""
+    keep_best: bool = setting(False, panel=Panel.TRAINING)
+    """Score the dev sets after each epoch, and keep the weights of the best epoch instead of the last."""
+    early_stopping: int | None = setting(None, AT_LEAST_1, unset="train all epochs", panel=Panel.TRAINING)
+    """Keep the best epoch and stop after N epochs without improvement."""
+    best_metric: str | None = setting(None, unset="the task's first", panel=Panel.TRAINING, metavar="NAME")
+    """Metric that decides which epoch is the best, averaged over the dev sets."""
+    seed: int = setting(42, UNSIGNED_63_BITS, panel=Panel.TRAINING)
+    """Seed of batches, dropout and a new head."""
 
     @property
     def picks_best(self) -> bool:
@@ -224,58 +149,44 @@ class TrainingSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW and its learning rate."""
 
-    learning_rate: float = setting(2e-5, "Peak learning rate.", limits=POSITIVE, panel=Panel.MOST_USED)
-    schedule: Schedule = setting(
-        "linear", "Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at its peak."
-    )
-    warmup_ratio: float = setting(
-        0.0, "Share of the steps in which the learning rate rises linearly from 0.", limits=ZERO_TO_BELOW_1
-    )
-    weight_decay: float = setting(
-        0.0, "Decoupled weight decay of all weights but biases and LayerNorms.", limits=NOT_NEGATIVE
-    )
-    adam_beta1: float = setting(0.9, "Decay of AdamW's mean of the gradients, with bias correction.", limits=ZERO_TO_BELOW_1)
-    adam_beta2: float = setting(
-        0.999, "Decay of AdamW's mean of the squared gradients, with bias correction.", limits=ZERO_TO_BELOW_1
-    )
-    adam_epsilon: float = setting(1e-8, "Number that AdamW adds to its denominator.", limits=POSITIVE)
-    max_grad_norm: float = setting(
-        1.0, "Maximum 2-norm of the gradient; a larger gradient is scaled down to it.", limits=POSITIVE
-    )
-    layer_decay: float = setting(
-        1.0,
-        "Learning rate of each layer, as a multiple of that of the layer above it.",
-        limits=ABOVE_0_TO_1,
-        panel=Panel.TRAINING,
-    )
+    learning_rate: float = setting(2e-5, POSITIVE, panel=Panel.MOST_USED)
+    """Peak learning rate."""
+    schedule: Schedule = setting("linear")
+    """Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at its peak."""
+    warmup_ratio: float = setting(0.0, ZERO_TO_BELOW_1)
+    """Share of the steps in which the learning rate rises linearly from 0."""
+    weight_decay: float = setting(0.0, NOT_NEGATIVE)
+    """Decoupled weight decay of all weights but biases and LayerNorms."""
+    adam_beta1: float = setting(0.9, ZERO_TO_BELOW_1)
+    """Decay of AdamW's mean of the gradients, with bias correction."""
+    adam_beta2: float = setting(0.999, ZERO_TO_BELOW_1)
+    """Decay of AdamW's mean of the squared gradients, with bias correction."""
+    adam_epsilon: float = setting(1e-8, POSITIVE)
+    """Number that AdamW adds to its denominator."""
+    max_grad_norm: float = setting(1.0, POSITIVE)
+    """Maximum 2-norm of the gradient; a larger gradient is scaled down to it."""
+    layer_decay: float = setting(1.0, ABOVE_0_TO_1, panel=Panel.TRAINING)
+    """Learning rate of each layer, as a multiple of that of the layer above it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSettings(Settings):
     """What computes, and how fast: backend, precision, compiler, layout."""
 
-    backend: Backend = setting("torch", "Framework that computes.", panel=Panel.SPEED)
-    precision: Precision = setting(
-        "fp32",
-        "Precision of the matrix products; weights, optimizer and loss stay in fp32. tf32 (torch) and fp16 need a GPU; amp "
-        "is fp16 on a GPU and bf16 on a CPU.",
-        panel=Panel.MOST_USED,
-        switch=Switch("USE_AMP", "amp"),
-    )
-    compile: bool = setting(
-        False, "Compile the model by torch.compile, for a few fixed shapes (torch only).", panel=Panel.SPEED
-    )
-    xla: bool = setting(
-        False,
-        "Compile the training step by XLA (tensorflow only; jax always does).",
-        panel=Panel.SPEED,
-        switch=Switch("USE_XLA", True),
-    )
-    layout: Layout = setting(
-        "auto",
-        "Layout of packed batches. `auto` is `flat` for torch, and `rows` when compiling and for the other backends.",
-    )
-    eval_tokens: int = setting(4096, "Maximum number of tokens of an evaluation batch.", limits=AT_LEAST_1)
+    backend: Backend = setting("torch", panel=Panel.SPEED)
+    """Framework that computes."""
+    precision: Precision = setting("fp32", panel=Panel.MOST_USED, switch={"USE_AMP": "amp"})
+    """Precision of the matrix products; weights, optimizer and loss stay in fp32. tf32 (torch) and fp16 need a GPU; amp is
+    fp16 on a GPU and bf16 on a CPU.
+    """
+    compile: bool = setting(False, panel=Panel.SPEED)
+    """Compile the model by torch.compile, for a few fixed shapes (torch only)."""
+    xla: bool = setting(False, panel=Panel.SPEED, switch={"USE_XLA": True})
+    """Compile the training step by XLA (tensorflow only; jax always does)."""
+    layout: Layout = setting("auto")
+    """Layout of packed batches. `auto` is `flat` for torch, and `rows` when compiling and for the other backends."""
+    eval_tokens: int = setting(4096, AT_LEAST_1)
+    """Maximum number of tokens of an evaluation batch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -321,7 +232,7 @@ class TrainConfig(ExecutionSettings, OptimizerSettings, TrainingSettings, ModelS
     """
 
 
-SETTINGS: Final = settings_of(TrainConfig)
+SETTINGS: Final = TrainConfig.declared()
 GROUPS: Final[Mapping[str, type[Settings]]] = {
     "Your own files": TableSettings,
     "Data": DataSettings,
