@@ -672,13 +672,20 @@ def _records() -> list[dict[str, Any]]:
         sample_result("wnli", start_from="mnli", git_commit=None),
     ]
     failures = [FailedRun(config=result.config, start_from=None, error="It failed.") for result in results[:2]]
-    return [json.loads(record.to_json()) for record in (*results, *failures)]
+    records = [json.loads(record.to_json()) for record in (*results, *failures)]
+    return [*map(version_1, records[:2]), *records]
+
+
+def version_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as it was written before it had a `schema_version`."""
+    later = ("schema_version", "scores", "model_commit", "processes", "parts", "resumed_at")
+    return {name: value for name, value in values.items() if name not in later}
 
 
 def make_results(rng: Random) -> Case:
     """A `results.jsonl` of up to four records, or one run's `result.json`."""
     if rng.random() < 0.25:
-        values = rng.choice(_records()[:4])
+        values = rng.choice(_records()[:6])
         return Case(files={"result.json": _perhaps_json(rng, values)}, read=_read_result)
     lines = [_perhaps_json(rng, rng.choice(_records())) for _ in range(rng.randint(1, 4))]
     content = b"".join(line + b"\n" for line in lines)

@@ -2,15 +2,33 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from isinglass.config import as_dict, resolve
-from isinglass.metrics import classification_scores, majority_scores, regression_scores
-from isinglass.results import RunResult, append_record, per_split
+from isinglass.metrics import Metric, scores
+from isinglass.results import RunResult, Score, Scores, append_record
 from isinglass.runs.prediction_files import prediction_rows
 from isinglass.tasks import TASKS
+
+
+def scores_of(metrics: dict, majority: dict, splits: Sequence[str] = ("dev",)) -> Scores:
+    """Scores from two mappings: metric -> value of one split, or split -> metric -> value."""
+    metrics, majority = (
+        side if isinstance(next(iter(side.values())), dict) else {splits[0]: side} for side in (metrics, majority)
+    )
+    return {
+        split: {Metric(name): Score(value, majority.get(split, {}).get(name)) for name, value in found.items()}
+        for split, found in metrics.items()
+    }
+
+
+def with_scores(result: RunResult, *, metrics: dict | None = None, majority: dict | None = None) -> RunResult:
+    """The result with other values or another baseline."""
+    scores = scores_of(metrics or result.metrics, majority or result.majority, [*result.scores])
+    return dataclasses.replace(result, scores=scores)
 
 
 def sample_result(task: str = "rte", **changes: object) -> RunResult:
@@ -20,14 +38,14 @@ def sample_result(task: str = "rte", **changes: object) -> RunResult:
         name: changes.pop(name) for name in ("seed", "precision", "backend", "model", "xla", "compile") if name in changes
     }
     config = resolve(task=task, flags={"seed": 1, "model": "demo", **settings})
-    scores = {split.name: dict.fromkeys(described.metrics, 0.6) for split in described.dev}
-    baseline = {
-        split.name: dict(zip(described.metrics, found or [None] * 9, strict=False))
-        for split, found in zip(described.dev, described.dev_majority or [None], strict=False)
-    }
+    splits = [changes.pop("split")] if "split" in changes else [split.name for split in described.dev]
+    baselines = described.dev_majority or ([None] * len(described.metrics),)
+    metrics = changes.pop("metrics", {split: dict.fromkeys(described.metrics, 0.6) for split in splits})
+    majority = changes.pop(
+        "majority", {split: dict(zip(described.metrics, found)) for split, found in zip(splits, baselines)}
+    )
     values: dict[str, object] = {
         "task": task,
-        "split": "+".join(split.name for split in described.dev),
         "backend": config.backend,
         "precision": "bf16" if config.precision == "amp" else config.precision,
         "compile": config.compile,
@@ -35,8 +53,7 @@ def sample_result(task: str = "rte", **changes: object) -> RunResult:
         "model": config.model,
         "seed": config.seed,
         "recipe": config.recipe,
-        "metrics": scores if len(scores) > 1 else next(iter(scores.values())),
-        "majority": baseline if len(baseline) > 1 else next(iter(baseline.values())),
+        "scores": scores_of(metrics, majority, splits),
         "collapsed": False,
         "examples": {split.name: 40 for split in (described.train, *described.dev)},
         "train_seconds": 60.5,
@@ -72,23 +89,24 @@ def write_sample_run(
     (directory / "examples").mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True)
     data, rng = np.random.default_rng(0), np.random.default_rng(result.seed + 100 * len(result.precision))
-    predictions, metrics, majority = {}, {}, {}
+    predictions, found = {}, {}
     for split in (*described.dev, *described.test):
         texts = [[f"{column} {i} <b>&\"'" for column in described.hub_text_columns] for i in range(rows)]
         if described.labels is None:
             truth = data.uniform(0, 5, rows).astype(np.float32)
             outputs = np.where(rng.random(rows) < skill, truth, rng.uniform(0, 5, rows))[:, None].astype(np.float32)
             names = [f"{value:.3f}" for value in truth]
-            metrics[split.name] = regression_scores(described.metrics, truth, outputs[:, 0])
-            majority[split.name] = dict.fromkeys(described.metrics, float("nan"))
+            positive = 0
         else:
             truth = data.integers(0, len(described.labels), rows)
             outputs = rng.normal(size=(rows, len(described.labels))).astype(np.float32)
             outputs[np.arange(rows), truth] += np.where(rng.random(rows) < skill, 5, 0)
             names = [described.labels[i] for i in truth]
             positive = described.labels.index("1") if "1" in described.labels else 0
-            metrics[split.name] = classification_scores(described.metrics, truth, outputs.argmax(1), positive)
-            majority[split.name] = majority_scores(described.metrics, truth, positive)
+        kind = described.kind
+        values = scores(described.metrics, truth, kind.decide(outputs), positive)
+        baseline = scores(described.metrics, truth, kind.constant(truth), positive)
+        found[split.name] = {metric: Score.of(values[metric], baseline[metric]) for metric in described.metrics}
         if split.label_column is not None:
             lines = [{"texts": text, "label": name} for text, name in zip(texts, names, strict=True)]
             (directory / "examples" / f"{task}-{split.name}.jsonl").write_text(
@@ -100,11 +118,6 @@ def write_sample_run(
     steps = [{"epoch": i // 10, "step": i, "learning_rate": 2e-5 * (1 - i / 30), "loss": 0.7 - 0.01 * i} for i in range(30)]
     (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     scored = [split.name for split in described.dev]
-    result = dataclasses.replace(
-        result,
-        metrics=per_split({name: metrics[name] for name in scored}),
-        majority=per_split({name: majority[name] for name in scored}),
-        predictions=predictions,
-    )
+    result = dataclasses.replace(result, scores={name: found[name] for name in scored}, predictions=predictions)
     append_record(directory, result)
     return result

@@ -1,80 +1,139 @@
-"""Metrics by scikit-learn and SciPy, and what an answer that looks at no text would score."""
+"""The metrics, as values that know their names, their unit and their formula (scikit-learn's and SciPy's)."""
 
-from collections.abc import Sequence
-from typing import Final
+import math
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from numpy.typing import NDArray
 
-Scores = dict[str, float]
+Values = NDArray[Any]
+"""Labels or predictions of N examples: int64 (N,) classes, bool (N, K) sets of labels, or float32 (N,) numbers."""
 
-LOWER_IS_BETTER: Final = frozenset({"rmse"})
 
+class Metric(StrEnum):
+    """A metric. It is equal to its name in results and settings: `Metric.F1 == "f1"`.
 
-def classification_scores(
-    metrics: Sequence[str], labels: Int64[np.ndarray, " N"], predicted: Int64[np.ndarray, " N"], positive: int
-) -> Scores:
-    """The `metrics` among accuracy, f1, macro_f1 and matthews, from 0 to 1 (matthews: -1 to 1).
-
-    F1 is that of the label `positive`, 0 if it is never predicted; macro_f1 is the mean of the F1 of each label that is
-    there or predicted. Matthews is 0 where one label only is predicted.
+    Attributes:
+        heading: of a column of a table.
+        full_name: in a model's card.
+        axis: below a plot.
+        hub_type: its identifier in the hub's metadata.
+        average: how F1 is averaged over the labels; None for the other metrics.
     """
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # a second to import: not before a score is due
 
-    known = {
-        "accuracy": lambda: accuracy_score(labels, predicted),
-        "f1": lambda: f1_score(labels == positive, predicted == positive, zero_division=0),
-        "macro_f1": lambda: f1_score(labels, predicted, average="macro", zero_division=0),
-        "matthews": lambda: matthews_corrcoef(labels, predicted),
-    }
-    return {name: float(known[name]()) for name in metrics}
+    heading: str
+    full_name: str
+    axis: str
+    hub_type: str
+    average: str | None
+
+    def __new__(cls, name: str, *texts: str) -> "Metric":
+        """Return the member of that name."""
+        metric = str.__new__(cls, name)
+        metric._value_ = name
+        metric.heading, metric.full_name, metric.axis, metric.hub_type = texts[:4]
+        metric.average = texts[4] if len(texts) > 4 else None
+        return metric
+
+    ACCURACY = "accuracy", "Accuracy", "Accuracy", "accuracy (%)", "accuracy"
+    F1 = "f1", "F1", "F1", "F1 (%)", "f1"
+    MATTHEWS = "matthews", "Matthews corr.", "Matthews correlation", "Matthews, in hundredths", "matthews_correlation"
+    MACRO_F1 = "macro_f1", "Macro F1", "Macro F1", "macro F1 (%)", "f1", "macro"
+    MICRO_F1 = "micro_f1", "Micro F1", "Micro F1", "micro F1 (%)", "f1", "micro"
+    PEARSON = "pearson", "Pearson", "Pearson correlation", "Pearson, in hundredths", "pearsonr"
+    SPEARMAN = "spearman", "Spearman", "Spearman correlation", "Spearman, in hundredths", "spearmanr"
+    RMSE = "rmse", "RMSE", "RMSE", "RMSE", "rmse"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the metric is an error."""
+        return self is Metric.RMSE
+
+    @property
+    def scale(self) -> int:
+        """The factor of a shown score: most are in hundredths, an error is in the unit of the labels."""
+        return 1 if self.lower_is_better else 100
+
+    def rank(self, score: float | None) -> float:
+        """Return a number that is the larger the better the score; NaN is worse than any score."""
+        if score is None or math.isnan(score):
+            return -math.inf
+        return -score if self.lower_is_better else score
+
+    def text(self, score: float | None, *, signed: bool = False) -> str:
+        """Return a score as tables print it, `NaN` if there is none.
+
+        >>> Metric.F1.text(0.8123), Metric.RMSE.text(0.8123), Metric.F1.text(0.01, signed=True)
+        ('81.23', '0.8123', '+1.00')
+        """
+        if score is None or math.isnan(score):
+            return "NaN"
+        number = ".4g" if self.lower_is_better else ".2f"
+        return f"{self.scale * score:{'+' if signed else ''}z{number}}"  # z: never -0.00
 
 
-def multilabel_scores(metrics: Sequence[str], labels: Bool[np.ndarray, "N K"], predicted: Bool[np.ndarray, "N K"]) -> Scores:
-    """The `metrics` among micro_f1, macro_f1 and accuracy, from 0 to 1; accuracy asks for the whole set of an example."""
-    from sklearn.metrics import accuracy_score, f1_score
+def scores(metrics: Iterable[Metric], labels: Values, predicted: Values, positive: int = 1) -> dict[Metric, float]:
+    """Return the value of each metric: from 0 to 1, correlations from -1 to 1, RMSE in the unit of the labels.
 
-    known = {
-        "accuracy": lambda: accuracy_score(labels, predicted),
-        "micro_f1": lambda: f1_score(labels, predicted, average="micro", zero_division=0),
-        "macro_f1": lambda: f1_score(labels, predicted, average="macro", zero_division=0),
-    }
-    return {name: float(known[name]()) for name in metrics}
-
-
-def regression_scores(
-    metrics: Sequence[str], labels: Float32[np.ndarray, " N"], predicted: Float32[np.ndarray, " N"]
-) -> Scores:
-    """The `metrics` among pearson and spearman, -1 to 1, and rmse, in the unit of the labels.
-
-    The correlations are NaN where the predictions, or the labels, are all the same.
+    F1 is that of the class `positive`, 0 if it is never predicted. Macro F1 is the mean over the labels; of classes, over
+    those that occur or are predicted. The accuracy of sets asks for the same set. Matthews' correlation is 0 where one
+    class only is predicted; the others are NaN where labels or predictions are all the same.
     """
-    from scipy.stats import pearsonr, spearmanr
-
-    x, y = labels.astype(np.float64), predicted.astype(np.float64)
-    constant = len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0
-    known = {
-        "pearson": lambda: float("nan") if constant else float(pearsonr(x, y).statistic),
-        "spearman": lambda: float("nan") if constant else float(spearmanr(x, y).statistic),
-        "rmse": lambda: float(np.sqrt(np.mean((x - y) ** 2))),
-    }
-    return {name: known[name]() for name in metrics}
+    return {metric: float(_FORMULAS[metric](labels, predicted, positive)) for metric in metrics}
 
 
-def majority_scores(metrics: Sequence[str], labels: Int64[np.ndarray, " N"], positive: int) -> Scores:
-    """The scores of always answering the most frequent of `labels` (of several, the first)."""
-    answer = int(np.bincount(labels).argmax())
-    return classification_scores(metrics, labels, np.full(len(labels), answer, np.int64), positive)
+def _accuracy(labels: Values, predicted: Values, _positive: int) -> float:
+    from sklearn.metrics import accuracy_score  # a second to import: not before a score is due
+
+    return float(accuracy_score(labels, predicted))
 
 
-def majority_multilabel_scores(metrics: Sequence[str], labels: Bool[np.ndarray, "N K"]) -> Scores:
-    """The scores of always answering the labels that at least half of the examples have, or else the most frequent one."""
-    share = labels.mean(0)
-    answer = share >= min(0.5, share.max())
-    return multilabel_scores(metrics, labels, np.broadcast_to(answer, labels.shape))
+def _f1(labels: Values, predicted: Values, positive: int) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels == positive, predicted == positive, zero_division=0))
 
 
-def constant_scores(metrics: Sequence[str], labels: Float32[np.ndarray, " N"]) -> Scores:
-    """The scores of always answering the mean of `labels`: NaN for correlations, for rmse the standard deviation."""
-    mean = np.full(len(labels), labels.mean(dtype=np.float64), np.float32)
-    return regression_scores(metrics, labels, mean)
+def _averaged_f1(average: str) -> Callable[[Values, Values, int], float]:
+    def formula(labels: Values, predicted: Values, _positive: int) -> float:
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(labels, predicted, average=average, zero_division=0))
+
+    return formula
+
+
+def _matthews(labels: Values, predicted: Values, _positive: int) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predicted))
+
+
+def _correlation(name: str) -> Callable[[Values, Values, int], float]:
+    def formula(labels: Values, predicted: Values, _positive: int) -> float:
+        from scipy import stats
+
+        x, y = labels.astype(np.float64), predicted.astype(np.float64)
+        if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            return math.nan
+        return float(getattr(stats, name)(x, y).statistic)
+
+    return formula
+
+
+def _rmse(labels: Values, predicted: Values, _positive: int) -> float:
+    return float(np.sqrt(np.mean((labels.astype(np.float64) - predicted.astype(np.float64)) ** 2)))
+
+
+_FORMULAS: Final[Mapping[Metric, Callable[[Values, Values, int], float]]] = {
+    Metric.ACCURACY: _accuracy,
+    Metric.F1: _f1,
+    Metric.MATTHEWS: _matthews,
+    Metric.MACRO_F1: _averaged_f1("macro"),
+    Metric.MICRO_F1: _averaged_f1("micro"),
+    Metric.PEARSON: _correlation("pearsonr"),
+    Metric.SPEARMAN: _correlation("spearmanr"),
+    Metric.RMSE: _rmse,
+}

@@ -59,11 +59,6 @@ def percent(score: float | None, *, signed: bool = False) -> str:
     return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
 
 
-def score_text(metric: str, score: float | None) -> str:
-    """A score as tables print it: in hundredths, an error (`rmse`) in the unit of the labels."""
-    return f"{score:.4g}" if metric == "rmse" and score is not None and math.isfinite(score) else percent(score)
-
-
 def duration(seconds: float) -> str:
     """`2:35:23` from one hour on, else `40:57`; `unknown` for NaN."""
     if math.isnan(seconds):

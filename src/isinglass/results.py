@@ -10,25 +10,33 @@ DIR/
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
 import platform
+import re
 import subprocess
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
 from isinglass.config import as_dict, resolve, without_places
 from isinglass.errors import DataError
+from isinglass.metrics import Metric
 from isinglass.names import brief, printable
 
-# One dev set: name -> score. Several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
-Metrics = dict[str, float | None] | dict[str, dict[str, float | None]]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+SCHEMA_VERSION: Final = 2  # 1 had no field of that name, and `split`, `metrics` and `majority` in place of `scores`
+# Of one split: name -> score. Of several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
+FlatScores = dict[str, float | None] | dict[str, dict[str, float | None]]
+_VERSION_1: Final = ("split", "metrics", "majority")
+_FROM_HUB: Final = re.compile(r"The model (\S+) is the hub's at commit (\w+)\.", re.ASCII)  # a note of schema version 1
 
 _REPORTED: Final = (
     "isinglass",
@@ -44,20 +52,40 @@ _REPORTED: Final = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """One finished run.
+@dataclass(frozen=True)
+class Score:
+    """A metric on one split.
 
     Attributes:
-        split: what was scored; MNLI's two dev sets joined by `+`.
+        value: None where it is not defined (NaN).
+        majority: that of always predicting the most frequent label, or the mean of a regression; None for NaN.
+    """
+
+    value: float | None
+    majority: float | None
+
+    @staticmethod
+    def of(value: float, majority: float) -> "Score":
+        """Return the score of two numbers, either of which may be NaN."""
+        return Score(*(None if math.isnan(number) else number for number in (value, majority)))
+
+
+Scores = dict[str, dict[Metric, Score]]
+"""Split -> metric -> score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
         precision: what ran.
-        metrics, majority: keyed `accuracy f1 matthews pearson spearman`, those that the task has; where several splits
-            were scored, one such object for each. `majority` is what always answering the most frequent label scores.
+        scores: split -> metric -> score, for each scored split and metric of the task.
         collapsed: whether every example of a split got the same label (always false for regression).
         examples: split -> rows.
         train_seconds: wall clock of all training steps with their input; tokenizing and evaluation are not in it.
         epoch_seconds: the same of each epoch.
-        epoch_scores: of each epoch on the dev sets, the score that chose the best one, where that was asked for.
+        epoch_scores: of each epoch on the dev sets, the score that chose the best one, where that was requested.
         compile, xla: whether torch.compile, or XLA, compiled the training step.
         compile_seconds: of `train_seconds`, the first step of each shape when tracing or compiling; else 0.
         compilations: how many training programs were traced, compiled or recorded.
@@ -68,16 +96,21 @@ class RunResult:
             was not computed.
         train_lengths: how many training examples have 0, 1, 2, ... tokens.
         peak_memory_bytes: of the process (CPU) or the device's tensors (GPU).
+        device: in words, with its threads.
+        versions: of Python and of each package that a result depends on.
         git_commit: of the source tree that isinglass ran from; None when installed from a package.
+        model_commit: of the model's repository on the hub; None if it did not come from there.
+        processes: number of processes that shared each step.
+        parts: number of micro-batches into which steps were cut in the end, because memory was short; else 1.
+        resumed_at: the steps after which the run was resumed.
         config: all settings.
         start_from: the task on which the run's first weights had been fine-tuned before (MNLI for RTE, say), else None.
-        predictions: split -> file of the model's answers (`ax`: the diagnostic set's), relative to the file that holds
+        predictions: split -> file of the model's predictions (`ax`: the diagnostic set's), relative to the file that holds
             this result.
-        notes: what else a reader must know, and every slower path taken.
+        notes: what else a reader must know, and every slower path taken: prose, never parsed.
     """
 
     task: str
-    split: str
     backend: str
     precision: str
     compile: bool
@@ -85,8 +118,7 @@ class RunResult:
     model: str
     seed: int
     recipe: str
-    metrics: Metrics
-    majority: Metrics
+    scores: Scores
     collapsed: bool
     examples: dict[str, int]
     train_seconds: float
@@ -108,10 +140,35 @@ class RunResult:
     predictions: dict[str, str]
     notes: list[str]
     epoch_scores: list[float | None] = field(default_factory=list)
+    model_commit: str | None = None
+    processes: int = 1
+    parts: int = 1
+    resumed_at: list[int] = field(default_factory=list)
+
+    @property
+    def split(self) -> str:
+        """The scored splits, joined by `+`, as in schema version 1."""
+        return "+".join(self.scores)
+
+    @property
+    def metrics(self) -> FlatScores:
+        """The values, as in schema version 1."""
+        return self._flat(lambda score: score.value)
+
+    @property
+    def majority(self) -> FlatScores:
+        """The values of the baseline, as in schema version 1."""
+        return self._flat(lambda score: score.majority)
+
+    def _flat(self, part: Callable[[Score], float | None]) -> FlatScores:
+        flat = {split: {str(metric): part(score) for metric, score in found.items()} for split, found in self.scores.items()}
+        return next(iter(flat.values())) if len(flat) == 1 else flat
 
     def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
+        """Return one line of JSON, in which scripts find the keys of schema version 1 too."""
+        version_1 = {name: getattr(self, name) for name in _VERSION_1}
+        values = {"schema_version": SCHEMA_VERSION} | dataclasses.asdict(self) | version_1
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
     @staticmethod
     def read(path: Path) -> "RunResult":
@@ -122,7 +179,7 @@ class RunResult:
         """
         try:
             with _opened(path) as stream:
-                return _made(RunResult, _parsed(stream.read(LONGEST_RECORD + 1)))
+                return _validated(RunResult, _parsed(stream.read(LONGEST_RECORD + 1)))
         except FileNotFoundError:
             raise DataError(f"{path} does not exist; a run directory holds one.") from None
         except OSError as error:
@@ -263,83 +320,122 @@ def _record(line: bytes) -> RunResult | FailedRun:
     values = _parsed(line)
     if not isinstance(values, dict):
         raise ValueError("it is JSON, but no object")
-    record = _made(FailedRun, values["failed"]) if "failed" in values else _made(RunResult, values)
+    record = _validated(FailedRun, values["failed"]) if "failed" in values else _validated(RunResult, values)
     return dataclasses.replace(record, config=_checked_settings(record))
 
 
-def _parsed(line: bytes) -> object:
+def _parsed(line: bytes) -> Any:
     if len(line) > LONGEST_RECORD:
         raise ValueError(f"it has more than {LONGEST_RECORD >> 20} MiB")
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), parse_int=_bounded(int), parse_float=_bounded(float))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
+Number = TypeVar("Number", int, float)
 Record = TypeVar("Record", RunResult, FailedRun)
 
 
-def _made(record: type[Record], values: object) -> Record:
-    """A record of what a file says: all of its fields and no others, each of its kind.
+def _bounded(number: type[Number]) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
+        value = number(text)
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"the number {brief(text)} is too large")
+        return value
+
+    return parse
+
+
+def _validated(record: type[Record], values: Any) -> Record:
+    """Return the record of what a file says, which must have all of its fields and no others, each of its type.
 
     Raises:
         TypeError, ValueError: with the field's name.
     """
-    kinds = _KINDS[record]
+    from pydantic import ValidationError
+
     if not isinstance(values, dict):
         raise TypeError(f"it is {type(values).__name__}, not a mapping of fields")
+    if record is RunResult:
+        values = _upgraded(values)
+    try:
+        fields = _model_of(record)(**values).model_dump(exclude_unset=True)  # type: ignore[arg-type]  # a class has a hash
+    except ValidationError as error:
+        raise TypeError(_sentence(error.errors()[0])) from None
+    if record is RunResult:
+        fields["scores"] = {
+            split: {Metric(metric): Score(**score) for metric, score in scores.items()}
+            for split, scores in fields["scores"].items()
+        }
+    return record(**fields)
+
+
+@functools.cache
+def _model_of(record: type[Any]) -> "type[BaseModel]":
+    """Return the fields of a record as a model that validates them strictly."""
+    from pydantic import ConfigDict, create_model
+
+    types = typing.get_type_hints(record)
+    types["config"] = dict[str, str | int | float | bool | list[str] | None]
+    if record is RunResult:
+        types["scores"] = dict[str, dict[str, dict[Literal["value", "majority"], float | None]]]
+    fields: dict[str, Any] = {}
     for one in dataclasses.fields(record):
-        if one.name not in values and one.default_factory is dataclasses.MISSING:
-            raise TypeError(f"the field {one.name} is missing")
-    for name, value in values.items():
-        if name not in kinds:
-            raise TypeError(f"there is no field {brief(name)}")
-        if not _fits(value, kinds[name]):
-            expected = kinds[name].__name__ if isinstance(kinds[name], type) else kinds[name]
-            raise TypeError(f"{name} is {type(value).__name__}; {expected} was expected")
-    for name, value in values["config"].items():
-        if not _fits(value, str | int | float | bool | list[str] | None):
-            raise TypeError(
-                f"{name} in config is {type(value).__name__}; texts, true, false, null or a number were expected"
-            )
-    made = record(**values)
-    if isinstance(made, RunResult):
-        _check_scores(made)
-    return made
+        is_required = one.default is one.default_factory is dataclasses.MISSING
+        fields[one.name] = (types[one.name], ... if is_required else None)
+    return create_model(record.__name__, __config__=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False), **fields)
 
 
-_KINDS: Final[Mapping[type[Any], Mapping[str, Any]]] = {one: typing.get_type_hints(one) for one in (RunResult, FailedRun)}
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a field, from an error of pydantic."""
+    field, *inner = error["loc"]
+    if error["type"] == "extra_forbidden":
+        return f"there is no field {brief(field)}"
+    if error["type"] == "missing":
+        return f"the field {field} is missing"
+    found = type(error["input"]).__name__
+    if field == "config" and inner:
+        return f"{brief(inner[0])} in config is {found}; texts, true, false, null or a number were expected"
+    place = "".join(f"[{brief(part)}]" for part in inner)
+    return f"{field}{place} is {found}; {error['msg'].removeprefix('Input should be ')} was expected"
 
 
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a value that JSON gave is of that kind, with all that it holds. Numbers are finite, and below 2^63."""
-    if kind is Any:
-        return True
-    if isinstance(kind, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(kind))
-    inner = typing.get_args(kind)
-    if isinstance(value, dict):
-        return typing.get_origin(kind) is dict and all(_fits(one, inner[1]) for one in value.values())
-    if isinstance(value, list):
-        return typing.get_origin(kind) is list and all(_fits(one, inner[0]) for one in value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return kind in (float, type(value)) and -(2**63) <= value < 2**63
-    return kind is type(value)
-
-
-def _check_scores(result: RunResult) -> None:
-    """Each scored split has its metrics, and its majority's: who reads them looks them up by these names.
+def _upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of a result of any schema version as those of the newest.
 
     Raises:
-        ValueError: it is not so.
+        TypeError, ValueError: the version is unknown, or the scores are not those of the splits.
     """
-    splits = result.split.split("+")
-    several = len(splits) > 1
-    if any(isinstance(found, dict) != several for one in (result.metrics, result.majority) for found in one.values()):
-        raise ValueError(f"metrics or majority have not the form that {len(splits)} splits need")
-    scores, majority = (by_split(one, splits) for one in (result.metrics, result.majority))
-    if {*scores} != {*splits} or {*majority} != {*splits} or any({*scores[name]} != {*majority[name]} for name in splits):
-        raise ValueError(f"metrics and majority have not the same scores of {brief(result.split)}")
+    others = {name: value for name, value in values.items() if name not in ("schema_version", *_VERSION_1)}
+    version = values.get("schema_version", 1)
+    if version == SCHEMA_VERSION:
+        return others
+    if version != 1:
+        raise ValueError(f"schema_version is {brief(version)}; {SCHEMA_VERSION} is the newest known: update isinglass")
+    for name in _VERSION_1:
+        if name not in values:
+            raise TypeError(f"the field {name} is missing")
+    notes = [note for note in values.get("notes") or () if isinstance(note, str)]
+    found = [match for match in map(_FROM_HUB.fullmatch, notes) if match and match[1] == values.get("model")]
+    return others | {"scores": _scores_of_version_1(values), "model_commit": found[0][2] if found else None}
+
+
+def _scores_of_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    message = f"metrics and majority have not the same scores of {brief(values['split'])}"
+    try:
+        splits = values["split"].split("+")
+        metrics, majority = (
+            values[name] if len(splits) > 1 else {splits[0]: values[name]} for name in ("metrics", "majority")
+        )
+        if not {*metrics} == {*majority} == {*splits} or any({*metrics[one]} != {*majority[one]} for one in splits):
+            raise ValueError(message)
+        return {
+            split: {name: {"value": value, "majority": majority[split][name]} for name, value in metrics[split].items()}
+            for split in filter(None, splits)  # the model of an estimator may have been scored on nothing
+        }
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(message) from None
 
 
 def _checked_settings(record: RunResult | FailedRun) -> dict[str, Any]:
@@ -368,20 +464,6 @@ def _reason(error: Exception) -> str:
     """What an error says, on one line and not longer than a reader wants it: it may quote a whole file."""
     text = printable(" ".join(str(error)[:1000].split()))
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def per_split(scores: Mapping[str, Mapping[str, float]]) -> Metrics:
-    """Split -> metric -> score as `Metrics`: NaN becomes None, and a single split stands alone."""
-    clean = {
-        split: {name: None if math.isnan(value) else value for name, value in found.items()}
-        for split, found in scores.items()
-    }
-    return next(iter(clean.values())) if len(clean) == 1 else clean
-
-
-def by_split(metrics: Metrics, splits: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """The inverse of `per_split`."""
-    return {splits[0]: metrics} if len(splits) == 1 else metrics  # type: ignore[dict-item, return-value]
 
 
 def source_commit() -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from isinglass.bench.own_data import check_same, describe, settle
 from isinglass.errors import DataError
-from isinglass.metrics import classification_scores, multilabel_scores, regression_scores
+from isinglass.metrics import scores
 from isinglass.report.own_tasks import tasks_of
 from isinglass.report.statistics import score_of_counts
 from isinglass.results import read_records
@@ -143,7 +143,7 @@ def test_resampled_scores_of_one_label_are_those_of_repeated_examples(metric: st
     found = score_of_counts(metric, truth, answers, counts.astype(np.float64), 1)
     for column, score in zip(counts.T, found, strict=True):
         repeated = np.repeat(np.arange(12), column)
-        assert score == pytest.approx(classification_scores([metric], truth[repeated], answers[repeated], 1)[metric])
+        assert score == pytest.approx(scores([metric], truth[repeated], answers[repeated], 1)[metric])
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "micro_f1"])
@@ -155,7 +155,7 @@ def test_resampled_scores_of_several_labels_are_those_of_repeated_examples(metri
     found = score_of_counts(metric, truth, answers, counts.astype(np.float64), 1)
     for column, score in zip(counts.T, found, strict=True):
         repeated = np.repeat(np.arange(12), column)
-        assert score == pytest.approx(multilabel_scores([metric], truth[repeated] > 0, answers[repeated] > 0)[metric])
+        assert score == pytest.approx(scores([metric], truth[repeated] > 0, answers[repeated] > 0)[metric])
 
 
 def test_resampled_errors_are_those_of_repeated_examples() -> None:
@@ -164,7 +164,7 @@ def test_resampled_errors_are_those_of_repeated_examples() -> None:
     found = score_of_counts("rmse", truth, answers, counts.astype(np.float64), 1)
     for column, score in zip(counts.T, found, strict=True):
         repeated = np.repeat(np.arange(12), column)
-        expected = regression_scores(["rmse"], truth[repeated].astype(np.float32), answers[repeated].astype(np.float32))
+        expected = scores(["rmse"], truth[repeated].astype(np.float32), answers[repeated].astype(np.float32))
         assert score == pytest.approx(expected["rmse"], rel=1e-5)
 
 

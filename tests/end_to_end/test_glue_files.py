@@ -14,7 +14,7 @@ import pytest
 from isinglass.config import resolve
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
-from isinglass.metrics import majority_scores
+from isinglass.metrics import scores
 from isinglass.runs.directory import write_run
 from isinglass.runs.finished import load_run, predict_texts
 from isinglass.tasks import TASKS
@@ -44,7 +44,7 @@ def test_the_published_files_have_the_stated_sizes_labels_and_majority(name: str
             np.int64
         )
         positive = task.labels.index(task.positive_label) if task.positive_label in task.labels else 0
-        found = majority_scores(task.metrics, labels, positive)
+        found = scores(task.metrics, labels, task.kind.constant(labels), positive)
         assert tuple(found.values()) == pytest.approx(task.dev_majority[0])
 
 

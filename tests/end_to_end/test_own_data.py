@@ -13,7 +13,7 @@ from isinglass.config import resolve
 from isinglass.data.examples import Examples
 from isinglass.data.tokenization import tokenize
 from isinglass.errors import ConfigError, DataError
-from isinglass.metrics import multilabel_scores
+from isinglass.metrics import scores
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.runs.directory import write_run
@@ -226,7 +226,7 @@ def test_weights_of_classes(tmp_path: Path) -> None:
 def test_scores_of_several_labels() -> None:
     labels = np.array([[1, 0], [1, 1], [0, 0]], bool)
     predicted = np.array([[1, 0], [1, 0], [0, 1]], bool)
-    found = multilabel_scores(("micro_f1", "macro_f1", "accuracy"), labels, predicted)
+    found = scores(("micro_f1", "macro_f1", "accuracy"), labels, predicted)
     assert found == pytest.approx({"micro_f1": 4 / 6, "macro_f1": 0.5, "accuracy": 1 / 3})
 
 

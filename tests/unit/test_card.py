@@ -15,8 +15,8 @@ from isinglass.names import printable
 from isinglass.results import RunResult
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.custom import custom_task
-from isinglass.training.card import DEMO_SOURCE, METRICS, escaped, model_card
-from tests.sample_bench import sample_result
+from isinglass.training.card import DEMO_SOURCE, escaped, model_card
+from tests.sample_bench import sample_result, with_scores
 
 MARKDOWN = MarkdownIt("commonmark").enable("table").enable("strikethrough")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -37,7 +37,7 @@ def own_task(kind: str = "classification", labels: tuple[str, ...] | None = ("ba
 def own_result(task: Task, score: float | None = 0.6, baseline: float | None = 0.5, **changes: object) -> RunResult:
     scores, majority = (dict.fromkeys(task.metrics, value) for value in (score, baseline))
     result = sample_result("rte", metrics=scores, majority=majority, examples={"train": 80, "dev": 40})
-    return dataclasses.replace(result, task=task.name, split="dev", **changes)
+    return dataclasses.replace(result, task=task.name, **changes)
 
 
 def card(result: RunResult, task: Task | None = None, labels: tuple[str, ...] | None = None, **changes: object) -> ModelCard:
@@ -111,13 +111,13 @@ def test_what_spoils_a_score_is_said_before_anything_else() -> None:
 
 def test_an_error_is_no_percentage_and_lower_is_better() -> None:
     task = own_task("regression", None)
-    result = own_result(task, metrics={"pearson": 0.8, "spearman": 0.7, "rmse": 1.25})
+    result = with_scores(own_result(task), metrics={"pearson": 0.8, "spearman": 0.7, "rmse": 1.25})
     majority = {"pearson": None, "spearman": None, "rmse": 2.0}
-    made = card(dataclasses.replace(result, majority=majority), task)
+    made = card(with_scores(result, majority=majority), task)
     assert "| dev | RMSE (lower is better) | 1.25 | 2 | 40 |" in made.text
     assert "Warning" not in made.text
     assert "answers a number." in made.text
-    worse = card(dataclasses.replace(result, majority={**majority, "rmse": 1.0}), task)
+    worse = card(with_scores(result, majority={**majority, "rmse": 1.0}), task)
     assert "RMSE on dev is no better than always answering the mean (1.25; that scores 1)." in worse.text
 
 
@@ -135,30 +135,25 @@ def test_any_of_several_labels_and_both_means_of_f1() -> None:
     assert made.data.datasets is None
 
 
-def test_every_metric_of_a_task_has_a_title() -> None:
-    custom = [own_task(kind, labels) for kind, labels in (("regression", None), ("multilabel", ("a", "b")))]
-    many = own_task(labels=("a", "b", "c"))
-    assert {name for task in (*TASKS.values(), *custom, many) for name in task.metrics} <= {*METRICS}
-
-
 @pytest.mark.parametrize(
-    ("model", "notes", "expected"),
+    ("model", "commit", "expected"),
     [
-        ("demo", [], DEMO_SOURCE),
-        ("google/bert", [f"The model google/bert is the hub's at commit {COMMIT}."], "google/bert"),
-        (f"bert@{COMMIT}", [f"The model bert@{COMMIT} is the hub's at commit {COMMIT}."], "bert"),
-        ("google/bert", [], None),
-        ("google/bert", [f"The model google/other is the hub's at commit {COMMIT}."], None),
-        ("/home/jane/secret/tiny", [], None),
-        ("runs/secret/model", [], None),
+        ("demo", None, DEMO_SOURCE),
+        ("google/bert", COMMIT, "google/bert"),
+        (f"bert@{COMMIT}", COMMIT, "bert"),
+        ("google/bert", None, None),
+        ("/home/jane/secret/tiny", None, None),
+        ("runs/secret/model", None, None),
+        ("a](https://x.example)", COMMIT, None),
+        ("google/bert", "](https://x.example)", None),
     ],
 )
-def test_a_base_model_is_named_only_if_it_came_from_the_hub(model: str, notes: list[str], expected: str | None) -> None:
+def test_a_base_model_is_named_only_if_it_came_from_the_hub(model: str, commit: str | None, expected: str | None) -> None:
     """A directory may have the form of a name on the hub: the card would credit, or blame, a stranger's model."""
-    made = card(sample_result("rte", model=model, notes=notes))
+    made = card(sample_result("rte", model=model, model_commit=commit))
     assert made.data.base_model == expected
     assert "secret" not in made.content
-    if notes and expected:
+    if commit and expected:
         assert f"https://huggingface.co/{expected}) at commit {COMMIT}" in made.text
 
 

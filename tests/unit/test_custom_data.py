@@ -21,7 +21,7 @@ from isinglass.data.custom.labels import number
 from isinglass.data.examples import encode_labels
 from isinglass.data.unlabelled import read_texts
 from isinglass.errors import ConfigError, DataError
-from isinglass.tasks import TASKS
+from isinglass.tasks import MULTILABEL, REGRESSION, TASKS
 from isinglass.tasks.custom import from_json, to_json
 from tests.memory import memory_data
 
@@ -261,12 +261,12 @@ def test_the_same_file_in_two_splits_is_refused(tmp_path: Path) -> None:
 )
 def test_the_kind_of_task_is_told_by_the_labels_and_said(labels, kind, names) -> None:
     data = labels_task(labels)
-    assert (data.task.kind, data.task.labels) == (kind, names)
+    assert (data.task.kind.name, data.task.labels) == (kind, names)
     assert any(note.startswith(f"Kind: {kind}, ") for note in data.notes)
 
 
 def test_the_kind_may_be_chosen_where_the_labels_allow_it() -> None:
-    assert labels_task([1, 2, 3] * 5, kind="regression").task.kind == "regression"
+    assert labels_task([1, 2, 3] * 5, kind="regression").task.kind is REGRESSION
     assert labels_task([0.5, 1.5] * 5, kind="classification").task.labels == ("0.5", "1.5")
     message = refused(lambda: labels_task([["a"], ["b"]] * 5, kind="classification"), ConfigError)
     assert "kind is classification, but 'label' holds several labels of an example" in message
@@ -369,7 +369,7 @@ def test_labels_in_one_text_are_separated(tmp_path: Path) -> None:
     rows = [("a", "x; y"), ("b", ""), ("c", "y;;y"), ("d", "x")] * 5
     path = write(tmp_path / "mine.csv", rows)
     data = read_custom(config(path, label_delimiter=";", validation_file=write(tmp_path / "dev.csv", [("a", "y;x")])))
-    assert data.task.labels == ("x", "y") and data.task.is_multilabel
+    assert data.task.labels == ("x", "y") and data.task.kind is MULTILABEL
     assert splits_of(data)["train"].labels == [("x", "y"), (), ("y",), ("x",)] * 5
     assert splits_of(data)["dev"].labels == [("y", "x")]
     assert encode_labels(splits_of(data)["train"], data.task, ("y", "x"))[:3].tolist() == [[1, 1], [0, 0], [1, 0]]

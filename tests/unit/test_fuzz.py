@@ -40,7 +40,7 @@ from isinglass.results import (
     read_records,
 )
 from isinglass.tasks import TASKS
-from tests.fuzzing import FEW, TARGETS, Case, check, flaw, make_case, zip_of_good_files
+from tests.fuzzing import FEW, TARGETS, Case, check, flaw, make_case, version_1, zip_of_good_files
 from tests.sample_bench import sample_result, write_sample_run
 
 ROOT = Path(__file__).parents[2]
@@ -242,6 +242,8 @@ def damaged_reason(directory: Path, line: str) -> str:
 def changed(field: str, token: str, **changes: object) -> str:
     """A record one of whose fields, or settings, has become a piece of JSON."""
     values = json.loads(sample_result(**changes).to_json())
+    if field in ("split", "metrics", "majority"):
+        values = version_1(values)
     holder, name = (values["config"], field.removeprefix("config.")) if field.startswith("config.") else (values, field)
     holder[name] = "@"
     return json.dumps(values).replace('"@"', token)
@@ -250,7 +252,7 @@ def changed(field: str, token: str, **changes: object) -> str:
 @pytest.mark.parametrize("depth", [500, 950, 985, 100_000])
 def test_deep_nesting_is_damage(depth: int, tmp_path: Path) -> None:
     """JSON's reader, repr and JSON's writer each give up at another depth, by a RecursionError."""
-    for field in ("metrics", "config", "config.model", "notes"):
+    for field in ("metrics", "scores", "config", "config.model", "notes"):
         assert damaged_reason(tmp_path, changed(field, "[" * depth + "]" * depth))
     (tmp_path / "result.json").write_text(changed("config", '{"a":' * depth + "1" + "}" * depth))
     refused(lambda: RunResult.read(tmp_path / "result.json"))
@@ -278,6 +280,15 @@ def test_deep_nesting_is_damage(depth: int, tmp_path: Path) -> None:
         ("notes", "[null]"),
         ("collapsed", "0"),
         ("split", '"dev+dev"'),
+        ("split", "3"),
+        ("scores", '{"dev": {"accuracy": 0.5}}'),
+        ("scores", '{"dev": {"accuracy": {"value": 0.5}}}'),
+        ("scores", '{"dev": {"accuracy": {"value": "high", "majority": null}}}'),
+        ("scores", '{"dev": {"accuracy": {"value": 0.5, "majority": 0.5, "more": 1}}}'),
+        ("scores", '{"dev": {"no such metric": {"value": 0.5, "majority": 0.5}}}'),
+        ("schema_version", "3"),
+        ("schema_version", '"2"'),
+        ("schema_version", "null"),
     ],
 )
 def test_what_no_run_can_have_written_is_damage(field: str, token: str, tmp_path: Path) -> None:

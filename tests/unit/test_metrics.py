@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from isinglass.config import TrainConfig
-from isinglass.metrics import classification_scores, majority_scores, regression_scores
-from isinglass.results import by_split, per_split
+from isinglass.metrics import scores
+from isinglass.results import Score
+from isinglass.tasks.kinds import CLASSIFICATION
 from isinglass.training.schedule import learning_rate
+from tests.sample_bench import sample_result
 
 LABELS = np.array([0, 0, 1, 1, 1])
 ANSWERS = np.array([0, 1, 1, 1, 0])
 
 
 def test_scores_by_hand() -> None:
-    found = classification_scores(("accuracy", "f1", "matthews"), LABELS, ANSWERS, positive=1)
+    found = scores(("accuracy", "f1", "matthews"), LABELS, ANSWERS, positive=1)
     assert found["accuracy"] == pytest.approx(3 / 5)
     assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert found["matthews"] == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
@@ -21,33 +23,34 @@ def test_scores_by_hand() -> None:
 
 def test_f1_counts_the_positive_label_whatever_its_position() -> None:
     """A checkpoint may have label `1` as its output 0."""
-    ours = classification_scores(("f1",), 1 - LABELS, 1 - ANSWERS, positive=0)
-    assert ours == classification_scores(("f1",), LABELS, ANSWERS, positive=1)
+    ours = scores(("f1",), 1 - LABELS, 1 - ANSWERS, positive=0)
+    assert ours == scores(("f1",), LABELS, ANSWERS, positive=1)
 
 
 def test_majority_answers_the_most_frequent_label() -> None:
-    assert majority_scores(("accuracy", "f1", "matthews"), LABELS, positive=1) == {
+    assert scores(("accuracy", "f1", "matthews"), LABELS, CLASSIFICATION.constant(LABELS), positive=1) == {
         "accuracy": pytest.approx(0.6),
         "f1": pytest.approx(0.75),
         "matthews": 0.0,
     }
-    assert majority_scores(("f1",), 1 - LABELS, positive=1) == {"f1": 0.0}
+    assert scores(("f1",), 1 - LABELS, CLASSIFICATION.constant(1 - LABELS), positive=1) == {"f1": 0.0}
 
 
 def test_correlations_and_their_nan() -> None:
     """A constant prediction has no correlation: NaN, never a made-up 0."""
     labels, values = np.array([0, 1, 2, 5], np.float32), np.array([0, 2, 4, 10], np.float32)
-    assert regression_scores(("pearson", "spearman"), labels, values) == pytest.approx({"pearson": 1, "spearman": 1})
-    constant = regression_scores(("pearson",), labels, np.ones(4, np.float32))
+    assert scores(("pearson", "spearman"), labels, values) == pytest.approx({"pearson": 1, "spearman": 1})
+    constant = scores(("pearson",), labels, np.ones(4, np.float32))
     assert np.isnan(constant["pearson"])
-    assert per_split({"dev": constant}) == {"pearson": None}
+    assert Score.of(constant["pearson"], 0.5) == Score(None, 0.5)
 
 
 def test_one_split_stands_alone_and_two_stand_apart() -> None:
+    """As results had them before scores were kept by split always: scripts go on reading these."""
     two = {"dev_matched": {"accuracy": 0.5}, "dev_mismatched": {"accuracy": 0.25}}
-    assert per_split(two) == two
-    assert by_split(per_split(two), ["dev_matched", "dev_mismatched"]) == two
-    assert by_split({"accuracy": 0.5}, ["dev"]) == {"dev": {"accuracy": 0.5}}
+    result = sample_result("mnli", metrics=two)
+    assert (result.metrics, result.split) == (two, "dev_matched+dev_mismatched")
+    assert sample_result("rte", metrics={"accuracy": 0.5}).metrics == {"accuracy": 0.5}
 
 
 def test_the_rate_falls_linearly_to_zero_after_warm_up() -> None:

@@ -1,5 +1,6 @@
 """results.jsonl: what is written comes back, what is damaged is named, what is finished counts once."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from isinglass.config import as_dict, resolve
 from isinglass.errors import DataError
-from isinglass.results import FailedRun, append_record, read_records, source_commit
+from isinglass.results import FailedRun, RunResult, append_record, read_records, source_commit
+from tests.fuzzing import version_1
 from tests.sample_bench import sample_result
 
 
@@ -72,6 +74,22 @@ def test_a_field_of_another_kind_is_damage(field: str, value: object, tmp_path: 
     found = read_records(tmp_path)
     assert found.results == []
     assert field in found.damaged[0].reason
+
+
+@pytest.mark.parametrize(("name", "commit"), [("google/bert", "abc123"), ("google/other", None)])
+def test_the_commit_of_the_model_is_taken_from_the_notes_of_version_1(name: str, commit: str | None, tmp_path: Path) -> None:
+    """The card of a run of before goes on naming the model that it came from; notes about another model tell nothing."""
+    result = sample_result(model="google/bert", notes=[f"The model {name} is the hub's at commit abc123."])
+    (tmp_path / "result.json").write_text(json.dumps(version_1(json.loads(result.to_json()))))
+    assert RunResult.read(tmp_path / "result.json") == dataclasses.replace(result, model_commit=commit)
+
+
+def test_scripts_find_the_keys_of_version_1(tmp_path: Path) -> None:
+    values = json.loads(sample_result("mnli").to_json())
+    assert values["schema_version"] == 2
+    assert values["split"] == "dev_matched+dev_mismatched"
+    assert values["metrics"] == {"dev_matched": {"accuracy": 0.6}, "dev_mismatched": {"accuracy": 0.6}}
+    assert set(values["majority"]) == set(values["metrics"])
 
 
 def test_a_directory_without_results_is_one_sentence(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from isinglass.errors import DataError
-from isinglass.metrics import classification_scores, regression_scores
+from isinglass.metrics import scores
 from isinglass.report.answers import Answers
 from isinglass.report.statistics import (
     bootstrap_interval,
@@ -88,7 +88,7 @@ def test_counts_score_as_the_repeated_examples_do_for_labels(data, metric, label
     kept = np.repeat(truth, counts)
     if len({*kept, *np.repeat(predicted, counts)}) < 2:  # scikit-learn warns of a single label
         return
-    expected = classification_scores((metric,), kept, np.repeat(predicted, counts), 1)[metric]
+    expected = scores((metric,), kept, np.repeat(predicted, counts), 1)[metric]
     assert score_of_counts(metric, truth, predicted, counts[:, None] * 1.0, 1) == pytest.approx([expected])
 
 
@@ -102,7 +102,7 @@ def test_counts_score_as_the_repeated_examples_do_for_numbers(data, metric) -> N
     counts = np.array([row[2] for row in rows])
     if not counts.sum():
         return
-    expected = regression_scores((metric,), np.repeat(truth, counts), np.repeat(predicted, counts))[metric]
+    expected = scores((metric,), np.repeat(truth, counts), np.repeat(predicted, counts))[metric]
     found = score_of_counts(metric, truth, predicted, counts[:, None] * 1.0, 1)
     assert found == pytest.approx([expected], abs=1e-6, nan_ok=True)
 

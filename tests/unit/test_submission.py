@@ -25,7 +25,7 @@ from isinglass.report.submission import (
 )
 from isinglass.results import RESULTS, append_record, read_records
 from isinglass.tasks import TASKS
-from tests.sample_bench import sample_result, write_sample_run
+from tests.sample_bench import sample_result, with_scores, write_sample_run
 
 PUBLISHED = {
     "CoLA.tsv": 1063,
@@ -131,7 +131,7 @@ def test_the_best_run_on_dev_is_chosen(tmp_path: Path) -> None:
             write_sample_run(tmp_path, task, rows=6, seed=seed)
             result = read_records(tmp_path).results[-1]
             metrics = dict.fromkeys(TASKS[task].metrics, 0.9 - 0.1 * seed) | {metric: score}
-            append_record(tmp_path, dataclasses.replace(result, metrics=metrics))
+            append_record(tmp_path, with_scores(result, metrics=metrics))
     files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
     assert [(file.run.seed, file.dev_score, file.candidates) for file in files if file.run] == [(3, 0.7, 6)] * 2
 
@@ -141,7 +141,7 @@ def test_zero_is_a_score_and_none_is_not(tmp_path: Path, scores: list[float | No
     """`score or -inf` would put Matthews' 0.0, an ordinary score of a collapsed run, below a negative one."""
     for seed, score in enumerate(scores):
         result = write_sample_run(tmp_path, "cola", rows=6, seed=seed)
-        append_record(tmp_path, dataclasses.replace(result, metrics={"matthews": score}))
+        append_record(tmp_path, with_scores(result, metrics={"matthews": score}))
     files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
     assert (files[0].run.seed, files[0].dev_score) == (best, scores[best])
 
@@ -152,7 +152,7 @@ def test_mnli_is_chosen_by_the_mean_of_both_dev_sets_and_gives_all_three_files(t
         write_mnli(tmp_path, seed=seed)
         result = read_records(tmp_path).results[-1]
         metrics = {"dev_matched": {"accuracy": matched}, "dev_mismatched": {"accuracy": mismatched}}
-        append_record(tmp_path, dataclasses.replace(result, metrics=metrics))
+        append_record(tmp_path, with_scores(result, metrics=metrics))
     files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
     assert [(file.name, file.run.seed) for file in files if file.run] == [
         ("MNLI-m.tsv", 1),
@@ -167,7 +167,7 @@ def test_a_run_of_mnli_with_the_diagnostic_set_goes_before_one_without(tmp_path:
     for seed, (ax, score) in enumerate([(True, 0.6), (False, 0.9)]):
         write_mnli(tmp_path, seed=seed, ax=ax)
         metrics = {split.name: {"accuracy": score} for split in TASKS["mnli"].dev}
-        append_record(tmp_path, dataclasses.replace(read_records(tmp_path).results[-1], metrics=metrics))
+        append_record(tmp_path, with_scores(read_records(tmp_path).results[-1], metrics=metrics))
     files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
     assert [file.run.seed for file in files if file.run] == [0, 0, 0]
 

@@ -330,8 +330,8 @@ def test_a_recipe_is_one_respect_whatever_it_sets(tmp_path: Path) -> None:
     small = dataclasses.replace(second, recipe="small", config=second.config | {"recipe": "small", "learning_rate": 1e-4})
     table = differences_table([first, small], partial(read_answers, tmp_path))
     assert table.rows[0][2:4] == (
-        "torch fp32, recipe classic, learning_rate 2e-05",
-        "torch fp32, recipe small, learning_rate 0.0001",
+        "torch fp32, learning_rate 2e-05, recipe classic",
+        "torch fp32, learning_rate 0.0001, recipe small",
     )
 
 

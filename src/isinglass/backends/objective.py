@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from isinglass.tasks import Kind, Task
+from isinglass.tasks import KindName, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Objective:
             a task with several labels trains towards 1 - e / 2 and e / 2.
     """
 
-    kind: Kind
+    kind: KindName
     num_outputs: int
     class_weights: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
@@ -27,4 +27,4 @@ class Objective:
     @staticmethod
     def of(task: Task) -> "Objective":
         """Return the objective of a task, without weights and smoothing."""
-        return Objective(kind=task.kind, num_outputs=task.num_outputs)
+        return Objective(kind=task.kind.name, num_outputs=task.num_outputs)

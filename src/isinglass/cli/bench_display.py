@@ -11,9 +11,9 @@ from isinglass.bench.plan import Plan, PlannedRun
 from isinglass.cli.display import show_facts, show_table
 from isinglass.cli.run_bars import RunBars
 from isinglass.config import TrainConfig
-from isinglass.names import duration, percent, printable
+from isinglass.names import duration, printable
 from isinglass.report.tables import Table
-from isinglass.results import FailedRun, RunResult, by_split
+from isinglass.results import FailedRun, RunResult
 from isinglass.training.observers import Progress
 
 
@@ -78,8 +78,8 @@ def _print(line: str) -> None:
 
 
 def _scores_text(result: RunResult) -> str:
-    scores = by_split(result.metrics, result.split.split("+"))
-    return ", ".join(f"{name} {percent(value)}" for split in scores.values() for name, value in split.items())
+    scores = [pair for split in result.scores.values() for pair in split.items()]
+    return ", ".join(f"{metric} {metric.text(score.value)}" for metric, score in scores)
 
 
 def plan_table(plan: Plan, estimates: Mapping[str, float], at_once: int) -> Table:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from isinglass.names import percent, printable, score_text
+from isinglass.names import percent, printable
 
 if TYPE_CHECKING:
     from isinglass.data.checks import DataFacts
@@ -110,27 +110,20 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
         return
     from rich.table import Table
 
-    from isinglass.results import by_split
+    from isinglass.metrics import Metric
     from isinglass.tasks import TASKS
 
     title = TASKS[result.task].title if result.task in TASKS else result.task
-    splits = result.split.split("+")
-    metrics, majority = by_split(result.metrics, splits), by_split(result.majority, splits)
     table = Table()
     for column in ("split", "examples", "metric"):
         table.add_column(column)
     table.add_column("result", justify="right")
-    is_regression = any("rmse" in metrics[split] for split in splits)
+    is_regression = any(Metric.RMSE in scores for scores in result.scores.values())
     table.add_column("mean" if is_regression else "majority", justify="right")  # what an answer without a look scores
-    for split in splits:
-        for name in metrics[split]:
-            table.add_row(
-                split,
-                str(result.examples[split]),
-                name,
-                score_text(name, metrics[split][name]),
-                score_text(name, majority[split][name]),
-            )
+    for split, scores in result.scores.items():
+        for metric, score in scores.items():
+            figures = metric.text(score.value), metric.text(score.majority)
+            table.add_row(split, str(result.examples[split]), metric, *figures)
     out = console(stderr=False)
     out.print(f"{title}: {printable(result.model)}, {result.precision}, seed {result.seed}")
     out.print(table)
@@ -175,7 +168,7 @@ def show_comparison(compared: "list[Compared]") -> None:
     for name in (*compared[0].scores, "largest difference", "same answers"):
         table.add_column(name.replace("_", " "), justify="right")
     for one in compared:
-        scores = (score_text(name, value) for name, value in one.scores.items())
+        scores = (metric.text(score.value) for metric, score in one.scores.items())
         agreement = "-" if one.agreement != one.agreement else f"{one.agreement:.1%}"
         table.add_row(one.split, str(one.examples), one.file, *scores, f"{one.difference:.1e}", agreement)
     console(stderr=False).print(table)
@@ -187,27 +180,24 @@ def show_repetitions(results: "list[RunResult]") -> None:
 
     from rich.table import Table
 
-    from isinglass.results import by_split
-
     first = results[0]
-    splits = first.split.split("+")
-    names = [name for split in by_split(first.metrics, splits).values() for name in split]
-    scores = [[value for split in by_split(one.metrics, splits).values() for value in split.values()] for one in results]
+    columns = [(split, metric) for split, scores in first.scores.items() for metric in scores]
+    values = [[one.scores[split][metric].value for split, metric in columns] for one in results]
     table = Table()
     table.add_column("run")
     for epoch in range(1, len(first.epoch_seconds) + 1):
         table.add_column(f"epoch {epoch} (s)", justify="right")
-    for split, metrics in by_split(first.metrics, splits).items():
-        for name in metrics:
-            table.add_column(f"{split} {name}", justify="right")
-    for one, found in zip(results, scores, strict=True):
+    for split, metric in columns:
+        table.add_column(f"{split} {metric}", justify="right")
+    for one, row in zip(results, values, strict=True):
         seconds = [f"{value:.1f}" for value in one.epoch_seconds]
-        table.add_row(f"seed {one.seed}", *seconds, *map(score_text, names, found))
+        figures = [metric.text(value) for (_, metric), value in zip(columns, row, strict=True)]
+        table.add_row(f"seed {one.seed}", *seconds, *figures)
     spread = []
-    for name, column in zip(names, zip(*scores, strict=True), strict=True):
+    for (_, metric), column in zip(columns, zip(*values, strict=True), strict=True):
         known = [value for value in column if value is not None]
         whole = len(known) == len(column)
-        spread.append(f"{score_text(name, mean(known))} ± {score_text(name, stdev(known))}" if whole else "NaN")
+        spread.append(f"{metric.text(mean(known))} ± {metric.text(stdev(known))}" if whole else "NaN")
     table.add_row("mean ± sd", *("" for _ in first.epoch_seconds), *spread)
     compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
     out = console(stderr=False)

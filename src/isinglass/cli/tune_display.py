@@ -6,8 +6,7 @@ from rich.table import Table
 
 from isinglass.cli.display import console
 from isinglass.cli.run_bars import RunBars
-from isinglass.metrics import LOWER_IS_BETTER
-from isinglass.names import duration, printable, score_text
+from isinglass.names import duration, printable
 from isinglass.training.observers import Progress
 from isinglass.tuning import Tuned, TunedTrial, TuningObserver
 
@@ -51,12 +50,11 @@ class TuneDisplay(TuningObserver):
 
 def show_tuned(tuned: Tuned) -> None:
     """Print the trials of a search, the best first, and where its recipe lies."""
-    sign = 1 if tuned.metric in LOWER_IS_BETTER else -1
     table = Table()
     for name in ("trial", "state", *tuned.best.settings, tuned.metric, "seconds"):
         table.add_column(name.replace("_", " "), justify="left" if name == "state" else "right")
-    for trial in sorted(tuned.trials, key=lambda trial: (trial.score is None, sign * (trial.score or 0.0))):
-        score = "-" if trial.score is None else score_text(tuned.metric, trial.score)
+    for trial in sorted(tuned.trials, key=lambda trial: tuned.metric.rank(trial.score), reverse=True):
+        score = "-" if trial.score is None else tuned.metric.text(trial.score)
         settings = [f"{value:.3g}" for value in trial.settings.values()]
         table.add_row(str(trial.number + 1), trial.state, *settings, score, f"{trial.seconds:.1f}")
     out = console(stderr=False)

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.names import brief
-from isinglass.tasks import Task
+from isinglass.tasks import MULTILABEL, REGRESSION, Task
 
 NAMED: Final = 3  # rows that a finding names
 LISTED: Final = 10  # labels that a line lists
@@ -117,9 +117,9 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
     """
     scans = {split: _scan(examples) for split, examples in splits.items()}
     labelled = {split: examples for split, examples in splits.items() if examples.labels is not None}
-    scores = labelled if task.is_regression else {}
-    named = {} if task.is_regression else labelled
-    several = labelled if task.is_multilabel else {}
+    scores = labelled if task.kind is REGRESSION else {}
+    named = {} if task.kind is REGRESSION else labelled
+    several = labelled if task.kind is MULTILABEL else {}
     duplicates, conflicts, leaks = Finding(), Finding(), {}
     if "train" in splits:
         train, hashes = splits["train"], scans["train"].hashes
@@ -127,7 +127,7 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
         others = [split for split in splits if split != "train"]
         leaks = {split: _find_leak(splits[split], scans[split].hashes, train, hashes) for split in others}
     return DataFacts(
-        kind=task.kind,
+        kind=task.kind.name,
         rows={split: len(examples) for split, examples in splits.items()},
         labels={split: _frequencies(examples) for split, examples in named.items()},
         unlabelled={split: [*map(len, examples.labels or ())].count(0) for split, examples in several.items()},

@@ -1,24 +1,17 @@
 """The texts and labels of one split, as names and numbers that people wrote; `encode_labels` turns labels into arrays."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from numpy.typing import NDArray
 
 from isinglass.data.texts import take_texts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
-from isinglass.tasks import Task
-
-# int64 (N,), positions in the model's label order; float32 (N,), the scores of a regression; or float32 (N, outputs), 1
-# where an example of a multi-label task has the label of that output, else 0
-Labels = NDArray[np.int64] | NDArray[np.float32]
-LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
+from isinglass.tasks import Labels, Task
+from isinglass.tasks.kinds import InvalidLabelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,48 +82,12 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
         DataError: a label is none of the task's, or a score is not a number within `task.score_range`.
     """
     assert examples.labels is not None, "this split hides its labels"
-    if task.labels is None:
-        return _encode_scores(examples, task)
-    assert model_labels is not None
-    positions = {name: position for position, name in enumerate(model_labels)}
-    encode = _encode_sets if task.is_multilabel else _encode_names
     try:
-        return encode(examples.labels, positions)
-    except KeyError as error:
-        label = error.args[0]
-    hint = did_you_mean(label, task.labels) if isinstance(label, str) and label else ""
-    raise DataError(
-        f"{examples.where_label(label)}: the label is {brief(label)}{hint}; {task.title} has {listed(task.labels)}."
-    )
-
-
-def _encode_names(labels: Sequence[Any], positions: Mapping[str, int]) -> NDArray[np.int64]:
-    return np.fromiter(map(positions.__getitem__, labels), np.int64, len(labels))
-
-
-def _encode_sets(labels: Sequence[Any], positions: Mapping[str, int]) -> NDArray[np.float32]:
-    sets = [(names,) if isinstance(names, str) else names for names in labels]
-    rows = np.repeat(np.arange(len(sets)), [*map(len, sets)])
-    columns = [positions[name] for name in chain.from_iterable(sets)]
-    encoded = np.zeros((len(sets), len(positions)), np.float32)
-    encoded[rows, columns] = 1
-    return encoded
-
-
-def _encode_scores(examples: Examples, task: Task) -> NDArray[np.float32]:
-    low, high = task.score_range
-    raw_scores = [*map(str, examples.labels or ())]
-    scores = np.fromiter(map(_parse_score, raw_scores), np.float64, len(raw_scores))
-    is_valid = (scores >= low) & (scores <= high) & (np.abs(scores) <= LARGEST_SCORE)
-    if not is_valid.all():
-        index = int(is_valid.argmin())
-        needed = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
-        raise DataError(f"{examples.where(index)}: the score is {brief(raw_scores[index])}; {task.title} needs {needed}.")
-    return scores.astype(np.float32)
-
-
-def _parse_score(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+        return task.kind.encode(examples.labels, model_labels or (), task.score_range)
+    except InvalidLabelError as error:
+        place, label, needed = examples.where(error.index), error.label, error.needed
+    if needed:
+        raise DataError(f"{place}: the score is {brief(label)}; {task.title} needs {needed}.")
+    names = task.labels or ()
+    hint = did_you_mean(label, names) if isinstance(label, str) and label else ""
+    raise DataError(f"{place}: the label is {brief(label)}{hint}; {task.title} has {listed(names)}.")

@@ -23,11 +23,10 @@ from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, write_run
 from isinglass.runs.finished import FinishedModel, Predictor, load_run
 from isinglass.runs.perform import perform
-from isinglass.tasks import Kind, Task
+from isinglass.tasks import MULTILABEL, KindName, Task
 from isinglass.tasks.custom import custom_task
 from isinglass.training.labels import label_order
 from isinglass.training.observers import Progress, ProgressObserver, StepRecord
-from isinglass.training.prediction import probabilities
 from isinglass.training.trainer import TrainedRun
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class TextEstimator(BaseEstimator):
         for name in self._get_param_names():
             setattr(self, name, parameters[name])
 
-    def _fit(self, kind: Kind, names: Sequence[str] | None, texts: Texts, labels: Sequence[Any], **changes: Any) -> Self:
+    def _fit(self, kind: KindName, names: Sequence[str] | None, texts: Texts, labels: Sequence[Any], **changes: Any) -> Self:
         """Train on texts and the names of their labels.
 
         Args:
@@ -219,19 +218,19 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         For two classes it is (N,), as in scikit-learn: the logit of the second class minus that of the first.
         """
         logits = self._logits(X)
-        if self._task.is_multilabel or logits.shape[1] > 2:
+        if self._task.kind is MULTILABEL or logits.shape[1] > 2:
             return logits
         difference: Float32[np.ndarray, " N"] = logits[:, 1] - logits[:, 0]
         return difference
 
     def predict_proba(self, X: Any) -> Float64[np.ndarray, "N K"]:
         """Return the probability of each class, float64 (N, K), in the order of `classes_`."""
-        return probabilities(self._logits(X), self._task)
+        return self._task.kind.probabilities(self._logits(X))
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Return the most probable label of each text, of the type that y had; multi-label: int64 (N, K) of 0 and 1."""
         logits = self._logits(X)
-        if self._task.is_multilabel:
+        if self._task.kind is MULTILABEL:
             return (logits > 0).astype(np.int64)
         labels: np.ndarray[Any, Any] = self.classes_[logits.argmax(1)]
         return labels
@@ -239,7 +238,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; multi-label: the share of texts whose labels are all right."""
         check_is_fitted(self)
-        if self._task.is_multilabel:
+        if self._task.kind is MULTILABEL:
             y = indicator(y, self.classes_)
         return float(super().score(X, plain(y), sample_weight))
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from isinglass.data import open_data
 from isinglass.export.onnx import Exported, onnx_outputs
-from isinglass.metrics import Scores
+from isinglass.metrics import Metric
+from isinglass.results import Score
 from isinglass.runs.finished import FinishedModel
 from isinglass.training.observers import Observers
-from isinglass.training.prediction import probabilities
 from isinglass.training.scoring import score
 from isinglass.training.trainer import evaluate
 
@@ -27,7 +27,7 @@ class Compared:
     file: str
     split: str
     examples: int
-    scores: Scores
+    scores: dict[Metric, Score]
     difference: float
     agreement: float
 
@@ -47,18 +47,16 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
             if path.suffix == ".onnx":
                 found_outputs = onnx_outputs(path, tokens, model.checkpoint.blueprint.pad_token_id)
                 answers[path.name] = tokens.per_text(found_outputs)
-        first = one.outputs if task.is_regression else probabilities(one.outputs, task)
+        first = task.kind.probabilities(one.outputs)
         for file, outputs in answers.items():
-            chances = outputs if task.is_regression else probabilities(outputs, task)
-            same = (chances > 0.5) == (first > 0.5) if task.is_multilabel else chances.argmax(1) == first.argmax(1)
             found.append(
                 Compared(
                     file=file,
                     split=one.split.name,
                     examples=len(outputs),
-                    scores=score(task, replace(one, outputs=outputs))[0],
-                    difference=float(np.abs(chances - first).max()),
-                    agreement=float("nan") if task.is_regression else float(np.mean(same)),
+                    scores=score(task, replace(one, outputs=outputs)).by_metric,
+                    difference=float(np.abs(task.kind.probabilities(outputs) - first).max()),
+                    agreement=task.kind.agreement(one.outputs, outputs),
                 )
             )
     return found

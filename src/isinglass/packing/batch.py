@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 
-from isinglass.data.examples import Labels
 from isinglass.data.tokenization import TokenizedTexts
+from isinglass.tasks import Labels
 
 
 @dataclass(frozen=True, kw_only=True)

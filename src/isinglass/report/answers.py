@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from isinglass.data.examples import Examples, Labels, encode_labels
+from isinglass.data.examples import Examples, encode_labels
 from isinglass.errors import DataError
 from isinglass.names import brief, printable, shortened
 from isinglass.report.own_tasks import known_task, tasks_of
 from isinglass.results import RunResult, file_below
-from isinglass.tasks import Task
+from isinglass.tasks import MULTILABEL, Labels, Task
 
 PROBABILITY: Final = "probability:"
 
@@ -101,7 +101,7 @@ def _read_examples(path: Path, task: Task) -> tuple[list[tuple[str, ...]], list[
         try:
             example = json.loads(line)
             texts.append(tuple(map(str, example["texts"])))
-            labels.append(tuple(map(str, example["label"])) if task.is_multilabel else str(example["label"]))
+            labels.append(tuple(map(str, example["label"])) if task.kind is MULTILABEL else str(example["label"]))
         except (ValueError, TypeError, KeyError, RecursionError):
             raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
     return texts, labels
@@ -118,7 +118,7 @@ def _read_predictions(path: Path, task: Task) -> tuple[list[Any], Float64[np.nda
     for i, row in enumerate(rows):
         if len(row) != len(header) or row[0] != str(i):
             raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
-    answers = [tuple(filter(None, row[1].split("|"))) if task.is_multilabel else row[1] for row in rows]
+    answers = [task.kind.parse(row[1]) for row in rows]
     if task.labels is None:
         return answers, None
     order = [header.index(name) for name in names]

@@ -10,7 +10,7 @@ from isinglass.config import PLACES, RECIPES
 from isinglass.errors import DataError
 from isinglass.names import brief, short_name
 from isinglass.report.own_tasks import known_task, scored_splits, title_of
-from isinglass.results import FailedRun, RunResult, by_split
+from isinglass.results import FailedRun, RunResult
 from isinglass.tasks import TASKS, Task
 
 NO_SETTING: Final = ("seed", *PLACES)  # what runs of one configuration may differ in
@@ -146,8 +146,7 @@ def check_tasks(results: Sequence[RunResult], tasks: Mapping[str, Task] = TASKS)
     for result in results:
         task = known_task(result.task, tasks)
         sets = [split.name for split in scored_splits(task)]
-        scores = by_split(result.metrics, result.split.split("+"))
-        if {*scores} != {*sets} or not all({*task.metrics} <= {*found} for found in scores.values()):
+        if {*result.scores} != {*sets} or not all({*task.metrics} <= {*found} for found in result.scores.values()):
             raise DataError(
                 f"A result of {task.title}, seed {result.seed}, lacks some of its scores, or has others: "
                 f"{', '.join(task.metrics)} of {', '.join(sets) or 'no set'} were expected. Make the run again with "

@@ -79,7 +79,7 @@ class Reader:
     def error(self, run: Run) -> str:
         """Why some of the run's answers cannot be read; empty if all can."""
         try:
-            for split in run.result.split.split("+"):
+            for split in run.result.scores:
                 self(run.result, split)
         except IsinglassError as error:
             return str(error)

@@ -14,30 +14,21 @@ from jaxtyping import Float64, Int64
 
 from isinglass.config import TrainConfig
 from isinglass.errors import DataError
-from isinglass.names import duration, printable, score_text, short_name, shortened
+from isinglass.metrics import Metric
+from isinglass.names import duration, printable, short_name, shortened
 from isinglass.report import plots
 from isinglass.report.answers import Answers
 from isinglass.report.own_tasks import text_columns, title_of
 from isinglass.report.plots import ScorePanel, Series, SpeedPanel
 from isinglass.report.runs import READING, Bench, Reader, Run, as_setting, by_series, changed_settings, label, traits
 from isinglass.report.tables import Table, differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
-from isinglass.results import RunResult, by_split, file_below
-from isinglass.tasks import Task
+from isinglass.results import RunResult, file_below
+from isinglass.tasks import MULTILABEL, REGRESSION, Task
 from isinglass.training.timing import CLOCK
 
 LONGEST_TEXT: Final = 600
 HARD_EXAMPLES: Final = 10
 MOST_CONFUSIONS: Final = 20
-METRICS: Final = {
-    "accuracy": "accuracy (%)",
-    "f1": "F1 (%)",
-    "matthews": "Matthews, in hundredths",
-    "pearson": "Pearson, in hundredths",
-    "spearman": "Spearman, in hundredths",
-    "macro_f1": "macro F1 (%)",
-    "micro_f1": "micro F1 (%)",
-    "rmse": "RMSE",
-}
 MEASURES: Final[Mapping[str, Callable[[RunResult], float]]] = {
     "examples/s": lambda result: result.examples_per_second,
     "real tokens/s": lambda result: result.tokens_per_second,
@@ -207,8 +198,7 @@ def _tables(bench: Bench, reader: Reader, *, with_published: bool) -> Section:
 def _every_run(bench: Bench) -> Table:
     rows = []
     for run in bench.runs:
-        one, splits = run.result, run.result.split.split("+")
-        majority = by_split(one.majority, splits)
+        one = run.result
         speed = (
             duration(one.train_seconds),
             f"{one.examples_per_second:.1f}",
@@ -223,12 +213,12 @@ def _every_run(bench: Bench) -> Table:
                 run.series.label,
                 str(one.seed),
                 split,
-                "rmse (as the labels)" if metric == "rmse" else metric,
-                score_text(metric, score),
-                "-" if majority[split][metric] is None else score_text(metric, majority[split][metric]),
+                f"{metric} (as the labels)" if metric.lower_is_better else metric,
+                metric.text(score.value),
+                "-" if score.majority is None else metric.text(score.majority),
                 *speed,
             )
-            for split, scores in by_split(one.metrics, splits).items()
+            for split, scores in one.scores.items()
             for metric, score in scores.items()
         ]
     what = ("task", "configuration", "seed", "set", "metric", "score (%)", "majority (%)")
@@ -240,7 +230,7 @@ def _scores(bench: Bench) -> Section:
     found = []
     for name, runs in bench.tasks.items():
         task = bench.described[name]
-        panels = [_score_panel(runs, split, metric) for split in runs[0].result.split.split("+") for metric in task.metrics]
+        panels = [_score_panel(runs, split, metric) for split in runs[0].result.scores for metric in task.metrics]
         found.append(Plot(plots.seed_scores(f"scores-{name}", task.title, panels), task.warning or ""))
     return Section(
         key="scores",
@@ -251,19 +241,17 @@ def _scores(bench: Bench) -> Section:
     )
 
 
-def _score_panel(runs: Sequence[Run], split: str, metric: str) -> ScorePanel:
+def _score_panel(runs: Sequence[Run], split: str, metric: Metric) -> ScorePanel:
     scores: dict[Series, list[float | None]] = {}
     majority = None
     for run in runs:
-        splits = run.result.split.split("+")
-        value = by_split(run.result.metrics, splits)[split][metric]
-        baseline = by_split(run.result.majority, splits)[split][metric]
-        scale = 1 if metric == "rmse" else 100
-        scores.setdefault(run.series, []).append(None if value is None else scale * value)
-        majority = majority if baseline is None or metric == "rmse" else scale * baseline
-    several = "+" in runs[0].result.split
+        score = run.result.scores[split][metric]
+        scores.setdefault(run.series, []).append(None if score.value is None else metric.scale * score.value)
+        if score.majority is not None and not metric.lower_is_better:
+            majority = metric.scale * score.majority
+    several = len(runs[0].result.scores) > 1
     prefix = f"{split.removeprefix('dev_')}, " if several else ""
-    return ScorePanel(label=f"{prefix}{METRICS[metric]}", scores=scores, majority=majority)
+    return ScorePanel(label=f"{prefix}{metric.axis}", scores=scores, majority=majority)
 
 
 def _curves(bench: Bench) -> Section:
@@ -389,14 +377,14 @@ class Shown:
     @property
     def title(self) -> str:
         """`MRPC`, or `MNLI dev_matched` where there are several sets."""
-        return f"{self.task.title} {self.split}" if "+" in self.run.result.split else self.task.title
+        return f"{self.task.title} {self.split}" if len(self.run.result.scores) > 1 else self.task.title
 
 
 def _shown_answers(bench: Bench, reader: Reader) -> list[Shown]:
     return [
         Shown(run=run, task=bench.described[name], split=split, answers=reader(run.result, split))
         for name, runs in bench.tasks.items()
-        for split in runs[0].result.split.split("+")
+        for split in runs[0].result.scores
         for run in [some[0] for some in by_series([run for run in runs if not reader.error(run)]).values()]
     ]
 
@@ -410,7 +398,7 @@ def _confusions(shown: Sequence[Shown]) -> Section:
         title="Predicted against true",
         lead="One model for each configuration: that of its first seed. Each row of a matrix is one true label, and its "
         "percentages add up to 100; scores of a regression are dots, right on the dashed line.",
-        plots=[Plot(_answers_plot(one)) for one in shown if one.task.is_regression or _has_matrix(one.task)],
+        plots=[Plot(_answers_plot(one)) for one in shown if one.task.kind is REGRESSION or _has_matrix(one.task)],
         narrow=True,
         folded=[
             Table(title=f"{title} in figures", columns=some[0].columns, rows=tuple(row for one in some for row in one.rows))
@@ -422,7 +410,7 @@ def _confusions(shown: Sequence[Shown]) -> Section:
 def _answers_plot(shown: Shown) -> str:
     series, answers = shown.run.series, shown.answers
     key = f"answers-{shown.task.name}-{shown.split}-{series.colour}"
-    if shown.task.is_regression:
+    if shown.task.kind is REGRESSION:
         truth, predicted = answers.truth.astype(np.float64), answers.predicted.astype(np.float64)
         low, high = shown.task.score_range
         ends = (low, high) if high < np.inf else (float(truth.min()), float(truth.max()))  # the user's own have no bounds
@@ -431,13 +419,13 @@ def _answers_plot(shown: Shown) -> str:
 
 
 def _has_matrix(task: Task) -> bool:
-    return not task.is_multilabel and len(task.labels or ()) <= MOST_LABELS
+    return task.kind is not MULTILABEL and len(task.labels or ()) <= MOST_LABELS
 
 
 def _answers_table(shown: Shown) -> Table:
-    if shown.task.is_regression:
+    if shown.task.kind is REGRESSION:
         return _scatter_table(shown)
-    if shown.task.is_multilabel:
+    if shown.task.kind is MULTILABEL:
         return _label_table(shown)
     return _confusion_table(shown) if _has_matrix(shown.task) else _frequent_confusions(shown)
 
@@ -528,8 +516,8 @@ def _mistakes(task: Task, shown: Sequence[Shown]) -> Table:
             worst[key] = mistake
     hardest = sorted(worst.items(), key=lambda item: -item[1].weight)[:HARD_EXAMPLES]
     models = len({one.run.series for one in shown})
-    told = ("error",) if task.is_regression else ("probability (%)", "wrong in")
-    which = "largest errors" if task.is_regression else f"of {len(worst):,} that a model got wrong"
+    told = ("error",) if task.kind is REGRESSION else ("probability (%)", "wrong in")
+    which = "largest errors" if task.kind is REGRESSION else f"of {len(worst):,} that a model got wrong"
     return Table(
         title=f"{task.title}: {len(hardest)} {which}",
         columns=("label", "answer", *told, *text_columns(task), "configuration", "set", "row"),
@@ -542,7 +530,7 @@ def _mistake_row(task: Task, mistake: Mistake, wrong: str) -> tuple[str, ...]:
     answers, i, names = mistake.shown.answers, mistake.example, _label_names(task)
     texts = (_cut(printable(text)) for text in answers.texts[i])
     where = (mistake.shown.run.series.label, mistake.shown.split, str(i))
-    if task.is_regression:
+    if task.kind is REGRESSION:
         return (f"{answers.truth[i]:.2f}", f"{answers.predicted[i]:.2f}", f"{mistake.weight:.2f}", *texts, *where)
     label, answer = (_answer(labels[i], names) for labels in (answers.truth, answers.predicted))
     return (label, answer, f"{100 * mistake.weight:.1f}", wrong, *texts, *where)

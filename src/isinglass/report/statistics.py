@@ -22,9 +22,8 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
 from isinglass.errors import DataError
-from isinglass.metrics import classification_scores, multilabel_scores, regression_scores
+from isinglass.metrics import Metric, scores
 from isinglass.report.answers import Answers
-from isinglass.tasks.task import MetricName
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
@@ -50,16 +49,13 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(mean=float(np.mean(values)), sd=sd, n=len(values))
 
 
-def score(metric: MetricName, answers: Answers) -> float:
+def score(metric: Metric, answers: Answers) -> float:
     """The metric of one run's answers, from 0 to 1 or from -1 to 1; NaN where it is not defined."""
-    if answers.labels is None:
-        return regression_scores((metric,), answers.truth, answers.predicted)[metric]
-    if answers.truth.ndim == 2:
-        return multilabel_scores((metric,), answers.truth > 0, answers.predicted > 0)[metric]
-    return classification_scores((metric,), answers.truth, answers.predicted, answers.positive)[metric]
+    truth, predicted = (side > 0 if side.ndim == 2 else side for side in (answers.truth, answers.predicted))
+    return scores((metric,), truth, predicted, answers.positive)[metric]
 
 
-def score_interval(metric: MetricName, runs: Sequence[Answers]) -> Interval:
+def score_interval(metric: Metric, runs: Sequence[Answers]) -> Interval:
     """The interval of the mean over the runs: Wilson's for accuracy, else by bootstrap.
 
     For the mean of several runs Wilson's is somewhat too wide: N is the number of examples, not of answers, since the
@@ -84,7 +80,7 @@ def wilson_interval(share: float, n: int) -> Interval:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def bootstrap_interval(metric: MetricName, runs: Sequence[Answers], *, seed: int = 0) -> Interval:
+def bootstrap_interval(metric: Metric, runs: Sequence[Answers], *, seed: int = 0) -> Interval:
     """The percentile interval of the mean over the runs, by resampling examples; NaN where a run's score is.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Resamples without a score (all
@@ -128,7 +124,7 @@ class Difference:
         return min(self.runs_a, self.runs_b) > 1
 
 
-def paired_difference(metric: MetricName, a: Sequence[Answers], b: Sequence[Answers], *, seed: int = 0) -> Difference:
+def paired_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers], *, seed: int = 0) -> Difference:
     """Compare two columns, of one run or more each, on the same examples.
 
     Accuracies of one run against one: McNemar's exact test on the examples that only one of the two has right, with the
@@ -185,7 +181,7 @@ def _melded_low(k: int, m: int, n: int) -> float:
 
 
 def _bootstrap_difference(
-    metric: MetricName, a: Sequence[Answers], b: Sequence[Answers], rng: np.random.Generator
+    metric: Metric, a: Sequence[Answers], b: Sequence[Answers], rng: np.random.Generator
 ) -> Difference:
     scores_a, scores_b = [score(metric, run) for run in a], [score(metric, run) for run in b]
     resampled = _resampled_scores(metric, [*a, *b], rng)
@@ -238,7 +234,7 @@ def _percentiles(values: Float64[np.ndarray, " B"]) -> Interval:
     return float(low), float(high)
 
 
-def _resampled_scores(metric: MetricName, runs: Sequence[Answers], rng: np.random.Generator) -> Float64[np.ndarray, "R B"]:
+def _resampled_scores(metric: Metric, runs: Sequence[Answers], rng: np.random.Generator) -> Float64[np.ndarray, "R B"]:
     """The metric of each run on each of B resamples of the examples, the same for all runs."""
     columns = np.stack([runs[0].truth, *(run.predicted for run in runs)])
     kinds, multiplicity = np.unique(columns, axis=1, return_counts=True)  # (1 + R, K) or (1 + R, K, C), (K,)
@@ -252,7 +248,7 @@ def _resampled_scores(metric: MetricName, runs: Sequence[Answers], rng: np.rando
 
 
 def score_of_counts(
-    metric: MetricName,
+    metric: Metric,
     truth: Shaped[np.ndarray, " *K_C"],
     answers: Shaped[np.ndarray, " *K_C"],
     counts: Counts,
@@ -264,28 +260,28 @@ def score_of_counts(
         truth, answers: a label of each kind of example, or (K, C) of 0 and 1: any number of labels.
     """
     match metric:
-        case "accuracy":
+        case Metric.ACCURACY:
             same = truth == answers
             accuracy: Float64[np.ndarray, " B"] = (same if same.ndim == 1 else same.all(1)) @ counts / counts.sum(0)
             return accuracy
-        case "macro_f1":
+        case Metric.MACRO_F1:
             return _macro_f1(truth, answers, counts)
-        case "micro_f1":
+        case Metric.MICRO_F1:
             both = (truth.sum(1) + answers.sum(1)) @ counts
             hits = 2 * ((truth > 0) & (answers > 0)).sum(1) @ counts
             micro: Float64[np.ndarray, " B"] = np.divide(hits, both, out=0 * both, where=both > 0)
             return micro
-        case "rmse":
+        case Metric.RMSE:
             squares: Float64[np.ndarray, " K"] = (truth.astype(np.float64) - answers) ** 2
             rmse: Float64[np.ndarray, " B"] = np.sqrt(squares @ counts / counts.sum(0))
             return rmse
-        case "f1":
+        case Metric.F1:
             return _f1(truth == positive, answers == positive, counts)
-        case "matthews":
+        case Metric.MATTHEWS:
             return _matthews(truth, answers, counts)
-        case "pearson":
+        case Metric.PEARSON:
             return _pearson(truth.astype(np.float64), answers.astype(np.float64), counts)
-        case "spearman":
+        case Metric.SPEARMAN:
             return _spearman(truth, answers, counts)
 
 

@@ -27,7 +27,7 @@ from typing import Final, Literal
 from isinglass.data.lines import BYTE_ORDER_MARK, read_lines
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.names import did_you_mean, shortened
-from isinglass.results import RESULTS, RunResult, by_split, file_below, read_records
+from isinglass.results import RESULTS, RunResult, file_below, read_records
 from isinglass.storage import check_parent, replacing
 from isinglass.tasks import TASKS, Task
 
@@ -226,10 +226,10 @@ def _answered(result: RunResult) -> int:
 
 def _dev_score(result: RunResult) -> float | None:
     """The task's first metric, its mean over the dev sets; None if one of them has no number."""
-    metric, dev = TASKS[result.task].metrics[0], by_split(result.metrics, result.split.split("+"))
-    scores = [found.get(metric) for found in dev.values()]
+    metric = TASKS[result.task].metrics[0]
+    scores = [found[metric].value for found in result.scores.values() if metric in found]
     known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if known and len(known) == len(scores) else None
+    return sum(known) / len(known) if known and len(known) == len(result.scores) else None
 
 
 def _from_run(file: _File, directory: Path, predictions: str, rows: int) -> bytes:
@@ -241,7 +241,7 @@ def _from_run(file: _File, directory: Path, predictions: str, rows: int) -> byte
     for _, block in read_lines(path):
         for line in block:
             fields = line.split("\t", 2)[:2]
-            if file.task.is_regression:
+            if file.task.labels is None:
                 fields[1:] = [_clipped(text, file.task.score_range) for text in fields[1:]]
             lines.append("\t".join(fields) + "\n")
     content = "".join(lines).encode()

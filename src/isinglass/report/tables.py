@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from isinglass.names import duration, percent, printable, score_text, short_name
+from isinglass.metrics import Metric
+from isinglass.names import duration, printable, short_name
 from isinglass.report import published
 from isinglass.report.answers import Answers
 from isinglass.report.configurations import (
@@ -26,9 +27,8 @@ from isinglass.report.configurations import (
 )
 from isinglass.report.own_tasks import scored_splits, title_of
 from isinglass.report.statistics import paired_difference, score_interval, summary
-from isinglass.results import FailedRun, RunResult, by_split
+from isinglass.results import FailedRun, RunResult
 from isinglass.tasks import TASKS, Task
-from isinglass.tasks.task import MetricName
 
 AnswersOf = Callable[[RunResult, str], Answers]
 """The answers that a run gave to a split: `partial(read_answers, directory)`."""
@@ -36,16 +36,6 @@ AnswersOf = Callable[[RunResult, str], Answers]
 ABSENT: Final = "-"
 FAILED: Final = "failed"
 COLLAPSED: Final = "†"
-TITLES: Final[dict[str, str]] = {
-    "accuracy": "Accuracy",
-    "f1": "F1",
-    "matthews": "Matthews corr.",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-    "macro_f1": "Macro F1",
-    "micro_f1": "Micro F1",
-    "rmse": "RMSE",
-}
 PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "torch": ("torch",),
@@ -152,7 +142,7 @@ def tensorflow_table(
     rows = []
     for (_, variant), members in by_variant(groups, "precision", "xla"):
         for group in members:
-            accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", "accuracy")) or FAILED
+            accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", Metric.ACCURACY)) or FAILED
             rows.append(
                 (
                     "; ".join(dict.fromkeys(run.device for run in group.runs)) or ABSENT,
@@ -213,11 +203,10 @@ def scores_table(
             rows += [(group.task.title, title, *what, FAILED, *[ABSENT] * 3) for _, _, title in _metrics(group.task)]
             continue
         first, collapsed = group.runs[0], sum(run.collapsed for run in group.runs)
-        for split in first.split.split("+"):
+        for split in first.scores:
             read = [answers(run, split) for run in group.runs]
             for metric in group.task.metrics:
                 low, high = score_interval(metric, read)
-                majority = by_split(first.majority, first.split.split("+"))[split][metric]
                 rows.append(
                     (
                         group.task.title,
@@ -225,7 +214,7 @@ def scores_table(
                         *what,
                         _spread(metric, _values(group.runs, split, metric)) + _count(group),
                         _interval(metric, low, high),
-                        ABSENT if group.task.is_regression else percent(majority),
+                        ABSENT if group.task.labels is None else metric.text(first.scores[split][metric].majority),
                         f"{collapsed} of {len(group.runs)}" if collapsed else "no",
                     )
                 )
@@ -256,7 +245,7 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks
     for first, second in itertools.combinations(groups, 2):
         if first.task is not second.task or len(respects(first, second)) != 1:
             continue
-        for split in first.runs[0].split.split("+"):
+        for split in first.runs[0].scores:
             a, b = ([answers(run, split) for run in group.runs] for group in (first, second))
             for metric in first.task.metrics:
                 found = paired_difference(metric, a, b)
@@ -268,7 +257,7 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks
                         _metric_title(first.task, split, metric),
                         label(first, differing),
                         label(second, differing),
-                        _figure(metric, found.mean, signed=True),
+                        metric.text(found.mean, signed=True),
                         _interval(metric, found.low, found.high, signed=True),
                         _p_value(found.p_value),
                         f"{found.runs_a}, {found.runs_b}",
@@ -340,22 +329,22 @@ def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str,
 # Cells
 
 
-def _metrics(task: Task) -> list[tuple[str, MetricName, str]]:
+def _metrics(task: Task) -> list[tuple[str, Metric, str]]:
     """Split, metric and title of each score of a task, in the order of GLUE's table."""
     splits = [split.name for split in scored_splits(task)]
     return [(split, metric, _metric_title(task, split, metric)) for split in splits for metric in task.metrics]
 
 
-def _metric_title(task: Task, split: str, metric: str) -> str:
+def _metric_title(task: Task, split: str, metric: Metric) -> str:
     """`Accuracy`; where several sets of a task are scored, `Matched acc.`."""
     if len(scored_splits(task)) == 1:
-        return TITLES[metric]
-    return f"{split.removeprefix('dev_').capitalize()} {'acc.' if metric == 'accuracy' else TITLES[metric]}"
+        return metric.heading
+    return f"{split.removeprefix('dev_').capitalize()} {'acc.' if metric is Metric.ACCURACY else metric.heading}"
 
 
-def _values(runs: Sequence[RunResult], split: str, metric: str) -> list[float]:
+def _values(runs: Sequence[RunResult], split: str, metric: Metric) -> list[float]:
     """The score of each run; NaN for None."""
-    found = [by_split(run.metrics, run.split.split("+"))[split][metric] for run in runs]
+    found = [run.scores[split][metric].value for run in runs]
     return [math.nan if value is None else value for value in found]
 
 
@@ -369,17 +358,10 @@ def _result(group: Group | None) -> str:
     return scores + _count(group) + _dagger(group)
 
 
-def _spread(metric: str, values: Sequence[float]) -> str:
+def _spread(metric: Metric, values: Sequence[float]) -> str:
     found = summary(values)
-    mean = score_text(metric, found.mean)
-    return mean if found.sd is None or math.isnan(found.sd) else f"{mean} ± {score_text(metric, found.sd)}"
-
-
-def _figure(metric: str, value: float, *, signed: bool = False) -> str:
-    """As `score_text`, with its sign if that is asked for."""
-    if metric == "rmse" and signed and not math.isnan(value):
-        return f"{value:+z.4g}"
-    return score_text(metric, value) if metric == "rmse" else percent(value, signed=signed)
+    mean = metric.text(found.mean)
+    return mean if found.sd is None or math.isnan(found.sd) else f"{mean} ± {metric.text(found.sd)}"
 
 
 def _count(group: Group) -> str:
@@ -390,10 +372,10 @@ def _dagger(group: Group) -> str:
     return COLLAPSED if any(run.collapsed for run in group.runs) else ""
 
 
-def _interval(metric: str, low: float, high: float, *, signed: bool = False) -> str:
+def _interval(metric: Metric, low: float, high: float, *, signed: bool = False) -> str:
     if math.isnan(low):
         return "NaN"
-    return f"{_figure(metric, low, signed=signed)} to {_figure(metric, high, signed=signed)}"
+    return f"{metric.text(low, signed=signed)} to {metric.text(high, signed=signed)}"
 
 
 def _p_value(value: float) -> str:

@@ -9,7 +9,6 @@ from jaxtyping import Float32
 from isinglass.errors import OutputExistsError, StorageError
 from isinglass.storage import check_parent, replacing
 from isinglass.tasks import Task
-from isinglass.training.prediction import probabilities
 
 Rows = list[tuple[str, ...]]
 """The rows of a predictions file, the header first."""
@@ -25,18 +24,10 @@ def prediction_rows(
     Args:
         label_order: name of each output; None for regression.
     """
-    if label_order is None:
-        yield ("index", "prediction")
-        for i, value in enumerate(outputs[:, 0]):
-            yield (str(i), f"{value:.6g}")
-        return
-    yield ("index", "prediction", *(f"probability:{name}" for name in label_order))
-    for i, shares in enumerate(probabilities(outputs, task)):
-        if task.is_multilabel:
-            label = "|".join(name for name, share in zip(label_order, shares, strict=True) if share > 0.5)
-        else:
-            label = label_order[int(shares.argmax())]
-        yield (str(i), label, *(f"{share:.6g}" for share in shares))
+    order = label_order or ()
+    yield ("index", "prediction", *(f"probability:{name}" for name in order))
+    for i, shares in enumerate(task.kind.probabilities(outputs)):
+        yield (str(i), task.kind.names(shares, order), *(f"{share:.6g}" for share in shares[: len(order)]))
 
 
 def write_rows(rows: Sequence[tuple[str, ...]], path: Path) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from isinglass.errors import MissingDependencyError
-from isinglass.results import RunResult, by_split
+from isinglass.results import RunResult
 from isinglass.training.observers import Observer, Progress, StepRecord
 
 
@@ -43,10 +43,10 @@ class TensorBoardLog(Observer):
 
     def on_train_end(self, result: RunResult) -> None:
         """Write the scores at the last step; NaN is left out."""
-        for split, scores in by_split(result.metrics, result.split.split("+")).items():
-            for name, value in scores.items():
-                if value is not None:
-                    self._writer.add_scalar(f"{split}/{name}", value, self._steps)
+        for split, scores in result.scores.items():
+            for metric, score in scores.items():
+                if score.value is not None:
+                    self._writer.add_scalar(f"{split}/{metric}", score.value, self._steps)
         self.close()
 
     def close(self) -> None:

@@ -7,11 +7,12 @@ from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
 from isinglass.tasks.demo import DEMO
 from isinglass.tasks.glue import GLUE
-from isinglass.tasks.task import Kind, MetricName, Split, Task, registry
+from isinglass.tasks.kinds import KINDS, MULTILABEL, REGRESSION, Kind, KindName, Labels
+from isinglass.tasks.task import Split, Task, registry
 
 TASKS: Final[MappingProxyType[str, Task]] = registry((*GLUE, DEMO))
 
-__all__ = ["TASKS", "Kind", "MetricName", "Split", "Task", "get_task"]
+__all__ = ["KINDS", "MULTILABEL", "REGRESSION", "TASKS", "Kind", "KindName", "Labels", "Split", "Task", "get_task"]
 
 
 def get_task(name: str) -> Task:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from isinglass.errors import DataError
 from isinglass.names import brief, printable
-from isinglass.tasks.task import Kind, MetricName, Split, Task
+from isinglass.tasks.kinds import KINDS, KindName
+from isinglass.tasks.task import Split, Task
 
 FORMAT: Final = 1  # of `task.json`
 MOST_LABELS: Final = 10_000
@@ -19,7 +20,7 @@ FORMULA: Final = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginn
 def custom_task(
     *,
     name: str,
-    kind: Kind,
+    kind: KindName,
     labels: Sequence[str] | None,
     text_columns: Sequence[str],
     label_column: str,
@@ -40,20 +41,15 @@ def custom_task(
     for label in labels or ():
         check_label(label)
     of = {one: Split(name=one, text_columns=tuple(text_columns), label_column=label_column) for one in splits}
-    metrics: dict[Kind, tuple[MetricName, ...]] = {
-        "regression": ("pearson", "spearman", "rmse"),
-        "multilabel": ("micro_f1", "macro_f1", "accuracy"),
-        "classification": ("accuracy", "f1") if labels is not None and len(labels) == 2 else ("accuracy", "macro_f1"),
-    }
     return Task(
         name=name,
         title=name,
         labels=None if labels is None else tuple(labels),
-        is_multilabel=kind == "multilabel",
+        kind=KINDS[kind],
         train=of.get("train"),
         dev=(of["dev"],) if "dev" in of else (),
         test=(of["test"],) if "test" in of else (),
-        metrics=metrics[kind],
+        metrics=KINDS[kind].metrics(labels or ()),
         positive_label=positive_label or (labels[-1] if labels else ""),
         score_range=(-math.inf, math.inf),
     )
@@ -85,7 +81,7 @@ def to_json(task: Task) -> str:
     values = {
         "format": FORMAT,
         "name": task.name,
-        "kind": task.kind,
+        "kind": task.kind.name,
         "labels": task.labels,
         "text_columns": first.text_columns,
         "label_column": first.label_column,

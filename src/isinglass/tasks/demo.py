@@ -4,6 +4,7 @@ import importlib.resources
 from pathlib import Path
 from typing import Final
 
+from isinglass.metrics import Metric
 from isinglass.tasks.task import Split, Task
 
 
@@ -28,7 +29,7 @@ DEMO: Final = Task(
     train=_split("train", 939),
     dev=(_split("dev", 180),),
     test=(_split("test", 180),),
-    metrics=("accuracy",),
+    metrics=(Metric.ACCURACY,),
     dev_majority=((1 / 3,),),
     citation="written for isinglass: everyday and technical matters, each hypothesis written before its label was drawn",
 )

@@ -6,6 +6,8 @@ integer labels those of `nyu-mll/glue`. The dev majorities follow from the label
 
 from typing import Final
 
+from isinglass.metrics import Metric
+from isinglass.tasks.kinds import REGRESSION
 from isinglass.tasks.task import Split, Task
 
 HUB_REPO: Final = "nyu-mll/glue"
@@ -54,7 +56,7 @@ COLA: Final = Task(
     train=_cola_train,
     dev=(_cola_dev,),
     test=(_cola_test,),
-    metrics=("matthews",),
+    metrics=(Metric.MATTHEWS,),
     dev_majority=((0.0,),),
     citation="Warstadt et al. 2019, Neural Network Acceptability Judgments",
 )
@@ -71,7 +73,7 @@ SST2: Final = Task(
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("accuracy",),
+    metrics=(Metric.ACCURACY,),
     dev_majority=((444 / 872,),),
     citation="Socher et al. 2013, Recursive Deep Models for Semantic Compositionality",
 )
@@ -88,7 +90,7 @@ MRPC: Final = Task(
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("f1", "accuracy"),
+    metrics=(Metric.F1, Metric.ACCURACY),
     dev_majority=((2 * 279 / (2 * 279 + 129), 279 / 408),),
     citation="Dolan and Brockett 2005, Automatically Constructing a Corpus of Sentential Paraphrases",
 )
@@ -100,11 +102,12 @@ STSB: Final = Task(
     folder="STS-B",
     hub_config="stsb",
     hub_text_columns=_PAIR,
+    kind=REGRESSION,
     labels=None,
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("pearson", "spearman"),
+    metrics=(Metric.PEARSON, Metric.SPEARMAN),
     citation="Cer et al. 2017, SemEval-2017 Task 1: Semantic Textual Similarity",
 )
 
@@ -120,7 +123,7 @@ QQP: Final = Task(
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("accuracy", "f1"),
+    metrics=(Metric.ACCURACY, Metric.F1),
     dev_majority=((25545 / 40430, 0.0),),
     skips_short_rows=True,  # the original release has a few rows with missing columns
     citation="Iyer et al. 2017, First Quora Dataset Release: Question Pairs",
@@ -148,7 +151,7 @@ MNLI: Final = Task(
         _mnli("test_matched", 9796, None, "test_matched"),
         _mnli("test_mismatched", 9847, None, "test_mismatched"),
     ),
-    metrics=("accuracy",),
+    metrics=(Metric.ACCURACY,),
     dev_majority=((3479 / 9815,), (3463 / 9832,)),
     citation="Williams et al. 2018, A Broad-Coverage Challenge Corpus for Sentence Understanding through Inference",
 )
@@ -164,7 +167,7 @@ QNLI: Final = Task(
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("accuracy",),
+    metrics=(Metric.ACCURACY,),
     dev_majority=((2761 / 5463,),),
     citation="Rajpurkar et al. 2016 (SQuAD), recast by Wang et al. 2019 (GLUE), second release",
 )
@@ -180,7 +183,7 @@ RTE: Final = Task(
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("accuracy",),
+    metrics=(Metric.ACCURACY,),
     dev_majority=((146 / 277,),),
     citation="Dagan et al. 2006, Bar Haim et al. 2006, Giampiccolo et al. 2007, Bentivogli et al. 2009",
 )
@@ -197,7 +200,7 @@ WNLI: Final = Task(
     train=_train,
     dev=_dev,
     test=_test,
-    metrics=("accuracy",),
+    metrics=(Metric.ACCURACY,),
     dev_majority=((40 / 71,),),
     warning=(
         "WNLI's dev set is adversarial: its sentences stand in train under the opposite label, so a model that learns "
@@ -226,7 +229,7 @@ AX: Final = Task(
             hub_split="test",
         ),
     ),
-    metrics=("matthews",),
+    metrics=(Metric.MATTHEWS,),
     warning="AX is a test set without published labels: a model trained on MNLI predicts it.",
     citation="Wang et al. 2019, GLUE: the broad-coverage diagnostic set",
 )

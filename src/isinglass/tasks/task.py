@@ -7,12 +7,12 @@ business (`id2label`), and matching them by name is what keeps a finished model'
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from isinglass.errors import ConfigError
+from isinglass.metrics import Metric
+from isinglass.tasks.kinds import CLASSIFICATION, Kind
 
-MetricName = Literal["accuracy", "f1", "matthews", "macro_f1", "micro_f1", "pearson", "spearman", "rmse"]
-Kind = Literal["classification", "regression", "multilabel"]  # one label of several; a real number; any of several labels
 GENERIC_LABEL: Final = "LABEL_"  # what `transformers` writes into id2label when nobody named the labels
 
 
@@ -56,7 +56,7 @@ class Task:
         hub_text_columns: the text columns there.
         hub_labels: names in the order of the hub's integers (MNLI's differs from that of the files).
         labels: names as the files write them; None for regression.
-        is_multilabel: whether an example has any number of the labels, instead of one.
+        kind: what is predicted for each example.
         label_words: other names of the same labels, in the same order, as published checkpoints write them.
         train, dev, test: the splits; `train` is None for a diagnostic set; MNLI has two dev and two test sets.
         metrics: in the order in which GLUE's table prints them.
@@ -75,31 +75,19 @@ class Task:
     hub_config: str = ""
     hub_text_columns: tuple[str, ...] = ()
     labels: tuple[str, ...] | None
-    is_multilabel: bool = False
+    kind: Kind = CLASSIFICATION
     hub_labels: tuple[str, ...] | None = None
     label_words: tuple[str, ...] | None = None
     train: Split | None
     dev: tuple[Split, ...] = ()
     test: tuple[Split, ...] = ()
-    metrics: tuple[MetricName, ...]
+    metrics: tuple[Metric, ...]
     positive_label: str = "1"
     score_range: tuple[float, float] = (0.0, 5.0)
     dev_majority: tuple[tuple[float, ...], ...] = ()
     warning: str | None = None
     skips_short_rows: bool = False
     citation: str = ""
-
-    @property
-    def kind(self) -> Kind:
-        """What is asked for each example."""
-        if self.labels is None:
-            return "regression"
-        return "multilabel" if self.is_multilabel else "classification"
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether the label is a real number."""
-        return self.labels is None
 
     @property
     def is_pair(self) -> bool:

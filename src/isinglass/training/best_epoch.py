@@ -8,7 +8,7 @@ import numpy as np
 
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError
-from isinglass.metrics import LOWER_IS_BETTER
+from isinglass.metrics import Metric
 from isinglass.models.checkpoint import Weights
 from isinglass.names import did_you_mean
 from isinglass.tasks import Task
@@ -16,30 +16,30 @@ from isinglass.tasks import Task
 _PREFIX: Final = "best."  # of the names of its arrays in a checkpoint
 
 
-def selection_metric(config: TrainConfig, task: Task) -> str:
-    """Return the name of the metric by which epochs, and trials of a search, are compared.
+def selection_metric(config: TrainConfig, task: Task) -> Metric:
+    """Return the metric by which epochs, and trials of a search, are compared.
 
     Raises:
         ConfigError: the task does not have it, or has no dev set although the best epoch is to be picked.
     """
-    metric: str = config.best_metric or task.metrics[0]
+    metric = config.best_metric or task.metrics[0]
     if metric not in task.metrics:
         hint = did_you_mean(metric, task.metrics)
         raise ConfigError(f"best_metric is {metric!r}{hint}; {task.title} has {', '.join(task.metrics)}.")
     if config.picks_best and not task.dev:
         raise ConfigError(f"{task.title} has no dev set that could tell which epoch is the best.")
-    return metric
+    return Metric(metric)
 
 
 class BestEpoch:
     """The score after each epoch so far, and the weights of the best epoch: of equal ones the first.
 
     Args:
-        metric: name of what is compared.
+        metric: what is compared.
         patience: number of epochs without a better one after which training ends; None: it never ends early.
     """
 
-    def __init__(self, metric: str, patience: int | None = None) -> None:
+    def __init__(self, metric: Metric, patience: int | None = None) -> None:
         self.metric = metric
         self.scores: list[float] = []
         self.weights: Weights = {}
@@ -54,8 +54,7 @@ class BestEpoch:
     @property
     def best(self) -> int:
         """The best epoch, counted from 0. NaN is worse than any number."""
-        sign = -1.0 if self.metric in LOWER_IS_BETTER else 1.0
-        ranks = [-math.inf if math.isnan(score) else sign * score for score in self.scores]
+        ranks = [*map(self.metric.rank, self.scores)]
         return ranks.index(max(ranks))
 
     @property

@@ -5,11 +5,10 @@ user's directories do not stand in it at all.
 """
 
 import dataclasses
-import math
 import os
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isinglass.config import PLACES, TrainConfig
 from isinglass.errors import ConfigError
-from isinglass.metrics import LOWER_IS_BETTER
+from isinglass.metrics import Metric
 from isinglass.models.source import DEMO as DEMO_MODEL
-from isinglass.names import brief, duration, printable, score_text, short_name, shortened
-from isinglass.results import RunResult, by_split
+from isinglass.names import brief, duration, printable, short_name, shortened
+from isinglass.results import RunResult
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.glue import GLUE, HUB_REPO
 from isinglass.training.timing import CLOCK
@@ -35,17 +34,6 @@ SOMEONE: Final = "USER/NAME"  # stands for a repository whose name is not known 
 MOST_LABELS: Final = 100
 LONGEST_TEXT: Final = 500  # characters of a label, a name or a note
 
-# metric -> what the hub calls it, and its title
-METRICS: Final[Mapping[str, tuple[str, str]]] = {
-    "accuracy": ("accuracy", "Accuracy"),
-    "f1": ("f1", "F1"),
-    "macro_f1": ("f1", "Macro F1"),
-    "micro_f1": ("f1", "Micro F1"),
-    "matthews": ("matthews_correlation", "Matthews correlation"),
-    "pearson": ("pearsonr", "Pearson correlation"),
-    "spearman": ("spearmanr", "Spearman correlation"),
-    "rmse": ("rmse", "RMSE (lower is better)"),
-}
 # settings that are always shown; of the others, those that are not at their defaults
 SETTINGS: Final[tuple[str, ...]] = (
     "epochs",
@@ -61,7 +49,7 @@ NOT_SETTINGS: Final = (*PLACES, "task", "model", "backend", "precision", "recipe
 _MARKUP: Final = re.compile(r"[\\`*~\[\]<>&|$]|(?<!\w)_|_(?!\w)")
 # from the first slash of an absolute path to the last one; `and/or`, `USER/NAME` and `https://` are no such path
 _DIRECTORIES: Final = re.compile(r"""(?<![\w:/.~])(?:~[\w.-]*|\.{1,2})?/(?=\S)(?:[^:'"()\n]*/)?""")
-_FROM_HUB: Final = re.compile(r"The model ([\w.-]+(?:/[\w.-]+)?)(?:@[\w.-]+)? is the hub's at commit (\w+)\.", re.ASCII)
+_ON_HUB: Final = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +85,7 @@ def model_card(
         raise ConfigError(
             f"The license is {brief(license)}; an identifier that the hub knows (apache-2.0, mit) was expected."
         )
-    base = _base(base_model, result.notes)
+    base = _base(base_model, result.model_commit)
     license = license or (DEMO_LICENSE if base_model == DEMO_MODEL else None)  # noqa: A001
     metadata = _metadata(result, task, base, license, repo)
     parts = [
@@ -129,14 +117,13 @@ def escaped(text: object) -> str:
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(shortened(str(text), LONGEST_TEXT)))
 
 
-def _base(base_model: str, notes: Sequence[str]) -> _Base:
-    """A directory may be called as a model on the hub is: only the run's own note tells that it came from there."""
+def _base(base_model: str, commit: str | None) -> _Base:
+    """Return what a run began with. A directory may be called as a model on the hub is: only a commit tells them apart."""
     if base_model == DEMO_MODEL:
         return _Base(shown=short_name(DEMO_SOURCE), on_hub=DEMO_SOURCE)
-    for note in notes:
-        found = _FROM_HUB.fullmatch(note)
-        if found and found[1] == base_model.partition("@")[0]:
-            return _Base(shown=found[1], on_hub=found[1], commit=found[2])
+    name = base_model.partition("@")[0]
+    if commit is not None and _ON_HUB.fullmatch(name) and commit.isalnum():
+        return _Base(shown=name, on_hub=name, commit=commit)
     return _Base(shown=short_name(base_model), on_hub=None)
 
 
@@ -147,7 +134,7 @@ def _is_built_in(task: Task) -> bool:
 
 def _is_published(result: RunResult, task: Task) -> bool:
     """Whether the scores are of GLUE's own dev sets, as far as their sizes tell: other rows under its name are not GLUE."""
-    return task in GLUE and all(result.examples.get(split) == task.split(split).rows for split in result.split.split("+"))
+    return task in GLUE and all(result.examples.get(split) == task.split(split).rows for split in result.scores)
 
 
 def _metadata(
@@ -180,22 +167,20 @@ def _eval_results(result: RunResult, task: Task) -> Iterator["EvalResult"]:
     from huggingface_hub import EvalResult
 
     published = _is_published(result, task)
-    splits = result.split.split("+")
-    for split, scores in by_split(result.metrics, splits).items():
-        for name, score in scores.items():
-            if score is None or not math.isfinite(score):
+    for split, scores in result.scores.items():
+        for metric, score in scores.items():
+            if score.value is None:
                 continue
-            kind, title = METRICS.get(name, (printable(name), printable(name)))
             yield EvalResult(
                 task_type="text-classification",
                 dataset_type=HUB_REPO if published else printable(task.name),
                 dataset_name=f"GLUE {task.title}" if published else printable(task.title),
                 dataset_config=task.hub_config if published else None,
                 dataset_split=task.split(split).hub_split if published else printable(split),
-                metric_type=kind,
-                metric_name=title,
-                metric_value=score,
-                metric_args={"average": name.removesuffix("_f1")} if name in ("macro_f1", "micro_f1") else None,
+                metric_type=metric.hub_type,
+                metric_name=_title(metric),
+                metric_value=score.value,
+                metric_args={"average": metric.average} if metric.average else None,
             )
 
 
@@ -205,28 +190,19 @@ def _warnings(result: RunResult, task: Task) -> Iterator[str]:
         yield "The training collapsed: the model gives every example of a scored set the same label."
     if task.warning:
         yield task.warning
-    splits = result.split.split("+")
-    majority = by_split(result.majority, splits)
-    for split, scores in by_split(result.metrics, splits).items():
-        for name, score in scores.items():
-            title = METRICS.get(name, (name, name))[1].removesuffix(" (lower is better)")
-            baseline = majority.get(split, {}).get(name)
-            if score is None:
-                yield f"{title} on {split} is not a number (NaN): all answers, or all labels, are the same."
-            elif baseline is not None and (score >= baseline if name in LOWER_IS_BETTER else score <= baseline):
+    for split, scores in result.scores.items():
+        for metric, score in scores.items():
+            if score.value is None:
+                yield f"{metric.full_name} on {split} is not a number (NaN): all answers, or all labels, are the same."
+            elif score.majority is not None and metric.rank(score.value) <= metric.rank(score.majority):
                 yield (
-                    f"{title} on {split} is no better than {_baseline(task)} "
-                    f"({score_text(name, score)}; that scores {score_text(name, baseline)})."
+                    f"{metric.full_name} on {split} is no better than {task.kind.baseline} "
+                    f"({metric.text(score.value)}; that scores {metric.text(score.majority)})."
                 )
 
 
-def _baseline(task: Task) -> str:
-    """What `majority` is, in words."""
-    return {
-        "classification": "always answering the most frequent label",
-        "multilabel": "always answering the most frequent labels",
-        "regression": "always answering the mean",
-    }[task.kind]
+def _title(metric: Metric) -> str:
+    return f"{metric.full_name} (lower is better)" if metric.lower_is_better else metric.full_name
 
 
 def _columns(task: Task) -> Sequence[str | int]:
@@ -236,14 +212,13 @@ def _columns(task: Task) -> Sequence[str | int]:
 def _what_it_does(result: RunResult, task: Task, base: _Base, label_names: Sequence[str] | None) -> str:
     named = ", ".join(escaped(column) for column in _columns(task))
     texts = f"a pair of texts ({named})" if task.is_pair else f"one text ({named})"
-    if label_names is None:
-        low, high = task.score_range
-        answer = "a number" + (f" from {low:g} to {high:g}" if math.isfinite(high - low) else "")
-    else:
-        answer = f"any of {len(label_names):,} labels" if task.is_multilabel else f"one of {len(label_names):,} labels"
+    target = task.kind.target(label_names or (), task.score_range)
     linked = f"[{escaped(base.on_hub)}](https://huggingface.co/{base.on_hub})"
     source = f"{linked}{f' at commit {base.commit}' if base.commit else ''}" if base.on_hub else "a local checkpoint"
-    lines = [f"It takes {texts} and answers {answer}.", f"It was fine-tuned from {source} with isinglass."]
+    lines = [
+        f"It takes {texts} and answers {target}.",
+        f"It was fine-tuned from {source} with isinglass.",
+    ]
     if result.start_from:
         before = TASKS[result.start_from].title if result.start_from in TASKS else result.start_from
         lines.append(f"Its weights had been fine-tuned on {escaped(before)} before.")
@@ -262,13 +237,8 @@ def _how_to_use(result: RunResult, task: Task, repo: str) -> Iterator[str]:
         f"print(classifier({example}, top_k=None, truncation=True, max_length={max_length}))\n"
         "```"
     )
-    answers = {
-        "classification": "It prints each label with its probability, the likeliest first.",
-        "multilabel": "It prints each label with its probability: a text has those above 0.5.",
-        "regression": "It prints one score, in the unit of the training data.",
-    }[task.kind]
     lines = "one pair a line, separated by a tab" if task.is_pair else "one a line"
-    yield f"{answers} With isinglass, for a file of texts, {lines}:"
+    yield f"{task.kind.usage} With isinglass, for a file of texts, {lines}:"
     folder = short_name(repo)
     named = f" --task {task.name}" if _is_built_in(task) else ""  # the user's own lies beside the model
     predict = f"isinglass predict {folder}{named} --input texts.txt"
@@ -310,31 +280,26 @@ def _training_data(result: RunResult, task: Task) -> Iterator[str]:
 
 
 def _scores(result: RunResult, task: Task) -> Iterator[str]:
-    splits = result.split.split("+")
-    majority = by_split(result.majority, splits)
     yield _table(
         ("split", "metric", "this model", "majority", "examples"),
         [
             (
                 escaped(split),
-                escaped(METRICS.get(name, (name, name))[1]),
-                score_text(name, score),
-                score_text(name, majority.get(split, {}).get(name)),
+                _title(metric),
+                metric.text(score.value),
+                metric.text(score.majority),
                 f"{result.examples.get(split, 0):,}",
             )
-            for split, scores in by_split(result.metrics, splits).items()
-            for name, score in scores.items()
+            for split, scores in result.scores.items()
+            for metric, score in scores.items()
         ],
     )
-    lines = [f"Scores are in hundredths; *majority* is what {_baseline(task)} gets."]
-    if task.is_regression:
-        lines.append("An answer that never changes correlates with nothing: NaN.")
+    lines = [f"Scores are in hundredths; *majority* is what {task.kind.baseline} gets."]
+    lines += task.kind.score_notes
     if "rmse" in task.metrics:
         lines.append("RMSE is in the unit of the labels.")
     if "f1" in task.metrics:
         lines.append(f"F1 is that of the label {escaped(task.positive_label)}.")
-    if task.is_multilabel:
-        lines.append("Accuracy asks for exactly the labels of an example.")
     yield " ".join(lines)
 
 
@@ -370,7 +335,7 @@ def _plain(value: Any) -> str:
 
 
 def _limits(result: RunResult, task: Task) -> Iterator[str]:
-    dev = " and ".join(escaped(split) for split in result.split.split("+"))
+    dev = " and ".join(escaped(split) for split in result.scores)
     yield (
         f"One seed, {result.seed}, was trained. With another, all else the same, the scores can differ by several points, "
         f"the more the fewer examples are scored."
@@ -392,9 +357,8 @@ def _limits(result: RunResult, task: Task) -> Iterator[str]:
 
 def _without_directories(note: str, result: RunResult) -> str:
     """A note in which every file of the user's machine goes by its last name."""
-    if _FROM_HUB.fullmatch(note):
-        return note
-    places = [result.model, *(result.config.get(name) for name in (*PLACES, "class_weights"))]
+    model = () if result.model_commit else (result.model,)  # a name on the hub is no path
+    places = [*model, *(result.config.get(name) for name in (*PLACES, "class_weights"))]
     paths = [path for place in places for path in (place if isinstance(place, list) else [place]) if isinstance(path, str)]
     for parent in sorted({str(Path(path).parent) for path in paths}, key=len, reverse=True):
         if parent != ".":

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from isinglass.data.examples import Labels
 from isinglass.errors import CheckpointError, ConfigError
 from isinglass.models.blueprint import HEAD_OUTPUT
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.names import brief, shortened
-from isinglass.tasks import Task
+from isinglass.tasks import MULTILABEL, Labels, Task
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +26,11 @@ def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str |
     A head whose label names are the task's is kept, in its own order, under the task's names. Any other output layer is
     replaced by a new one, in the task's order; the layer below it is kept.
     """
-    checkpoint = replace(checkpoint, is_multilabel=task.is_multilabel)
+    checkpoint = replace(checkpoint, is_multilabel=task.kind is MULTILABEL)
     output = checkpoint.weights.get(f"{HEAD_OUTPUT}.weight")
     if output is None:
         return replace(checkpoint, label_names=task.labels), None
-    if task.is_regression and len(output) == 1:
+    if task.labels is None and len(output) == 1:
         return replace(checkpoint, label_names=None), None
     matched = task.match_labels(checkpoint.label_names or ())
     if matched is not None:
@@ -81,19 +80,11 @@ def class_weights(source: str | None, task: Task, labels: Labels, order: Sequenc
     """
     if source is None:
         return None
-    if order is None:
-        raise ConfigError("class_weights are for classes: a regression has none, leave them out.")
-    if task.is_multilabel:
-        counts = labels.sum(0).astype(np.float64)
-        balanced = (len(labels) - counts) / np.maximum(counts, 1)
-    else:
-        counts = np.bincount(labels.astype(np.int64), minlength=len(order)).astype(np.float64)
-        balanced = len(labels) / (len(order) * np.maximum(counts, 1))
+    balanced = task.kind.balanced_weights(labels, task.num_outputs)
     if source == "balanced":
         return tuple(balanced.tolist())
-    weights = _read_weights(source, order)
-    scale = 1.0 if task.is_multilabel else len(labels) / float(counts @ weights)
-    return tuple((scale * weights).tolist())
+    weights = _read_weights(source, order or ())
+    return tuple((task.kind.weight_scale(labels, weights) * weights).tolist())
 
 
 def _read_weights(source: str, order: Sequence[str]) -> Float64[np.ndarray, " K"]:

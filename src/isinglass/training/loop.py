@@ -38,6 +38,8 @@ class Loop:
         tokens: number of real tokens trained on.
         clock: seconds of each epoch.
         notes: what a reader of the result should know about the steps.
+        parts: number of micro-batches of a step, one after another; more than 1 where memory is short.
+        resumed_at: the steps after which the run was resumed.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class Loop:
         self._group = group or SingleProcess()
         self._observers = observers
         self._losses: list[float] = []
-        self._parts = 1  # micro-batches of a step, one after another; more where memory is short
+        self.parts = 1
         self._imbalances: list[float] = []  # of each step of this process: tokens of the largest shard over the mean
-        self._resumed_at: list[int] = []
+        self.resumed_at: list[int] = []
         self._began = self._reported = 0.0  # readings of the clock
         self._first_tokens = 0
         self._reported_steps = 0
@@ -112,9 +114,9 @@ class Loop:
             tokens=self.tokens,
             epoch_seconds=self.clock.read(),
             compile_seconds=self._backend.compile_seconds,
-            parts=self._parts,
+            parts=self.parts,
             notes=self.notes,
-            resumed_at=self._resumed_at,
+            resumed_at=self.resumed_at,
             processes=self._group.size,
             device=self._backend.device,
             arrays=self._backend.state(),
@@ -131,10 +133,10 @@ class Loop:
             state.epoch_seconds[:finished_epochs],
             carried=sum(state.epoch_seconds[finished_epochs:]),
         )
-        self._losses, self._parts = state.losses, state.parts
-        if self._parts > 1:
+        self._losses, self.parts = state.losses, state.parts
+        if self.parts > 1:
             self._backend.parallel_batches = 1
-        self._resumed_at = [*state.resumed_at, state.step]
+        self.resumed_at = [*state.resumed_at, state.step]
         if state.processes != self._group.size:
             self.notes.append(
                 f"Processes that share a step: {state.processes} up to step {state.step}, {self._group.size} from there on. "
@@ -155,8 +157,8 @@ class Loop:
                 f"{self._group.size} processes shared each step, whose tokens were dealt out evenly: the fullest shard has "
                 f"{excess:.2f} % more than the mean, on average over the steps."
             )
-        if self._resumed_at:
-            steps = ", ".join(map(str, self._resumed_at))
+        if self.resumed_at:
+            steps = ", ".join(map(str, self.resumed_at))
             notes.append(
                 f"Taken up again after step {steps}: seconds are those of the parts together, compiling in each of them."
             )
@@ -178,7 +180,7 @@ class Loop:
                 )
                 break
             except DeviceMemoryError as error:
-                if self._parts >= len(index) or self._group.size > 1:  # the other processes wait for the complete shard
+                if self.parts >= len(index) or self._group.size > 1:  # the other processes wait for the complete shard
                     raise
                 self._cut_steps(error)
         self.step += 1
@@ -186,14 +188,14 @@ class Loop:
 
     def _pack(self, shard: Index) -> list[PackedBatch]:
         """Return a shard of a step as micro-batches: enough for the memory, and for the backend's streams."""
-        parts = max(self._parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.parallel_batches))
+        parts = max(self.parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.parallel_batches))
         return self._packer.pack_parts(self._split.tokens, shard, self._labels, parts)
 
     def _cut_steps(self, error: DeviceMemoryError) -> None:
         """Cut all further steps into twice as many parts, because memory is short."""
-        self._parts *= 2
+        self.parts *= 2
         self._backend.parallel_batches = 1
-        note = f"Step {self.step}: {error} Steps are cut into {self._parts} micro-batches from here on."
+        note = f"Step {self.step}: {error} Steps are cut into {self.parts} micro-batches from here on."
         logger.warning(note)
         self.notes.append(note)
 

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from isinglass.config import TrainConfig
-from isinglass.data.examples import Labels
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.vocabulary import Vocabulary
 from isinglass.packing import PackedBatch, pack_flat, pack_rows, plan_evaluation, row_counts, shard_step
+from isinglass.tasks import Labels
 
 ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
 

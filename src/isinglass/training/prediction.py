@@ -5,14 +5,13 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from isinglass.backends.process_group import ProcessGroup, SingleProcess
 from isinglass.backends.protocol import Backend
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import DeviceMemoryError
 from isinglass.packing import PackedBatch
-from isinglass.tasks import Task
 from isinglass.training.observers import REPORT_SECONDS, Observers, Progress
 from isinglass.training.packer import Packer
 
@@ -145,13 +144,3 @@ class _Meter:
         )
         for observer in self._observers:
             observer.on_prediction_step(progress)
-
-
-def probabilities(outputs: Float32[np.ndarray, "N outputs"], task: Task) -> Float64[np.ndarray, "N outputs"]:
-    """Return float64 probabilities: the softmax of the outputs, or for a multi-label task the logistic function of each."""
-    if task.is_multilabel:
-        return 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))
-    shifted = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
-    exponentials = np.exp(shifted)
-    shares: Float64[np.ndarray, "N outputs"] = exponentials / exponentials.sum(1, keepdims=True)
-    return shares

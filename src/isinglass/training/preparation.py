@@ -9,13 +9,14 @@ from jaxtyping import Int64
 
 from isinglass.backends.objective import Objective
 from isinglass.config import TrainConfig
-from isinglass.data.examples import Examples, Labels, encode_labels
+from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.source import Source
 from isinglass.data.tokenization import TokenizedTexts, tokenize
 from isinglass.errors import CheckpointError, ConfigError
+from isinglass.metrics import Metric
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.source import load_model
-from isinglass.tasks import Split, Task
+from isinglass.tasks import Labels, Split, Task
 from isinglass.training.best_epoch import selection_metric
 from isinglass.training.labels import class_weights, with_head_for
 
@@ -67,7 +68,7 @@ class PreparedRun:
     Attributes:
         model: the model to begin with; its head may be missing.
         label_order: name of each output; None for regression.
-        metric: name of the metric that picks the best epoch.
+        metric: what picks the best epoch.
         notes: what a reader of the result should know.
     """
 
@@ -78,7 +79,7 @@ class PreparedRun:
     dev: tuple[PreparedSplit, ...]
     test: tuple[PreparedSplit, ...]
     objective: Objective
-    metric: str
+    metric: Metric
     notes: tuple[str, ...]
 
     @property
@@ -130,10 +131,10 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
 
 def _objective(config: TrainConfig, task: Task, train: PreparedSplit, order: Sequence[str] | None) -> Objective:
     assert train.labels is not None
-    if config.label_smoothing and task.is_regression:
+    if config.label_smoothing and task.labels is None:
         raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
     return Objective(
-        kind=task.kind,
+        kind=task.kind.name,
         num_outputs=task.num_outputs,
         class_weights=class_weights(config.class_weights, task, train.labels, order),
         label_smoothing=config.label_smoothing,

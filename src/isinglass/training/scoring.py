@@ -4,29 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, largest
 from isinglass.backends.protocol import Backend
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.metrics import (
-    Scores,
-    classification_scores,
-    constant_scores,
-    majority_multilabel_scores,
-    majority_scores,
-    multilabel_scores,
-    regression_scores,
-)
-from isinglass.results import RunResult, installed_versions, per_split, source_commit
+from isinglass.metrics import Metric, scores
+from isinglass.results import RunResult, Score, installed_versions, source_commit
 from isinglass.tasks import Task
 from isinglass.training.preparation import PreparedSplit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One split with the model's answers.
+    """One split with the model's outputs.
 
     Attributes:
         outputs: float32 (N, num_outputs), logits or the value, in the order of the file.
@@ -38,25 +30,25 @@ class Scored:
     label_order: tuple[str, ...] | None
 
 
-def score(task: Task, scored: Scored) -> tuple[Scores, Scores, bool]:
-    """Metrics, majority baseline, and whether one label was given to every example."""
-    labels = scored.split.labels
-    assert labels is not None
-    if scored.label_order is None:
-        values = labels.astype(np.float32)
-        found = regression_scores(task.metrics, values, scored.outputs[:, 0])
-        return found, constant_scores(task.metrics, values), False
-    if task.is_multilabel:
-        sets, chosen = labels > 0, scored.outputs > 0
-        found = multilabel_scores(task.metrics, sets, chosen)
-        return found, majority_multilabel_scores(task.metrics, sets), len(np.unique(chosen, axis=0)) == 1
-    positive = scored.label_order.index(task.positive_label) if task.positive_label in scored.label_order else 0
-    truth: Int64[np.ndarray, " N"] = labels.astype(np.int64)
-    answers = scored.outputs.argmax(1).astype(np.int64)
-    return (
-        classification_scores(task.metrics, truth, answers, positive),
-        majority_scores(task.metrics, truth, positive),
-        len(np.unique(answers)) == 1,
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The scores of one split, and whether all its examples got the same label."""
+
+    by_metric: dict[Metric, Score]
+    collapsed: bool
+
+
+def score(task: Task, scored: Scored) -> Scores:
+    """Score the outputs of a split, and the baseline of its task."""
+    assert scored.split.labels is not None
+    order = scored.label_order or ()
+    positive = order.index(task.positive_label) if task.positive_label in order else 0
+    truth, predicted = task.kind.truth(scored.split.labels), task.kind.decide(scored.outputs)
+    found = scores(task.metrics, truth, predicted, positive)
+    baseline = scores(task.metrics, truth, task.kind.constant(truth), positive)
+    return Scores(
+        by_metric={metric: Score.of(found[metric], baseline[metric]) for metric in task.metrics},
+        collapsed=task.kind.is_collapsed(predicted),
     )
 
 
@@ -70,6 +62,9 @@ class Figures:
         epoch_seconds: of each epoch of training.
         trained_tokens: real tokens, over all epochs.
         epoch_scores: after each epoch, where the best one is picked; None for NaN.
+        model_commit: of the first weights' repository on the hub, if they come from there.
+        parts: number of micro-batches into which steps were cut in the end.
+        resumed_at: the steps after which the run was resumed.
     """
 
     examples: dict[str, int]
@@ -78,6 +73,9 @@ class Figures:
     epoch_seconds: list[float] = field(default_factory=list)
     trained_tokens: int = 0
     epoch_scores: list[float | None] = field(default_factory=list)
+    model_commit: str | None = None
+    parts: int = 1
+    resumed_at: list[int] = field(default_factory=list)
 
 
 def make_result(
@@ -91,14 +89,13 @@ def make_result(
 ) -> RunResult:
     """Score the outputs, and put a run's figures together."""
     group = group or SingleProcess()
-    scores = {one.split.name: score(task, one) for one in scored}
+    by_split = {one.split.name: score(task, one) for one in scored}
     lengths = np.concatenate([texts.lengths for texts in figures.tokens])
     trained = bool(figures.epoch_seconds)
     train_seconds = sum(figures.epoch_seconds)
     examples_trained = figures.examples.get("train", 0) * len(figures.epoch_seconds)
     return RunResult(
         task=task.name,
-        split="+".join(scores),
         backend=config.backend,
         precision=backend.precision,
         compile=config.compile,
@@ -106,9 +103,8 @@ def make_result(
         model=config.model,
         seed=config.seed,
         recipe=config.recipe,
-        metrics=per_split({name: found for name, (found, _, _) in scores.items()}),
-        majority=per_split({name: baseline for name, (_, baseline, _) in scores.items()}),
-        collapsed=any(collapsed for _, _, collapsed in scores.values()),
+        scores={split: found.by_metric for split, found in by_split.items()},
+        collapsed=any(found.collapsed for found in by_split.values()),
         examples=figures.examples,
         train_seconds=train_seconds,
         epoch_seconds=figures.epoch_seconds,
@@ -129,4 +125,8 @@ def make_result(
         predictions={},
         notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
         epoch_scores=figures.epoch_scores,
+        model_commit=figures.model_commit,
+        processes=group.size,
+        parts=figures.parts,
+        resumed_at=figures.resumed_at,
     )

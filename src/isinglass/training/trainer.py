@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -228,6 +229,9 @@ class Trainer:
             epoch_seconds=loop.clock.seconds,
             trained_tokens=loop.tokens,
             epoch_scores=self._best.plain_scores(),
+            model_commit=prepared.model.commit,
+            parts=loop.parts,
+            resumed_at=loop.resumed_at,
         )
         notes = [*prepared.notes, *self._best.notes(self._config.epochs), *loop.closing_notes()]
         result = make_result(self._config, prepared.task, self._scored, self._backend, figures, notes, self._group)
@@ -281,8 +285,8 @@ class Trainer:
         if not self._config.picks_best or self._loop.step != next_epoch_end:
             return
         metric = self._prepared.metric
-        scores = [score(self._prepared.task, scored)[0][metric] for scored in self._predict(self._prepared.dev)]
-        self._best.add(sum(scores) / len(scores), self._backend.weights())
+        values = [score(self._prepared.task, scored).by_metric[metric].value for scored in self._predict(self._prepared.dev)]
+        self._best.add(_mean(values), self._backend.weights())
         for observer in self._observers:
             observer.on_evaluate(self._state())
 
@@ -314,6 +318,12 @@ class Trainer:
         self._newest_checkpoint = checkpoints.save(state, self._identity)
         for observer in self._observers:
             observer.on_save(self._state())
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """Return the mean of scores; NaN if one of them is not defined."""
+    numbers = [math.nan if value is None else value for value in values]
+    return sum(numbers) / len(numbers)
 
 
 class _StopOnSignal(Observer):

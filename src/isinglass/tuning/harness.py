@@ -18,6 +18,7 @@ from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.data.source import Source
 from isinglass.errors import ConfigError, OutputExistsError, RunFailedError
 from isinglass.executors.ray import Cluster, connected
+from isinglass.metrics import Metric
 from isinglass.storage import check_parent, held
 from isinglass.training.best_epoch import selection_metric
 from isinglass.training.interruption import Interrupted, Interruption
@@ -52,7 +53,7 @@ class Tuned:
         notes: what a reader must know: on what the trials were scored, and the seed.
     """
 
-    metric: str
+    metric: Metric
     best: TunedTrial
     trials: tuple[TunedTrial, ...]
     recipe: Path

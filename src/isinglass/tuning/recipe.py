@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isinglass.config import PLACES, TrainConfig, as_dict, resolve
-from isinglass.metrics import LOWER_IS_BETTER
+from isinglass.metrics import Metric
 from isinglass.names import printable
 from isinglass.storage import replacing
 from isinglass.tuning.search_space import SETTINGS
@@ -18,20 +18,13 @@ RECIPE: Final = "recipe.toml"
 TRIALS: Final = "trials.tsv"
 
 
-def best_trial(trials: Sequence[TunedTrial], metric: str) -> TunedTrial | None:
+def best_trial(trials: Sequence[TunedTrial], metric: Metric) -> TunedTrial | None:
     """Return the complete trial with the best score, the first of equal ones; None if none has a score."""
-    scores = {
-        trial.number: trial.score
-        for trial in trials
-        if trial.state == "complete" and trial.score is not None and not math.isnan(trial.score)
-    }
-    if not scores:
-        return None
-    best = min(scores.values()) if metric in LOWER_IS_BETTER else max(scores.values())
-    return next(trial for trial in trials if scores.get(trial.number) == best)
+    scored = [trial for trial in trials if trial.state == "complete" and math.isfinite(metric.rank(trial.score))]
+    return max(scored, key=lambda trial: metric.rank(trial.score), default=None)
 
 
-def write_table(directory: Path, trials: Sequence[TunedTrial], metric: str) -> None:
+def write_table(directory: Path, trials: Sequence[TunedTrial], metric: Metric) -> None:
     """Write `trials.tsv`: number, state, settings, score and seconds of each finished trial."""
     with replacing(directory / TRIALS) as path, open(path, "w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines, delimiter="\t", lineterminator="\n")
@@ -48,7 +41,7 @@ def _score_text(score: float | None) -> str:
 
 
 def write_recipe(
-    directory: Path, config: TrainConfig, best: TunedTrial, *, metric: str, trials: int, notes: Sequence[str]
+    directory: Path, config: TrainConfig, best: TunedTrial, *, metric: Metric, trials: int, notes: Sequence[str]
 ) -> None:
     """Write `recipe.toml`, which `isinglass train --config` takes.
 

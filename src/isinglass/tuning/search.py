@@ -6,6 +6,7 @@ from pathlib import Path
 
 from isinglass.config import TrainConfig
 from isinglass.errors import StorageError
+from isinglass.metrics import Metric
 from isinglass.tuning.observers import TuningObserver
 from isinglass.tuning.recipe import best_trial, write_recipe, write_table
 from isinglass.tuning.search_space import SearchSpace
@@ -27,7 +28,7 @@ class Search:
     study: Study
     space: SearchSpace
     config: TrainConfig
-    metric: str
+    metric: Metric
     trials: int
     notes: tuple[str, ...]
     observer: TuningObserver

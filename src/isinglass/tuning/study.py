@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from isinglass.config import TrainConfig
 from isinglass.errors import MissingDependencyError, StorageError
-from isinglass.metrics import LOWER_IS_BETTER
+from isinglass.metrics import Metric
 from isinglass.names import brief
 from isinglass.training.checkpoints import compare_identity
 from isinglass.tuning.search_space import SETTINGS, SearchSpace
@@ -186,7 +186,7 @@ class Study:
 
 
 @contextmanager
-def opened_study(database: Path, metric: str) -> Iterator[Study]:
+def opened_study(database: Path, metric: Metric) -> Iterator[Study]:
     """Open the study in a database, which is made if it does not exist. A trial that a killed process left counts as failed.
 
     Raises:
@@ -212,7 +212,7 @@ def opened_study(database: Path, metric: str) -> Iterator[Study]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _create_study(storage: "optuna.storages.RDBStorage", metric: str) -> Study:
+def _create_study(storage: "optuna.storages.RDBStorage", metric: Metric) -> Study:
     import optuna
 
     def create() -> "optuna.Study":
@@ -220,7 +220,7 @@ def _create_study(storage: "optuna.storages.RDBStorage", metric: str) -> Study:
             storage=storage,
             study_name=STUDY,
             load_if_exists=True,
-            direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
+            direction="minimize" if metric.lower_is_better else "maximize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_min_trials=2),
         )
 

@@ -78,7 +78,7 @@ class KnownTaskFiles:
         self._divide = functools.cache(self._divide_train)
         self.task = custom_task(
             name=task.name,
-            kind=task.kind,
+            kind=task.kind.name,
             labels=task.labels,
             text_columns=self._columns.texts,
             label_column=str(self._columns.label),

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from isinglass.data.examples import Examples, Labels, encode_labels
+from isinglass.data.examples import Examples, encode_labels
 from isinglass.errors import DataError
 from isinglass.tasks import Task
 
@@ -23,7 +23,8 @@ def divide(examples: Examples, task: Task, fraction: float, seed: int) -> tuple[
     Raises:
         DataError: a label or score is not the task's, or there are too few rows.
     """
-    strata, description = _strata(encode_labels(examples, task, task.labels), task, fraction)
+    parts = max(1, min(QUANTILES, int(len(examples) * fraction)))
+    strata, description = task.kind.strata(encode_labels(examples, task, task.labels), parts)
     is_dev = hold_out(strata, fraction, seed)
     if not is_dev.any():
         raise DataError(f"{examples.origin}: too few rows to hold some back for validation: give a --validation-file.")
@@ -33,18 +34,6 @@ def divide(examples: Examples, task: Task, fraction: float, seed: int) -> tuple[
         f"{len(train):,} are trained on."
     )
     return examples.take(train), examples.take(dev), note
-
-
-def _strata(labels: Labels, task: Task, fraction: float) -> tuple[Int64[np.ndarray, " N"], str]:
-    """Return the group of each row, from each of which the dev set takes its share, and what the groups are."""
-    count = len(labels)
-    if task.kind == "classification":
-        return labels.astype(np.int64), "of each label"
-    if task.kind == "regression":
-        parts = max(1, min(QUANTILES, int(count * fraction)))
-        ranks = np.argsort(np.argsort(labels, kind="stable"), kind="stable")
-        return ranks * parts // count, "of each part of the range"
-    return np.zeros(count, np.int64), "at random"
 
 
 def hold_out(strata: Int64[np.ndarray, " N"], fraction: float, seed: int) -> Bool[np.ndarray, " N"]:

@@ -12,7 +12,7 @@ from isinglass.config import KindChoice
 from isinglass.data.examples import Examples
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
-from isinglass.tasks import Kind
+from isinglass.tasks import KindName
 from isinglass.tasks.custom import MOST_LABELS, check_label
 
 FEW: Final = 20  # up to this many different integers are classes, more are scores
@@ -33,7 +33,7 @@ class LabelSet:
         notes: sentences about what was guessed and what may be a mistake.
     """
 
-    kind: Kind
+    kind: KindName
     names: tuple[str, ...] | None
     positive: str | None = None
     notes: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class _LabelColumn:
         content = f"all are {brief(next(iter(self.names)))}" if self.names else "no row has any"
         raise DataError(f"The label column {brief(self.title)} tells nothing apart: {content}; two labels are the least.")
 
-    def check_holds_labels(self, kind: Kind) -> None:
+    def check_holds_labels(self, kind: KindName) -> None:
         """Refuse a column with too many different values: identifiers, texts, or numbers with a few mistakes."""
         rows = len(self.train)
         most = MOST_LABELS
@@ -216,7 +216,7 @@ def _each_name(examples: Examples) -> Iterator[str]:
     return chain.from_iterable(labels) if examples.has_label_lists else iter(labels)
 
 
-def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> Kind:
+def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:
     """Return the requested kind if the labels can be of it; for `auto`, the kind that they look like."""
     has_lists = column.train.has_label_lists
     if has_lists and requested not in ("auto", "multilabel"):

@@ -9,7 +9,7 @@ from isinglass.data.custom.labels import resolve_labels
 from isinglass.data.examples import Examples
 from isinglass.data.tables.table import Columns
 from isinglass.errors import DataError
-from isinglass.tasks import Task
+from isinglass.tasks import MULTILABEL, Task
 from isinglass.tasks.custom import custom_task
 
 SPLITS: Final = ("train", "dev", "test")
@@ -51,8 +51,8 @@ def check_kind(examples: Examples, task: Task) -> None:
     Raises:
         DataError: the first label is of the other form.
     """
-    if not examples.labels or examples.has_label_lists == task.is_multilabel:
+    if not examples.labels or examples.has_label_lists == (task.kind is MULTILABEL):
         return
     forms = ("one label", "a list of labels")
-    found, needed = forms[examples.has_label_lists], forms[task.is_multilabel]
+    found, needed = forms[examples.has_label_lists], forms[task.kind is MULTILABEL]
     raise DataError(f"{examples.where(0)}: {found}; {task.title} needs {needed}.")

@@ -39,7 +39,7 @@ def read_split(task: Task, split: Split) -> Examples:
     examples = replace(rows.examples, notes=(note,))
     for index, column in rows.missing.items():
         raise DataError(f"{examples.where(index)}: the column {column!r} is null; a text was expected.")
-    if examples.labels is None or task.is_regression:
+    if examples.labels is None or task.labels is None:
         return examples
     return replace(examples, labels=_named_labels(examples, task))
 

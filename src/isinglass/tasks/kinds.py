@@ -1,0 +1,301 @@
+"""The kinds of task: what is predicted for each example, and all that follows from it.
+
+Shapes: N examples, K outputs of the model, one for each label; a regression has one output.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+from numpy.typing import NDArray
+
+from isinglass.errors import ConfigError
+from isinglass.metrics import Metric, Values
+from isinglass.names import brief
+
+KindName = Literal["classification", "regression", "multilabel"]
+# int64 (N,), positions in the model's label order; float32 (N,), the scores of a regression; or float32 (N, K), 1 where an
+# example of a multi-label task has the label of that output, else 0
+Labels = NDArray[np.int64] | NDArray[np.float32]
+Outputs = Float32[np.ndarray, "N K"]
+LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
+
+
+class InvalidLabelError(ValueError):
+    """A label that is not the task's.
+
+    Attributes:
+        index: of the first example that has it.
+        label: as the file has it.
+        needed: what was expected instead of a number; None where it is none of the task's names.
+    """
+
+    def __init__(self, index: int, label: object, needed: str | None = None) -> None:
+        super().__init__(brief(label))
+        self.index, self.label, self.needed = index, label, needed
+
+
+class Kind(ABC):
+    """A kind of task; its instances have no state.
+
+    Attributes:
+        name: in settings and files.
+        baseline: the prediction without a look at the text, in words.
+        usage: what the model prints for a text, in words.
+        score_notes: sentences below the scores on a model's card.
+    """
+
+    name: ClassVar[KindName]
+    baseline: ClassVar[str]
+    usage: ClassVar[str]
+    score_notes: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
+        """Return the metrics of a task of the user's own."""
+
+    @abstractmethod
+    def target(self, labels: Sequence[str], score_range: tuple[float, float]) -> str:
+        """Return what the model predicts, in words."""
+
+    @abstractmethod
+    def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
+        """Return the labels as a model sees them.
+
+        Args:
+            order: the label names in the order of the outputs; empty for regression.
+
+        Raises:
+            InvalidLabelError: a label is none of `order`, or no number in `score_range`.
+        """
+
+    @abstractmethod
+    def truth(self, labels: Labels) -> Values:
+        """Return encoded labels as the metrics take them."""
+
+    @abstractmethod
+    def decide(self, outputs: Outputs) -> Values:
+        """Return the predictions, as the metrics take them."""
+
+    @abstractmethod
+    def constant(self, truth: Values) -> Values:
+        """Return the predictions of the baseline."""
+
+    def is_collapsed(self, predicted: Values) -> bool:
+        """Tell whether all examples got the same labels; numbers never count as that."""
+        return len(np.unique(predicted, axis=0)) == 1
+
+    @abstractmethod
+    def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
+        """Return the probability of each label; of a regression the values."""
+
+    @abstractmethod
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
+        """Return the prediction for one example as a file of predictions has it."""
+
+    def parse(self, text: str) -> str | tuple[str, ...]:
+        """Return what `names` wrote as `encode` takes it."""
+        return text
+
+    @abstractmethod
+    def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
+        """Return the class weights that make up for unequal frequencies.
+
+        Raises:
+            ConfigError: for a regression.
+        """
+
+    @abstractmethod
+    def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
+        """Return the group of each example, from each of which a dev set takes its share, and what the groups are.
+
+        Args:
+            parts: number of groups where labels are numbers.
+        """
+
+    def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
+        """Return the factor for class weights that the user gives."""
+        return 1.0
+
+    def agreement(self, outputs: Outputs, others: Outputs) -> float:
+        """Return the share of equal predictions of two models; NaN for numbers."""
+        return float(np.mean(self.decide(outputs) == self.decide(others)))
+
+
+class _Classification(Kind):
+    name = "classification"
+    baseline = "always answering the most frequent label"
+    usage = "It prints each label with its probability, the likeliest first."
+
+    def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
+        return Metric.ACCURACY, Metric.F1 if len(labels) == 2 else Metric.MACRO_F1
+
+    def target(self, labels: Sequence[str], score_range: tuple[float, float]) -> str:
+        return f"one of {len(labels):,} labels"
+
+    def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
+        return np.fromiter(_positions(labels, order, labels.index), np.int64, len(labels))
+
+    def truth(self, labels: Labels) -> Values:
+        return labels.astype(np.int64)
+
+    def decide(self, outputs: Outputs) -> Values:
+        classes: Values = outputs.argmax(1)
+        return classes
+
+    def constant(self, truth: Values) -> Values:
+        return np.full(len(truth), np.bincount(truth).argmax(), np.int64)
+
+    def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
+        exponentials = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
+        shares: Float64[np.ndarray, "N K"] = exponentials / exponentials.sum(1, keepdims=True)
+        return shares
+
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
+        return order[int(probabilities.argmax())]
+
+    def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
+        """N / (K * count), as in scikit-learn."""
+        balanced: Float64[np.ndarray, " K"] = len(labels) / (outputs * np.maximum(self._counts(labels, outputs), 1))
+        return balanced
+
+    def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
+        """A mean of 1 over the examples, so that the learning rate keeps its meaning."""
+        return len(labels) / float(self._counts(labels, len(weights)) @ weights)
+
+    def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
+        return labels.astype(np.int64), "of each label"
+
+    def _counts(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
+        return np.bincount(labels.astype(np.int64), minlength=outputs).astype(np.float64)
+
+
+class _Multilabel(Kind):
+    name = "multilabel"
+    baseline = "always answering the most frequent labels"
+    usage = "It prints each label with its probability: a text has those above 0.5."
+    score_notes = ("Accuracy asks for exactly the labels of an example.",)
+
+    def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
+        return Metric.MICRO_F1, Metric.MACRO_F1, Metric.ACCURACY
+
+    def target(self, labels: Sequence[str], score_range: tuple[float, float]) -> str:
+        return f"any of {len(labels):,} labels"
+
+    def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
+        sets = [(names,) if isinstance(names, str) else names for names in labels]
+        rows = np.repeat(np.arange(len(sets)), [*map(len, sets)])
+        columns = _positions(chain.from_iterable(sets), order, lambda label: [label in names for names in sets].index(True))
+        encoded = np.zeros((len(sets), len(order)), np.float32)
+        encoded[rows, columns] = 1
+        return encoded
+
+    def truth(self, labels: Labels) -> Values:
+        return labels > 0
+
+    def decide(self, outputs: Outputs) -> Values:
+        return outputs > 0
+
+    def constant(self, truth: Values) -> Values:
+        """The labels that at least half of the examples have, or else the most frequent one."""
+        share = truth.mean(0)
+        return np.broadcast_to(share >= min(0.5, share.max()), truth.shape)
+
+    def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
+        return 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))
+
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
+        return "|".join(name for name, share in zip(order, probabilities, strict=True) if share > 0.5)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return tuple(filter(None, text.split("|")))
+
+    def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
+        """The number of examples without the label over the number with it."""
+        counts = labels.sum(0).astype(np.float64)
+        balanced: Float64[np.ndarray, " K"] = (len(labels) - counts) / np.maximum(counts, 1)
+        return balanced
+
+    def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
+        return np.zeros(len(labels), np.int64), "at random"
+
+
+class _Regression(Kind):
+    name = "regression"
+    baseline = "always answering the mean"
+    usage = "It prints one score, in the unit of the training data."
+    score_notes = ("An answer that never changes correlates with nothing: NaN.",)
+
+    def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
+        return Metric.PEARSON, Metric.SPEARMAN, Metric.RMSE
+
+    def target(self, labels: Sequence[str], score_range: tuple[float, float]) -> str:
+        low, high = score_range
+        return "a number" if math.isinf(high - low) else f"a number from {low:g} to {high:g}"
+
+    def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
+        low, high = score_range
+        scores = np.fromiter(map(_parse_number, map(str, labels)), np.float64, len(labels))
+        is_valid = (scores >= low) & (scores <= high) & (np.abs(scores) <= LARGEST_SCORE)
+        if not is_valid.all():
+            index = int(is_valid.argmin())
+            needed = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+            raise InvalidLabelError(index, str(labels[index]), needed)
+        return scores.astype(np.float32)
+
+    def truth(self, labels: Labels) -> Values:
+        return labels.astype(np.float32)
+
+    def decide(self, outputs: Outputs) -> Values:
+        return outputs[:, 0]
+
+    def constant(self, truth: Values) -> Values:
+        return np.full(len(truth), truth.mean(dtype=np.float64), np.float32)
+
+    def is_collapsed(self, predicted: Values) -> bool:
+        return False
+
+    def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
+        return outputs.astype(np.float64)
+
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
+        return f"{probabilities[0]:.6g}"
+
+    def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
+        raise ConfigError("class_weights are for classes: a regression has none, leave them out.")
+
+    def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
+        """Equal parts of the range, by rank."""
+        ranks = np.argsort(np.argsort(labels, kind="stable"), kind="stable")
+        return ranks * parts // len(labels), "of each part of the range"
+
+    def agreement(self, outputs: Outputs, others: Outputs) -> float:
+        return math.nan
+
+
+CLASSIFICATION: Final[Kind] = _Classification()
+MULTILABEL: Final[Kind] = _Multilabel()
+REGRESSION: Final[Kind] = _Regression()
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in (CLASSIFICATION, MULTILABEL, REGRESSION)})
+
+
+def _positions(labels: Iterable[Any], order: Sequence[str], index_of: Callable[[Any], int]) -> list[int]:
+    """Return the position of each label in `order`; `index_of` finds the example that has a label."""
+    positions = {name: position for position, name in enumerate(order)}
+    try:
+        return [positions[label] for label in labels]
+    except KeyError as error:
+        (label,) = error.args
+        raise InvalidLabelError(index_of(label), label) from None
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
