@@ -225,7 +225,8 @@ class TextClassifier(ClassifierMixin, TextEstimator):
 
     def predict_proba(self, X: Any) -> Float64[np.ndarray, "N K"]:
         """Return the probability of each class, float64 (N, K), in the order of `classes_`."""
-        return self._task.kind.probabilities(self._logits(X))
+        logits = self._logits(X)
+        return self._task.kind.probabilities(logits)
 
     def predict(self, X: Any) -> np.ndarray[Any, Any]:
         """Return the most probable label of each text, of the type that y had; multi-label: int64 (N, K) of 0 and 1."""
