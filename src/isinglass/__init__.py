@@ -4,61 +4,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isinglass.config import TrainConfig, resolve
-    from isinglass.errors import IsinglassError
-    from isinglass.estimators.estimators import TextClassifier, TextRegressor, load
-    from isinglass.results import RunResult
-    from isinglass.runs.directory import write_run
-    from isinglass.runs.finished import load_run
-    from isinglass.runs.perform import Run, Saving, perform
-    from isinglass.tasks import TASKS, Task, get_task
-    from isinglass.training.observers import Observer
-    from isinglass.training.trainer import evaluate, train
+    from isinglass.config import TrainConfig as TrainConfig
+    from isinglass.config import resolve as resolve
+    from isinglass.errors import IsinglassError as IsinglassError
+    from isinglass.estimators.text import TextClassifier as TextClassifier
+    from isinglass.estimators.text import TextRegressor as TextRegressor
+    from isinglass.estimators.text import load as load
+    from isinglass.results import RunResult as RunResult
+    from isinglass.runs.directory import write_run as write_run
+    from isinglass.runs.finished import load_run as load_run
+    from isinglass.runs.perform import Run as Run
+    from isinglass.runs.perform import Saving as Saving
+    from isinglass.runs.perform import perform as perform
+    from isinglass.tasks import TASKS as TASKS
+    from isinglass.tasks import Task as Task
+    from isinglass.tasks import get_task as get_task
+    from isinglass.training.observers import Observer as Observer
+    from isinglass.training.trainer import evaluate as evaluate
+    from isinglass.training.trainer import train as train
 
-__all__ = [
-    "TASKS",
-    "IsinglassError",
-    "Observer",
-    "Run",
-    "RunResult",
-    "Saving",
-    "Task",
-    "TextClassifier",
-    "TextRegressor",
-    "TrainConfig",
-    "evaluate",
-    "get_task",
-    "load",
-    "load_run",
-    "perform",
-    "resolve",
-    "train",
-    "write_run",
-]
-
-_HOME = {
-    "TASKS": "tasks",
-    "IsinglassError": "errors",
-    "Run": "runs.perform",
-    "RunResult": "results",
-    "Saving": "runs.perform",
-    "Task": "tasks",
-    "TextClassifier": "estimators.estimators",
-    "TextRegressor": "estimators.estimators",
-    "TrainConfig": "config",
-    "Observer": "training.observers",
-    "evaluate": "training.trainer",
-    "get_task": "tasks",
-    "load": "estimators.estimators",
-    "load_run": "runs.finished",
-    "perform": "runs.perform",
-    "resolve": "config",
-    "train": "training.trainer",
-    "write_run": "runs.directory",
+_NAMES = {
+    "config": ("TrainConfig", "resolve"),
+    "errors": ("IsinglassError",),
+    "estimators.text": ("TextClassifier", "TextRegressor", "load"),
+    "results": ("RunResult",),
+    "runs.directory": ("write_run",),
+    "runs.finished": ("load_run",),
+    "runs.perform": ("Run", "Saving", "perform"),
+    "tasks": ("TASKS", "Task", "get_task"),
+    "training.observers": ("Observer",),
+    "training.trainer": ("evaluate", "train"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'isinglass' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"isinglass.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"isinglass.{_MODULES[name]}"), name)
