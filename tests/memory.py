@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 from isinglass.config import TrainConfig
 from isinglass.data.custom.files import resolve_source
 from isinglass.data.custom.rows import read_rows
+from isinglass.data.files import DataFile
 from isinglass.data.source import LoadedSplits
-from isinglass.data.tables.file import DataFile
 from isinglass.data.tables.table import Chunk, Columns, Table
 
 NAMES = {"train": "training data", "dev": "validation data"}
@@ -48,5 +48,5 @@ def memory_data(
         if rows is not None:
             values = dict(zip(columns.names, (*rows[0], rows[1]), strict=True))
             table = MemoryTable.of(NAMES[split], values)
-            splits[split] = read_rows([table], columns, config, labels_may_be_hidden=False)
+            splits[split] = read_rows(split, [table], columns, config)
     return resolve_source(splits, columns, config)

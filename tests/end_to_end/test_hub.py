@@ -47,7 +47,7 @@ print(json.dumps(found))
 """
 DAMAGE = """
 import collections, json, random
-from isinglass.data.glue.parquet import HUB_REPO, read_split
+from isinglass.data.glue import HUB_REPO, read_hub
 from isinglass.hub import fetch
 from isinglass.errors import DataError
 from isinglass.tasks import TASKS
@@ -62,7 +62,7 @@ for _ in range(200):
         content[at] = rng.randrange(256)
     path.write_bytes(content)
     try:
-        read_split(task, task.train)
+        read_hub(task, task.train)
         outcomes["read"] += 1
     except DataError as error:
         outcomes["in one line" if len(str(error).splitlines()) == 1 else str(error)] += 1
@@ -71,7 +71,7 @@ print(json.dumps(outcomes))
 VERBOSITY = """
 import json, logging
 from huggingface_hub import hf_hub_download
-from isinglass.data.glue.parquet import HUB_REPO
+from isinglass.data.glue import HUB_REPO
 from isinglass.hub import fetch
 fetch(HUB_REPO, "mrpc/train-00000-of-00001.parquet", repo_type="dataset", instead="")
 print(json.dumps(logging.getLogger("huggingface_hub").level))

@@ -17,7 +17,7 @@ from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.custom.files import read_custom
 from isinglass.data.custom.holdout import hold_out
-from isinglass.data.custom.labels import number
+from isinglass.data.custom.task import number
 from isinglass.data.examples import encode_labels
 from isinglass.data.unlabelled import read_texts
 from isinglass.errors import ConfigError, DataError

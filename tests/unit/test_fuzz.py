@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
 from isinglass.data.custom.files import read_custom
 from isinglass.data.examples import encode_labels
-from isinglass.data.glue.tsv import read_split
-from isinglass.data.lines import LONGEST_LINE, read_lines
+from isinglass.data.files import LONGEST_LINE, DataFile
+from isinglass.data.glue import read_tsv
 from isinglass.data.unlabelled import read_user_texts
 from isinglass.errors import DataError, IsinglassError
 from isinglass.report.answers import read_answers
@@ -171,19 +171,19 @@ def refused(call) -> str:
 
 def test_a_header_of_thousands_of_columns_is_not_repeated_in_the_message(tmp_path: Path) -> None:
     split_with(tmp_path, b"\t".join(b"c%d" % i for i in range(50_000)) + b"\n")
-    message = refused(lambda: read_split(RTE, RTE.dev[0], tmp_path))
+    message = refused(lambda: read_tsv(RTE, RTE.dev[0], tmp_path))
     assert "no column 'sentence1'" in message and message.endswith("....")
 
 
 def test_a_long_label_is_not_repeated_in_the_message(tmp_path: Path) -> None:
     split_with(tmp_path, b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\t" + "\U0010ffff".encode() * 50_000 + b"\n")
-    examples = read_split(RTE, RTE.dev[0], tmp_path)
+    examples = read_tsv(RTE, RTE.dev[0], tmp_path)
     assert "line 2: the label is" in refused(lambda: encode_labels(examples, RTE, RTE.labels))
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
     split_with(tmp_path, b"index\tsentence1\n" + b"x" * (LONGEST_LINE + (1 << 17)))
-    message = refused(lambda: list(read_lines(tmp_path / "RTE" / "dev.tsv")))
+    message = refused(lambda: list(DataFile.at(tmp_path / "RTE" / "dev.tsv").lines()))
     assert "line 2: more than 1 MiB without a line end" in message
 
 
@@ -193,7 +193,9 @@ def test_long_lines_that_end_in_time_are_whole(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
     assert [*read_user_texts(tmp_path / "mine.txt", is_pair=False).texts[0]] == lines
     numbered = [
-        number for number, block in read_lines(tmp_path / "mine.txt") for number in range(number, number + len(block))
+        number
+        for number, block in DataFile.at(tmp_path / "mine.txt").lines()
+        for number in range(number, number + len(block))
     ]
     assert numbered == [1, 2, 3, 4, 5, 6]
 
@@ -205,7 +207,7 @@ def test_devices_and_pipes_are_not_read_as_data(target: str, tmp_path: Path) -> 
     os.mkfifo(tmp_path / "RTE" / "pipe")
     for name in ("RTE/dev.tsv", RESULTS, "result.json"):
         (tmp_path / name).symlink_to(tmp_path / "RTE" / "pipe" if target == "pipe" else target)
-    assert "a pipe or a device" in refused(lambda: read_split(RTE, RTE.dev[0], tmp_path))
+    assert "a pipe or a device" in refused(lambda: read_tsv(RTE, RTE.dev[0], tmp_path))
     assert "a pipe or a device" in refused(lambda: read_records(tmp_path))
     assert "a pipe or a device" in refused(lambda: RunResult.read(tmp_path / "result.json"))
 
@@ -214,7 +216,7 @@ def test_links_in_a_circle_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "RTE").mkdir()
     for name in ("RTE/dev.tsv", RESULTS, "result.json"):
         (tmp_path / name).symlink_to(tmp_path / name)
-    assert "cannot be read" in refused(lambda: read_split(RTE, RTE.dev[0], tmp_path))
+    assert "cannot be read" in refused(lambda: read_tsv(RTE, RTE.dev[0], tmp_path))
     assert "cannot be read" in refused(lambda: read_records(tmp_path))
     assert "cannot be read" in refused(lambda: RunResult.read(tmp_path / "result.json"))
 
@@ -223,7 +225,7 @@ def test_names_beside_a_missing_file_are_printable(tmp_path: Path) -> None:
     (tmp_path / "RTE").mkdir()
     for name in ("a\x1b[31m\nb.tsv", "\udcff.tsv", "x" * 200):
         (tmp_path / "RTE" / name).touch()
-    assert r"a\x1b[31m\nb.tsv" in refused(lambda: read_split(RTE, RTE.dev[0], tmp_path))
+    assert r"a\x1b[31m\nb.tsv" in refused(lambda: read_tsv(RTE, RTE.dev[0], tmp_path))
 
 
 # ---- what it found: results --------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isinglass.data.glue.tsv import read_split
+from isinglass.data.glue import read_tsv
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.report.submission import (
     LARGEST_FILE,
@@ -224,7 +224,7 @@ def test_majority_labels_are_those_of_the_dev_sets(glue_dir: Path, tmp_path: Pat
     files = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority", rows=FEW).files
     filled = {file.name.removesuffix(".tsv"): file.filled for file in files}
     for task in (TASKS[name] for name in ("cola", "mrpc", "rte", "wnli")):
-        counts = Counter(read_split(task, task.dev[0], glue_dir).labels)
+        counts = Counter(read_tsv(task, task.dev[0], glue_dir).labels)
         assert filled[task.title] == counts.most_common(1)[0][0]
 
 

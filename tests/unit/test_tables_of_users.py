@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isinglass.data.files import expand
 from isinglass.data.tables import open_table
 from isinglass.data.tables.csv import parse_delimiter
-from isinglass.data.tables.file import expand
 from isinglass.data.tables.table import Columns, read_tables
 from isinglass.data.tables.values import as_text
 from isinglass.errors import ConfigError, DataError
@@ -210,7 +210,7 @@ def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> 
         monkeypatch.setattr(f"isinglass.data.tables.{reader}.LONGEST_VALUE", 200_000)
     csv.field_size_limit(131_072)
     path = write(tmp_path / "a.csv", b"text,label\n" + b"x" * 300_000)
-    assert ": a line of more than 200,000 characters" in refusal(path)
+    assert ", line 2: more than 0 MiB without a line end" in refusal(path)
     path = write(tmp_path / "a.csv", b'text,label\nx,y\n"' + b"x\n" * 200_000)
     assert ", row 3: quotes are open or misplaced (field larger than field limit (200000))" in refusal(path)
     path = write(tmp_path / "a.jsonl", b'{"text": "' + b"x" * 300_000)
@@ -235,7 +235,7 @@ def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> 
         ("text,label", " has no rows below its header"),
         ("text,label\n\n,\n", " has no rows below its header"),
         ("\n\r\n", " is empty; a header"),
-        ("", " is empty; a header"),
+        ("", " is empty; rows of text were expected"),
         ("text,label\na,b\nc\0,d\n", ", line 3: a NUL byte"),
         (b"text,label\na,b\nna\xefve,d\n", ", line 3, byte 3: 0xef is not UTF-8; save the file as UTF-8"),
         (

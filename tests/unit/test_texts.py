@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data.examples import Examples
-from isinglass.data.glue.tsv import read_split
+from isinglass.data.glue import read_tsv
 from isinglass.data.texts import CHUNK, StoredTexts, encoded
 from isinglass.storage import cache_dir
 from isinglass.tasks import TASKS
@@ -116,10 +116,10 @@ def test_a_file_of_many_rows_takes_a_few_bytes_of_memory_for_each(tmp_path: Path
     with open(tmp_path / "RTE" / "train.tsv", "w") as lines:
         lines.write("index\tsentence1\tsentence2\tlabel\n")
         lines.writelines(f"{i}\tsentence {i} {'a' * 80}\tother {i} {'b' * 40}\tentailment\n" for i in range(rows))
-    read_split(TASKS["rte"], TASKS["rte"].train, tmp_path)  # what is made once
+    read_tsv(TASKS["rte"], TASKS["rte"].train, tmp_path)  # what is made once
     tracemalloc.start()
     try:
-        examples = read_split(TASKS["rte"], TASKS["rte"].train, tmp_path)
+        examples = read_tsv(TASKS["rte"], TASKS["rte"].train, tmp_path)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

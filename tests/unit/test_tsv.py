@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data.examples import encode_labels
-from isinglass.data.glue.tsv import read_split
+from isinglass.data.glue import read_tsv
 from isinglass.data.unlabelled import read_user_texts
 from isinglass.errors import DataError, IsinglassError
 from isinglass.tasks import TASKS, get_task
@@ -21,7 +21,7 @@ def read(tmp_path: Path, content: bytes, task=RTE, split: str = "dev"):
     where = task.split(split)
     (tmp_path / task.folder).mkdir(exist_ok=True)
     (tmp_path / task.folder / where.file).write_bytes(content)
-    return read_split(task, where, tmp_path)
+    return read_tsv(task, where, tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "demo"])
@@ -29,7 +29,7 @@ def test_every_split_of_every_task_is_read(name: str, tmp_path: Path) -> None:
     task = TASKS[name]
     write_glue(task, tmp_path, rows=5)
     for split in task.splits:
-        examples = read_split(task, split, tmp_path)
+        examples = read_tsv(task, split, tmp_path)
         assert len(examples) == 5
         assert len(examples.texts) == (2 if task.is_pair else 1)
         assert (examples.labels is None) == (split.label_column is None)
@@ -114,16 +114,16 @@ def test_scores_outside_their_range_are_refused(score: str, tmp_path: Path) -> N
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a directory"):
-        read_split(RTE, RTE.dev[0], tmp_path / "nowhere")
+        read_tsv(RTE, RTE.dev[0], tmp_path / "nowhere")
     with pytest.raises(DataError, match="has no folder RTE"):
-        read_split(RTE, RTE.dev[0], tmp_path)
+        read_tsv(RTE, RTE.dev[0], tmp_path)
     (tmp_path / "RTE").mkdir()
     (tmp_path / "RTE" / "train.tsv").write_text("x")
     with pytest.raises(DataError, match=r"dev\.tsv does not exist: .* holds train\.tsv"):
-        read_split(RTE, RTE.dev[0], tmp_path)
+        read_tsv(RTE, RTE.dev[0], tmp_path)
     (tmp_path / "RTE" / "dev.tsv").mkdir()
     with pytest.raises(DataError, match="is a directory"):
-        read_split(RTE, RTE.dev[0], tmp_path)
+        read_tsv(RTE, RTE.dev[0], tmp_path)
 
 
 @settings(max_examples=200)

@@ -17,7 +17,7 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,11 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 from isinglass.data.examples import Examples
 from isinglass.data.texts import CHUNK, encoded
 from isinglass.errors import CheckpointError, ConfigError
-from isinglass.storage import cache_dir, held, sync
+from isinglass.storage import cache_dir, held, take_place
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = "isinglass-tokens-1"  # part of the cache key: raise the number when the stored arrays change
+FORMAT: Final = "isinglass-tokens-2"  # part of the cache key: raise the number when the stored arrays change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,8 @@ class TokenizedTexts:
 
 
 _Array = np.ndarray[Any, np.dtype[Any]]
-_REQUIRED_ARRAYS: Final = ("input_ids", "token_type_ids", "offsets")
+# What is stored of `TokenizedTexts`: name -> dtype; `source` only for texts read in windows
+ARRAYS: Final = {"input_ids": np.int32, "token_type_ids": np.uint8, "offsets": np.int64, "source": np.int64}
 
 
 @dataclass(frozen=True)
@@ -171,15 +172,28 @@ def _tokenize(examples: Examples, tokenizer_json: str, max_length: int, window_o
     for start in range(0, len(examples), CHUNK):
         columns = [column[start : start + CHUNK] for column in examples.texts]
         texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        encodings = tokenizer.encode_batch_fast(texts)
-        if window_overlap is None:
-            part = _pack_texts(encodings, num_tokens)
-        else:
-            part = _pack_windows(encodings, num_tokens, first_text=start)
-        if start == 0:
-            part.arrays["offsets"] = np.concatenate([np.zeros(1, np.int64), part.arrays["offsets"]])
+        part = _pack(tokenizer.encode_batch_fast(texts), start, num_tokens, in_windows=window_overlap is not None)
         num_tokens += len(part.arrays["input_ids"])
         yield part
+
+
+def _pack(encodings: Sequence[Any], first_text: int, num_tokens: int, *, in_windows: bool) -> _Part:
+    """Lay tokens end to end: of each text the first `max_length`, or all its windows; `num_tokens` lie before them."""
+    ids: list[int] = []
+    types: list[int] = []
+    ends = [0] if first_text == 0 else []
+    source: list[int] = []
+    truncated = 0
+    for text, encoding in enumerate(encodings, first_text):
+        rest = encoding.overflowing
+        truncated += bool(rest) and not in_windows
+        for window in (encoding, *rest) if in_windows else (encoding,):
+            ids += window.ids
+            types += window.type_ids
+            ends.append(num_tokens + len(ids))
+            source.append(text)
+    lists = {"input_ids": ids, "token_type_ids": types, "offsets": ends} | ({"source": source} if in_windows else {})
+    return _Part({name: np.array(values, ARRAYS[name]) for name, values in lists.items()}, truncated)
 
 
 def _check_lengths(tokenizer: Any, num_texts: int, max_length: int, window_overlap: int | None) -> None:
@@ -198,44 +212,6 @@ def _check_lengths(tokenizer: Any, num_texts: int, max_length: int, window_overl
             f"window_overlap is {window_overlap}; below {room} expected: max_length is {max_length}, with {specials} "
             f"special tokens."
         )
-
-
-def _pack_texts(encodings: Sequence[Any], start: int) -> _Part:
-    """Pack the first `max_length` tokens of each text; `start` tokens lie before them."""
-    truncated = sum(1 for encoding in encodings if encoding.overflowing)
-    return _Part(_pack(encodings, start), truncated)
-
-
-def _pack_windows(encodings: Sequence[Any], start: int, *, first_text: int) -> _Part:
-    """Pack all windows of each text; the first text has the position `first_text`."""
-    source: list[int] = []
-
-    def windows() -> Iterator[Any]:
-        for text, encoding in enumerate(encodings, first_text):
-            rest = encoding.overflowing
-            source.extend([text] * (1 + len(rest)))
-            yield encoding
-            yield from rest
-
-    arrays = _pack(windows(), start)
-    arrays["source"] = np.array(source, np.int64)
-    return _Part(arrays, 0)
-
-
-def _pack(encodings: Iterable[Any], start: int) -> dict[str, _Array]:
-    """Lay the tokens of encodings end to end; `offsets` are their ends, counted from `start` tokens before."""
-    ids: list[int] = []
-    types: list[int] = []
-    ends: list[int] = []
-    for encoding in encodings:
-        ids += encoding.ids
-        types += encoding.type_ids
-        ends.append(start + len(ids))
-    return {
-        "input_ids": np.array(ids, np.int32),
-        "token_type_ids": np.array(types, np.uint8),
-        "offsets": np.array(ends, np.int64),
-    }
 
 
 def _concatenate(parts: Iterable[_Part]) -> TokenizedTexts:
@@ -257,71 +233,31 @@ def _store(parts: Iterable[_Part], directory: Path) -> TokenizedTexts:
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
     try:
-        _write(parts, partial)
+        truncated = 0
+        for part in parts:
+            truncated += part.truncated
+            for name, array in part.arrays.items():
+                with open(partial / f"{name}.bin", "ab") as file:
+                    file.write(array.data)
+        (partial / "meta.json").write_text(json.dumps({"truncated": truncated}))
         tokens = _load(partial)
         if tokens is None:
             raise OSError(errno.EIO, "what was written cannot be read")
-        shutil.rmtree(directory, ignore_errors=True)  # only a damaged entry can stand there
-        try:
-            partial.rename(directory)
-        except OSError:
-            if not directory.is_dir():  # otherwise another process was faster, with the same content
-                raise
+        take_place(partial, directory)  # of a damaged entry, if there is one
         return tokens
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(parts: Iterable[_Part], directory: Path) -> None:
-    truncated = 0
-    append: dict[str, Callable[[_Array], None]] = {}
-    with ExitStack() as files:
-        for part in parts:
-            for name, array in part.arrays.items():
-                if name not in append:
-                    append[name] = files.enter_context(_growing_file(directory / f"{name}.npy", array.dtype))
-                append[name](array)
-            truncated += part.truncated
-    (directory / "meta.json").write_text(json.dumps({"truncated": truncated}))
-    for path in directory.iterdir():
-        sync(path)
-
-
-@contextmanager
-def _growing_file(path: Path, dtype: np.dtype[Any]) -> Iterator[Callable[[_Array], None]]:
-    """Yield a function that appends to a `.npy` file of one axis, whose header leaves room for the length at the end."""
-    length = 0
-    with open(path, "wb") as file:
-
-        def write_header() -> int:
-            file.seek(0)
-            np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (length,)})
-            return file.tell()
-
-        def append(array: _Array) -> None:
-            nonlocal length
-            file.write(array.data)
-            length += len(array)
-
-        start = write_header()
-        yield append
-        assert write_header() == start
-
-
 def _load(directory: Path) -> TokenizedTexts | None:
     """Return a stored entry; None if there is none or it is damaged (cut short by a full disk, for example)."""
-    source = directory / "source.npy"
-    names = (*_REQUIRED_ARRAYS, "source") if source.exists() else _REQUIRED_ARRAYS
+    files = [path for path in directory.glob("*.bin") if path.stem in ARRAYS]
     try:
-        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in names}
+        arrays = {path.stem: np.memmap(path, ARRAYS[path.stem], "r") for path in files}
         truncated = json.loads((directory / "meta.json").read_text())["truncated"]
-    except (OSError, ValueError, KeyError):
+        tokens = TokenizedTexts(**arrays, truncated=truncated)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    tokens = TokenizedTexts(**arrays, truncated=truncated)
-    return tokens if _is_consistent(tokens) else None
-
-
-def _is_consistent(tokens: TokenizedTexts) -> bool:
-    if tokens.source is not None and len(tokens.source) != len(tokens):
-        return False
-    return len(tokens.input_ids) == len(tokens.token_type_ids) == int(tokens.offsets[-1])
+    has_all_sources = tokens.source is None or len(tokens.source) == len(tokens)
+    has_all_tokens = len(tokens.input_ids) == len(tokens.token_type_ids) == int(tokens.offsets[-1])
+    return tokens if has_all_sources and has_all_tokens else None

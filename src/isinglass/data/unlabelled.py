@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from isinglass.data.examples import Examples
+from isinglass.data.files import STANDARD_INPUT, DataFile
 from isinglass.data.tables import is_table, open_table
-from isinglass.data.tables.file import STANDARD_INPUT, DataFile
+from isinglass.data.tables.csv import UnquotedTable
 from isinglass.data.tables.table import Columns, read_tables
-from isinglass.data.tables.unquoted import UnquotedTable
 from isinglass.names import listed, printable
 from isinglass.tasks import TASKS, Task
 
@@ -50,5 +50,5 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     columns = ("text", "text2") if is_pair else ("text",)
     expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"
     file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
-    table = UnquotedTable(file=file, columns=columns, expected=expected)
+    table = UnquotedTable(file=file, columns=columns, header_row=0, expected=expected)
     return read_tables([table], Columns(texts=columns)).examples

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-from isinglass.data.lines import BYTE_ORDER_MARK, read_lines
+from isinglass.data.files import BYTE_ORDER_MARK, DataFile
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.names import did_you_mean, shortened
 from isinglass.results import RESULTS, RunResult, file_below, read_records
@@ -238,7 +238,7 @@ def _from_run(file: _File, directory: Path, predictions: str, rows: int) -> byte
     if not path.is_file():
         raise DataError(f"{path} is not a file, though {directory / RESULTS} names it: run it again with `isinglass bench`.")
     lines = []
-    for _, block in read_lines(path):
+    for _, block in DataFile.at(path).lines():
         for line in block:
             fields = line.split("\t", 2)[:2]
             if file.task.labels is None:

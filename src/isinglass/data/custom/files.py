@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from isinglass.config import TrainConfig
 from isinglass.data.custom.holdout import divide
-from isinglass.data.custom.rows import read_rows
-from isinglass.data.custom.task import check_kind, resolve_task, with_hidden_test_labels
+from isinglass.data.custom.rows import has_labels, read_rows
+from isinglass.data.custom.task import check_kind, resolve_task
 from isinglass.data.examples import Examples
+from isinglass.data.files import expand
 from isinglass.data.source import LoadedSplits, Source
 from isinglass.data.tables import open_table
-from isinglass.data.tables.file import expand
 from isinglass.data.tables.schema import choose_columns
 from isinglass.data.tables.table import Columns, Table
 from isinglass.errors import DataError
@@ -36,9 +36,7 @@ def read_custom(config: TrainConfig, task: Task | None = None) -> Source:
     tables = {split: _open_tables(config, split) for split in _patterns(config)}
     _check_apart(tables)
     columns, notes = choose_columns(tables["train"][0], config)
-    splits = {
-        split: read_rows(some, columns, config, labels_may_be_hidden=split == "test") for split, some in tables.items()
-    }
+    splits = {split: read_rows(split, some, columns, config) for split, some in tables.items()}
     return resolve_source(splits, columns, config, notes)
 
 
@@ -60,7 +58,7 @@ def resolve_source(
         splits |= {"train": train, "dev": dev}
         all_notes.append(note)
     if "test" in splits and splits["test"].labels is None:
-        task = with_hidden_test_labels(task)
+        task = _with_hidden_test_labels(task)
     return LoadedSplits(task=task, splits=splits, notes=tuple(all_notes))
 
 
@@ -82,16 +80,12 @@ class KnownTaskFiles:
             labels=task.labels,
             text_columns=self._columns.texts,
             label_column=str(self._columns.label),
-            splits=["train", "dev", *(["test"] if config.test_file else [])],
+            splits=[*dict.fromkeys(("train", "dev", *_patterns(config)))],
             positive_label=task.positive_label,
         )
-        if config.test_file and self._test_hides_labels():
-            self.task = with_hidden_test_labels(self.task)
-
-    def _test_hides_labels(self) -> bool:
         with suppress(DataError):  # raised again when the test set is read
-            return not any(self._columns.label in table.columns for table in self._tables("test"))
-        return False
+            if config.test_file and not has_labels(self._tables("test"), self._columns):
+                self.task = _with_hidden_test_labels(self.task)
 
     def read(self, split: Split) -> Examples:
         """Return the examples of a split."""
@@ -100,7 +94,7 @@ class KnownTaskFiles:
         return self._divide()[split.name]
 
     def _read_split(self, split: str) -> Examples:
-        examples = read_rows(self._tables(split), self._columns, self._config, labels_may_be_hidden=split == "test")
+        examples = read_rows(split, self._tables(split), self._columns, self._config)
         check_kind(examples, self.task)
         return examples
 
@@ -108,6 +102,10 @@ class KnownTaskFiles:
         config = self._config
         train, dev, note = divide(self._load("train"), self.task, config.validation_fraction, config.split_seed)
         return {"train": replace(train, notes=(*train.notes, note)), "dev": replace(dev, notes=(*dev.notes, note))}
+
+
+def _with_hidden_test_labels(task: Task) -> Task:
+    return replace(task, test=tuple(replace(split, label_column=None) for split in task.test))
 
 
 def _patterns(config: TrainConfig) -> dict[str, tuple[str, ...]]:
@@ -123,8 +121,7 @@ def _open_tables(config: TrainConfig, split: str) -> list[Table]:
 def _check_apart(tables: Mapping[str, Sequence[Table]]) -> None:
     """Refuse a file that belongs to two splits."""
     split_of_path: dict[str, str] = {}
-    for split, some in tables.items():
-        for table in some:
-            other = split_of_path.setdefault(os.path.realpath(table.file.path), split)
-            if other != split:
-                raise DataError(f"{table.origin} is both {other} and {split} set: a score on it would tell nothing.")
+    for split, table in ((split, table) for split, some in tables.items() for table in some):
+        other = split_of_path.setdefault(os.path.realpath(table.file.path), split)
+        if other != split:
+            raise DataError(f"{table.origin} is both {other} and {split} set: a score on it would tell nothing.")

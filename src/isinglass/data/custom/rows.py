@@ -14,26 +14,33 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, listed
 
 
-def read_rows(tables: Sequence[Table], columns: Columns, config: TrainConfig, *, labels_may_be_hidden: bool) -> Examples:
-    """Read the complete rows of one split's tables, in the order of the files.
+def has_labels(tables: Sequence[Table], columns: Columns) -> bool:
+    """Return whether any of the tables has the label column."""
+    return any(columns.label in table.columns for table in tables)
 
-    Args:
-        labels_may_be_hidden: for a test set, whose label column may be absent or empty.
+
+def read_rows(split: str, tables: Sequence[Table], columns: Columns, config: TrainConfig) -> Examples:
+    """Read the complete rows of one split's tables, in the order of the files; only a test set may lack the labels.
 
     Raises:
         DataError: a column is missing, a value cannot be used, or a row is incomplete; the message names file and row.
         ConfigError: the label delimiter does not fit the labels.
     """
-    if labels_may_be_hidden and not any(columns.label in table.columns for table in tables):
+    if split == "test" and not has_labels(tables, columns):
         columns = Columns(texts=columns.texts)
     examples = read_tables(tables, columns).examples
     if config.label_delimiter is not None:
         examples = _split_labels(examples, config.label_delimiter)
-    if labels_may_be_hidden:
-        examples = _hide_empty_labels(examples, columns)
+    if split == "test" and all(map(_is_blank_label, examples.labels or ())):
+        examples = _hide_labels(examples, columns)
     examples = _complete(examples, columns, drop_incomplete=config.drop_incomplete)
-    _check_alike(examples)
-    return _without_repeated_labels(examples)
+    is_list = [isinstance(label, tuple) for label in examples.labels or ()]
+    if len({*is_list}) > 1:
+        name, names = examples.where(is_list.index(False)), examples.where(is_list.index(True))
+        raise DataError(f"{name}: the label is one name, in {names} a list: write lists everywhere.")
+    if examples.has_label_lists:  # a label that stands twice in a list counts once
+        examples = replace(examples, labels=[tuple(dict.fromkeys(names)) for names in examples.labels or ()])
+    return examples
 
 
 def _split_labels(examples: Examples, delimiter: str) -> Examples:
@@ -46,21 +53,19 @@ def _split_labels(examples: Examples, delimiter: str) -> Examples:
         raise ConfigError("label_delimiter is empty; what stands between two labels was expected.")
     if examples.labels is None:
         return examples
-    labels: Sequence[Any] = examples.labels
     names: dict[Any, Any] = {None: None}
+    labels: Sequence[Any] = examples.labels
     for index, label in enumerate(labels):
         if isinstance(label, tuple):
-            raise ConfigError(
-                f"{examples.where(index)}: the labels are a list, which needs no label_delimiter: leave it out."
-            )
+            place = examples.where(index)
+            raise ConfigError(f"{place}: the labels are a list, which needs no label_delimiter: leave it out.")
         if label not in names:
             names[label] = tuple(filter(None, map(str.strip, label.split(delimiter))))
-    return replace(examples, labels=[names[label] for label in labels])
+    return replace(examples, labels=[*map(names.__getitem__, labels)])
 
 
-def _hide_empty_labels(examples: Examples, columns: Columns) -> Examples:
-    """Return the examples without labels if the label column is empty throughout."""
-    if examples.labels is None or not all(map(_is_blank_label, examples.labels)):
+def _hide_labels(examples: Examples, columns: Columns) -> Examples:
+    if examples.labels is None:
         return examples
     note = f"{examples.origin}: the column {brief(columns.label)} is empty: hidden labels."
     return replace(examples, labels=None, notes=(*examples.notes, note))
@@ -74,9 +79,10 @@ def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) ->
     """
     gaps = _find_gaps(examples, columns)
     is_incomplete = np.logical_or.reduce([*gaps.values()])
-    if not is_incomplete.any():
+    count = int(is_incomplete.sum())
+    if count == 0:
         return examples
-    first, count = int(is_incomplete.argmax()), int(is_incomplete.sum())
+    first = int(is_incomplete.argmax())
     if not drop_incomplete:
         column = next(name for name, is_blank in gaps.items() if is_blank[first])
         others = f" ({count - 1:,} more rows are incomplete)" if count > 1 else ""
@@ -93,13 +99,10 @@ def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) ->
 def _find_gaps(examples: Examples, columns: Columns) -> Mapping[str, Bool[np.ndarray, " N"]]:
     """Return for each column that was read where it is empty."""
     count = len(examples)
-    gaps = {
-        name: np.fromiter(map(_is_blank, texts), bool, count)
-        for name, texts in zip(columns.texts, examples.texts, strict=True)
-    }
+    texts = zip(columns.texts, examples.texts, strict=True)
+    gaps = {name: np.fromiter(map(_is_blank, column), bool, count) for name, column in texts}
     if examples.labels is not None:
-        assert columns.label is not None
-        gaps[columns.label] = np.fromiter(map(_is_blank_label, examples.labels), bool, count)
+        gaps[str(columns.label)] = np.fromiter(map(_is_blank_label, examples.labels), bool, count)
     return gaps
 
 
@@ -110,19 +113,3 @@ def _is_blank(text: str) -> bool:
 def _is_blank_label(label: Any) -> bool:
     """Return whether there is no label; an example of several labels may have none of them."""
     return label is None or (type(label) is str and _is_blank(label))
-
-
-def _check_alike(examples: Examples) -> None:
-    is_list = [isinstance(label, tuple) for label in examples.labels or ()]
-    if len({*is_list}) > 1:
-        name, names = is_list.index(False), is_list.index(True)
-        raise DataError(
-            f"{examples.where(name)}: the label is one name, in {examples.where(names)} a list: write lists everywhere."
-        )
-
-
-def _without_repeated_labels(examples: Examples) -> Examples:
-    """Count a label that stands twice in the list of an example once."""
-    if not examples.has_label_lists:
-        return examples
-    return replace(examples, labels=[tuple(dict.fromkeys(names)) for names in examples.labels or ()])

@@ -1,48 +1,64 @@
-"""The task that the user's examples make."""
+"""Resolve the task that a user's examples make: its kind and label names, or what is wrong with the labels."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Final
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
 
-from isinglass.config import TrainConfig
-from isinglass.data.custom.labels import resolve_labels
+from isinglass.config import KindChoice, TrainConfig
 from isinglass.data.examples import Examples
 from isinglass.data.tables.table import Columns
-from isinglass.errors import DataError
-from isinglass.tasks import MULTILABEL, Task
-from isinglass.tasks.custom import custom_task
+from isinglass.errors import ConfigError, DataError
+from isinglass.names import brief, did_you_mean, listed
+from isinglass.tasks import MULTILABEL, KindName, Task
+from isinglass.tasks.custom import MOST_LABELS, check_label, custom_task
 
-SPLITS: Final = ("train", "dev", "test")
+FEW: Final = 20  # up to this many different integers are classes, more are scores
+MOSTLY: Final = 0.9  # from this share of numbers on, labels that are not numbers are mistakes
+POSITIVE: Final = "true yes y t pos positive good spam toxic hate offensive relevant match duplicate paraphrase entailment"
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_MOST_CASE_NOTES: Final = 3
 
 
 def resolve_task(splits: Mapping[str, Examples], columns: Columns, config: TrainConfig) -> tuple[Task, tuple[str, ...]]:
-    """Resolve the kind of task and its labels from the examples.
+    """Resolve the kind of task from the labels, and gather their names.
+
+    Args:
+        splits: where they have labels, none is missing, and all are names or all tuples of names.
 
     Returns:
-        The task, which has a dev set in any case, and sentences about what was guessed or looks wrong.
+        The task, which has a dev set in any case, and sentences about what was guessed and what may be a mistake.
 
     Raises:
-        DataError: the labels make no task.
-        ConfigError: the settings do not fit the labels.
+        DataError: a label is spelled in two ways or occurs only outside `train`, or the column does not hold labels.
+        ConfigError: the labels cannot be of the requested kind, or `positive_label` is none of them.
     """
-    assert columns.label is not None
-    labelled = {split: examples for split, examples in splits.items() if examples.labels is not None}
-    labels = resolve_labels(labelled, label_column=columns.label, kind=config.kind, positive_label=config.positive_label)
+    column = _LabelColumn(str(columns.label), splits)
+    kind = _resolve_kind(column, config.kind)
+    fault = next(_faults(column, kind), None)
+    if fault is not None:
+        raise DataError(fault)
+    names = None if kind == "regression" else column.sorted_names()
+    positive = _resolve_positive(column.title, names, kind, config.positive_label)
     task = custom_task(
         name=config.task,
-        kind=labels.kind,
-        labels=labels.names,
+        kind=kind,
+        labels=names,
         text_columns=columns.texts,
-        label_column=columns.label,
-        splits=[split for split in SPLITS if split in splits or split == "dev"],
-        positive_label=labels.positive,
+        label_column=column.title,
+        splits=[split for split in ("train", "dev", "test") if split in splits or split == "dev"],
+        positive_label=positive,
     )
-    return task, labels.notes
-
-
-def with_hidden_test_labels(task: Task) -> Task:
-    """Return the task with a test set that has no labels."""
-    return replace(task, test=tuple(replace(split, label_column=None) for split in task.test))
+    as_given = ", as given" if config.kind != "auto" else ""
+    if names is None:
+        return task, (f"Kind: regression{as_given}, to {len(column.names):,} different numbers.",)
+    notes = [f"Kind: {kind}{as_given}, with {len(names):,} labels: {listed(names, 120)}.", *_doubts(column)]
+    if positive is not None:
+        guessed = "" if config.positive_label else " (guessed)"
+        notes.append(f"Positive label, which F1 counts: {brief(positive)}{guessed}.")
+    return task, tuple(notes)
 
 
 def check_kind(examples: Examples, task: Task) -> None:
@@ -51,8 +67,176 @@ def check_kind(examples: Examples, task: Task) -> None:
     Raises:
         DataError: the first label is of the other form.
     """
-    if not examples.labels or examples.has_label_lists == (task.kind is MULTILABEL):
+    needs_lists = task.kind is MULTILABEL
+    if examples.labels and examples.has_label_lists != needs_lists:
+        forms = ("one label", "a list of labels")
+        found, needed = forms[examples.has_label_lists], forms[needs_lists]
+        raise DataError(f"{examples.where(0)}: {found}; {task.title} needs {needed}.")
+
+
+def number(label: str) -> float | None:
+    """Return the finite number that a label is; None if it is a name.
+
+    >>> number("1e3"), number("one"), number("1_000")
+    (1000.0, None, None)
+    """
+    value = float(label) if _NUMBER.fullmatch(label) else math.inf
+    return value if math.isfinite(value) else None
+
+
+class _LabelColumn:
+    """The labels of all splits that have any, counted.
+
+    Attributes:
+        counts: split -> label -> how many of its rows have it.
+        names: label -> how many rows of all splits have it.
+        numbers: label -> its value, for the labels that are numbers.
+        words: the other labels.
+    """
+
+    def __init__(self, title: str, splits: Mapping[str, Examples]) -> None:
+        self.title = title
+        self.train = splits["train"]
+        self.splits = {split: examples for split, examples in splits.items() if examples.labels is not None}
+        self.counts = {split: Counter(_each_name(examples)) for split, examples in self.splits.items()}
+        self.names = sum(self.counts.values(), Counter[str]())
+        values = {name: number(name) for name in self.names}
+        self.numbers = {name: value for name, value in values.items() if value is not None}
+        self.words = [name for name in self.names if name not in self.numbers]
+
+    def label_at(self, name: str) -> str:
+        """Return the first row that has the label, and the label, for a message."""
+        return f"{self.where(name)}: the label is {brief(name)}"
+
+    def where(self, name: str) -> str:
+        """Return the place of the first row that has the label."""
+        split = next(split for split, counts in self.counts.items() if name in counts)
+        return self.splits[split].where_label(name)
+
+    def sorted_names(self) -> tuple[str, ...]:
+        """Return the names by value if all are numbers, else by spelling."""
+        return tuple(sorted(self.names, key=None if self.words else self.numbers.__getitem__))
+
+
+def _each_name(examples: Examples) -> Iterator[str]:
+    labels: Sequence[Any] = examples.labels or ()
+    return chain.from_iterable(labels) if examples.has_label_lists else iter(labels)
+
+
+def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:
+    """Return the requested kind if the labels can be of it; for `auto`, the kind that they look like."""
+    has_lists = column.train.has_label_lists
+    if has_lists and requested not in ("auto", "multilabel"):
+        raise ConfigError(
+            f"kind is {requested}, but {brief(column.title)} holds several labels of an example: leave the kind out."
+        )
+    if requested == "multilabel" and not has_lists:
+        raise ConfigError(
+            f"kind is multilabel, but {brief(column.title)} holds one label of each example: name what separates several "
+            f"with --label-delimiter."
+        )
+    if has_lists:
+        return "multilabel"
+    if requested != "auto":
+        return requested
+    are_few_integers = len(column.names) <= FEW and all(map(float.is_integer, column.numbers.values()))
+    return "classification" if column.words or are_few_integers else "regression"
+
+
+def _resolve_positive(column: str, names: Sequence[str] | None, kind: KindName, requested: str | None) -> str | None:
+    """Return the one of two labels that F1 counts: the requested one, the only one with a usual name, or the last."""
+    if names is None and requested is not None:
+        raise ConfigError(f"positive_label is {brief(requested)}, but {brief(column)} holds numbers to regress.")
+    if names is None or kind == "multilabel" or len(names) != 2:
+        if requested is not None:
+            raise ConfigError(
+                f"positive_label is for one of two classes; this is a {kind} of {len(names or ()):,}: leave it out."
+            )
+        return None
+    if requested is None:
+        usual = [name for name in names if name.lower() in POSITIVE.split()]
+        return usual[0] if len(usual) == 1 else names[-1]
+    if requested not in names:
+        hint = did_you_mean(requested, names)
+        raise ConfigError(f"positive_label is {brief(requested)}{hint}; the labels are {listed(names)}.")
+    return requested
+
+
+# ---- mistakes and doubts -----------------------------------------------
+
+
+def _faults(column: _LabelColumn, kind: KindName) -> Iterator[str]:
+    """Yield what is wrong with the labels."""
+    if len(column.names) < 2:
+        content = f"all are {brief(next(iter(column.names)))}" if column.names else "no row has any"
+        yield f"The label column {brief(column.title)} tells nothing apart: {content}; two labels are the least."
+    if kind == "regression":
         return
-    forms = ("one label", "a list of labels")
-    found, needed = forms[examples.has_label_lists], forms[task.kind is MULTILABEL]
-    raise DataError(f"{examples.where(0)}: {found}; {task.title} needs {needed}.")
+    most = MOST_LABELS if kind == "multilabel" else min(MOST_LABELS, int(max(FEW, len(column.train) / 2)))
+    if len(column.names) > most:
+        yield _too_many(column)
+    yield from _faults_in_spelling(column)
+    for name in column.names:
+        try:
+            check_label(name)
+        except DataError as error:
+            yield f"{column.where(name)}: {error}"
+    known = column.counts["train"]
+    for split, counts in column.counts.items():
+        for name in filter(lambda name: name not in known, counts):
+            label = f"the label {brief(name)}{did_you_mean(name, known)}"
+            place = column.splits[split].where_label(name)
+            yield f"{place}: {label} does not occur in the training data: a model cannot learn it."
+
+
+def _too_many(column: _LabelColumn) -> str:
+    """Say what a column with many different values looks like: identifiers, texts, or numbers with a few mistakes."""
+    words = column.words
+    if words and len(words) <= (1 - MOSTLY) * len(column.names):
+        return f"{column.label_at(words[0])}, but {len(column.numbers):,} others are numbers: correct or remove it."
+    alternative = "" if words else ", or choose --kind regression"
+    return (
+        f"The column {brief(column.title)} has {len(column.names):,} different values in {len(column.train):,} rows "
+        f"({listed(column.names, 60)}): it does not look like labels: name another with --label-column{alternative}."
+    )
+
+
+def _faults_in_spelling(column: _LabelColumn) -> Iterator[str]:
+    """Yield labels in two spellings: a model would learn to tell them apart."""
+    for name in sorted(column.names):
+        bare = name.strip()
+        if bare != name:
+            twin = f", and {brief(bare)} in {column.where(bare)}" if bare in column.names else ""
+            yield f"{column.label_at(name)}{twin}: remove the spaces around it."
+    for first, second, *_ in _alike(column.numbers, column.numbers.__getitem__):
+        twin = f"{brief(first)} in {column.where(first)}"
+        yield f"{column.label_at(second)}, and {twin}: the same number in two spellings; write it in one."
+    booleans = [name for name in column.names if name.lower() in ("true", "false")]
+    if booleans and column.numbers:
+        numeral = next(iter(column.numbers))
+        twin = f"{brief(numeral)} in {column.where(numeral)}"
+        yield f"{column.label_at(booleans[0])}, and {twin}: booleans beside numbers; write all in one way."
+
+
+def _alike(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[str]]:
+    """Return the groups of names that have the same key, sorted."""
+    groups = defaultdict(list)
+    for name in sorted(names):
+        groups[key(name)].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _doubts(column: _LabelColumn) -> Iterator[str]:
+    """Yield what may be a mistake in the training set, and is taken as it is."""
+    counts, train = column.counts["train"], column.train
+    for names in _alike(counts, str.casefold)[:_MOST_CASE_NOTES]:
+        counted = " and ".join(f"{brief(name)} ({counts[name]:,})" for name in names)
+        yield f"Labels that differ in upper and lower case only are different labels here: {counted}."
+    rare = [name for name in sorted(counts) if counts[name] == 1]
+    if rare:
+        yield f"{len(rare):,} label(s) with a single training example: {listed(rare, 120)}."
+    sizes = Counter(map(len, train.labels or ())) if train.has_label_lists else Counter[int]()
+    if sizes[0]:
+        yield f"{sizes[0]:,} of {len(train):,} training rows have no label."
+    if train.has_label_lists and max(sizes) <= 1:
+        yield "No training row has more than one label."

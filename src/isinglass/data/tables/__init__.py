@@ -7,8 +7,8 @@ to disk a few thousand at a time; labels stay in memory, because few of them dif
 from pathlib import Path
 from typing import Final
 
+from isinglass.data.files import COMPRESSIONS, DataFile
 from isinglass.data.tables.csv import CsvTable
-from isinglass.data.tables.file import COMPRESSIONS, DataFile
 from isinglass.data.tables.jsonl import JsonTable
 from isinglass.data.tables.parquet import ParquetTable
 from isinglass.data.tables.table import Table

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from isinglass.data.lines import decode_lines
-from isinglass.data.tables.file import LONGEST_VALUE, DataFile
+from isinglass.data.files import LONGEST_VALUE, DataFile
 from isinglass.data.tables.table import Chunk, Table
 from isinglass.data.tables.values import describe_type
 from isinglass.errors import DataError
@@ -40,10 +39,9 @@ class JsonTable(Table):
 
 def _read_objects(file: DataFile) -> Iterator[dict[int, dict[str, Any]]]:
     """Yield a few hundred objects at a time by their line numbers; blank lines are left out."""
-    with file.open() as stream:
-        for first, lines in decode_lines(stream, file.origin, LONGEST_VALUE):
-            numbered = enumerate(lines, first)
-            yield {number: _parse_object(file, number, line) for number, line in numbered if line and not line.isspace()}
+    for first, lines in file.lines(LONGEST_VALUE):
+        numbered = enumerate(lines, first)
+        yield {number: _parse_object(file, number, line) for number, line in numbered if line and not line.isspace()}
 
 
 def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from isinglass.data.tables.file import DataFile, short_reason
+from isinglass.data.files import DataFile, short_reason
 from isinglass.data.tables.table import Chunk, Table
 from isinglass.data.texts import CHUNK
 from isinglass.errors import DataError

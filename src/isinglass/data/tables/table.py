@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from isinglass.data.examples import Examples
-from isinglass.data.tables.file import DataFile
+from isinglass.data.files import DataFile
 from isinglass.data.tables.values import Label, UnusableValue, label_list, text_list
 from isinglass.data.texts import StoredTexts
 from isinglass.errors import DataError
@@ -90,18 +90,6 @@ class Table(ABC):
             if self.columns.count(name) != 1:
                 raise DataError(f"{self.origin}{self.header} has {problem}; found {listed(self.columns)}.")
 
-    def convert(self, column: str, expected: str, convert: Callable[[Any], Any], values: Any, numbers: Sequence[int]) -> Any:
-        """Return converted values of a column.
-
-        Raises:
-            DataError: a value cannot be converted; the message names its row, the column, and what was expected.
-        """
-        try:
-            return convert(values)
-        except UnusableValue as error:
-            place = f"{self.origin}, {self.unit} {numbers[error.index]}"
-            raise DataError(f"{place}: the {column} holds {error}; {expected} was expected.") from None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
@@ -162,9 +150,10 @@ class _Reader:
         start = len(self.texts[0])
         left_out: list[int] = []
         for chunk in table.chunks(self._columns.names):
-            self._add_texts(table, chunk)
-            self._add_labels(table, chunk)
-            self.numbers.append(np.asarray(chunk.numbers, np.int64))
+            try:
+                self._add_chunk(chunk)
+            except UnusableValue as error:
+                raise DataError(f"{table.origin}, {table.unit} {chunk.numbers[error.index]}: {error}") from None
             left_out += chunk.left_out
         if left_out:
             first = f"the first in {table.unit} {left_out[0]}"
@@ -174,18 +163,13 @@ class _Reader:
             raise DataError(f"{table.origin} has {table.no_rows}; at least one was expected.")
         return count
 
-    def _add_texts(self, table: Table, chunk: Chunk) -> None:
+    def _add_chunk(self, chunk: Chunk) -> None:
         start = len(self.texts[0])
         for name, stored, values in zip(self._columns.texts, self.texts, chunk.columns, strict=False):
-            texts = table.convert(f"column {brief(name)}", "a text", text_list, values, chunk.numbers)
-            if None in texts:
-                self.missing |= {start + i: name for i, text in enumerate(texts) if text is None}
-                texts = [text or "" for text in texts]
-            stored.extend(texts)
-
-    def _add_labels(self, table: Table, chunk: Chunk) -> None:
-        if self._columns.label is None:
-            return
-        column, expected = f"label column {brief(self._columns.label)}", "a name, a number or a list of names"
-        labels = table.convert(column, expected, label_list, chunk.columns[-1], chunk.numbers)
-        self.labels += [self._shared_labels.setdefault(label, label) for label in labels]
+            texts = text_list(name, values)
+            self.missing |= {start + i: name for i, text in enumerate(texts) if text is None}
+            stored.extend(text or "" for text in texts)
+        if self._columns.label is not None:
+            labels = label_list(self._columns.label, chunk.columns[-1])
+            self.labels += [self._shared_labels.setdefault(label, label) for label in labels]
+        self.numbers.append(np.asarray(chunk.numbers, np.int64))

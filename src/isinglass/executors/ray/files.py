@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from isinglass.data.tables.file import expand
+from isinglass.data.files import expand
 from isinglass.executors.messages import RunInputs
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory

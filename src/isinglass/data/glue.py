@@ -1,0 +1,132 @@
+"""Read GLUE and the demo task: TSV files as GLUE distributes them, Parquet files as the hub holds them."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from isinglass.data.examples import Examples
+from isinglass.data.files import DataFile, names_in
+from isinglass.data.tables.csv import UnquotedTable
+from isinglass.data.tables.table import Columns, read_tables
+from isinglass.errors import DataError, HubError
+from isinglass.hub import commit_of, fetch
+from isinglass.tasks import Split, Task
+from isinglass.tasks.demo import DEMO, demo_data_dir
+from isinglass.tasks.glue import HUB_REPO
+
+logger = logging.getLogger(__name__)
+
+LABEL_COLUMN: Final = "label"  # on the hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFiles:
+    """The files of a published task, as a `Source`.
+
+    Attributes:
+        data_dir: a directory in GLUE's layout; None: the hub, or the installed package for the task `demo`.
+    """
+
+    task: Task
+    data_dir: Path | None
+    notes: tuple[str, ...] = ()
+
+    def read(self, split: Split) -> Examples:
+        """Read one split.
+
+        Raises:
+            DataError: the data are missing or damaged.
+            HubError: the hub cannot be reached and its cache does not hold the file.
+        """
+        if self.data_dir is not None:
+            return read_tsv(self.task, split, self.data_dir)
+        if self.task is DEMO:
+            return read_tsv(self.task, split, demo_data_dir())
+        return read_hub(self.task, split)
+
+
+# ---- TSV ---------------------------------------------------------------
+
+
+def read_tsv(task: Task, split: Split, data_dir: Path) -> Examples:
+    """Read one split of a task from a directory in GLUE's layout (`DATA_DIR/MRPC/train.tsv`).
+
+    Raises:
+        DataError: the file or a column is missing, a row has another number of fields than the header (or than the
+            first row), or nothing follows the header.
+    """
+    folder = data_dir / task.folder
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir} is not a directory; --data-dir is the folder that holds {task.folder}/.")
+    if not folder.is_dir():
+        content = names_in(data_dir) or "nothing"
+        raise DataError(f"{data_dir} has no folder {task.folder}; it holds {content}. --data-dir is the folder above.")
+    table = _open_tsv(task, split, DataFile.at(folder / split.file))
+    label = None if split.label_column is None else str(split.label_column)
+    examples = read_tables([table], Columns(texts=tuple(map(str, split.text_columns)), label=label)).examples
+    for note in examples.notes:
+        logger.warning(note)
+    return examples
+
+
+def _open_tsv(task: Task, split: Split, file: DataFile) -> UnquotedTable:
+    """Read the first line; the columns of a file without header are named by their positions."""
+    _, (first_line, *_) = next(file.lines())
+    columns = tuple(first_line.split("\t"))
+    source = "the header"
+    if not split.has_header:
+        least = 1 + max(map(int, (*split.text_columns, split.label_column or 0)))
+        if len(columns) < least:
+            place = f"{file.origin}, line 1"
+            raise DataError(f"{place}: {len(columns)} tab-separated fields; at least {least} were expected.")
+        columns = tuple(map(str, range(len(columns))))
+        source = "line 1"
+    return UnquotedTable(
+        file=file,
+        columns=columns,
+        header_row=int(split.has_header),
+        expected=f"{source} has {len(columns)}",
+        skips_short_rows=task.skips_short_rows,
+    )
+
+
+# ---- the hub -----------------------------------------------------------
+
+
+def read_hub(task: Task, split: Split) -> Examples:
+    """Read one split of a GLUE task from the hub.
+
+    Raises:
+        HubError: see `fetch`.
+        DataError: the file is not Parquet, a column is missing, a text is null, or an integer label has no name.
+    """
+    from isinglass.data.tables.parquet import ParquetTable  # imported where used: it loads Arrow
+
+    name = f"{task.hub_config}/{split.hub_split}-00000-of-00001.parquet"
+    path = fetch(HUB_REPO, name, repo_type="dataset", instead="give GLUE's files with --data-dir")
+    if path is None:
+        raise HubError(f"{HUB_REPO} on the hub has no file {name}: give GLUE's files with --data-dir.")
+    origin = f"{HUB_REPO}/{name}"
+    note = f"{origin} is the hub's at commit {commit_of(name, path)}."
+    logger.info(note)
+    table = ParquetTable.open(DataFile(path=path, origin=origin))
+    label_column = None if split.label_column is None else LABEL_COLUMN
+    rows = read_tables([table], Columns(texts=task.hub_text_columns, label=label_column))
+    examples = replace(rows.examples, notes=(note,))
+    for index, column in rows.missing.items():
+        raise DataError(f"{examples.where(index)}: the column {column!r} is null; a text was expected.")
+    if examples.labels is None or task.labels is None:
+        return examples
+    return replace(examples, labels=_named_labels(examples, task))
+
+
+def _named_labels(examples: Examples, task: Task) -> list[str]:
+    """Return the names of the hub's integers."""
+    names = {str(integer): name for integer, name in enumerate(task.hub_labels or task.labels or ())}
+    labels = [*map(str, examples.labels or ())]
+    for index, label in enumerate(labels):
+        if label not in names:
+            expected = f"0 to {len(names) - 1} expected for {task.title}"
+            raise DataError(f"{examples.where(index)}: the label is {label}; {expected}.")
+    return [names[label] for label in labels]
