@@ -1,16 +1,19 @@
-"""What an exported model answers on the dev set, beside the model that it was made of."""
+"""Score an exported model on the dev sets, beside the model that it was made of."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from isinglass.data import open_data
-from isinglass.export.onnx import Exported, onnx_outputs
+from isinglass.export.onnx import Exported
+from isinglass.export.onnx_runtime import onnx_outputs
 from isinglass.metrics import Metric
 from isinglass.results import Score
 from isinglass.runs.finished import FinishedModel
 from isinglass.training.observers import Observers
-from isinglass.training.scoring import score
+from isinglass.training.scoring import Scored, score
 from isinglass.training.trainer import evaluate
 
 
@@ -19,9 +22,9 @@ class Compared:
     """One exported file on one dev set.
 
     Attributes:
-        file: its name; `model` for what it was made of.
-        difference: the largest between its probabilities (regression: values) and the model's; 0 for the model itself.
-        agreement: share of examples with the model's answer (of regression: NaN).
+        file: its name; `model` for the model that was exported.
+        difference: the largest absolute difference between its probabilities (in regression: values) and the model's.
+        agreement: share of predictions that are the model's (in regression: NaN).
     """
 
     file: str
@@ -36,27 +39,27 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
     """Score each exported file on the dev sets of the model's task, after the model itself.
 
     Raises:
-        IsinglassError: the data are not there any more, say.
+        IsinglassError: the data cannot be read any more, or as `evaluate`.
     """
-    task = model.task
-    _, scored = evaluate(model.config, model.checkpoint, None, observers, data=open_data(model.config, task))
-    found = []
-    for one in scored:
-        tokens, answers = one.split.tokens, {"model": one.outputs}
-        for path in exported.files:
-            if path.suffix == ".onnx":
-                found_outputs = onnx_outputs(path, tokens, model.checkpoint.blueprint.pad_token_id)
-                answers[path.name] = tokens.per_text(found_outputs)
-        first = task.kind.probabilities(one.outputs)
-        for file, outputs in answers.items():
-            found.append(
-                Compared(
-                    file=file,
-                    split=one.split.name,
-                    examples=len(outputs),
-                    scores=score(task, replace(one, outputs=outputs)).by_metric,
-                    difference=float(np.abs(task.kind.probabilities(outputs) - first).max()),
-                    agreement=task.kind.agreement(one.outputs, outputs),
-                )
-            )
-    return found
+    data = open_data(model.config, model.task)
+    _, dev_sets = evaluate(model.config, model.checkpoint, None, observers, data=data)
+    files = [path for path in exported.files if path.suffix == ".onnx"]
+    return [compared for scored in dev_sets for compared in _compare_on(model, scored, files)]
+
+
+def _compare_on(model: FinishedModel, scored: Scored, files: list[Path]) -> Iterator[Compared]:
+    """Compare the model's own outputs and those of each file on one dev set."""
+    task, tokens = model.task, scored.split.tokens
+    expected = task.kind.probabilities(scored.outputs)
+    outputs_of = {"model": scored.outputs}
+    for path in files:
+        outputs_of[path.name] = tokens.per_text(onnx_outputs(path, tokens, model.checkpoint.blueprint.pad_token_id))
+    for file, outputs in outputs_of.items():
+        yield Compared(
+            file=file,
+            split=scored.split.name,
+            examples=len(outputs),
+            scores=score(task, replace(scored, outputs=outputs)).by_metric,
+            difference=float(np.abs(task.kind.probabilities(outputs) - expected).max()),
+            agreement=task.kind.agreement(scored.outputs, outputs),
+        )

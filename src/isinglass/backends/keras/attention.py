@@ -1,7 +1,7 @@
 """Self-attention over packed batches in the `rows` layout, in keras.ops.
 
 Shapes: R rows of L places, S examples, H hidden size = N heads x D head size. Every row attends within itself, masked by
-example. Softmax is in float32 whatever the products are in.
+example. Softmax is computed in float32, whatever the precision of the products.
 """
 
 import math
@@ -17,9 +17,10 @@ FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float3
 
 @dataclass(frozen=True)
 class RowsPlan:
-    """How one batch of rows is attended, shared by all layers.
+    """The masks of one batch, which all blocks share.
 
     Attributes:
+        num_heads: N.
         bias: float32 (R, 1, L, L), 0 where query and key belong to the same example, else FORBIDDEN.
         first_bias: float32 (1, S, R * L), the same for the first token of each example and all keys.
     """
@@ -30,26 +31,27 @@ class RowsPlan:
 
 
 def plan_attention(sequence_ids: Any, num_examples: int, num_heads: int) -> RowsPlan:
-    """Prepare one batch's attention from its `sequence_ids`, int32 (R, L)."""
+    """Return the masks of a batch, from its `sequence_ids`, int32 (R, L)."""
     same = ops.expand_dims(sequence_ids, 2) == ops.expand_dims(sequence_ids, 1)  # gaps attend to gaps
     own = ops.expand_dims(ops.arange(num_examples, dtype="int32"), 1) == ops.reshape(sequence_ids, (1, -1))
-    bias, first_bias = (ops.where(where, 0.0, FORBIDDEN) for where in (ops.expand_dims(same, 1), ops.expand_dims(own, 0)))
+    bias = ops.where(ops.expand_dims(same, 1), 0.0, FORBIDDEN)
+    first_bias = ops.where(ops.expand_dims(own, 0), 0.0, FORBIDDEN)
     return RowsPlan(num_heads, bias, first_bias)
 
 
 def _attend(q: Any, k: Any, v: Any, bias: Any, rate: float, masks: DropoutMasks | None) -> Any:
-    """softmax(q k^T / sqrt(D) + bias) v, with dropout of the weights.
+    """Return softmax(q k^T / sqrt(D) + bias) v, with dropout of the weights.
 
     Shapes: q (..., Lq, D); k, v (..., Lk, D); bias broadcasts to (..., Lq, Lk); the result is (..., Lq, D).
     """
     scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
     weights = ops.softmax(ops.cast(scores, "float32") * (1 / math.sqrt(q.shape[-1])) + bias)
-    kept, factor = masked(ops.cast(weights, v.dtype), rate, masks)
-    return scaled(ops.matmul(kept, v), factor)  # the context is small beside the weights
+    dropped, factor = masked(ops.cast(weights, v.dtype), rate, masks)
+    return scaled(ops.matmul(dropped, v), factor)  # the context has fewer elements than the weights
 
 
 def self_attention(qkv: Any, plan: RowsPlan, rate: float, masks: DropoutMasks | None) -> Any:
-    """Every token attends to the tokens of its example.
+    """Let every token attend to the tokens of its example.
 
     Args:
         qkv: (R * L, 3 * H), queries, keys and values side by side.
@@ -67,7 +69,7 @@ def self_attention(qkv: Any, plan: RowsPlan, rate: float, masks: DropoutMasks | 
 
 
 def first_token_attention(q_first: Any, kv: Any, plan: RowsPlan, rate: float, masks: DropoutMasks | None) -> Any:
-    """Only the first token of each example attends: all that the last layer needs.
+    """Let the first token of each example attend to its tokens: all that the last block needs.
 
     Args:
         q_first: (S, H), queries of the first tokens.

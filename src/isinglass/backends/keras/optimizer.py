@@ -10,9 +10,9 @@ from isinglass.config import TrainConfig
 
 
 class _AdamW(optimizers.AdamW):
-    """Keras' AdamW adds epsilon before bias correction; this one after it, as in PyTorch and in the paper.
+    """AdamW with epsilon added after bias correction, as in PyTorch and in the paper; Keras adds it before.
 
-    TensorFlow has one kernel for the whole update of a variable, which has epsilon before: given epsilon times the root of
+    TensorFlow has one kernel for the whole update of a variable, which adds epsilon before: with epsilon times the root of
     the second correction it does the same.
     """
 
