@@ -111,6 +111,15 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
     dev = tuple(prepare_split(data, split, config, model, order) for split in task.dev)
     test_splits = task.test if config.train_file else ()
     test = tuple(prepare_split(data, split, config, model, order) for split in test_splits)
+    assert train.labels is not None
+    if config.label_smoothing and order is None:
+        raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
+    objective = Objective(
+        kind=task.kind.name,
+        num_outputs=task.num_outputs,
+        class_weights=class_weights(config.class_weights, task, train.labels, order),
+        label_smoothing=config.label_smoothing,
+    )
     notes = [*data.notes, *train.notes]
     if model.commit:
         notes.insert(0, f"The model {config.model} is the hub's at commit {model.commit}.")
@@ -123,21 +132,9 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         train=train,
         dev=dev,
         test=test,
-        objective=_objective(config, task, train, order),
+        objective=objective,
         metric=metric,
         notes=tuple(notes),
-    )
-
-
-def _objective(config: TrainConfig, task: Task, train: PreparedSplit, order: Sequence[str] | None) -> Objective:
-    assert train.labels is not None
-    if config.label_smoothing and task.labels is None:
-        raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
-    return Objective(
-        kind=task.kind.name,
-        num_outputs=task.num_outputs,
-        class_weights=class_weights(config.class_weights, task, train.labels, order),
-        label_smoothing=config.label_smoothing,
     )
 
 

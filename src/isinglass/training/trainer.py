@@ -15,6 +15,7 @@ import numpy as np
 
 from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
+from isinglass.backends.protocol import Backend
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
@@ -29,7 +30,7 @@ from isinglass.training.checkpoints import Checkpoints, arrays_digest, run_ident
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.labels import label_order
 from isinglass.training.loop import Loop
-from isinglass.training.observers import Observer, Observers, Progress, RunState, StepRecord
+from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
 from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
 from isinglass.training.preparation import PreparedRun, PreparedSplit, prepare_run, prepare_split
@@ -95,8 +96,8 @@ def train(
     trainer.begin()
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
-        trainer.evaluate()
-    return trainer.finish()
+        scored, seconds = trainer.evaluate()
+    return trainer.finish(scored, seconds)
 
 
 def evaluate(
@@ -125,12 +126,8 @@ def evaluate(
         if split.labels is None:
             raise ConfigError(f"{split.examples.origin} has no labels to score by: use `isinglass predict`.")
     backend = create_backend(config, model, Objective.of(data.task))
-    packer = Packer.of(config, model)
     started = time.perf_counter()
-    scored = [
-        Scored(split=split, outputs=predict(backend, packer, split.tokens, split.name, observers), label_order=order)
-        for split in splits
-    ]
+    scored = _predict_splits(backend, Packer.of(config, model), splits, order, observers)
     figures = Figures(
         examples={split.name: len(split) for split in splits},
         tokens=[split.tokens for split in splits],
@@ -138,6 +135,21 @@ def evaluate(
     )
     notes = [*data.notes, *(note for split in splits for note in split.notes)]
     return make_result(config, data.task, scored, backend, figures, notes), scored
+
+
+def _predict_splits(
+    backend: Backend,
+    packer: Packer,
+    splits: Sequence[PreparedSplit],
+    order: tuple[str, ...] | None,
+    observers: Observers,
+    group: ProcessGroup | None = None,
+) -> list[Scored]:
+    scored = []
+    for split in splits:
+        outputs = predict(backend, packer, split.tokens, split.name, observers, group)
+        scored.append(Scored(split=split, outputs=outputs, label_order=order))
+    return scored
 
 
 def _labelled_splits(task: Task, names: Sequence[str] | None) -> Sequence[Split]:
@@ -176,8 +188,6 @@ class Trainer:
         self._identity: dict[str, Any] = {}
         self._newest_checkpoint: Path | None = None
         self._saved_at = 0.0  # when the newest checkpoint was written
-        self._scored: list[Scored] = []
-        self._evaluation_seconds = 0.0
 
     def begin(self) -> None:
         """Resume from the newest checkpoint, if that is asked for and there is one, and tell the observers."""
@@ -213,19 +223,18 @@ class Trainer:
         if self._best.weights:
             self._backend.load(self._best.weights)
 
-    def evaluate(self) -> None:
-        """Predict all splits that the result has scores of."""
+    def evaluate(self) -> tuple[list[Scored], float]:
+        """Predict all splits that the result has scores of, and return them with the seconds that it took."""
         started = time.perf_counter()
-        self._scored = self._predict(self._prepared.scored)
-        self._evaluation_seconds = time.perf_counter() - started
+        return self._predict(self._prepared.scored), time.perf_counter() - started
 
-    def finish(self) -> TrainedRun:
+    def finish(self, scored: list[Scored], evaluation_seconds: float) -> TrainedRun:
         """Return the run, its result included."""
         loop, prepared = self._loop, self._prepared
         figures = Figures(
             examples={split.name: len(split) for split in prepared.splits},
             tokens=[prepared.train.tokens],
-            evaluation_seconds=self._evaluation_seconds,
+            evaluation_seconds=evaluation_seconds,
             epoch_seconds=loop.clock.seconds,
             trained_tokens=loop.tokens,
             epoch_scores=self._best.plain_scores(),
@@ -234,7 +243,7 @@ class Trainer:
             resumed_at=loop.resumed_at,
         )
         notes = [*prepared.notes, *self._best.notes(self._config.epochs), *loop.closing_notes()]
-        result = make_result(self._config, prepared.task, self._scored, self._backend, figures, notes, self._group)
+        result = make_result(self._config, prepared.task, scored, self._backend, figures, notes, self._group)
         for observer in self._observers:
             observer.on_train_end(result)
         return TrainedRun(
@@ -243,7 +252,7 @@ class Trainer:
             model=prepared.model,
             weights=restore_vocabulary(self._backend.weights(), prepared.model, self._vocabulary),
             steps=loop.records(),
-            scored=self._scored,
+            scored=scored,
         )
 
     @contextmanager
@@ -272,12 +281,9 @@ class Trainer:
     def _predict(self, splits: Sequence[PreparedSplit]) -> list[Scored]:
         observers = self._observers
         if self._group.size == 1:  # several processes stop together, between two steps
-            observers = (*observers, _StopOnSignal(self._interruption))
-        scored = []
-        for split in splits:
-            outputs = predict(self._backend, self._packer, split.tokens, split.name, observers, self._group)
-            scored.append(Scored(split=split, outputs=outputs, label_order=self._prepared.label_order))
-        return scored
+            observers = (*observers, ProgressObserver(lambda _: self._interruption.check()))
+        order = self._prepared.label_order
+        return _predict_splits(self._backend, self._packer, splits, order, observers, self._group)
 
     def _evaluate_epoch(self) -> None:
         """Score the dev sets after an epoch, where the best one is picked and this one has no score yet."""
@@ -324,16 +330,6 @@ def _mean(values: Sequence[float | None]) -> float:
     """Return the mean of scores; NaN if one of them is not defined."""
     numbers = [math.nan if value is None else value for value in values]
     return sum(numbers) / len(numbers)
-
-
-class _StopOnSignal(Observer):
-    """Ends a prediction when the process was asked to end."""
-
-    def __init__(self, interruption: Interruption) -> None:
-        self._interruption = interruption
-
-    def on_prediction_step(self, progress: Progress) -> None:  # noqa: ARG002
-        self._interruption.check()
 
 
 def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
