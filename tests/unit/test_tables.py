@@ -13,7 +13,6 @@ from isinglass.report.answers import read_answers
 from isinglass.report.configurations import check_same_version
 from isinglass.report.statistics import score
 from isinglass.report.tables import (
-    Table,
     differences_table,
     pytorch_table,
     scores_table,
@@ -21,6 +20,7 @@ from isinglass.report.tables import (
     tensorflow_table,
 )
 from isinglass.results import FailedRun, RunResult
+from isinglass.tables import Table
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result, write_sample_run
 
@@ -330,8 +330,8 @@ def test_a_recipe_is_one_respect_whatever_it_sets(tmp_path: Path) -> None:
     small = dataclasses.replace(second, recipe="small", config=second.config | {"recipe": "small", "learning_rate": 1e-4})
     table = differences_table([first, small], partial(read_answers, tmp_path))
     assert table.rows[0][2:4] == (
-        "torch fp32, learning_rate 2e-05, recipe classic",
-        "torch fp32, learning_rate 0.0001, recipe small",
+        "torch fp32, recipe classic, learning_rate 2e-05",
+        "torch fp32, recipe small, learning_rate 0.0001",
     )
 
 
@@ -367,14 +367,14 @@ def test_cells_cannot_break_out_of_the_table() -> None:
     """A model's name may hold a pipe, a tag, a line end or an escape sequence."""
     table = Table(title="a|b", columns=("name",), rows=(("x|y\\|<b>",), ("line\nend\x1b[31m",)), notes=("n|\no",))
     assert table.to_markdown() == (
-        "### a\\|b\n"
+        "### a&#124;b\n"
         "\n"
-        "| name                |\n"
-        "| ------------------- |\n"
-        "| x\\|y\\\\\\|\\<b>        |\n"
-        "| line\\\\nend\\\\x1b[31m |\n"
+        "| name                           |\n"
+        "| ------------------------------ |\n"
+        "| x&#124;y&#92;&#124;&#60;b&#62; |\n"
+        "| line&#92;nend&#92;x1b&#91;31m  |\n"
         "\n"
-        "- n\\|\\\\no\n"
+        "- n&#124;&#92;no\n"
     )
     assert table.to_text() == "a|b\n\nname\n-----------------\nx|y\\|<b>\nline\\nend\\x1b[31m\nNote: n|\\no\n"
 

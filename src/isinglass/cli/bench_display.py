@@ -12,8 +12,8 @@ from isinglass.cli.display import show_facts, show_table
 from isinglass.cli.run_bars import RunBars
 from isinglass.config import TrainConfig
 from isinglass.names import duration, printable
-from isinglass.report.tables import Table
 from isinglass.results import FailedRun, RunResult
+from isinglass.tables import Table
 from isinglass.training.observers import Progress
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from isinglass.bench.plan import Plan
 from isinglass.report.answers import read_answers
 from isinglass.report.own_tasks import tasks_of
-from isinglass.report.tables import Table, pytorch_table, scores_table, speed_table, tensorflow_table
+from isinglass.report.tables import pytorch_table, scores_table, speed_table, tensorflow_table
 from isinglass.results import read_records, run_key
+from isinglass.tables import Table
 from isinglass.training.timing import CLOCK
 
 

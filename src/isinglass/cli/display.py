@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from isinglass.export.compare import Compared
     from isinglass.export.onnx import Exported
     from isinglass.report.submission import Submission
-    from isinglass.report.tables import Table
     from isinglass.results import RunResult
+    from isinglass.tables import Table
     from isinglass.training.observers import Observer, Progress
 
 LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
@@ -207,7 +207,7 @@ def show_repetitions(results: "list[RunResult]") -> None:
 
 def show_submission(submission: "Submission") -> None:
     """Print where each of the eleven files comes from."""
-    from isinglass.report.tables import Table
+    from isinglass.tables import Table
 
     rows = []
     for file in submission.files:

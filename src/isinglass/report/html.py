@@ -1,20 +1,15 @@
 """The report as one self-contained page, and as Markdown: two ways to write the same sections down."""
 
-import html
-import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from isinglass.errors import MissingDependencyError
 from isinglass.names import printable
 from isinglass.report.runs import read_bench
 from isinglass.report.sections import Report, make_report
-from isinglass.report.tables import Table
 from isinglass.storage import replacing
-
-_NUMBER: Final = re.compile(r"-?|NaN|failed|[-+]?\d([\d.:/ ±()+%hms†-]|,(?=\d)|to|of)*")  # and what stands in its place
+from isinglass.tables import escaped
 
 
 def write_report(directory: Path, *, with_published: bool = False) -> list[Path]:
@@ -30,7 +25,7 @@ def write_report(directory: Path, *, with_published: bool = False) -> list[Path]
     """
     render = _renderer()
     report = make_report(read_bench(directory), with_published=with_published)
-    return [_write(directory / "report.html", render(report)), _write(directory / "report.md", _markdown(report))]
+    return [_write(directory / "report.html", render(report)), _write(directory / "report.md", to_markdown(report))]
 
 
 def _renderer() -> Callable[[Report], str]:
@@ -51,42 +46,26 @@ def _renderer() -> Callable[[Report], str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"printable": printable, "kinds": _kinds}
+    environment.filters |= {"printable": printable}
     template = environment.get_template("report.html.jinja")
     return lambda report: template.render(page=report)
 
 
-def _kinds(table: Table) -> list[str]:
-    """How each column is set: `number` to the right, `text` in lines, a `word` neither."""
-    kinds = []
-    for column in zip(*table.rows, strict=True):
-        if all(_NUMBER.fullmatch(cell) for cell in column):
-            kinds.append("number")
-        else:
-            kinds.append("text" if max(map(len, column)) > 48 else "word")
-    return kinds or ["word"] * len(table.columns)
-
-
-def _markdown(report: Report) -> str:
-    """The same without the plots."""
-    lines = [f"# {_escaped(report.title)}", "", _escaped(report.lead), ""]
-    lines += [f"- {_escaped(name)}: {_escaped(value)}" for value, name in report.tiles]
+def to_markdown(report: Report) -> str:
+    """Return the report as Markdown, without its plots."""
+    lines = [f"# {escaped(report.title)}", "", escaped(report.lead), ""]
+    lines += [f"- {escaped(name)}: {escaped(value)}" for value, name in report.tiles]
     for section in report.sections:
         lines += ["", f"## {section.title}"]
-        lines += ["", _escaped(section.lead)] if section.lead else []
-        lines += ["", *(f"- {_escaped(note)}" for note in section.notes)] if section.notes else []
+        lines += ["", escaped(section.lead)] if section.lead else []
+        lines += ["", *(f"- {escaped(note)}" for note in section.notes)] if section.notes else []
         for table in (*section.tables, *section.folded):
             lines += ["", table.to_markdown().rstrip("\n")]
         for commands in section.commands:
-            lines += ["", f"### {_escaped(commands.title)}"]
+            lines += ["", f"### {escaped(commands.title)}"]
             for what, command in commands.lines:
                 lines += ["", f"    # {printable(what)}", f"    {printable(command)}"]
     return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """No HTML, and no Markdown."""
-    return re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def _write(path: Path, text: str) -> Path:

@@ -21,8 +21,9 @@ from isinglass.report.answers import Answers
 from isinglass.report.own_tasks import text_columns, title_of
 from isinglass.report.plots import ScorePanel, Series, SpeedPanel
 from isinglass.report.runs import READING, Bench, Reader, Run, as_setting, by_series, changed_settings, label, traits
-from isinglass.report.tables import Table, differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
+from isinglass.report.tables import differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
 from isinglass.results import RunResult, file_below
+from isinglass.tables import Table
 from isinglass.tasks import MULTILABEL, REGRESSION, Task
 from isinglass.training.timing import CLOCK
 

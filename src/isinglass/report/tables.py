@@ -7,11 +7,10 @@ is always the one that ran, never the one that was asked for.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from isinglass.metrics import Metric
-from isinglass.names import duration, printable, short_name
+from isinglass.names import duration, short_name
 from isinglass.report import published
 from isinglass.report.answers import Answers
 from isinglass.report.configurations import (
@@ -28,6 +27,7 @@ from isinglass.report.configurations import (
 from isinglass.report.own_tasks import scored_splits, title_of
 from isinglass.report.statistics import paired_difference, score_interval, summary
 from isinglass.results import FailedRun, RunResult
+from isinglass.tables import Table
 from isinglass.tasks import TASKS, Task
 
 AnswersOf = Callable[[RunResult, str], Answers]
@@ -43,36 +43,6 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "jax": ("jax", "keras"),
 }
 SPREAD: Final = "±: sample standard deviation over the runs, their number in brackets; they differ in their seed."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A title, columns, rows of as many cells, and notes: plain text, as yet unescaped."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        assert all(len(row) == len(self.columns) for row in self.rows), "a row has a cell for each column"
-
-    def to_markdown(self) -> str:
-        """A heading of the third level, a table as GitHub reads it, and a list of the notes."""
-        head, *rows = [[_escaped(cell) for cell in cells] for cells in (self.columns, *self.rows)]
-        widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [head, ["-" * width for width in widths], *rows]
-        table = "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
-        notes = "".join(f"- {_escaped(note)}\n" for note in self.notes)
-        return f"### {_escaped(self.title)}\n\n{table}" + (f"\n{notes}" if notes else "")
-
-    def to_text(self) -> str:
-        """Columns side by side, for a terminal or a log."""
-        head, *rows = [[printable(cell) for cell in cells] for cells in (self.columns, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [head, ["-" * width for width in widths], *rows]
-        table = "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
-        return f"{printable(self.title)}\n\n{table}" + "".join(f"Note: {printable(note)}\n" for note in self.notes)
 
 
 def pytorch_table(
@@ -507,8 +477,3 @@ def _with(words: str, variant: str) -> str:
 
 def _mean(values: Iterable[float]) -> float:
     return summary(list(values)).mean
-
-
-def _escaped(text: str) -> str:
-    """A cell of a Markdown table."""
-    return printable(text).translate({ord(c): f"\\{c}" for c in "\\|<"})

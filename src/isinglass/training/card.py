@@ -20,6 +20,7 @@ from isinglass.metrics import Metric
 from isinglass.models.source import DEMO as DEMO_MODEL
 from isinglass.names import brief, duration, printable, short_name, shortened
 from isinglass.results import RunResult
+from isinglass.tables import Table, escaped
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.glue import GLUE, HUB_REPO
 from isinglass.training.timing import CLOCK
@@ -46,7 +47,6 @@ SETTINGS: Final[tuple[str, ...]] = (
 )
 NOT_SETTINGS: Final = (*PLACES, "task", "model", "backend", "precision", "recipe", "seed", "compile", "xla")
 
-_MARKUP: Final = re.compile(r"[\\`*~\[\]<>&|$]|(?<!\w)_|_(?!\w)")
 # from the first slash of an absolute path to the last one; `and/or`, `USER/NAME` and `https://` are no such path
 _DIRECTORIES: Final = re.compile(r"""(?<![\w:/.~])(?:~[\w.-]*|\.{1,2})?/(?=\S)(?:[^:'"()\n]*/)?""")
 _ON_HUB: Final = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -89,8 +89,8 @@ def model_card(
     license = license or (DEMO_LICENSE if base_model == DEMO_MODEL else None)  # noqa: A001
     metadata = _metadata(result, task, base, license, repo)
     parts = [
-        f"# {escaped(base.shown)} fine-tuned on {escaped(task.title)}",
-        *(f"> **Warning:** {escaped(warning)}" for warning in _warnings(result, task)),
+        f"# {_escaped(base.shown)} fine-tuned on {_escaped(task.title)}",
+        *(f"> **Warning:** {_escaped(warning)}" for warning in _warnings(result, task)),
         _what_it_does(result, task, base, label_names),
         "## How to use it",
         *_how_to_use(result, task, repo),
@@ -105,16 +105,7 @@ def model_card(
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(result, task)),
     ]
-    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
-
-
-def escaped(text: object) -> str:
-    r"""A text for the middle of a line of Markdown, where it reads as it is: markup becomes character references.
-
-    >>> escaped("<b>not_equivalent</b> | `x`\n---")
-    '&#60;b&#62;not_equivalent&#60;/b&#62; &#124; &#96;x&#96;&#92;n---'
-    """
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", printable(shortened(str(text), LONGEST_TEXT)))
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def _base(base_model: str, commit: str | None) -> _Base:
@@ -210,10 +201,10 @@ def _columns(task: Task) -> Sequence[str | int]:
 
 
 def _what_it_does(result: RunResult, task: Task, base: _Base, label_names: Sequence[str] | None) -> str:
-    named = ", ".join(escaped(column) for column in _columns(task))
+    named = ", ".join(_escaped(column) for column in _columns(task))
     texts = f"a pair of texts ({named})" if task.is_pair else f"one text ({named})"
     target = task.kind.target(label_names or (), task.score_range)
-    linked = f"[{escaped(base.on_hub)}](https://huggingface.co/{base.on_hub})"
+    linked = f"[{_escaped(base.on_hub)}](https://huggingface.co/{base.on_hub})"
     source = f"{linked}{f' at commit {base.commit}' if base.commit else ''}" if base.on_hub else "a local checkpoint"
     lines = [
         f"It takes {texts} and answers {target}.",
@@ -221,9 +212,9 @@ def _what_it_does(result: RunResult, task: Task, base: _Base, label_names: Seque
     ]
     if result.start_from:
         before = TASKS[result.start_from].title if result.start_from in TASKS else result.start_from
-        lines.append(f"Its weights had been fine-tuned on {escaped(before)} before.")
+        lines.append(f"Its weights had been fine-tuned on {_escaped(before)} before.")
     if task.citation:
-        lines.append(f"The task: {escaped(task.citation)}.")
+        lines.append(f"The task: {_escaped(task.citation)}.")
     return " ".join(lines)
 
 
@@ -251,22 +242,23 @@ def _labels(task: Task, label_names: Sequence[str] | None) -> str:
     if label_names is None:
         return "None: the one output is the score itself."
     words = dict(zip(task.labels or (), task.label_words or (), strict=False))
-    head = ("output", "label", *(("meaning",) if words else ()))
+    columns = ("output", "label", "meaning") if words else ("output", "label")
     rows = [
-        (str(i), escaped(name), *((escaped(words.get(name, "")),) if words else ()))
-        for i, name in enumerate(label_names[:MOST_LABELS])
+        (str(output), _cut(name), _cut(words.get(name, "")))[: len(columns)]
+        for output, name in enumerate(label_names[:MOST_LABELS])
     ]
+    table = Table(columns=columns, rows=tuple(rows)).to_markdown()
     left_out = len(label_names) - len(rows)
-    return _table(head, rows) + (f"\n\nAnd {left_out:,} more; `config.json` lists all." if left_out else "")
+    return table + (f"\nAnd {left_out:,} more; `config.json` lists all." if left_out else "")
 
 
 def _training_data(result: RunResult, task: Task) -> Iterator[str]:
-    rows = []
-    for split, count in result.examples.items():
-        published = next((one.rows for one in task.splits if task in GLUE and one.name == split), None)
-        rows.append((escaped(split), f"{count:,}", *((f"{published:,}",) if published else ())))
-    width = max((len(row) for row in rows), default=2)
-    yield _table(("split", "examples", "of GLUE's")[:width], [row + ("",) * (width - len(row)) for row in rows])
+    published = {split.name: f"{split.rows:,}" for split in task.splits} if task in GLUE else {}
+    columns = ("split", "examples", "of GLUE's") if published else ("split", "examples")
+    rows = [
+        (_cut(split), f"{count:,}", published.get(split, ""))[: len(columns)] for split, count in result.examples.items()
+    ]
+    yield Table(columns=columns, rows=tuple(rows)).to_markdown()
     totals = [*accumulate(result.train_lengths)]
     if totals and totals[-1]:
         yield (
@@ -276,15 +268,15 @@ def _training_data(result: RunResult, task: Task) -> Iterator[str]:
         )
     notes = [note for note in dict.fromkeys(result.notes) if note != task.warning]
     if notes:
-        yield "\n".join(f"- Note: {escaped(_without_directories(note, result))}" for note in notes)
+        yield "\n".join(f"- Note: {_escaped(_without_directories(note, result))}" for note in notes)
 
 
 def _scores(result: RunResult, task: Task) -> Iterator[str]:
-    yield _table(
-        ("split", "metric", "this model", "majority", "examples"),
-        [
+    yield Table(
+        columns=("split", "metric", "this model", "majority", "examples"),
+        rows=tuple(
             (
-                escaped(split),
+                _cut(split),
                 _title(metric),
                 metric.text(score.value),
                 metric.text(score.majority),
@@ -292,14 +284,14 @@ def _scores(result: RunResult, task: Task) -> Iterator[str]:
             )
             for split, scores in result.scores.items()
             for metric, score in scores.items()
-        ],
-    )
+        ),
+    ).to_markdown()
     lines = [f"Scores are in hundredths; *majority* is what {task.kind.baseline} gets."]
     lines += task.kind.score_notes
     if "rmse" in task.metrics:
         lines.append("RMSE is in the unit of the labels.")
     if "f1" in task.metrics:
-        lines.append(f"F1 is that of the label {escaped(task.positive_label)}.")
+        lines.append(f"F1 is that of the label {_escaped(task.positive_label)}.")
     yield " ".join(lines)
 
 
@@ -310,17 +302,17 @@ def _training(result: RunResult) -> Iterator[str]:
     shown += [name for name, value in chosen.items() if name not in SETTINGS and value != defaults.get(name)]
     compiler = ", XLA" if result.xla else ", compiled" if result.compile else ""
     rows = [
-        ("recipe", escaped(result.recipe)),
-        *((escaped(name.replace("_", " ")), escaped(_plain(chosen[name]))) for name in shown),
+        ("recipe", result.recipe),
+        *((name.replace("_", " "), _plain(chosen[name])) for name in shown),
         ("seed", str(result.seed)),
-        ("precision that ran", escaped(result.precision)),
-        ("backend", f"{escaped(result.backend)}{compiler}"),
-        ("device", escaped(result.device)),
-        ("versions", ", ".join(f"{escaped(name)} {escaped(version)}" for name, version in result.versions.items())),
+        ("precision that ran", result.precision),
+        ("backend", f"{result.backend}{compiler}"),
+        ("device", result.device),
+        ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
     ]
     if result.git_commit:
-        rows.append(("isinglass's commit", escaped(result.git_commit)))
-    yield _table(("setting", "value"), rows)
+        rows.append(("isinglass's commit", result.git_commit))
+    yield Table(columns=("setting", "value"), rows=tuple((_cut(name), _cut(value)) for name, value in rows)).to_markdown()
     compiling = f", of which compiling {result.compile_seconds:.1f} s" if result.compile_seconds else ""
     yield (
         f"Training took {duration(result.train_seconds)}{compiling}, at {result.examples_per_second:,.1f} examples/s and "
@@ -335,7 +327,7 @@ def _plain(value: Any) -> str:
 
 
 def _limits(result: RunResult, task: Task) -> Iterator[str]:
-    dev = " and ".join(escaped(split) for split in result.scores)
+    dev = " and ".join(_escaped(split) for split in result.scores)
     yield (
         f"One seed, {result.seed}, was trained. With another, all else the same, the scores can differ by several points, "
         f"the more the fewer examples are scored."
@@ -344,7 +336,7 @@ def _limits(result: RunResult, task: Task) -> Iterator[str]:
         yield f"The weights are those of the epoch that was best on {dev}, so that the scores on it flatter the model."
     yield f"The scores are of {dev}, by which settings are commonly chosen. They are not those of an untouched test set."
     if task in GLUE and not _is_published(result, task):
-        yield f"The scored rows are not as many as GLUE's: these are no scores of GLUE's {escaped(task.title)}."
+        yield f"The scored rows are not as many as GLUE's: these are no scores of GLUE's {_escaped(task.title)}."
     yield "Nothing was measured on texts of another domain, language or time than the data above."
     if result.config.get("long_texts") == "windows":
         yield "Long texts were trained on in windows, whose logits are averaged; `transformers` as above cuts them instead."
@@ -366,6 +358,9 @@ def _without_directories(note: str, result: RunResult) -> str:
     return _DIRECTORIES.sub("", note)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are escaped already."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+def _cut(text: str) -> str:
+    return shortened(text, LONGEST_TEXT)
+
+
+def _escaped(text: object) -> str:
+    return escaped(text, LONGEST_TEXT)
