@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-SOURCE: Final = "the text-classification README of `transformers` (examples)"
+SOURCE: Final = "the text-classification README of transformers (examples)"
 
 
 @dataclass(frozen=True, kw_only=True)
