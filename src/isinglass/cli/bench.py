@@ -79,9 +79,8 @@ class BenchOptions(ClusterOptions):
 def bench(options: BenchOptions, settings: dict[str, Any]) -> None:
     """Run many configurations, resumably, and print their table; `isinglass report` makes a page of them."""
     from isinglass.bench.harness import run
-    from isinglass.cli.bench_display import BenchDisplay
-    from isinglass.cli.bench_tables import bench_tables
-    from isinglass.cli.run_bars import RunBars
+    from isinglass.cli.bench_display import BenchDisplay, bench_tables
+    from isinglass.cli.progress import RunBars
 
     name, selection = options.select(settings)
     directory = options.output or Path("bench") / name

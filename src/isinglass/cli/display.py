@@ -1,12 +1,9 @@
 """Print what a person sees of a command: progress, results, tables."""
 
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
 from isinglass.names import percent, printable
 
@@ -17,90 +14,6 @@ if TYPE_CHECKING:
     from isinglass.report.submission import Submission
     from isinglass.results import RunResult
     from isinglass.tables import Table
-    from isinglass.training.observers import Observer, Progress
-
-LOG_SECONDS: Final = 60.0  # where there is no terminal, the longest time between two lines of progress
-
-
-class Bars(Protocol):
-    """The progress of several runs at once, told apart by a label."""
-
-    def show(self, label: str, now: "Progress") -> None:
-        """Where the run stands."""
-        ...
-
-    def end(self, label: str) -> None:
-        """The run is shown no more."""
-        ...
-
-
-class _TerminalBars:
-    def __init__(self, display: Any) -> None:
-        self._display = display
-        self._bars: dict[tuple[str, str], Any] = {}
-
-    def show(self, label: str, now: "Progress") -> None:
-        key = (label, now.stage)
-        if key not in self._bars:
-            self._bars[key] = self._display.add_task(f"{label}{now.stage}", total=now.total, figures="")
-        name = now.stage if now.loss is None else f"epoch {now.epoch + 1}/{now.epochs}"
-        self._display.update(self._bars[key], completed=now.done, description=f"{label}{name}", figures=_figures(now))
-
-    def end(self, label: str) -> None:
-        for key in [key for key in self._bars if key[0] == label]:
-            self._display.remove_task(self._bars.pop(key))
-
-
-class _Lines:
-    """The first report, every ten percent, and each minute."""
-
-    def __init__(self) -> None:
-        self._printed: dict[tuple[str, str], tuple[int, float]] = {}  # tenths done, and time, of the last line
-
-    def show(self, label: str, now: "Progress") -> None:
-        tenth, clock = 10 * now.done // now.total, time.monotonic()
-        last = self._printed.get((label, now.stage))
-        if last is None or tenth > last[0] or clock - last[1] >= LOG_SECONDS:
-            self._printed[label, now.stage] = (tenth, clock)
-            epoch = "" if now.loss is None else f", epoch {now.epoch + 1}/{now.epochs}"
-            print(f"{label}{now.stage} {now.done}/{now.total}{epoch}, {_figures(now)}", file=sys.stderr, flush=True)
-
-    def end(self, label: str) -> None:
-        self._printed = {key: last for key, last in self._printed.items() if key[0] != label}
-
-
-@contextmanager
-def progress_bars() -> Iterator[Bars]:
-    """Bars on a terminal, plain lines elsewhere."""
-    if not (sys.stderr and sys.stderr.isatty()):
-        yield _Lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as ProgressBar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with ProgressBar(*columns, console=console(stderr=True)) as display:
-        yield _TerminalBars(display)
-
-
-@contextmanager
-def progress() -> "Iterator[Observer]":
-    """Yield an observer that shows the progress of one run."""
-    from isinglass.training.observers import ProgressObserver
-
-    with progress_bars() as bars:
-        yield ProgressObserver(partial(bars.show, ""))
-
-
-def _figures(now: "Progress") -> str:
-    loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
-    return f"{loss}{now.tokens_per_second:,.0f} tokens/s"
 
 
 def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -> None:

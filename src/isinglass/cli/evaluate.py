@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from isinglass.cli.display import progress, show_result
+from isinglass.cli.display import show_result
 from isinglass.cli.options import FinishedRunOptions, RunDir, command
+from isinglass.cli.progress import progress
 from isinglass.config.setting import setting
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isinglass.cli.display import progress, show_comparison, show_export
+from isinglass.cli.display import show_comparison, show_export
 from isinglass.cli.options import FinishedRunOptions, RunDir, command
+from isinglass.cli.progress import progress
 from isinglass.config.setting import setting
 from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import printable

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isinglass.cli.display import progress
 from isinglass.cli.options import FinishedRunOptions, RunDir, command
+from isinglass.cli.progress import progress
 from isinglass.config.setting import setting
 from isinglass.errors import ConfigError
 from isinglass.names import printable

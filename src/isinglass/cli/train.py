@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from isinglass.cli.display import progress, show_repetitions, show_result
+from isinglass.cli.display import show_repetitions, show_result
 from isinglass.cli.exits import announce, how_to_resume, processes
 from isinglass.cli.options import SourceOptions, TaskArgument, command
+from isinglass.cli.progress import progress
 from isinglass.config import SETTINGS, TrainConfig
 from isinglass.config.setting import Panel, setting
 from isinglass.config.settings import AT_LEAST_1

@@ -29,7 +29,7 @@ class TuneOptions(ClusterOptions, SourceOptions):
 @command("data_dir", *_TABLES, "model", "backend", "precision")
 def tune(options: TuneOptions, settings: dict[str, Any], task: TaskArgument = None) -> None:
     """Search learning rate, epochs and batch size on held-out data, resumably; the best become a recipe file."""
-    from isinglass.cli.run_bars import RunBars
+    from isinglass.cli.progress import RunBars
     from isinglass.cli.tune_display import TuneDisplay, show_tuned
     from isinglass.training.interruption import Interruption
     from isinglass.tuning import SearchSpace

@@ -5,7 +5,7 @@ import sys
 from rich.table import Table
 
 from isinglass.cli.display import console
-from isinglass.cli.run_bars import RunBars
+from isinglass.cli.progress import RunBars
 from isinglass.names import duration, printable
 from isinglass.training.observers import Progress
 from isinglass.tuning import Tuned, TunedTrial, TuningObserver
