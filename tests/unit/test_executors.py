@@ -25,7 +25,7 @@ from isinglass.executors.messages import (
     from_line,
     to_line,
 )
-from isinglass.executors.ray.outputs import put_in_place
+from isinglass.executors.ray.files import put_in_place
 from isinglass.executors.ray.resources import Shares, share_nodes
 from isinglass.training.observers import Progress
 from tests.sample_bench import sample_result
@@ -37,8 +37,8 @@ INPUTS = RunInputs(
 )
 PROGRESS = Progress(stage="train", epoch=1, epochs=3, done=40, total=120, loss=0.25, tokens_per_second=1234.5)
 MESSAGES = [
-    RunRequest(run=INPUTS, name="rte-x", start_from="mnli", keep_model=True, predict_test=False),
-    TrialRequest(run=INPUTS, checkpoints=CheckpointLocation(path="s3://bucket/x", every="20steps")),
+    RunRequest(runs=(INPUTS,), name="rte-x", start_from="mnli", keep_model=True, predict_test=False),
+    TrialRequest(runs=(INPUTS,), checkpoints=CheckpointLocation(path="s3://bucket/x", every="20steps")),
     CalibrationRequest(runs=(INPUTS, INPUTS)),
     Started(),
     Progressed(progress=PROGRESS),

@@ -51,30 +51,20 @@ def _is_bench(directory: Path) -> bool:
 def set_damaged_aside(directory: Path) -> list[DamagedLine]:
     """Move the damaged lines of `results.jsonl` to `results.damaged.jsonl`, so that their runs are performed again.
 
-    A line that a kill cut off is damaged.
+    A line that a kill cut off is damaged, or lacks only its line feed, which is added.
     """
     path = directory / RESULTS
     if not path.exists():
         return []
     damaged = read_records(directory).damaged
-    if damaged:
-        _move_lines(path, directory / DAMAGED, {line.number for line in damaged})
-    _end_last_line(path)
-    return damaged
-
-
-def _move_lines(path: Path, other: Path, numbers: set[int]) -> None:
-    """Append the lines of these numbers, counted from 1, to another file, and remove them from this one."""
-    lines = list(enumerate(path.read_bytes().split(b"\n"), start=1))
-    with open(other, "ab") as damaged:
-        damaged.writelines(line + b"\n" for number, line in lines if number in numbers)
-    with replacing(path) as partial:
-        partial.write_bytes(b"\n".join(line for number, line in lines if number not in numbers))
-
-
-def _end_last_line(path: Path) -> None:
-    """Add the line feed that is missing if a kill came between a record and its line feed."""
+    numbers = {line.number for line in damaged}
     content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with open(path, "ab") as lines:
-            lines.write(b"\n")
+    lines = [(number, line + b"\n") for number, line in enumerate(content.split(b"\n"), start=1) if line]
+    if damaged:
+        with open(directory / DAMAGED, "ab") as aside:
+            aside.writelines(line for number, line in lines if number in numbers)
+    rest = b"".join(line for number, line in lines if number not in numbers)
+    if rest != content:
+        with replacing(path) as partial:
+            partial.write_bytes(rest)
+    return damaged

@@ -4,6 +4,7 @@ Killing a bench loses the runs in flight only.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Final
 
 from isinglass.bench.directory import Bench, locked_bench, set_damaged_aside
 from isinglass.bench.estimates import calibrate, estimates
-from isinglass.bench.observers import BenchObserver
-from isinglass.bench.own_data import read_own_data, settle
+from isinglass.bench.own_data import OwnData, read_own_data, settle
 from isinglass.bench.plan import Plan, PlannedRun, left_to_do, make_plan
 from isinglass.bench.presets import Selection
 from isinglass.config import as_dict
@@ -21,8 +21,37 @@ from isinglass.executors.messages import Answer, Failed, Message, Progressed, Ru
 from isinglass.executors.protocol import Executor
 from isinglass.executors.ray import Cluster, connected
 from isinglass.results import RESULTS, FailedRun, RunResult, append_record
+from isinglass.training.observers import Progress
 
 logger = logging.getLogger(__name__)
+
+
+class BenchObserver:
+    """Base class of a bench's observers: every method does nothing until it is overridden."""
+
+    def on_connect(self, summary: str) -> None:
+        """Called when a cluster is ready; `summary` says in one line what it has."""
+
+    def on_data(self, data: OwnData) -> None:
+        """Called with what is known about your own files, before they are trained on."""
+
+    def on_plan(self, plan: Plan, estimates: Mapping[str, float], at_once: int) -> None:
+        """Called before the first run.
+
+        Args:
+            estimates: key of each remaining run -> seconds that it is likely to take; NaN where that is not known.
+            at_once: the number of runs that are performed at the same time.
+        """
+
+    def on_run_begin(self, run: PlannedRun, number: int, total: int) -> None:
+        """Called when a run begins: the `number`-th, from 1, of `total` remaining runs."""
+
+    def on_progress(self, run: PlannedRun, progress: Progress) -> None:
+        """Called while a run is trained and evaluated."""
+
+    def on_run_end(self, run: PlannedRun, record: RunResult | FailedRun) -> None:
+        """Called when the record of a run is written."""
+
 
 _SILENT: Final = BenchObserver()
 
@@ -133,7 +162,7 @@ class Harness:
         source = run.start_from
         model = None if source is None else str(source.model_in(self._directory))
         return RunRequest(
-            run=RunInputs(config=as_dict(run.config), first_weights=model),
+            runs=(RunInputs(config=as_dict(run.config), first_weights=model),),
             name=run.name,
             start_from=run.start_task,
             keep_model=run.keep_model,

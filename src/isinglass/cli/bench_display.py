@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from isinglass.bench.observers import BenchObserver
+from isinglass.bench.harness import BenchObserver
 from isinglass.bench.own_data import OwnData
 from isinglass.bench.plan import Plan, PlannedRun
 from isinglass.cli.display import show_facts, show_table

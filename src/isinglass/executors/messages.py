@@ -1,6 +1,6 @@
 """What travels between an executor and its workers: a request, and the messages that answer it, one line of JSON each.
 
-    executor -> worker    {"TrialRequest": {"run": {"config": {...}, ...}, ...}}
+    executor -> worker    {"TrialRequest": {"runs": [{"config": {...}, ...}], ...}}
     worker -> executor    {"Progressed": {"progress": {"stage": "train", "done": 40, ...}}}
                           {"EpochScored": {"scores": [0.81]}}
                           {"TrialFinished": {"scores": [0.81, 0.84], "error": null}}
@@ -69,21 +69,24 @@ class Request(Message):
 
     worker: ClassVar[str]
 
+    runs: tuple[RunInputs, ...]
+
     def relocate(self, locate: Callable[[RunInputs], RunInputs]) -> Self:
         """Return the request with `locate` applied to the inputs of each of its runs."""
-        raise NotImplementedError
+        return replace(self, runs=tuple(map(locate, self.runs)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest(Request):
     """A request that trains one model. Without a location for checkpoints it starts from step 0 and writes none."""
 
-    run: RunInputs
     checkpoints: CheckpointLocation | None = None
 
-    def relocate(self, locate: Callable[[RunInputs], RunInputs]) -> Self:
-        """Return the request with `locate` applied to the inputs of its run."""
-        return replace(self, run=locate(self.run))
+    @property
+    def run(self) -> RunInputs:
+        """Return the inputs of its only run."""
+        (run,) = self.runs
+        return run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +119,6 @@ class CalibrationRequest(Request):
     """Time a few steps of the first run, and count the tokens of all runs' tasks."""
 
     worker: ClassVar[str] = "isinglass.bench.worker"
-
-    runs: tuple[RunInputs, ...]
-
-    def relocate(self, locate: Callable[[RunInputs], RunInputs]) -> Self:
-        """Return the request with `locate` applied to the inputs of each run."""
-        return replace(self, runs=tuple(locate(run) for run in self.runs))
 
 
 # ---- updates -----------------------------------------------------------

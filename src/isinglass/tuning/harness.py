@@ -23,12 +23,10 @@ from isinglass.storage import check_parent, held
 from isinglass.training.best_epoch import selection_metric
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.tuning.data import digest_of, tuning_data
-from isinglass.tuning.observers import TuningObserver
 from isinglass.tuning.recipe import RECIPE, TRIALS
-from isinglass.tuning.search import Search
 from isinglass.tuning.search_space import SearchSpace
 from isinglass.tuning.study import TunedTrial, check_installed, opened_study
-from isinglass.tuning.trials import ParallelTrials, train_in_turn
+from isinglass.tuning.trials import ParallelTrials, Search, TuningObserver, train_in_turn
 
 DATABASE: Final = "study.db"
 LOCK: Final = ".lock"

@@ -1,14 +1,16 @@
-"""Train the trials of a search: one after another in this process, or several at the same time on a cluster."""
+"""The trials of a search: one after another in this process, or several at the same time on a cluster."""
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from isinglass.backends.process_group import SingleProcess
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data.source import Source
-from isinglass.errors import RunFailedError, TrainingDivergedError
+from isinglass.errors import RunFailedError, StorageError, TrainingDivergedError
 from isinglass.executors.messages import (
     EpochScored,
     Failed,
@@ -19,11 +21,83 @@ from isinglass.executors.messages import (
     TrialRequest,
 )
 from isinglass.executors.protocol import Executor
+from isinglass.metrics import Metric
 from isinglass.runs.perform import perform
 from isinglass.training.interruption import Interruption
-from isinglass.training.observers import Observer, ProgressObserver, RunState
-from isinglass.tuning.search import Search
-from isinglass.tuning.study import Study, Trial
+from isinglass.training.observers import Observer, Progress, ProgressObserver, RunState
+from isinglass.tuning.recipe import best_trial, write_recipe, write_table
+from isinglass.tuning.search_space import SearchSpace
+from isinglass.tuning.study import Study, Trial, TunedTrial
+
+
+class TuningObserver:
+    """Base class of a search's observers: every method does nothing until it is overridden."""
+
+    def on_connect(self, summary: str) -> None:
+        """Called when a cluster is ready; `summary` says in one line what it has."""
+
+    def on_trial_begin(self, trial: TunedTrial) -> None:
+        """Called when a trial begins: it has settings, and no score."""
+
+    def on_progress(self, number: int, progress: Progress) -> None:
+        """Called while the trial of that number is trained and evaluated."""
+
+    def on_trial_end(self, trial: TunedTrial) -> None:
+        """Called when a trial is finished, with its state and score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The trials of a search, in its directory.
+
+    Attributes:
+        config: the settings that all trials share.
+        metric: what the trials are scored by.
+        trials: number of finished trials to reach.
+        notes: what a reader of the recipe must know.
+    """
+
+    directory: Path
+    study: Study
+    space: SearchSpace
+    config: TrainConfig
+    metric: Metric
+    trials: int
+    notes: tuple[str, ...]
+    observer: TuningObserver
+
+    @property
+    def missing(self) -> int:
+        """Return the number of trials to finish."""
+        return max(0, self.trials - len(self.study.finished()))
+
+    def begin(self, running: Sequence[Trial] = ()) -> Trial:
+        """Return a new trial to train. `running` are the trials under way."""
+        trial = self.study.ask(self.space, self.config, running)
+        self.observer.on_trial_begin(TunedTrial(number=trial.number, state="running", settings=trial.settings))
+        return trial
+
+    def end(self, trial: Trial) -> None:
+        """Write the files anew after a trial whose outcome the study knows."""
+        finished = self.study.finished()
+        self.write(finished)
+        self.observer.on_trial_end(next(each for each in finished if each.number == trial.number))
+
+    def write(self, finished: Sequence[TunedTrial]) -> TunedTrial | None:
+        """Write the table of trials and the recipe of the best one. Return that trial; None if no trial has a score.
+
+        Raises:
+            StorageError: the disk is full, say.
+        """
+        best = best_trial(finished, self.metric)
+        try:
+            write_table(self.directory, finished, self.metric)
+            if best is not None:
+                write_recipe(self.directory, self.config, best, metric=self.metric, trials=len(finished), notes=self.notes)
+        except OSError as error:
+            reason = f"{self.directory} cannot be written ({error.strerror})"
+            raise StorageError(f"{reason}: make room and run it again.") from error
+        return best
 
 
 class PrunedError(Exception):
@@ -97,7 +171,7 @@ class ParallelTrials:
             digest = hashlib.blake2b(repr(trial.config).encode(), digest_size=4).hexdigest()
             name = f"trial-{trial.number}-{digest}"
             config = as_dict(scored_each_epoch(trial.config))
-            self._executor.submit(name, TrialRequest(run=RunInputs(config=config)))
+            self._executor.submit(name, TrialRequest(runs=(RunInputs(config=config),)))
             self._pending[name] = trial
 
     def _handle(self, name: str, trial: Trial, message: Message) -> None:

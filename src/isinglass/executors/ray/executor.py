@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from isinglass.errors import DataError, RunFailedError, StorageError
-from isinglass.executors.messages import CheckpointLocation, Failed, Message, Request, Started, TrainingRequest
-from isinglass.executors.ray.files import FileStore, Packer
-from isinglass.executors.ray.outputs import put_in_place
+from isinglass.executors.messages import Answer, CheckpointLocation, Failed, Message, Request, Started, TrainingRequest
+from isinglass.executors.ray.files import FileStore, Packer, put_in_place
 from isinglass.executors.ray.resources import Shares
 from isinglass.executors.ray.task import Job, Mailbox, Outcome, perform_job, remove_checkpoints
 
@@ -29,7 +28,7 @@ class PendingTask:
     """A request under way.
 
     Attributes:
-        checkpoints: where its checkpoints lie; None: it has none.
+        checkpoints: where its checkpoints lie until they are not needed; None: it has none.
         has_started: whether the caller was told that its worker started.
         is_stopped: whether the caller has ended it.
     """
@@ -38,15 +37,6 @@ class PendingTask:
     checkpoints: str | None
     has_started: bool = False
     is_stopped: bool = False
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A message for the caller. `obsolete`: checkpoints that are not needed once the caller has recorded the message."""
-
-    name: str
-    message: Message
-    obsolete: str | None = None
 
 
 class RayExecutor:
@@ -79,7 +69,7 @@ class RayExecutor:
         self._remove = ray.remote(num_cpus=0, max_retries=0)(remove_checkpoints)
         self._store = FileStore(ray.put)
         self._pending: dict[Any, PendingTask] = {}  # by Ray's reference to the task
-        self._deliveries: deque[Delivery] = deque()
+        self._messages: deque[tuple[PendingTask, Message]] = deque()
         self._obsolete: list[str] = []  # checkpoints of runs whose answer the caller has, but may not have recorded yet
 
     def has_room(self) -> bool:
@@ -120,15 +110,15 @@ class RayExecutor:
             self._remove.remote(checkpoints)
         self._obsolete.clear()
         try:
-            while not self._deliveries:
+            while not self._messages:
                 self._poll()
         except (self._ray.exceptions.RaySystemError, self._ray.exceptions.RayActorError, ConnectionError) as error:
             reason = first_line(error)
             raise RunFailedError(f"The connection to Ray was lost ({reason}): the same command goes on.") from error
-        delivery = self._deliveries.popleft()
-        if delivery.obsolete is not None:
-            self._obsolete.append(delivery.obsolete)
-        return delivery.name, delivery.message
+        pending, message = self._messages.popleft()
+        if isinstance(message, Answer) and pending.checkpoints is not None:
+            self._obsolete.append(pending.checkpoints)
+        return pending.job.name, message
 
     def end(self) -> None:
         """End all that is pending."""
@@ -162,7 +152,7 @@ class RayExecutor:
             if pending.has_started:  # by an earlier attempt
                 return
             pending.has_started = True
-        self._deliveries.append(Delivery(pending.job.name, message))
+        self._messages.append((pending, message))
 
     def _finish(self, task: Any) -> None:
         """Deliver the outcome of a task that has ended, or submit the task again if it was lost."""
@@ -177,9 +167,10 @@ class RayExecutor:
             self._start(replace(pending, job=replace(job, attempt=job.attempt + 1)))
             return
         answer = self._put_in_place(outcome)
+        if loss is not None:
+            pending.checkpoints = None  # they stay: the same command continues from them
         self._deliver_update(pending, Started())
-        obsolete = pending.checkpoints if loss is None else None
-        self._deliveries.append(Delivery(job.name, answer, obsolete))
+        self._messages.append((pending, answer))
 
     def _outcome(self, task: Any) -> tuple[Outcome, str | None]:
         """Return the outcome of a task that has ended and, if its node or process was lost, how."""

@@ -1,4 +1,4 @@
-"""Files that travel to the nodes: packed by content on the driver, unpacked into a node's cache."""
+"""Files that travel: packed by content on the driver, unpacked into a node's cache; and what a worker wrote, back again."""
 
 import hashlib
 import math
@@ -14,13 +14,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from isinglass.data.files import expand
+from isinglass.errors import DataError
 from isinglass.executors.messages import RunInputs
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory
-from isinglass.storage import cache_dir, held, take_place
+from isinglass.storage import cache_dir, held, replacing, take_place
 from isinglass.tasks import TASKS
 
 Content = UInt8[np.ndarray, " bytes"]
+Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -177,3 +179,58 @@ def unpack(bundle: Bundle, contents: Mapping[str, Content]) -> Path:
             path.write_bytes(contents[file.digest].data)
         take_place(partial, directory)
     return directory
+
+
+def put_in_place(directory: Path, files: Files, *, failed: bool) -> None:
+    """Write the files of a worker: all of them, or only its log if it failed.
+
+    Args:
+        files: content by name: `logs/NAME.log`, `runs/NAME/...`, and files that all runs share (`examples/...`).
+
+    Raises:
+        DataError: a shared file exists already with another content.
+    """
+    by_room: dict[str, dict[str, bytes]] = {}
+    for name, content in files.items():
+        room = name.partition("/")[0]
+        by_room.setdefault(room, {})[name] = content
+    logs, run = by_room.pop("logs", {}), by_room.pop("runs", {})
+    shared = {name: content for room in by_room.values() for name, content in room.items()}
+    _write_files(directory, logs)
+    if failed:
+        return
+    _check_shared(directory, shared)
+    if run:
+        _put_run(directory, run)
+    _write_files(directory, {name: content for name, content in shared.items() if not (directory / name).exists()})
+
+
+def _check_shared(directory: Path, files: Files) -> None:
+    for name, content in files.items():
+        path = directory / name
+        if path.exists() and path.read_bytes() != content:
+            raise DataError(f"{path} differs from what this run was scored on, which has changed: use a new --output.")
+
+
+def _put_run(directory: Path, files: Files) -> None:
+    """Write `runs/NAME`: readers see the complete directory or none."""
+    run = directory.joinpath(*Path(next(iter(files))).parts[:2])
+    run.parent.mkdir(exist_ok=True)
+    partial = run.with_name(f".{run.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for name, content in files.items():
+            path = partial.joinpath(*Path(name).parts[2:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        take_place(partial, run)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_files(directory: Path, files: Files) -> None:
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_bytes(content)

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from isinglass.executors.local import run_worker
 from isinglass.executors.messages import Answer, Failed, Message, Request, RunFinished, from_plain, to_plain
-from isinglass.executors.process import run_worker
 from isinglass.executors.ray.files import Bundle, Content, unpack
 from isinglass.executors.stored_checkpoints import is_url, open_file_system
 
