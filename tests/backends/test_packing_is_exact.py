@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from isinglass.backends.protocol import Backend
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
+from tests.backends.gradients import loss_and_gradients
 from tests.backends.variants import VARIANTS, backend_for, in_file_order, pack
 from tests.tiny import ARCHITECTURES, random_tokens, save_tiny
 
@@ -44,14 +45,11 @@ def test_logits_loss_and_gradients_are_those_of_each_example_alone(
     batch = pack(variant, tokens, np.arange(n), labels)
     np.testing.assert_allclose(in_file_order(batch, backend.predict([batch])[0]), alone, rtol=0, atol=1e-5)
 
-    loss = float(backend.backward(batch, None))
-    together = backend.gradients()
-    backend.clear_gradients()
+    loss, together = loss_and_gradients(backend, batch)
     losses, summed = [], None
     for single in singles:
-        losses.append(float(backend.backward(single, None)))
-        found = backend.gradients()
-        backend.clear_gradients()
+        single_loss, found = loss_and_gradients(backend, single)
+        losses.append(single_loss)
         summed = found if summed is None else {name: summed[name] + found[name] for name in found}
     assert loss == pytest.approx(np.mean(losses), rel=2e-6, abs=1e-6)
     assert any(np.abs(gradient).max() > 1e-3 for gradient in together.values())
@@ -85,12 +83,8 @@ def test_the_first_steps_gradient_leaves_nothing_for_the_second(variant: str, ba
     tokens = random_tokens([9, 4, 30, 12], types=1)
     labels = np.array([0, 1, 2, 0])
     first, second = (pack(variant, tokens, np.array(index), labels) for index in ([0, 1], [2, 3]))
-    backend.backward(second, None)
-    expected = backend.gradients()
-    backend.clear_gradients()
-    backend.backward(first, None)
-    backend.clear_gradients()
-    backend.backward(second, None)
-    for name, gradient in backend.gradients().items():
+    _, expected = loss_and_gradients(backend, second)
+    loss_and_gradients(backend, first)
+    _, gradients = loss_and_gradients(backend, second)
+    for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, expected[name], rtol=0, atol=1e-7, err_msg=name)
-    backend.clear_gradients()

@@ -1,7 +1,5 @@
 """Training steps recorded as CUDA graphs do what steps launched kernel by kernel do. Needs a GPU."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +9,7 @@ from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.backend import TorchBackend
 from isinglass.backends.torch.gpu.dropout import begin_dropout
 from isinglass.backends.torch.gpu.graphs import StepGraphs
+from isinglass.backends.torch.gpu.staging import Tensors
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
 from isinglass.packing import PackedBatch, pack_flat
@@ -80,14 +79,14 @@ def test_a_step_that_cannot_be_recorded_is_launched_and_the_reason_kept():
     device = torch.device("cuda", torch.cuda.current_device())
     graphs = StepGraphs(device)
 
-    def step(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def step(tensors: Tensors) -> torch.Tensor:
         drawn = torch.rand(1, device=device)
-        return drawn + float(tensors["x"].sum())  # reads a number off the device
+        return drawn + float(tensors["tokens"]["x"].sum())  # reads a number off the device
 
     begin_dropout(1, 1, device)
     expected = float(torch.rand(1, device=device))
     for value in (2.0, 3.0, 4.0):
         begin_dropout(1, 1, device)
-        assert float(graphs.run("key", {"x": np.array([value])}, step)) == pytest.approx(value + expected)
+        assert float(graphs.run("key", {"tokens": {"x": np.array([value])}}, step)) == pytest.approx(value + expected)
     assert graphs.refusal is not None and len(graphs) == 0
     assert torch.ones(2, device=device).sum().item() == 2, "the device goes on"

@@ -28,9 +28,7 @@ some_lengths = st.lists(st.integers(1, 20), min_size=1, max_size=6).map(sorted)
 def plan_for(
     kind, lengths, rows: int, dropout: KernelDropout | None = None, device: torch.device = CPU, heads: int = N
 ) -> GpuPlan:
-    lengths = np.array(lengths)
-    tensors = to_device(kind.arrays(lengths, rows), device)
-    return kind.on_device(tensors, padded_length(lengths, rows), heads, dropout)
+    return kind.prepare(np.array(lengths), rows, heads, device, dropout)
 
 
 def attend(q, k, v, weights_kept=1.0):
@@ -51,7 +49,7 @@ def one_by_one(projections: Projections, bounds: SequenceBounds, rate: float) ->
 
 
 def dropout_on(device: torch.device) -> KernelDropout:
-    return KernelDropout(to_device({"key": begin_dropout(1, 2, device)}, device)["key"])
+    return KernelDropout(torch.from_numpy(begin_dropout(1, 2, device)).to(device))
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -92,7 +90,7 @@ def test_the_real_operators_take_these_arguments(kind):
     """On the meta device, forward and backward: PyTorch may rename or reorder them."""
     lengths, rows, H = [2, 3, 7], 16, N * D
     tensors = {name: torch.from_numpy(array).to("meta") for name, array in kind.arrays(np.array(lengths), rows).items()}
-    plan = kind.on_device(tensors, padded_length(np.array(lengths), rows), N, dropout_on(CPU))
+    plan = kind(num_heads=N, max_length=padded_length(np.array(lengths), rows), dropout=dropout_on(CPU), **tensors)
     qkv = torch.empty(rows, 3 * H, dtype=torch.bfloat16, device="meta", requires_grad=True)
     first = torch.empty(3, H, dtype=torch.bfloat16, device="meta", requires_grad=True)
     out = plan.attend(qkv, 0.1).sum() + plan.attend_first(first, qkv[:, H:], 0.1).sum()
@@ -271,7 +269,7 @@ def test_nothing_waits_for_the_gpu(kind):
 def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
     """As `index_add` does, which on a GPU adds in any order: each word once, the padding word often, but with nothing."""
     arrays = {name: torch.from_numpy(array) for name, array in word_row_arrays(np.array(ids), pad).items()}
-    order, bounds, words = arrays["word_order"], arrays["word_bounds"], arrays["word_ids"]
+    order, bounds, words = arrays["order"], arrays["bounds"], arrays["token_ids"]
     gradient = torch.randn(len(ids), 3)
     sums = torch.segment_reduce(gradient[order], "sum", offsets=bounds, unsafe=True)
     expected = torch.zeros(10, 3).index_add(0, torch.tensor(ids), gradient)
@@ -283,18 +281,20 @@ def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
 def test_arrays_come_to_the_device_as_they_were():
     """In one buffer: their shapes, dtypes and values, empty ones too."""
     arrays = {
-        "ids": np.arange(5, dtype=np.int32),
-        "empty": np.zeros((0, 3), np.float32),
-        "labels": np.array([[1.5, -2.5]], np.float32),
-        "long": np.array([2**40, -1]),
-        "mask": np.array([[True], [False], [True]]),
+        "tokens": {"ids": np.arange(5, dtype=np.int32), "empty": np.zeros((0, 3), np.float32)},
+        "rest": {
+            "labels": np.array([[1.5, -2.5]], np.float32),
+            "long": np.array([2**40, -1]),
+            "mask": np.array([[True], [False], [True]]),
+        },
     }
     tensors = to_device(arrays, CPU)
-    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors.values()}) == 1
-    assert list(tensors) == list(arrays)
-    for name, array in arrays.items():
-        assert tensors[name].numpy().dtype == array.dtype
-        np.testing.assert_array_equal(tensors[name].numpy(), array)
+    assert len({tensor.untyped_storage().data_ptr() for group in tensors.values() for tensor in group.values()}) == 1
+    assert {name: list(group) for name, group in tensors.items()} == {name: list(group) for name, group in arrays.items()}
+    for name, group in arrays.items():
+        for field, array in group.items():
+            assert tensors[name][field].numpy().dtype == array.dtype
+            np.testing.assert_array_equal(tensors[name][field].numpy(), array)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
@@ -304,7 +304,7 @@ def test_a_copy_to_a_gpu_waits_for_nothing_and_survives_the_next():
     arrays = [{"long": np.full(100_000, i), "short": np.arange(i + 1, dtype=np.int32)} for i in range(50)]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = [to_device(pair, device) for pair in arrays]
+        found = [to_device({"pair": pair}, device)["pair"] for pair in arrays]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for pair, tensors in zip(arrays, found, strict=True):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds, WeightDropout
+from isinglass.backends.torch.gpu.dropout import PlacedDropout
+from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
 from isinglass.backends.torch.gpu.triton.attention import TILE, attend, attend_backward
 from tests.interpreted import mend_products
 
@@ -41,7 +42,7 @@ def normal(*shape: int, half: torch.dtype, seed: int) -> Tensor:
 def inputs(queries: list[int], keys: list[int], D: int, half: torch.dtype) -> Projections:
     """Columns of wider tensors, as they come."""
     wide_q, wide_kv = normal(sum(queries), 3 * N * D, half=half, seed=1), normal(sum(keys), 2 * N * D, half=half, seed=2)
-    return Projections.of_first_tokens(wide_q[:, : N * D], wide_kv)
+    return Projections.split(wide_kv, wide_q[:, : N * D])
 
 
 def written_out(leaves: list[Tensor], bounds: SequenceBounds, D: int, kept: list[Tensor] | None = None) -> Tensor:
@@ -59,7 +60,7 @@ def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY
     """(N, Lq, Lk) of each sequence: what of each weight is kept, read off one-hot values with equal scores."""
     lengths_q, lengths_k = (cu.diff().tolist() for cu in (bounds.cu_q, bounds.cu_k))
     D, found = 128, [torch.zeros(N, q, k, device=DEVICE) for q, k in zip(lengths_q, lengths_k, strict=True)]
-    dropout = WeightDropout(rate, key, place)
+    dropout = PlacedDropout(rate, key, place)
     q, k = (torch.zeros(sum(lengths), N * D, device=DEVICE, dtype=torch.float16) for lengths in (lengths_q, lengths_k))
     places = torch.cat([torch.arange(length) for length in lengths_k]).to(DEVICE)
     for begin in range(0, max(lengths_k), D):  # so many keys show at a time
@@ -72,7 +73,7 @@ def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY
 
 
 def gradients(
-    qkv: Projections, bounds: SequenceBounds, dropout: WeightDropout | None
+    qkv: Projections, bounds: SequenceBounds, dropout: PlacedDropout | None
 ) -> tuple[Tensor, Tensor, Projections, Tensor]:
     """Output, the gradient that it gets, those that come out, and their partial sums."""
     q, k, _ = qkv
@@ -80,7 +81,7 @@ def gradients(
     grad = normal(*result.out.shape, half=q.dtype, seed=3)
     grad_q = torch.full_like(q, math.nan)  # what is not written shows
     grad_kv = torch.full((len(k), 2 * k.shape[1]), math.nan, device=DEVICE, dtype=q.dtype)
-    grads = Projections.of_first_tokens(grad_q, grad_kv)
+    grads = Projections.split(grad_kv, grad_q)
     sums = attend_backward(grad, qkv, result, bounds, dropout, grads)
     return result.out, grad, grads, sums
 
@@ -95,7 +96,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 def test_outputs_and_gradients_are_those_of_each_sequence_alone(half, queries, keys, D, rate):
     """With the masks of the kernels themselves, which both directions draw for themselves."""
     bounds, qkv = bounds_of(queries, keys), inputs(queries, keys, D, half)
-    out, grad, found, sums = gradients(qkv, bounds, WeightDropout(rate, KEY, 3) if rate else None)
+    out, grad, found, sums = gradients(qkv, bounds, PlacedDropout(rate, KEY, 3) if rate else None)
     leaves = [x.detach().float().contiguous().requires_grad_() for x in qkv]
     expected = written_out(leaves, bounds, D, masks(bounds, rate) if rate else None)
     tolerance = 3 * torch.finfo(half).eps

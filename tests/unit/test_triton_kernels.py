@@ -12,12 +12,10 @@ pytest.importorskip("triton")
 
 from isinglass.backends.torch.dropout import NO_DROPOUT
 from isinglass.backends.torch.gpu import fused_layers
-from isinglass.backends.torch.gpu.attention import TritonPlan, padded_length
-from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
+from isinglass.backends.torch.gpu.attention import TritonPlan
+from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout, begin_dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers, why_not_fused
-from isinglass.backends.torch.gpu.staging import to_device
 from isinglass.backends.torch.gpu.triton import kernels
-from isinglass.backends.torch.gpu.triton.kernels import AdamwState, AdamwStep, NormDropout, NormInput
 from isinglass.backends.torch.model import Classifier, Layer
 from isinglass.models.checkpoint import load_checkpoint
 from tests.interpreted import mend_products
@@ -41,9 +39,8 @@ def key_of(step: int, seed: int = 1) -> torch.Tensor:
 
 def training_plan(step: int) -> TritonPlan:
     """For three examples in 64 rows, with the dropout of a step."""
-    lengths = np.array([5, 9, 20])
     dropout = KernelDropout(key_of(step, seed=3))
-    return TritonPlan.on_device(to_device(TritonPlan.arrays(lengths, 64), DEVICE), padded_length(lengths, 64), 3, dropout)
+    return TritonPlan.prepare(np.array([5, 9, 20]), 64, 3, DEVICE, dropout)
 
 
 @HALVES
@@ -52,9 +49,9 @@ def training_plan(step: int) -> TritonPlan:
 def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, given: str):
     """Forward and backward against PyTorch's, the mask taken from the result itself."""
     x, residual, gain, bias = normal(ROWS, H, dtype=half), normal(ROWS, H, seed=1), normal(H, seed=2), normal(H, seed=3)
-    dropout = NormDropout(rate, key_of(1), 7)
-    out, out_half, *statistics = kernels.add_norm(x, residual, gain, bias, 1e-5, dropout)
-    kept = ((statistics[0] - residual).abs() > 1e-6) | (x == 0)
+    dropout = PlacedDropout(rate, key_of(1), 7)
+    out, out_half, statistics = kernels.add_norm(x, residual, gain, bias, 1e-5, dropout)
+    kept = ((statistics.sum - residual).abs() > 1e-6) | (x == 0)
     assert bool(kept.all()) == (rate == 0)
 
     leaves = [tensor.clone().float().requires_grad_() for tensor in (x, residual, gain, bias)]
@@ -67,9 +64,7 @@ def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, 
     grads = {"both": (grad, grad_half), "fp32": (grad, None), "half": (None, grad_half)}[given]
     total = sum(each.float() for each in grads if each is not None)
     wide = torch.full((PROGRAMS, 3 * H + 4), 9.0, device=DEVICE)  # the kernel's part lies within other columns
-    of_residual, of_x = kernels.add_norm_backward(
-        *grads, NormInput(*statistics, gain), dropout, wide[:, 2 : 3 * H + 2], half
-    )
+    of_residual, of_x = kernels.add_norm_backward(*grads, statistics, gain, dropout, wide[:, 2 : 3 * H + 2], half)
     of_expected = torch.autograd.grad(expected, leaves, total)
     torch.testing.assert_close(of_residual, of_expected[1], rtol=0, atol=1e-4)
     torch.testing.assert_close(of_x, of_expected[0].to(half), rtol=0.02, atol=1e-3)
@@ -82,8 +77,8 @@ def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, 
 
 def masks(step: int, place: int, rate: float, rows: int = 256, columns: int = 512) -> np.ndarray:
     ones, zeros = torch.ones(rows, columns, device=DEVICE, dtype=torch.float16), torch.zeros(rows, columns, device=DEVICE)
-    dropout = NormDropout(rate, key_of(step), place)
-    found = kernels.add_norm(ones, zeros, zeros[0], zeros[0], 1e-5, dropout).sum.cpu().numpy()
+    dropout = PlacedDropout(rate, key_of(step), place)
+    found = kernels.add_norm(ones, zeros, zeros[0], zeros[0], 1e-5, dropout)[2].sum.cpu().numpy()
     np.testing.assert_allclose(found[found > 0], 1 / (1 - rate), rtol=1e-6)
     return (found > 0).astype(np.float64)
 
@@ -153,7 +148,7 @@ def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
     def run(step: int, layers: int) -> torch.Tensor:
         plan = training_plan(step)
         out = FusedLayers([layer] * layers, torch.bfloat16)(x, plan, plan.dropout).detach()
-        assert plan.dropout.next_place() == 3 * layers
+        assert plan.dropout.at_next_place(0.1).place == 3 * layers
         return out
 
     assert torch.equal(run(1, 2), run(1, 2)) and not torch.equal(run(1, 2), run(2, 2))
@@ -208,8 +203,8 @@ def test_adamw_is_pytorchs(decay: float):
         theirs.param_groups[0]["lr"] = rate
         theirs.step()
         corrections = torch.tensor([1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5], device=DEVICE)
-        state = AdamwState(weight, mean, square, half if step % 2 == 0 else None)
-        of_step = AdamwStep(scale.to(DEVICE), corrections, *betas, eps)
-        kernels.adamw(state, grad, of_step, rate=torch.tensor(rate, device=DEVICE), decay=decay)
+        rate, scale = torch.tensor(rate, device=DEVICE), scale.to(DEVICE)
+        given = {"half": half} if step % 2 == 0 else {}
+        kernels.adamw(weight, mean, square, grad, scale, rate, corrections, betas=betas, eps=eps, decay=decay, **given)
     torch.testing.assert_close(half, weight.bfloat16())
     torch.testing.assert_close(weight, expected.detach(), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Facts about the CPU that speed and results depend on."""
+"""Facts about the CPU on which speed and results depend."""
 
 import ctypes
 import os
@@ -15,33 +15,33 @@ _NEVER: Final = 2**31 - 1
 
 
 def describe_cpu(threads: int) -> str:
-    """The CPU in words, with the threads that compute."""
+    """Return a description of the CPU, with the number of threads that compute."""
     name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return f"CPU: {name}, {threads} threads"
 
 
 def has_fast_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware."""
+    """Return whether the CPU multiplies bfloat16 in hardware."""
     flags = _flags() or ({"bf16"} if platform.machine() == "arm64" else set())
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
 
 
 def mkl_leaves_avx512_unused() -> bool:
-    """Whether MKL, which chooses by the maker, computes in AVX2 on a CPU that has AVX-512."""
+    """Return whether MKL, which decides by vendor, computes in AVX2 on a CPU that has AVX-512."""
     return _cpuinfo("vendor_id") == "AuthenticAMD" and "avx512f" in _flags()
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next step, instead of handing it back to the kernel.
+    """Let glibc keep the memory that a step frees for the next step, instead of returning it to the kernel.
 
-    Otherwise blocks above glibc's thresholds, which most activations are, begin with page faults anew in each step
-    (docs/experiments.md). All threads share one heap: another's could hold no block above 64 MiB, and would map such a one
-    each time. Elsewhere than on glibc this does nothing.
+    Otherwise blocks above glibc's thresholds, as most activations are, begin with page faults in each step
+    (docs/experiments.md). All threads share one heap, because the heap of a further thread holds no block above 64 MiB, and
+    would map each such block anew. Without glibc this does nothing.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
@@ -52,13 +52,13 @@ def keep_freed_memory() -> None:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process had in RAM so far.
+    """Return the most memory that this process has had in RAM.
 
-    Linux's getrusage would count what the process that started this one had.
+    Linux's getrusage would include the memory of the process that started this one.
     """
-    found = _first_line(Path("/proc/self/status"), "VmHWM")
-    if found:
-        return int(found.removesuffix("kB")) * 1024
+    high_water_mark = _first_line(Path("/proc/self/status"), "VmHWM")
+    if high_water_mark:
+        return int(high_water_mark.removesuffix("kB")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -72,6 +72,6 @@ def _cpuinfo(key: str) -> str:
 
 
 def _first_line(info: Path, key: str) -> str:
-    """The first value of `key` in a file of Linux's `/proc`; empty elsewhere."""
+    """Return the first value of `key` in a file of Linux's `/proc`; empty on other systems."""
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

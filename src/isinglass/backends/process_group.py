@@ -1,4 +1,4 @@
-"""The processes that share each training step. The environment says which one each is."""
+"""The processes that share each training step. Environment variables tell which of them this is."""
 
 import importlib
 import json
@@ -19,33 +19,33 @@ _MODULES: Final = {
 
 
 class ProcessGroup(Protocol):
-    """All processes of a run. They call the same methods in the same order: each waits for the others in it.
+    """All processes of a run. They call the same methods in the same order, and wait for each other in each.
 
     Raises, in every method:
-        ProcessLostError: another one has ended, or cannot be reached.
+        ProcessLostError: another process has ended, or cannot be reached.
     """
 
     rank: int
-    """Which of them this is, from 0. Only 0 writes and prints."""
+    """Number of this process, from 0. Only process 0 writes and prints."""
     size: int
-    """How many they are."""
+    """Number of processes."""
     restarted: bool
-    """Whether the launcher began all of them anew, because one had died."""
+    """Whether the launcher has started all processes again, because one had died."""
     has_launcher: bool
-    """Whether one started them all: it passes signals on, and shows what each of them prints."""
+    """Whether a launcher started them: it passes signals on, and shows what each process prints."""
 
     def gather(self, values: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-        """What each process gave, by rank: arrays of the same shape and dtype (int64, float32, float64 or uint8)."""
+        """Return the values of each process, by rank: arrays of one shape and dtype (int64, float32, float64 or uint8)."""
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have called this."""
 
     def speaks(self) -> bool:
-        """Whether no other process has asked this before: the first one to fail tells the user why. Waits for none."""
+        """Return whether this process is the first to call this: only one tells the user what failed. Waits for none."""
 
 
 class SingleProcess:
-    """A run in one process, as most are."""
+    """The group of a run in one process."""
 
     rank = 0
     size = 1
@@ -65,7 +65,7 @@ class SingleProcess:
 
 
 def largest(group: ProcessGroup, *values: int) -> tuple[int, ...]:
-    """Of each value the largest that any process gave: by it all of them decide alike."""
+    """Return the largest of each value over all processes, so that all of them decide alike."""
     if group.size == 1:
         return values
     return tuple(int(value) for value in np.max(group.gather(np.array(values, np.int64)), axis=0))
@@ -73,7 +73,7 @@ def largest(group: ProcessGroup, *values: int) -> tuple[int, ...]:
 
 @contextmanager
 def in_turn(group: ProcessGroup) -> Iterator[None]:
-    """Process 0 goes through the block first, and then all others: what it leaves in a cache they find there."""
+    """Let process 0 run the block first, and then all others, which find in a cache what it left there."""
     if group.rank > 0:
         group.wait()
     yield
@@ -82,28 +82,28 @@ def in_turn(group: ProcessGroup) -> Iterator[None]:
 
 
 def launched_processes() -> int:
-    """How many `torchrun` started.
+    """Return the number of processes that `torchrun` started.
 
     Raises:
-        ConfigError: the environment says something else than a number.
+        ConfigError: WORLD_SIZE is not a number.
     """
-    given = os.environ.get("WORLD_SIZE", "1")
-    if not given.isdecimal() or int(given) < 1:
-        raise ConfigError(f"The environment variable WORLD_SIZE is {given!r}; torchrun sets it to the number of processes.")
-    return int(given)
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise ConfigError(f"The environment variable WORLD_SIZE is {size!r}; torchrun sets it to the number of processes.")
+    return int(size)
 
 
 def tensorflow_cluster() -> tuple[int, int]:
-    """Which process of how many this is by TF_CONFIG: the chief, if there is one, before the workers.
+    """Return rank and number of processes by TF_CONFIG: the chief, if there is one, comes before the workers.
 
     Raises:
-        ConfigError: it is not what TensorFlow expects.
+        ConfigError: TF_CONFIG is not what TensorFlow expects.
     """
-    given = os.environ.get("TF_CONFIG", "")
-    if not given:
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
         return 0, 1
     try:
-        config = json.loads(given)
+        config = json.loads(text)
         cluster, kind, index = config["cluster"], config["task"]["type"], config["task"]["index"]
         chiefs, workers = len(cluster.get("chief", [])), len(cluster.get("worker", []))
         rank = {"chief": 0, "worker": chiefs}[kind] + int(index)
@@ -111,7 +111,7 @@ def tensorflow_cluster() -> tuple[int, int]:
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ConfigError(
-            f"The environment variable TF_CONFIG is {brief(given)}; expected is "
+            f"The environment variable TF_CONFIG is {brief(text)}; expected is "
             '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}, with an index of its own '
             "for each process."
         ) from None
@@ -119,10 +119,10 @@ def tensorflow_cluster() -> tuple[int, int]:
 
 
 def number_of_processes(backend: str) -> int:
-    """How many share the steps of that backend, by the environment.
+    """Return the number of processes that share the steps of a backend, by the environment variables.
 
     Raises:
-        ConfigError: the environment is not what a launcher sets, or the backend does not share steps.
+        ConfigError: the variables are not what a launcher sets, or the backend does not share steps.
     """
     launched = launched_processes()
     if backend == "torch":
@@ -135,11 +135,11 @@ def number_of_processes(backend: str) -> int:
 
 @contextmanager
 def joined(backend: str) -> Iterator[ProcessGroup]:
-    """This process among those that share the run; alone where there is no other. The backend is installed.
+    """Join the other processes of the run, if there are any. The backend must be installed.
 
     Raises:
-        ConfigError: as `number_of_processes`.
-        ProcessLostError: the others cannot be reached.
+        ConfigError: as in `number_of_processes`.
+        ProcessLostError: the other processes cannot be reached.
     """
     if number_of_processes(backend) == 1:
         yield SingleProcess()

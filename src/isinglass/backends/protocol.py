@@ -1,7 +1,7 @@
 """What the training loop and prediction need from a backend. A backend is one folder with the file names of `torch/`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol, SupportsFloat
+from typing import Any, Final, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -61,15 +61,6 @@ class Backend(Protocol):
         Raises:
             DeviceMemoryError: the batches together do not fit into the memory.
         """
-
-    def backward(self, batch: PackedBatch, masks: None) -> SupportsFloat:
-        """Leave the gradient of the batch's mean loss in the backend, and return the loss; `masks` None: no dropout."""
-
-    def clear_gradients(self) -> None:
-        """Forget what `backward` left."""
-
-    def gradients(self) -> Weights:
-        """What `backward` left, under canonical names."""
 
     def weights(self) -> Weights:
         """Return all weights under canonical names."""

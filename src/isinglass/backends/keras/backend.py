@@ -64,7 +64,6 @@ class KerasBackend:
         self._losses: list[Any] = []
         self._seen: set[tuple[str, tuple[int, ...]]] = set()  # training programs, by the shapes of what they take
         self._updates = 0  # of the weights, by this process
-        self._gradients: list[Any] = []
         learner = _create_learner(config, checkpoint, objective, self.precision)
         self._model = learner.model
         self._optimizer = learner.optimizer
@@ -104,21 +103,6 @@ class KerasBackend:
                 logits = np.asarray(self._programs.predict(self._inputs(batch, self._num_examples, 1.0)))
             outputs.append(logits[: batch.num_examples])
         return outputs
-
-    def backward(self, batch: PackedBatch, masks: None) -> float:
-        """See the protocol."""
-        assert masks is None
-        inputs = self._inputs(batch, self._num_examples, 1 / batch.num_examples)
-        loss, self._gradients = self._programs.differentiate(inputs)
-        return float(loss)
-
-    def clear_gradients(self) -> None:
-        """See the protocol."""
-        self._gradients = []
-
-    def gradients(self) -> Weights:
-        """See the protocol."""
-        return self._model.named(self._gradients)
 
     def weights(self) -> Weights:
         """See the protocol."""

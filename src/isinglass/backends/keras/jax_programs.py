@@ -28,7 +28,6 @@ class JaxPrograms:
         self._step = jax.jit(self._trace_step)
         self._add_part = jax.jit(self._trace_add_part, donate_argnums=0)
         self._update = jax.jit(self._trace_update)
-        self._differentiate = jax.jit(self._trace_differentiate)
         self._predict = jax.jit(self._trace_predict)
 
     def train(self, inputs: Inputs) -> Any:
@@ -46,11 +45,6 @@ class JaxPrograms:
             losses.append(loss)
         self._take(self._update(state, sums))
         return sum(losses)
-
-    def differentiate(self, inputs: Inputs) -> tuple[Any, list[Any]]:
-        """See Programs."""
-        loss, gradients = self._differentiate(self._state().parameters, inputs)
-        return loss, gradients
 
     def predict(self, inputs: Inputs) -> Any:
         """See Programs."""
@@ -94,14 +88,6 @@ class JaxPrograms:
         with keras.StatelessScope(state_mapping=zip(optimizer.variables, state.optimizer, strict=True)):
             gradients, loss = jax.grad(scaled_loss, has_aux=True)(state.parameters)
         return loss, [gradients[i] for i in self._learner.trained]
-
-    def _trace_differentiate(self, parameters: list[Any], inputs: Inputs) -> tuple[Any, list[Any]]:
-        def loss(parameters: list[Any]) -> Any:
-            with self._with_parameters(parameters):
-                return self._learner.loss(inputs, None)
-
-        value, gradients = jax.value_and_grad(loss)(parameters)
-        return value, gradients
 
     def _trace_predict(self, parameters: list[Any], inputs: Inputs) -> Any:
         with self._with_parameters(parameters):

@@ -53,9 +53,6 @@ class Programs(Protocol):
     def train_in_parts(self, parts: Sequence[Inputs]) -> Any:
         """Do one step on the sum of the losses of these parts, and of all processes; else as `train`."""
 
-    def differentiate(self, inputs: Inputs) -> tuple[Any, list[Any]]:
-        """Return a loss without dropout, and its gradients with respect to all parameters."""
-
     def predict(self, inputs: Inputs) -> Any:
         """Return logits, float32 (S, K)."""
 

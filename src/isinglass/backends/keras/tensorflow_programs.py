@@ -19,8 +19,7 @@ class TensorFlowPrograms:
         tf.get_logger().setLevel("ERROR")  # it warns of tracing more than once: the result counts the few shapes there are
         self._learner = learner
         self._group = group if isinstance(group, TensorFlowProcessGroup) else None
-        self._variables = learner.model.parameters
-        self._trained = [self._variables[i] for i in learner.trained]
+        self._trained = [learner.model.parameters[i] for i in learner.trained]
         self._begun = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._sums: list[Any] = []  # of the parts' gradients; allocated by the first step in parts
 
@@ -32,7 +31,6 @@ class TensorFlowPrograms:
         self._update_by_sums = compiled(lambda: self._update([total.value() for total in self._sums]))
         self._flatten = compiled(self._trace_flatten)
         self._unflatten = compiled(self._trace_unflatten)
-        self._differentiate = compiled(self._trace_differentiate)
         self._predict = compiled(lambda inputs: learner.logits(inputs, None))
 
     @property
@@ -56,11 +54,6 @@ class TensorFlowPrograms:
         self._update_by_sums()
         return loss
 
-    def differentiate(self, inputs: Inputs) -> tuple[Any, list[Any]]:
-        """See Programs."""
-        loss, gradients = self._differentiate(_to_tensors(inputs))
-        return loss, gradients
-
     def predict(self, inputs: Inputs) -> Any:
         """See Programs."""
         return self._predict(_to_tensors(inputs))
@@ -81,12 +74,8 @@ class TensorFlowPrograms:
         with tf.GradientTape() as tape:
             loss = self._learner.loss(inputs, DropoutMasks(inputs["key"]))
             scaled = self._learner.optimizer.scale_loss(loss)
-        return loss, _gradients(tape, scaled, self._trained)
-
-    def _trace_differentiate(self, inputs: Inputs) -> tuple[Any, list[Any]]:
-        with tf.GradientTape() as tape:
-            loss = self._learner.loss(inputs, None)
-        return loss, _gradients(tape, loss, self._variables)
+        gradients = tape.gradient(scaled, [variable.value for variable in self._trained])
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]  # dense: clipping and Adam need all rows
 
     def _update(self, gradients: list[Any]) -> None:
         with tf.control_dependencies(gradients):  # else weights would decay while the memory may still not suffice
@@ -105,11 +94,6 @@ class TensorFlowPrograms:
         for total, part in zip(self._sums, parts, strict=True):
             total.assign(tf.reshape(part, total.shape))
         return loss[0]
-
-
-def _gradients(tape: Any, loss: Any, variables: list[Any]) -> list[Any]:
-    """Return dense gradients: clipping needs the norm of each, and Adam all of its rows."""
-    return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, [v.value for v in variables])]
 
 
 def _to_tensors(inputs: Inputs) -> Inputs:

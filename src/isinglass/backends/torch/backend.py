@@ -119,7 +119,7 @@ class TorchBackend:
                 self._group.average(step_loss)
             self._optimizer.step()
         finally:
-            self.clear_gradients()
+            self._clear_gradients()
         return step_loss
 
     def take_losses(self) -> list[float]:
@@ -132,22 +132,11 @@ class TorchBackend:
         with self._engine.memory_for(sum(batch.num_examples for batch in batches)):
             return self._engine.predict(batches)
 
-    def backward(self, batch: PackedBatch, masks: None) -> Tensor:  # noqa: ARG002
-        """See the protocol."""
-        gradient = self.differentiate(self._engine.stage(batch), MicroBatch(batch, 0, 0, 1.0, True))
-        self._word_gradient.add(gradient)
-        return gradient.loss
-
-    def clear_gradients(self) -> None:
-        """See the protocol."""
+    def _clear_gradients(self) -> None:
         for parameter in self._model.parameters():
             if parameter is not self._model.word:
                 parameter.grad = None
         self._word_gradient.clear()
-
-    def gradients(self) -> Weights:
-        """See the protocol."""
-        return self._model.gradients()
 
     def weights(self) -> Weights:
         """See the protocol."""

@@ -1,6 +1,7 @@
 """A packed batch on the device, and the parts of a training step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -49,7 +50,7 @@ class StagedBatch:
     token_type_ids: Tensor
     position_ids: Tensor
     first_token: Tensor
-    labels: Tensor | None
+    labels: Tensor | None = None
     attention: AttentionPlan
     dropout: Dropout
     word_rows: WordRows | None = None
@@ -124,7 +125,18 @@ class RowRounding:
         return -(-(num_tokens + self.spare) // multiple) * multiple
 
 
-def padded(array: np.ndarray, rows: int) -> Int64[np.ndarray, " rows"]:
+def token_arrays(batch: PackedBatch, rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the first fields of `StagedBatch` as arrays; those of tokens have `rows` elements."""
+    arrays = {
+        "input_ids": _padded(batch.input_ids, rows),
+        "token_type_ids": _padded(batch.token_type_ids, rows),
+        "position_ids": _padded(batch.position_ids, rows),
+        "first_token": batch.first_token,
+    }
+    return arrays if batch.labels is None else {**arrays, "labels": batch.labels}
+
+
+def _padded(array: np.ndarray, rows: int) -> Int64[np.ndarray, " rows"]:
     """Return the array flattened as int64, with zeros after it up to `rows` elements."""
     out = np.zeros(rows, np.int64)
     out[: array.size] = array.reshape(-1)

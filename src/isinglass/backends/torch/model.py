@@ -174,14 +174,6 @@ class Classifier(nn.Module):
         """Return canonical name -> float32 array, copied off the device."""
         return {name: _to_numpy(piece) for name, piece in _by_name(self.variables())}
 
-    def gradients(self) -> Weights:
-        """Return canonical name -> float32 gradient of the last backward pass; zeros where there is none."""
-        gradients = (
-            (torch.zeros_like(variable) if variable.grad is None else variable.grad, parameters)
-            for variable, parameters in self.variables()
-        )
-        return {name: _to_numpy(piece) for name, piece in _by_name(gradients)}
-
 
 def _by_name(variables: Iterable[tuple[Tensor, tuple[Parameter, ...]]]) -> Iterator[tuple[str, Tensor]]:
     """Yield canonical name and tensor of each parameter, as views."""

@@ -69,11 +69,12 @@ class Optimizer:
             fused=True,
             capturable=device.type == "cuda",
         )
-        self._rates: _DeviceRates | None = None
+        self._factors = torch.tensor([group.factor for group in self._groups], device=device)
+        self._rates: Tensor | None = None  # (groups,): on a GPU a recorded step reads the learning rates there
         if device.type == "cuda":
-            self._rates = _DeviceRates([group.factor for group in self._groups], device)
+            self._rates = torch.zeros_like(self._factors)
             for options, group in zip(self._adamw.param_groups, self._small_groups, strict=True):
-                options["lr"] = self._rates.values[group.index]
+                options["lr"] = self._rates[group.index]
         self._scaler = torch.amp.GradScaler("cuda", enabled=scales_loss)
 
     def scaled(self, loss: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class Optimizer:
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of the following steps. This is not part of a recorded step."""
         if self._rates is not None:
-            self._rates.set(rate)
+            torch.mul(self._factors, rate, out=self._rates)
             return
         for options, group in zip(self._adamw.param_groups, self._small_groups, strict=True):
             options["lr"] = rate * group.factor
@@ -106,20 +107,21 @@ class Optimizer:
         pairs = [(parameter, group) for group in self._groups for parameter in group.large if parameter.grad is not None]
         if not pairs:
             return
-        from isinglass.backends.torch.gpu.triton.kernels import AdamwState, AdamwStep, adamw
+        from isinglass.backends.torch.gpu.triton.kernels import adamw
 
         states = [self._moments(parameter) for parameter, _ in pairs]
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, 1)
         (beta1, beta2), t = self._betas, steps[0].double()  # all have taken the same number of steps
         corrections = torch.stack([1 - beta1**t, (1 - beta2**t).sqrt()]).float()
-        step = AdamwStep(scale, corrections, beta1, beta2, self._epsilon)
         assert self._rates is not None
         for (parameter, group), state in zip(pairs, states, strict=True):
             assert parameter.grad is not None
-            half = self.cast_weights.get(parameter)
-            moments = AdamwState(parameter.detach(), state["exp_avg"], state["exp_avg_sq"], half)
-            adamw(moments, parameter.grad, step, rate=self._rates.values[group.index], decay=group.decay)
+            adamw(
+                parameter.detach(), state["exp_avg"], state["exp_avg_sq"], parameter.grad, scale,
+                self._rates[group.index], corrections, betas=self._betas, eps=self._epsilon, decay=group.decay,
+                half=self.cast_weights.get(parameter),
+            )  # fmt: skip
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """Return step and moments of a parameter, zero at first, where PyTorch's AdamW has its own."""
@@ -147,21 +149,6 @@ class Optimizer:
                 self._adamw.state[parameter] = {name: _restored(name, value, parameter) for name, value in moments.items()}
         if self._scaler.is_enabled():
             self._scaler.load_state_dict({name: state[f"scaler.{name}"].item() for name in self._scaler.state_dict()})
-
-
-class _DeviceRates:
-    """The learning rates of all groups on a GPU, where a recorded step reads them.
-
-    Attributes:
-        values: fp32 (groups,).
-    """
-
-    def __init__(self, factors: list[float], device: torch.device) -> None:
-        self._factors = torch.tensor(factors, device=device)
-        self.values = torch.zeros_like(self._factors)
-
-    def set(self, rate: float) -> None:
-        torch.mul(self._factors, rate, out=self.values)
 
 
 def _group(

@@ -1,4 +1,4 @@
-"""Processes that `torchrun` started: gradients are averaged by DistributedDataParallel, while the backward pass goes on."""
+"""Processes that `torchrun` started. DistributedDataParallel averages their gradients during the backward pass."""
 
 import os
 import secrets
@@ -19,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from isinglass.backends.torch.model import Classifier
 from isinglass.errors import ConfigError, ProcessLostError
 
-LONGEST_WAIT: Final = timedelta(hours=2)  # others wait while process 0 tokenizes
-_SPEAKING: Final = timedelta(seconds=5)
+LONGEST_WAIT: Final = timedelta(hours=2)  # for other processes: they wait while process 0 tokenizes
+_STORE_TIMEOUT: Final = timedelta(seconds=5)
 
 
 class TorchProcessGroup:
@@ -43,44 +43,44 @@ class TorchProcessGroup:
 
     def speaks(self) -> bool:
         """See ProcessGroup."""
-        with suppress(RuntimeError):  # the store's host may be what has died
-            self._store.set_timeout(_SPEAKING)
+        with suppress(RuntimeError):  # the host of the store may have died
+            self._store.set_timeout(_STORE_TIMEOUT)
             return bool(self._store.add("spoke", 1) == 1)
         return True
 
     def replicate(self, model: Classifier) -> DistributedDataParallel:
-        """The model whose backward pass leaves in every process the mean of all processes' gradients.
+        """Return the model with a backward pass that leaves the mean of all processes' gradients in every process.
 
-        Not of the word embedding's: of its rows only those of the step's tokens are, by `average_rows`. All begin with the
-        weights of process 0.
+        It leaves out the word embedding, of which only the rows of the step's tokens are averaged, by `average_rows`. All
+        processes get the weights of process 0.
         """
         trained = model.word.requires_grad
-        model.word.requires_grad_(False)  # it looks at construction which parameters it is to wait for
+        model.word.requires_grad_(False)  # at construction DistributedDataParallel notes what it has to average
         replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
         model.word.requires_grad_(trained)
         return replica
 
     def average_rows(self, table: Tensor, ids: np.ndarray[Any, Any]) -> list[Tensor]:
-        """Replace the rows of `table` that any process has touched by their mean over all processes; the others are zero.
+        """Replace the rows of `table` that any process has written by their mean over all processes; the others are zero.
 
         Args:
-            table: the same shape everywhere.
-            ids: int64 (n,), the rows that this process touched, each once.
+            table: of the same shape in all processes.
+            ids: int64 (n,), numbers of the rows that this process has written, without repetitions.
 
         Returns:
-            The rows that each process touched, by rank.
+            The numbers of the rows that each process has written, by rank.
         """
         counts = [int(count[0]) for count in self.gather(np.array([len(ids)], np.int64))]
         padded = np.zeros(max(counts), np.int64)
         padded[: len(ids)] = ids
-        touched = [torch.from_numpy(part[:n]).to(table.device) for part, n in zip(self.gather(padded), counts, strict=True)]
-        own = touched[self.rank]
+        written = [torch.from_numpy(part[:n]).to(table.device) for part, n in zip(self.gather(padded), counts, strict=True)]
+        own = written[self.rank]
         rows = table.new_zeros(max(counts), table.shape[1])
         rows[: len(own)] = table[own] / self.size
         table.index_fill_(0, own, 0)
-        for rank, part in enumerate(self._gathered(rows)):  # in this order everywhere: the same sums, bit for bit
-            table.index_add_(0, touched[rank], part[: len(touched[rank])])
-        return touched
+        for rank, part in enumerate(self._gathered(rows)):  # the same order in all processes: the same sums, bit for bit
+            table.index_add_(0, written[rank], part[: len(written[rank])])
+        return written
 
     def average(self, value: Tensor) -> None:
         """Replace the value by its mean over all processes."""
@@ -97,21 +97,21 @@ class TorchProcessGroup:
 
 @contextmanager
 def averaging(replica: DistributedDataParallel, *, is_last: bool) -> Iterator[None]:
-    """Average the gradients of all processes in the passes of the last micro-batch of a step; before it only add them up."""
+    """Average the gradients of all processes in the passes of a step's last micro-batch. Before it only add them up."""
     with others_present(), nullcontext() if is_last else replica.no_sync():
         yield
 
 
 @contextmanager
 def others_present() -> Iterator[None]:
-    """Turn PyTorch's ways to say that a process is gone into a ProcessLostError."""
+    """Turn PyTorch's errors about processes that have ended into a ProcessLostError."""
     try:
         yield
     except RuntimeError as error:
-        said = str(error)
-        if not isinstance(error, dist.DistError) and "gloo" not in said and "NCCL" not in said:
+        message = str(error)
+        if not isinstance(error, dist.DistError) and "gloo" not in message and "NCCL" not in message:
             raise
-        reason = said.split("\n")[0].rpartition("] ")[2].split(". ")[0][:200]
+        reason = message.split("\n")[0].rpartition("] ")[2].split(". ")[0][:200]
         raise ProcessLostError(
             f"Another process of this run has ended or cannot be reached ({reason}); the last checkpoint stays: go on from "
             f"it by the same command with --resume."
@@ -119,11 +119,14 @@ def others_present() -> Iterator[None]:
 
 
 def _roll_call(store: Any, rank: int, size: int) -> str:
-    """A name for this start of the processes, which all of them know and no earlier start had.
+    """Return a name for this start of the processes: the same in all of them, and different from that of earlier starts.
 
-    torchrun keeps its store over restarts, with the addresses of the dead in it (PyTorch 2.13): each start needs keys of
-    its own. Process 0 lists who has called, until each has found itself in the list; a dead one's call is overwritten by
-    that of the process which took its place.
+    torchrun keeps its store over restarts, with the addresses of dead processes in it (PyTorch 2.13), so that each start
+    needs keys of its own. Every process calls with a random name. Process 0 lists the calls until each process has found
+    itself in the list. The call of a dead process is overwritten by the one that replaces it.
+
+    Raises:
+        RuntimeError: a process is missing after LONGEST_WAIT.
     """
     own = secrets.token_hex(8)
     deadline = time.monotonic() + LONGEST_WAIT.total_seconds()
@@ -150,20 +153,21 @@ def _roll_call(store: Any, rank: int, size: int) -> str:
 
 @contextmanager
 def joined() -> Iterator[TorchProcessGroup]:
-    """Meet the others that `torchrun` started.
+    """Join the other processes that `torchrun` started.
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this host.
-        ProcessLostError: they cannot be reached.
+        ProcessLostError: the other processes cannot be reached.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
+    processes_on_host = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
     backend = "gloo"
     if torch.cuda.is_available():
-        if here > torch.cuda.device_count():  # the same in all of them: the first one on the host tells
+        gpus = torch.cuda.device_count()
+        if processes_on_host > gpus:  # all processes of the host find this out
             raise ConfigError(
-                f"{here} processes on this host are to share {torch.cuda.device_count()} GPUs, one each: give torchrun "
-                f"--nproc-per-node {torch.cuda.device_count()}."
+                f"{processes_on_host} processes on this host are to share {gpus} GPUs, one each: give torchrun "
+                f"--nproc-per-node {gpus}."
             )
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 
 from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
 from isinglass.backends.notes import slow_bf16, widened_bf16
-from isinglass.backends.torch.attention import AttentionPlan, plan_rows
-from isinglass.backends.torch.batch import BatchShape, MicroBatch, MicroBatchGradient, RowRounding, StagedBatch, padded
+from isinglass.backends.torch.attention import plan_rows
+from isinglass.backends.torch.batch import BatchShape, MicroBatch, MicroBatchGradient, RowRounding, StagedBatch, token_arrays
 from isinglass.backends.torch.cpu.attention import plan_flat
 from isinglass.backends.torch.cpu.bf16 import WidenedProducts
 from isinglass.backends.torch.cpu.dropout import MaskDropout
 from isinglass.backends.torch.cpu.parallel import PARALLEL_BATCHES, in_parallel
-from isinglass.backends.torch.dropout import NO_DROPOUT, Dropout
+from isinglass.backends.torch.dropout import NO_DROPOUT
 from isinglass.backends.torch.engine import Engine, StepPasses
 from isinglass.backends.torch.model import Classifier
 from isinglass.config import TrainConfig
@@ -98,24 +99,13 @@ class CpuEngine(Engine):
         return self._stage(part.batch, dropout)
 
     def _stage(self, batch: PackedBatch, masks: MaskDropout | None) -> StagedBatch:
-        num_heads, num_tokens = self._model.blueprint.num_attention_heads, batch.input_ids.size
-        dropout: Dropout = masks or NO_DROPOUT
-        attention: AttentionPlan
+        num_heads, num_tokens, dropout = self._model.blueprint.num_attention_heads, batch.input_ids.size, masks or NO_DROPOUT
+        arrays = token_arrays(batch, ROWS.rows_for(num_tokens) if batch.is_flat else num_tokens)
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if batch.is_flat:
-            rows = ROWS.rows_for(num_tokens)
-            attention = plan_flat(batch, num_heads, masks)
-        else:
-            rows = num_tokens
-            attention = plan_rows(torch.from_numpy(batch.sequence_ids), batch.num_examples, num_heads, dropout)
-        return StagedBatch(
-            input_ids=torch.from_numpy(padded(batch.input_ids, rows)),
-            token_type_ids=torch.from_numpy(padded(batch.token_type_ids, rows)),
-            position_ids=torch.from_numpy(padded(batch.position_ids, rows)),
-            first_token=torch.from_numpy(batch.first_token),
-            labels=None if batch.labels is None else torch.from_numpy(batch.labels),
-            attention=attention,
-            dropout=dropout,
-        )
+            return StagedBatch(**tensors, attention=plan_flat(batch, num_heads, masks), dropout=dropout)
+        attention = plan_rows(torch.from_numpy(batch.sequence_ids), batch.num_examples, num_heads, dropout)
+        return StagedBatch(**tensors, attention=attention, dropout=dropout)
 
     def _shape(self, batch: PackedBatch) -> BatchShape:
         assert not batch.is_flat, "compiled models have the rows layout"

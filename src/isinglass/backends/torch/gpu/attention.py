@@ -19,7 +19,7 @@ the device what padding computes.
 """
 
 import importlib.util
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
@@ -30,8 +30,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from isinglass.backends.torch.batch import RowRounding
-from isinglass.backends.torch.gpu.dropout import KernelDropout
-from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds, WeightDropout
+from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout
+from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
 from isinglass.backends.torch.gpu.staging import to_device
 
 ROWS: Final = RowRounding(multiple=64, spare=1)
@@ -44,207 +44,189 @@ FLASH_LEVELS: Final = 256  # it compares one random byte for each weight
 _PROBE_LENGTHS: Final = np.array([3, 17, 150])  # the last one takes several tiles
 
 
-@dataclass(frozen=True)
-class _EndToEndPlan:
-    """Attention without padding (see `torch.attention.AttentionPlan`).
+@dataclass(frozen=True, kw_only=True)
+class GpuPlan(ABC):
+    """Attention of a flat batch (see `torch.attention.AttentionPlan`).
 
     Attributes:
         max_length: at least the tokens of the longest sequence, known on the host.
-        cu_seqlens: int32 (S + 2,), where each sequence begins, and the number of rows.
-        cu_first: int32 (S + 2,), the same for the last layer, where each example has one query.
         dropout: of the attention weights; None outside of training.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # in messages
 
     num_heads: int
     max_length: int
-    cu_seqlens: Tensor
-    cu_first: Tensor
     dropout: KernelDropout | None
 
-    @classmethod
-    def arrays(cls, lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what `on_device` needs of the device's memory: `cu_seqlens` and `cu_first`."""
-        sequences = _with_padding(lengths, rows)
-        return {"cu_seqlens": np.cumsum([0, *sequences], dtype=np.int32), "cu_first": cls._first_bounds(len(lengths))}
-
-    @classmethod
-    def on_device(
-        cls, tensors: Mapping[str, Tensor], max_length: int, num_heads: int, dropout: KernelDropout | None
-    ) -> Self:
-        """Return the plan for `arrays` that have been copied to the device."""
-        return cls(num_heads, max_length, tensors["cu_seqlens"], tensors["cu_first"], dropout)
-
     @staticmethod
-    def _first_bounds(num_examples: int) -> np.ndarray[Any, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what the plan has on the device, by the names of its fields."""
+
+    @abstractmethod
+    def attend(self, qkv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+
+    @abstractmethod
+    def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+
+    @classmethod
+    def prepare(
+        cls, lengths: Int64[np.ndarray, " S"], rows: int, num_heads: int, device: torch.device,
+        dropout: KernelDropout | None = None,
+    ) -> Self:  # fmt: skip
+        """Return the plan for a batch, with its arrays copied to the device."""
+        own = to_device({"attention": cls.arrays(lengths, rows)}, device)["attention"]
+        return cls(num_heads=num_heads, max_length=padded_length(lengths, rows), dropout=dropout, **own)
+
+    def _rate(self, rate: float) -> float:
+        return 0.0 if self.dropout is None else rate
 
 
-class TritonPlan(_EndToEndPlan):
-    """Attention by `triton.attention`."""
+@dataclass(frozen=True, kw_only=True)
+class TritonPlan(GpuPlan):
+    """Attention by `triton.attention`.
+
+    Attributes:
+        cu_seqlens: int32 (S + 2,), where each sequence begins, and the number of rows.
+        cu_first: int32 (S + 2,), the same for the last layer, where each example has one query, and the padding rows none.
+    """
 
     name = "our own kernel"
 
+    cu_seqlens: Tensor
+    cu_first: Tensor
+
     @staticmethod
-    def _first_bounds(num_examples: int) -> np.ndarray[Any, Any]:
-        return np.minimum(np.arange(num_examples + 2), num_examples).astype(np.int32)  # no query in the padding rows
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+        """See GpuPlan."""
+        S = len(lengths)
+        return {"cu_seqlens": _bounds(lengths, rows), "cu_first": np.minimum(np.arange(S + 2), S).astype(np.int32)}
 
     def bounds(self) -> SequenceBounds:
         """Return the bounds of the sequences where every token has a query."""
         return SequenceBounds(self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length)
 
-    def first_bounds(self) -> SequenceBounds:
-        """Return the bounds of the sequences where only first tokens have a query."""
-        return SequenceBounds(self.cu_first, self.cu_seqlens, 1, self.max_length)
-
-    def weight_dropout(self, rate: float) -> WeightDropout | None:
+    def weight_dropout(self, rate: float) -> PlacedDropout | None:
         """Return the next dropout of attention weights; None if nothing is dropped."""
-        if self.dropout is None or rate == 0:
-            return None
-        return WeightDropout(rate, self.dropout.key, self.dropout.next_place())
+        return None if self.dropout is None or rate == 0 else self.dropout.at_next_place(rate)
 
     def attend(self, qkv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
-        return _TritonSelfAttention.apply(  # type: ignore[no-any-return]
-            qkv, self.num_heads, self.bounds(), self.weight_dropout(rate)
+        return _Attention.apply(  # type: ignore[no-any-return]
+            qkv, None, self.num_heads, self.bounds(), self.weight_dropout(rate)
         )
 
     def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
-        return _TritonFirstTokenAttention.apply(  # type: ignore[no-any-return]
-            q_first, kv, self.num_heads, self.first_bounds(), self.weight_dropout(rate)
+        bounds = SequenceBounds(self.cu_first, self.cu_seqlens, 1, self.max_length)
+        return _Attention.apply(  # type: ignore[no-any-return]
+            kv, q_first, self.num_heads, bounds, self.weight_dropout(rate)
         )
 
 
-class _TritonSelfAttention(torch.autograd.Function):
-    """(rows, 3 * H) to (rows, H)."""
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, num_heads: int, bounds: SequenceBounds, dropout: WeightDropout | None) -> Tensor:
-        from isinglass.backends.torch.gpu.triton.attention import attend
-
-        out, log_sums = attend(Projections.of_tokens(qkv), num_heads, bounds, dropout)
-        ctx.bounds, ctx.dropout = bounds, dropout
-        ctx.save_for_backward(qkv, out, log_sums)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        from isinglass.backends.torch.gpu.triton.attention import AttentionResult, attend_backward
-
-        qkv, out, log_sums = ctx.saved_tensors
-        grad_qkv = torch.empty_like(qkv)
-        result, grads = AttentionResult(out, log_sums), Projections.of_tokens(grad_qkv)
-        attend_backward(grad.contiguous(), Projections.of_tokens(qkv), result, ctx.bounds, ctx.dropout, grads)
-        return grad_qkv, None, None, None
-
-
-class _TritonFirstTokenAttention(torch.autograd.Function):
-    """(S, H) and (rows, 2 * H) to (S, H)."""
+class _Attention(torch.autograd.Function):
+    """(rows, 3 * H) to (rows, H); or (rows, 2 * H), keys and values, and queries (S, H) to (S, H)."""
 
     @staticmethod
     def forward(
-        ctx: Any, q_first: Tensor, kv: Tensor, num_heads: int, bounds: SequenceBounds, dropout: WeightDropout | None
-    ) -> Tensor:
+        ctx: Any, packed: Tensor, q_first: Tensor | None, num_heads: int, bounds: SequenceBounds,
+        dropout: PlacedDropout | None,
+    ) -> Tensor:  # fmt: skip
         from isinglass.backends.torch.gpu.triton.attention import attend
 
-        out, log_sums = attend(Projections.of_first_tokens(q_first, kv), num_heads, bounds, dropout)
+        result = attend(Projections.split(packed, q_first), num_heads, bounds, dropout)
         ctx.bounds, ctx.dropout = bounds, dropout
-        ctx.save_for_backward(q_first, kv, out, log_sums)
-        return out
+        ctx.save_for_backward(packed, q_first, *result)
+        return result.out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         from isinglass.backends.torch.gpu.triton.attention import AttentionResult, attend_backward
 
-        q_first, kv, out, log_sums = ctx.saved_tensors
-        grad_q, grad_kv = torch.empty_like(q_first), torch.empty_like(kv)
-        projections, grads = Projections.of_first_tokens(q_first, kv), Projections.of_first_tokens(grad_q, grad_kv)
-        attend_backward(grad.contiguous(), projections, AttentionResult(out, log_sums), ctx.bounds, ctx.dropout, grads)
-        return grad_q, grad_kv, None, None, None
+        packed, q_first, *result = ctx.saved_tensors
+        grad_packed = torch.empty_like(packed)
+        grad_first = None if q_first is None else torch.empty_like(q_first)
+        projections, grads = Projections.split(packed, q_first), Projections.split(grad_packed, grad_first)
+        attend_backward(grad.contiguous(), projections, AttentionResult(*result), ctx.bounds, ctx.dropout, grads)
+        return grad_packed, grad_first, None, None, None
 
 
-class FlashPlan(_EndToEndPlan):
-    """Attention by PyTorch's FlashAttention."""
+@dataclass(frozen=True, kw_only=True)
+class FlashPlan(GpuPlan):
+    """Attention by PyTorch's FlashAttention.
+
+    Attributes:
+        cu_seqlens: int32 (S + 2,), where each sequence begins, and the number of rows.
+        cu_first: int32 (S + 2,), the same for the last layer, where each sequence has one query. The padding rows have one
+            too, because keys to which no query attends would get no gradient.
+    """
 
     name = "FlashAttention"
 
+    cu_seqlens: Tensor
+    cu_first: Tensor
+
     @staticmethod
-    def _first_bounds(num_examples: int) -> np.ndarray[Any, Any]:
-        # one query in the padding rows: keys that no query attends to would get no gradient
-        return np.arange(num_examples + 2, dtype=np.int32)
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+        """See GpuPlan."""
+        return {"cu_seqlens": _bounds(lengths, rows), "cu_first": np.arange(len(lengths) + 2, dtype=np.int32)}
 
     def attend(self, qkv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
         rows = qkv.shape[0]
-        q, k, v = qkv.view(rows, 3, self.num_heads, -1).unbind(1)  # (rows, N, D) each, not copied
+        projections = Projections(*qkv.view(rows, 3, self.num_heads, -1).unbind(1))  # (rows, N, D) each, not copied
         bounds = SequenceBounds(self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length)
-        return _flash(Projections(q, k, v), bounds, _rate(rate, self.dropout)).reshape(rows, -1)
+        return _flash(projections, bounds, self._rate(rate)).reshape(rows, -1)
 
     def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
         S, N = q_first.shape[0], self.num_heads
-        k, v = kv.view(kv.shape[0], 2, N, -1).unbind(1)
         q = F.pad(q_first, (0, 0, 0, 1)).view(S + 1, N, -1)
+        projections = Projections(q, *kv.view(kv.shape[0], 2, N, -1).unbind(1))
         bounds = SequenceBounds(self.cu_first, self.cu_seqlens, 1, self.max_length)
-        return _flash(Projections(q, k, v), bounds, _rate(rate, self.dropout))[:S].reshape(S, -1)
+        return _flash(projections, bounds, self._rate(rate))[:S].reshape(S, -1)
 
 
-@dataclass(frozen=True)
-class PaddedPlan:
-    """Attention of B sequences padded to L tokens (see `torch.attention.AttentionPlan`).
+@dataclass(frozen=True, kw_only=True)
+class PaddedPlan(GpuPlan):
+    """Attention of B sequences padded to L = `max_length` tokens.
 
     Attributes:
         position: int64 (rows,), where each row lies among the B * L positions.
         is_real: bool (B, 1, 1, L), false where a key is padding.
-        dropout: of the attention weights; None outside of training.
     """
 
-    num_heads: int
     position: Tensor
     is_real: Tensor
-    dropout: KernelDropout | None
 
     @staticmethod
     def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what `on_device` needs of the device's memory: `position` and `is_real`."""
-        sequences = _with_padding(lengths, rows)
-        is_real = np.arange(padded_length(lengths, rows)) < sequences[:, None]
+        """See GpuPlan."""
+        is_real = np.arange(padded_length(lengths, rows)) < _with_padding(lengths, rows)[:, None]
         return {"position": np.flatnonzero(is_real), "is_real": is_real[:, None, None]}
-
-    @staticmethod
-    def on_device(
-        tensors: Mapping[str, Tensor],
-        max_length: int,  # noqa: ARG004  # the shape of `is_real` has it
-        num_heads: int,
-        dropout: KernelDropout | None,
-    ) -> "PaddedPlan":
-        """Return the plan for `arrays` that have been copied to the device."""
-        return PaddedPlan(num_heads, tensors["position"], tensors["is_real"], dropout)
 
     def attend(self, qkv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
         q, k, v = self._pad(qkv, 3)
-        rate = _rate(rate, self.dropout)
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=self.is_real, dropout_p=rate)
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=self.is_real, dropout_p=self._rate(rate))
         return context.transpose(1, 2).reshape(self.is_real.numel(), -1).index_select(0, self.position)
 
     def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
-        S, rate = q_first.shape[0], _rate(rate, self.dropout)
+        S = q_first.shape[0]
         k, v = self._pad(kv, 2)
-        q = q_first.view(S, self.num_heads, 1, -1)
-        return F.scaled_dot_product_attention(q, k[:S], v[:S], attn_mask=self.is_real[:S], dropout_p=rate).reshape(S, -1)
+        q, is_real = q_first.view(S, self.num_heads, 1, -1), self.is_real[:S]
+        context = F.scaled_dot_product_attention(q, k[:S], v[:S], attn_mask=is_real, dropout_p=self._rate(rate))
+        return context.reshape(S, -1)
 
     def _pad(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """Return (rows, P * H) as P tensors (B, N, L, D), with zeros as padding."""
         B, _, _, L = self.is_real.shape
         padded = x.new_zeros(B * L, x.shape[1]).index_copy(0, self.position, x)
         return padded.view(B, L, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-GpuPlan = TritonPlan | FlashPlan | PaddedPlan
 
 
 def padded_length(lengths: Int64[np.ndarray, " S"], rows: int) -> int:
@@ -257,8 +239,9 @@ def _with_padding(lengths: Int64[np.ndarray, " S"], rows: int) -> Int64[np.ndarr
     return np.append(lengths, rows - int(lengths.sum()))
 
 
-def _rate(rate: float, dropout: KernelDropout | None) -> float:
-    return 0.0 if dropout is None else rate
+def _bounds(lengths: Int64[np.ndarray, " S"], rows: int) -> np.ndarray[Any, Any]:
+    """Return int32 (S + 2,), where each sequence begins, and the number of rows."""
+    return np.cumsum([0, *_with_padding(lengths, rows)], dtype=np.int32)
 
 
 def flash_rate(rate: float) -> float:
@@ -285,14 +268,14 @@ def choose_plan(
     device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
 ) -> tuple[type[GpuPlan], str | None]:
     """Return the kind of plan for a GPU, and a note if it is slower than what `dtype` could have. Waits for the device."""
-    capability = torch.cuda.get_device_capability(device)
-    no_triton = why_not_triton(dtype, capability, head_size) or find_failure(TritonPlan, device, dtype, num_heads, head_size)
+    capability, probe = torch.cuda.get_device_capability(device), (device, dtype, num_heads, head_size)
+    no_triton = why_not_triton(dtype, capability, head_size) or find_failure(TritonPlan, *probe)
     if no_triton is None:
         return TritonPlan, None
-    no_flash = why_not_flash(dtype, capability, head_size) or find_failure(FlashPlan, device, dtype, num_heads, head_size)
+    no_flash = why_not_flash(dtype, capability, head_size) or find_failure(FlashPlan, *probe)
     if no_flash is None:
-        drops = f"it drops weights in {FLASH_LEVELS}ths"
-        return FlashPlan, f"Attention runs by FlashAttention, because {no_triton}: {drops}."
+        slower = f"it drops weights in {FLASH_LEVELS}ths"
+        return FlashPlan, f"Attention runs by FlashAttention, because {no_triton}: {slower}."
     if dtype not in HALVES:
         return PaddedPlan, None
     return PaddedPlan, f"Attention pads the examples of a batch to the longest, because {no_triton}, and {no_flash}."
@@ -332,48 +315,26 @@ def why_not_flash(dtype: torch.dtype, capability: tuple[int, int], head_size: in
 
 
 def find_failure(
-    kind: type[TritonPlan] | type[FlashPlan], device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
+    kind: type[GpuPlan], device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
 ) -> str | None:
     """Run a kind of plan on the device. Return what is wrong if it does not compute what padding does, else None."""
-    probe = _Probe.draw(device, dtype, num_heads, head_size)
+    H, S, rows = num_heads * head_size, len(_PROBE_LENGTHS), ROWS.rows_for(int(_PROBE_LENGTHS.sum()))
+    generator = torch.Generator(device).manual_seed(0)
+    shapes = (rows, 3 * H), (rows, H), (S, H), (S, H)
+    qkv, grad, q_first, grad_first = (torch.randn(*shape, generator=generator, device=device).to(dtype) for shape in shapes)
+
+    def run(kind: type[GpuPlan], dtype: torch.dtype) -> Tensor:
+        """Return the contexts of both kinds of attention and all gradients, as one fp32 vector."""
+        plan = kind.prepare(_PROBE_LENGTHS, rows, num_heads, device)
+        inputs = x, first = [tensor.to(dtype).requires_grad_() for tensor in (qkv, q_first)]
+        contexts = plan.attend(x, 0.0), plan.attend_first(first, x[:, H:], 0.0)
+        grads = torch.autograd.grad(contexts, inputs, (grad.to(dtype), grad_first.to(dtype)))
+        return torch.cat([tensor.detach().float().flatten() for tensor in (*contexts, *grads)])
+
     try:
-        expected, actual = probe.run(PaddedPlan, torch.float32), probe.run(kind, dtype)
+        expected, actual = run(PaddedPlan, torch.float32), run(kind, dtype)
     except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of its own
         return f"{kind.name} fails on this GPU ({str(error).splitlines()[0][:200]})"
     tolerance = 8 * torch.finfo(dtype).eps * float(expected.abs().max())
     difference = float((actual - expected).abs().nan_to_num(float("inf")).max())
     return None if difference <= tolerance else f"what {kind.name} finds on this GPU is {difference:.2g} off"
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """Random projections of a small batch, and gradients of its contexts, to try plans on.
-
-    Attributes:
-        qkv: (rows, 3 * H). grad: (rows, H). q_first, grad_first: (S, H).
-    """
-
-    num_heads: int
-    qkv: Tensor
-    grad: Tensor
-    q_first: Tensor
-    grad_first: Tensor
-
-    @staticmethod
-    def draw(device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int) -> "_Probe":
-        """Draw numbers that `dtype` can represent."""
-        H, S, rows = num_heads * head_size, len(_PROBE_LENGTHS), ROWS.rows_for(int(_PROBE_LENGTHS.sum()))
-        generator = torch.Generator(device).manual_seed(0)
-        shapes = (rows, 3 * H), (rows, H), (S, H), (S, H)
-        drawn = (torch.randn(*shape, generator=generator, device=device).to(dtype) for shape in shapes)
-        return _Probe(num_heads, *drawn)
-
-    def run(self, kind: type[GpuPlan], dtype: torch.dtype) -> Tensor:
-        """Return the contexts of both kinds of attention and all gradients, computed in `dtype`, as one fp32 vector."""
-        (rows, H), device = self.grad.shape, self.grad.device
-        tensors = to_device(kind.arrays(_PROBE_LENGTHS, rows), device)
-        plan = kind.on_device(tensors, padded_length(_PROBE_LENGTHS, rows), self.num_heads, None)
-        qkv, q_first = (tensor.to(dtype).requires_grad_() for tensor in (self.qkv, self.q_first))
-        contexts = plan.attend(qkv, 0.0), plan.attend_first(q_first, qkv[:, H:], 0.0)
-        grads = torch.autograd.grad(contexts, (qkv, q_first), (self.grad.to(dtype), self.grad_first.to(dtype)))
-        return torch.cat([tensor.detach().float().flatten() for tensor in (*contexts, *grads)])

@@ -1,5 +1,6 @@
 """Dropout on a GPU, drawn within kernels: a pure function of (seed, step, micro-batch, rank)."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,21 @@ def begin_dropout(seed: int, step: int, device: torch.device, *, part: int = 0, 
     return key
 
 
+@dataclass(frozen=True)
+class PlacedDropout:
+    """Dropout at one place of a micro-batch, as the kernels in `triton` draw it.
+
+    Attributes:
+        rate: from 0 to below 1.
+        key: int64 (1,), of the micro-batch.
+        place: number of the place in the micro-batch.
+    """
+
+    rate: float
+    key: Tensor
+    place: int
+
+
 class KernelDropout:
     """The dropout of one micro-batch (see `torch.dropout.Dropout`).
 
@@ -38,10 +54,10 @@ class KernelDropout:
         self.key = key
         self._places = 0
 
-    def next_place(self) -> int:
-        """Return the number of the next place that drops by the key, from 0."""
+    def at_next_place(self, rate: float) -> PlacedDropout:
+        """Return the dropout of the next place that drops by the key. Places count from 0."""
         self._places += 1
-        return self._places - 1
+        return PlacedDropout(rate, self.key, self._places - 1)
 
     def apply(self, x: Tensor, rate: float) -> Tensor:
         """See Dropout."""

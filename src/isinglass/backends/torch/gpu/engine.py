@@ -1,7 +1,7 @@
 """Training and prediction on an NVIDIA GPU: one copy a batch, recorded steps, attention without padding, fused layers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,22 +10,20 @@ from torch import Tensor, nn
 
 from isinglass.backends.notes import slow_bf16
 from isinglass.backends.torch.attention import AttentionPlan, plan_rows
-from isinglass.backends.torch.batch import BatchShape, MicroBatch, StagedBatch, WordRows, padded
+from isinglass.backends.torch.batch import BatchShape, MicroBatch, StagedBatch, WordRows, token_arrays
 from isinglass.backends.torch.dropout import NO_DROPOUT
 from isinglass.backends.torch.engine import Engine, StepPasses
 from isinglass.backends.torch.gpu.attention import ROWS, GpuPlan, TritonPlan, choose_plan, padded_length
 from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers, why_not_fused
 from isinglass.backends.torch.gpu.graphs import StepGraphs
-from isinglass.backends.torch.gpu.staging import Arrays, to_device
+from isinglass.backends.torch.gpu.staging import Arrays, Tensors, to_device
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup
 from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.packing import PackedBatch
-
-_DROPOUT_KEY: Final = "dropout_key"
 
 
 class GpuEngine(Engine):
@@ -37,8 +35,6 @@ class GpuEngine(Engine):
         super().__init__(model, config, config.precision_on("gpu"), device, name)
         self._graphs: StepGraphs | None = StepGraphs(device)
         self._flat_plan: type[GpuPlan] | None = None  # None: batches have the rows layout
-        self._num_heads = model.blueprint.num_attention_heads
-        self._pad_token_id = model.blueprint.pad_token_id
         torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         if self.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             self.notes.append(slow_bf16(name))
@@ -46,14 +42,14 @@ class GpuEngine(Engine):
             self._choose_kernels()
 
     def _choose_kernels(self) -> None:
-        dtype, head_size = self._autocast or torch.float32, self._model.blueprint.head_size
-        self._flat_plan, note = choose_plan(self.device, dtype, self._num_heads, head_size)
+        num_heads, head_size = self._model.blueprint.num_attention_heads, self._model.blueprint.head_size
+        self._flat_plan, note = choose_plan(self.device, self._autocast or torch.float32, num_heads, head_size)
         if note is not None:
             self.notes.append(note)
         lower_layers: Any = self._model.layers[:-1]
         if self._flat_plan is not TritonPlan or self._autocast is None or len(lower_layers) == 0:
             return
-        reason = why_not_fused(lower_layers, self._num_heads, self._autocast)
+        reason = why_not_fused(lower_layers, num_heads, self._autocast)
         if reason is None:
             self._model.fused = FusedLayers(lower_layers, self._autocast)
         else:
@@ -89,7 +85,7 @@ class GpuEngine(Engine):
     def _train_recorded(self, graphs: StepGraphs, part: MicroBatch, passes: StepPasses) -> Tensor:
         shape = self._shape(part.batch)
 
-        def step(tensors: Mapping[str, Tensor]) -> Tensor:
+        def step(tensors: Tensors) -> Tensor:
             staged = [self._staged(tensors, shape)]
             return passes.update(passes.differentiate(batch, part) for batch in staged)
 
@@ -149,48 +145,36 @@ class GpuEngine(Engine):
     def _part_arrays(self, part: MicroBatch, shape: BatchShape) -> Arrays:
         """Return the arrays of a micro-batch in training, and seed the generator for its dropout."""
         key = begin_dropout(self._seed, part.step, self.device, part=part.part, rank=self._rank)
-        return {**self._arrays(part.batch, shape), _DROPOUT_KEY: key}
+        return {**self._arrays(part.batch, shape), "dropout": {"key": key}}
 
-    def _arrays(self, batch: PackedBatch, shape: BatchShape) -> dict[str, np.ndarray[Any, Any]]:
-        """Return all arrays that a pass reads, by names that `_staged` knows."""
-        arrays: dict[str, np.ndarray[Any, Any]] = {
-            "input_ids": padded(batch.input_ids, shape.rows),
-            "token_type_ids": padded(batch.token_type_ids, shape.rows),
-            "position_ids": padded(batch.position_ids, shape.rows),
-            "first_token": batch.first_token,
-        }
+    def _arrays(self, batch: PackedBatch, shape: BatchShape) -> Arrays:
+        """Return all arrays that a pass reads, in the groups that `_staged` makes records of."""
+        arrays = {"tokens": token_arrays(batch, shape.rows)}
         if batch.labels is not None:
-            arrays["labels"] = batch.labels
-            arrays |= word_row_arrays(arrays["input_ids"], self._pad_token_id)
+            arrays["word_rows"] = word_row_arrays(arrays["tokens"]["input_ids"], self._model.blueprint.pad_token_id)
         if self._flat_plan is None:
-            return arrays | {"sequence_ids": batch.sequence_ids}
-        return arrays | self._flat_plan.arrays(batch.lengths, shape.rows)
+            arrays["attention"] = {"sequence_ids": batch.sequence_ids}
+        else:
+            arrays["attention"] = self._flat_plan.arrays(batch.lengths, shape.rows)
+        return arrays
 
-    def _staged(self, tensors: Mapping[str, Tensor], shape: BatchShape) -> StagedBatch:
+    def _staged(self, tensors: Tensors, shape: BatchShape) -> StagedBatch:
         """Return a batch whose arrays are on the device. Waits for nothing."""
-        dropout = KernelDropout(tensors[_DROPOUT_KEY]) if _DROPOUT_KEY in tensors else None
-        word_rows = None
-        if "labels" in tensors:
-            word_rows = WordRows(tensors["word_order"], tensors["word_bounds"], tensors["word_ids"])
-        return StagedBatch(
-            input_ids=tensors["input_ids"],
-            token_type_ids=tensors["token_type_ids"],
-            position_ids=tensors["position_ids"],
-            first_token=tensors["first_token"],
-            labels=tensors.get("labels"),
-            attention=self._attention(tensors, shape, dropout),
-            dropout=dropout or NO_DROPOUT,
-            word_rows=word_rows,
-        )
+        masks = KernelDropout(tensors["dropout"]["key"]) if "dropout" in tensors else None
+        word_rows = WordRows(**tensors["word_rows"]) if "word_rows" in tensors else None
+        tokens: dict[str, Any] = {**tensors["tokens"], "word_rows": word_rows, "dropout": masks or NO_DROPOUT}
+        return StagedBatch(**tokens, attention=self._attention(tensors["attention"], shape, masks))
 
-    def _attention(self, tensors: Mapping[str, Tensor], shape: BatchShape, dropout: KernelDropout | None) -> AttentionPlan:
+    def _attention(self, tensors: dict[str, Tensor], shape: BatchShape, masks: KernelDropout | None) -> AttentionPlan:
+        N = self._model.blueprint.num_attention_heads
         if self._flat_plan is None:
-            return plan_rows(tensors["sequence_ids"], shape.num_examples, self._num_heads, dropout or NO_DROPOUT)
-        return self._flat_plan.on_device(tensors, shape.max_length, self._num_heads, dropout)
+            return plan_rows(tensors["sequence_ids"], shape.num_examples, N, masks or NO_DROPOUT)
+        own: dict[str, Any] = {**tensors}
+        return self._flat_plan(num_heads=N, max_length=shape.max_length, dropout=masks, **own)
 
 
 def word_row_arrays(token_ids: Int64[np.ndarray, " rows"], pad_token_id: int) -> dict[str, Int64[np.ndarray, " n"]]:
-    """Sort the rows by token id: return `word_order`, `word_bounds` and `word_ids`, the fields of `WordRows`.
+    """Sort the rows by token id: return the fields of `WordRows`.
 
     The segment arrays are padded to `rows` entries; the extra segments are empty and point at the pad id.
     """
@@ -199,4 +183,4 @@ def word_row_arrays(token_ids: Int64[np.ndarray, " rows"], pad_token_id: int) ->
     first = np.flatnonzero(np.diff(token_ids[order], prepend=-1))  # of each segment
     bounds, segment_ids = np.full(rows + 1, rows), np.full(rows, pad_token_id)
     bounds[: len(first)], segment_ids[: len(first)] = first, token_ids[order[first]]
-    return {"word_order": order, "word_bounds": bounds, "word_ids": segment_ids}
+    return {"order": order, "bounds": bounds, "token_ids": segment_ids}

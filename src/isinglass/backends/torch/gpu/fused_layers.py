@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from isinglass.backends.torch.attention import AttentionPlan
 from isinglass.backends.torch.dropout import NO_DROPOUT, Dropout
-from isinglass.backends.torch.gpu.attention import ROWS, GpuPlan, PaddedPlan, TritonPlan, padded_length
-from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
-from isinglass.backends.torch.gpu.sequences import Projections, WeightDropout
-from isinglass.backends.torch.gpu.staging import to_device
+from isinglass.backends.torch.gpu.attention import ROWS, GpuPlan, PaddedPlan, TritonPlan
+from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout, begin_dropout
+from isinglass.backends.torch.gpu.sequences import Projections
 
 _WRITES_FP32: Final = hasattr(torch.ops.aten.mm, "dtype")  # whether a product of halves can be written in fp32
 TOLERANCE: Final = 0.05  # relative norm of the error; one layer in bf16 has about 0.01
@@ -48,8 +47,8 @@ class FusableLayer(Protocol):
         """Return (R, H) for (R, H), by PyTorch's kernels."""
 
 
-class LayerProducts(NamedTuple):
-    """Weights and biases of a layer's four products."""
+class LayerParameters(NamedTuple):
+    """The parameters of a layer, or their gradients: of its four products, and of its two norms, (H,) each."""
 
     qkv_weight: Tensor
     qkv_bias: Tensor
@@ -59,27 +58,22 @@ class LayerProducts(NamedTuple):
     intermediate_bias: Tensor
     output_weight: Tensor
     output_bias: Tensor
+    attention_norm_gain: Tensor
+    attention_norm_bias: Tensor
+    output_norm_gain: Tensor
+    output_norm_bias: Tensor
 
     @staticmethod
-    def of(layer: FusableLayer) -> "LayerProducts":
+    def of(layer: FusableLayer) -> "LayerParameters":
         """Return the parameters of a layer."""
         products = layer.qkv, layer.attention_output, layer.intermediate, layer.output
-        return LayerProducts(*(parameter for product in products for parameter in (product.weight, product.bias)))
+        modules = *products, layer.attention_norm, layer.output_norm
+        return LayerParameters(*(parameter for module in modules for parameter in (module.weight, module.bias)))
 
-
-class LayerNorms(NamedTuple):
-    """Gains and biases of a layer's two norms, (H,) each."""
-
-    attention_gain: Tensor
-    attention_bias: Tensor
-    output_gain: Tensor
-    output_bias: Tensor
-
-    @staticmethod
-    def of(layer: FusableLayer) -> "LayerNorms":
-        """Return the parameters of a layer."""
-        first, second = layer.attention_norm, layer.output_norm
-        return LayerNorms(first.weight, first.bias, second.weight, second.bias)
+    @property
+    def of_products(self) -> tuple[Tensor, ...]:
+        """Those of the products."""
+        return self[:8]
 
 
 class FusedLayers:
@@ -92,7 +86,7 @@ class FusedLayers:
     def __init__(self, layers: Sequence[FusableLayer], half: torch.dtype) -> None:
         self._layers = layers
         self._half = half
-        weights = [weight for layer in layers for weight in LayerProducts.of(layer)]
+        weights = [weight for layer in layers for weight in LayerParameters.of(layer).of_products]
         self.halves = {weight: weight.detach().to(half) for weight in weights}
         self._cast_each_step = weights
 
@@ -119,10 +113,9 @@ class FusedLayers:
         _cast(self.halves, self._cast_each_step)
         x_half = x.to(self._half)
         for layer in self._layers:
-            products = LayerProducts.of(layer)
-            halves = LayerProducts(*(self.halves[weight] for weight in products))
-            call = _LayerCall.of(layer, triton_plan, halves)
-            x, x_half = _FusedLayer.apply(x, x_half, call, *products, *LayerNorms.of(layer))
+            parameters = LayerParameters.of(layer)
+            operands = LayerParameters(*(self.halves.get(parameter, parameter) for parameter in parameters))
+            x, x_half = _FusedLayer.apply(x, x_half, _Pass.begin(layer, triton_plan, operands), *parameters)
         return x
 
 
@@ -132,31 +125,34 @@ def _cast(halves: Mapping[Tensor, Tensor], weights: Iterable[Tensor]) -> None:
         torch._foreach_copy_([halves[weight] for weight in weights], [weight.detach() for weight in weights])
 
 
-class _LayerCall(NamedTuple):
-    """What one pass through a fused layer has, beside the tensors that it differentiates by.
+class _Pass(NamedTuple):
+    """What a pass through a fused layer has, beside the tensors that it differentiates by.
 
     Attributes:
-        halves: the products' parameters in half precision.
-        attention_dropout: of the attention weights; None if nothing is dropped.
-        first_place: number of the dropout of the first residual connection in the micro-batch.
-        second_place: of the second.
+        operands: the layer's parameters, those of the products in half precision.
+        weight_dropout: of the attention weights; None if nothing is dropped.
+        attention_dropout: of the attention sublayer's result.
+        output_dropout: of the feed-forward sublayer's result.
+        attention_eps, output_eps: of the norms.
     """
 
-    layer: FusableLayer
     plan: TritonPlan
-    dropout: KernelDropout
-    halves: LayerProducts
-    attention_dropout: WeightDropout | None
-    first_place: int
-    second_place: int
+    operands: LayerParameters
+    weight_dropout: PlacedDropout | None
+    attention_dropout: PlacedDropout
+    output_dropout: PlacedDropout
+    attention_eps: float
+    output_eps: float
 
     @staticmethod
-    def of(layer: FusableLayer, plan: TritonPlan, halves: LayerProducts) -> "_LayerCall":
+    def begin(layer: FusableLayer, plan: TritonPlan, operands: LayerParameters) -> "_Pass":
         """Take the places of the layer's dropouts, in their order."""
-        dropout = plan.dropout
-        assert dropout is not None
-        attention_dropout = plan.weight_dropout(layer.attention_rate)
-        return _LayerCall(layer, plan, dropout, halves, attention_dropout, dropout.next_place(), dropout.next_place())
+        assert plan.dropout is not None
+        weight_dropout = plan.weight_dropout(layer.attention_rate)
+        attention_dropout = plan.dropout.at_next_place(layer.attention_output_rate)
+        output_dropout = plan.dropout.at_next_place(layer.rate)
+        eps = layer.attention_norm.eps, layer.output_norm.eps
+        return _Pass(plan, operands, weight_dropout, attention_dropout, output_dropout, *eps)
 
 
 class _SavedTensors(NamedTuple):
@@ -165,8 +161,7 @@ class _SavedTensors(NamedTuple):
     Attributes:
         x_half: half (R, H), the input. qkv: half (R, 3 * H). context: half (R, H). log_sums: fp32 (R, N).
         y_half: half (R, H), the attention sublayer's result. inner, active: half (R, F), before and after the activation.
-        first_sum, second_sum: fp32 (R, H), the input of each norm. *_mean, *_rstd: fp32 (R,), its statistics.
-        attention_gain, output_gain: fp32 (H,).
+        attention_sum, output_sum: fp32 (R, H), the input of each norm. *_mean, *_rstd: fp32 (R,), its statistics.
     """
 
     x_half: Tensor
@@ -176,102 +171,87 @@ class _SavedTensors(NamedTuple):
     y_half: Tensor
     inner: Tensor
     active: Tensor
-    attention_gain: Tensor
-    output_gain: Tensor
-    first_sum: Tensor
-    first_mean: Tensor
-    first_rstd: Tensor
-    second_sum: Tensor
-    second_mean: Tensor
-    second_rstd: Tensor
+    attention_sum: Tensor
+    attention_mean: Tensor
+    attention_rstd: Tensor
+    output_sum: Tensor
+    output_mean: Tensor
+    output_rstd: Tensor
 
 
 class _FusedLayer(torch.autograd.Function):
     """x in fp32 and in half, (R, H), to the same after one layer."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, x_half: Tensor, call: _LayerCall, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, x_half: Tensor, call: _Pass, *_: Tensor) -> tuple[Tensor, Tensor]:
         from isinglass.backends.torch.gpu.triton.attention import attend
-        from isinglass.backends.torch.gpu.triton.kernels import NormDropout, add_norm
+        from isinglass.backends.torch.gpu.triton.kernels import add_norm
 
-        layer, halves, key = call.layer, call.halves, call.dropout.key
-        norms = LayerNorms(*parameters[len(halves) :])
-        qkv = torch.addmm(halves.qkv_bias, x_half, halves.qkv_weight.t())
-        context, log_sums = attend(
-            Projections.of_tokens(qkv), call.plan.num_heads, call.plan.bounds(), call.attention_dropout
+        plan, p = call.plan, call.operands
+        qkv = torch.addmm(p.qkv_bias, x_half, p.qkv_weight.t())
+        context, log_sums = attend(Projections.split(qkv), plan.num_heads, plan.bounds(), call.weight_dropout)
+        attended = torch.addmm(p.attention_output_bias, context, p.attention_output_weight.t())
+        y, y_half, attention_norm = add_norm(
+            attended, x, p.attention_norm_gain, p.attention_norm_bias, call.attention_eps, call.attention_dropout
         )
-        attended = torch.addmm(halves.attention_output_bias, context, halves.attention_output_weight.t())
-        first = add_norm(
-            attended, x, norms.attention_gain, norms.attention_bias, layer.attention_norm.eps,
-            NormDropout(layer.attention_output_rate, key, call.first_place),
-        )  # fmt: skip
-        inner = torch.addmm(halves.intermediate_bias, first.out_half, halves.intermediate_weight.t())
+        inner = torch.addmm(p.intermediate_bias, y_half, p.intermediate_weight.t())
         active = F.gelu(inner)
-        fed = torch.addmm(halves.output_bias, active, halves.output_weight.t())
-        second = add_norm(
-            fed, first.out, norms.output_gain, norms.output_bias, layer.output_norm.eps,
-            NormDropout(layer.rate, key, call.second_place),
-        )  # fmt: skip
-        saved = _SavedTensors(
-            x_half=x_half, qkv=qkv, context=context, log_sums=log_sums, y_half=first.out_half, inner=inner, active=active,
-            attention_gain=norms.attention_gain, output_gain=norms.output_gain,
-            first_sum=first.sum, first_mean=first.mean, first_rstd=first.rstd,
-            second_sum=second.sum, second_mean=second.mean, second_rstd=second.rstd,
-        )  # fmt: skip
+        fed = torch.addmm(p.output_bias, active, p.output_weight.t())
+        z, z_half, output_norm = add_norm(
+            fed, y, p.output_norm_gain, p.output_norm_bias, call.output_eps, call.output_dropout
+        )
         ctx.call = call
+        saved = _SavedTensors(x_half, qkv, context, log_sums, y_half, inner, active, *attention_norm, *output_norm)
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        return second.out, second.out_half
+        return z, z_half
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor | None, grad_out_half: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_z: Tensor | None, grad_z_half: Tensor | None) -> tuple[Tensor | None, ...]:
         from isinglass.backends.torch.gpu.triton import kernels
         from isinglass.backends.torch.gpu.triton.attention import AttentionResult, attend_backward
 
-        call: _LayerCall = ctx.call
-        layer, halves, key = call.layer, call.halves, call.dropout.key
-        saved = _SavedTensors(*ctx.saved_tensors)
-        grad_out, grad_out_half = (None if grad is None else grad.contiguous() for grad in (grad_out, grad_out_half))
-        H, half = saved.x_half.shape[1], saved.x_half.dtype
-        widths = [3 * H, saved.inner.shape[1], 3 * H]  # of the sums over rows
-        partial = torch.empty(kernels.PROGRAMS, sum(widths), device=saved.qkv.device)
-        partial_first, partial_inner, partial_second = partial.split(widths, 1)
+        call, p, s = ctx.call, ctx.call.operands, _SavedTensors(*ctx.saved_tensors)
+        grad_z, grad_z_half = (None if grad is None else grad.contiguous() for grad in (grad_z, grad_z_half))
+        H, half = s.x_half.shape[1], s.x_half.dtype
+        widths = [3 * H, s.inner.shape[1], 3 * H]  # of the sums over rows
+        partial = torch.empty(kernels.PROGRAMS, sum(widths), device=s.qkv.device)
+        partial_attention, partial_inner, partial_output = partial.split(widths, 1)
 
-        second_norm = kernels.NormInput(saved.second_sum, saved.second_mean, saved.second_rstd, saved.output_gain)
-        second_dropout = kernels.NormDropout(layer.rate, key, call.second_place)
+        norm = kernels.NormStatistics(s.output_sum, s.output_mean, s.output_rstd)
         grad_y, grad_fed = kernels.add_norm_backward(
-            grad_out, grad_out_half, second_norm, second_dropout, partial_second, half
+            grad_z, grad_z_half, norm, p.output_norm_gain, call.output_dropout, partial_output, half
         )
-        grad_inner = kernels.gelu_backward(grad_fed @ halves.output_weight, saved.inner, partial_inner)
-
-        first_norm = kernels.NormInput(saved.first_sum, saved.first_mean, saved.first_rstd, saved.attention_gain)
-        first_dropout = kernels.NormDropout(layer.attention_output_rate, key, call.first_place)
-        grad_y_half = grad_inner @ halves.intermediate_weight
+        grad_inner = kernels.gelu_backward(grad_fed @ p.output_weight, s.inner, partial_inner)
+        grad_y_half = grad_inner @ p.intermediate_weight
+        norm = kernels.NormStatistics(s.attention_sum, s.attention_mean, s.attention_rstd)
         grad_x, grad_attended = kernels.add_norm_backward(
-            grad_y, grad_y_half, first_norm, first_dropout, partial_first, half
+            grad_y, grad_y_half, norm, p.attention_norm_gain, call.attention_dropout, partial_attention, half
         )
-
-        grad_context, grad_qkv = grad_attended @ halves.attention_output_weight, torch.empty_like(saved.qkv)
-        partial_qkv = attend_backward(
-            grad_context, Projections.of_tokens(saved.qkv), AttentionResult(saved.context, saved.log_sums),
-            call.plan.bounds(), call.attention_dropout, Projections.of_tokens(grad_qkv),
+        grad_context, grad_qkv = grad_attended @ p.attention_output_weight, torch.empty_like(s.qkv)
+        qkv_sums = attend_backward(
+            grad_context, Projections.split(s.qkv), AttentionResult(s.context, s.log_sums), call.plan.bounds(),
+            call.weight_dropout, Projections.split(grad_qkv),
         )  # fmt: skip
 
-        first_sums, inner_sums, second_sums = kernels.column_sums(partial).split(widths)
-        grad_first_gain, grad_first_bias, grad_attention_output_bias = first_sums.split(H)
-        grad_second_gain, grad_second_bias, grad_output_bias = second_sums.split(H)
-        grad_products = LayerProducts(
-            qkv_weight=_fp32_product(grad_qkv, saved.x_half),
-            qkv_bias=kernels.column_sums(partial_qkv),
-            attention_output_weight=_fp32_product(grad_attended, saved.context),
-            attention_output_bias=grad_attention_output_bias,
-            intermediate_weight=_fp32_product(grad_inner, saved.y_half),
+        attention_sums, inner_sums, output_sums = kernels.column_sums(partial).split(widths)
+        attention_gain, attention_bias, attended_sums = attention_sums.split(H)
+        output_gain, output_bias, fed_sums = output_sums.split(H)
+        grads = LayerParameters(
+            qkv_weight=_fp32_product(grad_qkv, s.x_half),
+            qkv_bias=kernels.column_sums(qkv_sums),
+            attention_output_weight=_fp32_product(grad_attended, s.context),
+            attention_output_bias=attended_sums,
+            intermediate_weight=_fp32_product(grad_inner, s.y_half),
             intermediate_bias=inner_sums,
-            output_weight=_fp32_product(grad_fed, saved.active),
-            output_bias=grad_output_bias,
+            output_weight=_fp32_product(grad_fed, s.active),
+            output_bias=fed_sums,
+            attention_norm_gain=attention_gain,
+            attention_norm_bias=attention_bias,
+            output_norm_gain=output_gain,
+            output_norm_bias=output_bias,
         )
-        grad_norms = LayerNorms(grad_first_gain, grad_first_bias, grad_second_gain, grad_second_bias)
-        return grad_x, grad_qkv @ halves.qkv_weight, None, *grad_products, *grad_norms
+        return grad_x, grad_qkv @ p.qkv_weight, None, *grads
 
 
 def _fp32_product(grad: Tensor, x: Tensor) -> Tensor:
@@ -295,47 +275,27 @@ def why_not_fused(layers: Sequence[FusableLayer], num_heads: int, half: torch.dt
 
 def _find_failure(layer: FusableLayer, num_heads: int, half: torch.dtype) -> str | None:
     """Return what is wrong if one layer, fused and without dropout, does not compute what it computes in fp32."""
+    device, rows = layer.qkv.weight.device, ROWS.rows_for(int(_PROBE_LENGTHS.sum()))
     without_dropout: Any = SimpleNamespace(**{name: getattr(layer, name) for name in FusableLayer.__annotations__})
     without_dropout.attention_rate = without_dropout.attention_output_rate = without_dropout.rate = 0.0
-    probe = _Probe(layer, num_heads)
-    dropout = probe.begin_dropout()
+    generator = torch.Generator(device).manual_seed(0)
+    x, grad = torch.randn(2, rows, layer.output.out_features, generator=generator, device=device).unbind(0)
+    inputs = x.requires_grad_(), *(parameter for parameter in LayerParameters.of(layer) if parameter.requires_grad)
+    dropout = KernelDropout(torch.from_numpy(begin_dropout(0, 0, device)).to(device))
 
-    def run_fused(layer: FusableLayer) -> Callable[[Tensor, Any], Tensor]:
-        return lambda x, plan: FusedLayers([layer], half)(x, plan, dropout)
+    def differentiate(plan: GpuPlan, run: Callable[[Tensor, Any, Dropout], Tensor]) -> list[Tensor]:
+        """Return the result and the gradients of the inputs."""
+        out = run(x, plan, plan.dropout or NO_DROPOUT)
+        return [out.detach(), *torch.autograd.grad(out, inputs, grad)]
 
     try:
-        expected = probe.run(PaddedPlan, None, lambda x, plan: layer(x, plan, NO_DROPOUT, None))
-        actual = probe.run(TritonPlan, dropout, run_fused(without_dropout))
-        dropped = probe.run(TritonPlan, dropout, run_fused(layer))
+        padded = PaddedPlan.prepare(_PROBE_LENGTHS, rows, num_heads, device)
+        expected = differentiate(padded, lambda x, plan, dropout: layer(x, plan, dropout, None))
+        plan = TritonPlan.prepare(_PROBE_LENGTHS, rows, num_heads, device, dropout)
+        actual = differentiate(plan, FusedLayers([without_dropout], half))
+        dropped = differentiate(plan, FusedLayers([layer], half))
     except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of its own
         return f"they fail on this GPU ({str(error).splitlines()[0][:200]})"
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(actual, expected, strict=True)]
     errors += [0.0 if bool(tensor.isfinite().all()) else math.inf for tensor in dropped]
     return None if max(errors) <= TOLERANCE else f"their results on this GPU are {max(errors):.2g} off"
-
-
-class _Probe:
-    """A small random batch, to try a layer on."""
-
-    def __init__(self, layer: FusableLayer, num_heads: int) -> None:
-        self._device, H = layer.qkv.weight.device, layer.output.out_features
-        self._num_heads = num_heads
-        self._rows = ROWS.rows_for(int(_PROBE_LENGTHS.sum()))
-        generator = torch.Generator(self._device).manual_seed(0)
-        self._x, self._grad = torch.randn(2, self._rows, H, generator=generator, device=self._device).unbind(0)
-        self._x.requires_grad_()
-        parameters = *LayerProducts.of(layer), *LayerNorms.of(layer)
-        self._inputs = self._x, *(parameter for parameter in parameters if parameter.requires_grad)
-
-    def begin_dropout(self) -> KernelDropout:
-        """Return a dropout whose key is on the device."""
-        return KernelDropout(to_device({"key": begin_dropout(0, 0, self._device)}, self._device)["key"])
-
-    def run(
-        self, kind: type[GpuPlan], dropout: KernelDropout | None, layer: Callable[[Tensor, Any], Tensor]
-    ) -> list[Tensor]:
-        """Return the layer's result and the gradients of its input and parameters."""
-        tensors = to_device(kind.arrays(_PROBE_LENGTHS, self._rows), self._device)
-        max_length = padded_length(_PROBE_LENGTHS, self._rows)
-        out = layer(self._x, kind.on_device(tensors, max_length, self._num_heads, dropout))
-        return [out.detach(), *torch.autograd.grad(out, self._inputs, self._grad)]

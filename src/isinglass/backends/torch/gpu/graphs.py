@@ -9,15 +9,15 @@ The graphs share one pool of memory: they run one after another, and nothing in 
 which is copied out.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from isinglass.backends.torch.gpu.staging import Arrays, stage, unstage
+from isinglass.backends.torch.gpu.staging import Arrays, Tensors, stage, unstage
 
-Step = Callable[[Mapping[str, Tensor]], Tensor]
+Step = Callable[[Tensors], Tensor]
 """Does a complete step on the tensors of a batch, optimizer included, and returns its loss. Waits for nothing."""
 
 

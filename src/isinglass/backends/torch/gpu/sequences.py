@@ -17,14 +17,11 @@ class Projections(NamedTuple):
     v: Tensor
 
     @staticmethod
-    def of_tokens(qkv: Tensor) -> "Projections":
-        """Return views of (rows, 3 * H)."""
-        return Projections(*qkv.chunk(3, 1))
-
-    @staticmethod
-    def of_first_tokens(q_first: Tensor, kv: Tensor) -> "Projections":
-        """Return q_first (S, H), and views of (rows, 2 * H)."""
-        return Projections(q_first, *kv.chunk(2, 1))
+    def split(packed: Tensor, q_first: Tensor | None = None) -> "Projections":
+        """Return views of (rows, 3 * H); or q_first (S, H), and views of (rows, 2 * H)."""
+        if q_first is None:
+            return Projections(*packed.chunk(3, 1))
+        return Projections(q_first, *packed.chunk(2, 1))
 
 
 @dataclass(frozen=True)
@@ -42,18 +39,3 @@ class SequenceBounds:
     cu_k: Tensor
     max_q: int
     max_k: int
-
-
-@dataclass(frozen=True)
-class WeightDropout:
-    """Dropout of attention weights by a key.
-
-    Attributes:
-        rate: above 0 and below 1.
-        key: int64 (1,), of the micro-batch.
-        place: number of this dropout among those of the micro-batch.
-    """
-
-    rate: float
-    key: Tensor
-    place: int

@@ -10,11 +10,14 @@ from torch import Tensor
 
 ALIGNMENT: Final = 16  # bytes: each array begins at a multiple
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+Arrays = Mapping[str, Mapping[str, np.ndarray[Any, Any]]]
+"""Group of arrays -> name -> array."""
+Tensors = dict[str, dict[str, Tensor]]
+"""The same on the device."""
 
 
-def to_device(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
-    """Return tensors of the arrays' shapes and dtypes, by the same names: views of one buffer that was copied at once."""
+def to_device(arrays: Arrays, device: torch.device) -> Tensors:
+    """Return tensors of the arrays' shapes and dtypes: views of one buffer that was copied at once."""
     return unstage(stage(arrays, device).to(device, non_blocking=True), arrays)
 
 
@@ -24,19 +27,19 @@ def stage(arrays: Arrays, device: torch.device) -> Tensor:
     For a GPU it is pinned memory, so that the copy runs beside the host and in the order of the stream. PyTorch's allocator
     gives the memory away again only after the copy.
     """
-    sizes = [_aligned_bytes(array) for array in arrays.values()]
-    buffer = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    flat = [array for group in arrays.values() for array in group.values()]
+    buffer = torch.empty(sum(map(_aligned_bytes, flat)), dtype=torch.uint8, pin_memory=device.type == "cuda")
     memory, start = buffer.numpy(), 0
-    for array, size in zip(arrays.values(), sizes, strict=True):
+    for array in flat:
         memory[start : start + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
-        start += size
+        start += _aligned_bytes(array)
     return buffer
 
 
-def unstage(buffer: Tensor, arrays: Arrays) -> dict[str, Tensor]:
+def unstage(buffer: Tensor, arrays: Arrays) -> Tensors:
     """Return views of a buffer in which arrays of these shapes and dtypes lie as `stage` writes them."""
-    pieces = buffer.split([_aligned_bytes(array) for array in arrays.values()])
-    return {name: _view(piece, array) for (name, array), piece in zip(arrays.items(), pieces, strict=True)}
+    pieces = iter(buffer.split([_aligned_bytes(array) for group in arrays.values() for array in group.values()]))
+    return {name: {field: _view(next(pieces), array) for field, array in group.items()} for name, group in arrays.items()}
 
 
 def _aligned_bytes(array: np.ndarray[Any, Any]) -> int:

@@ -25,7 +25,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds, WeightDropout
+from isinglass.backends.torch.gpu.dropout import PlacedDropout
+from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
 from isinglass.backends.torch.gpu.triton.kernels import PLACES, ROUNDS, threshold
 
 TILE: Final = 64  # tokens
@@ -251,7 +252,7 @@ class _Tiling:
         """Keys of all tiles of the longest sequence."""
         return self.tiles_k * self.tile_k
 
-    def constants(self, dropout: WeightDropout | None, D: int) -> dict[str, int]:
+    def constants(self, dropout: PlacedDropout | None, D: int) -> dict[str, int]:
         """Return what the kernels are compiled for."""
         return {
             "DROPS": dropout is not None,
@@ -264,7 +265,7 @@ class _Tiling:
 
 
 def attend(
-    projections: Projections, num_heads: int, bounds: SequenceBounds, dropout: WeightDropout | None
+    projections: Projections, num_heads: int, bounds: SequenceBounds, dropout: PlacedDropout | None
 ) -> AttentionResult:
     """Return softmax(q k^T / sqrt(D)) v of each sequence, with dropout of the weights.
 
@@ -287,7 +288,7 @@ def attend_backward(
     projections: Projections,
     result: AttentionResult,
     bounds: SequenceBounds,
-    dropout: WeightDropout | None,
+    dropout: PlacedDropout | None,
     grads: Projections,
 ) -> Tensor:
     """Write the gradients of the projections into `grads`, for that of `attend`'s result.
@@ -312,7 +313,7 @@ def attend_backward(
     return partial
 
 
-def _dropout_arguments(dropout: WeightDropout | None, unused: Tensor) -> tuple[Tensor, int, int, float]:
+def _dropout_arguments(dropout: PlacedDropout | None, unused: Tensor) -> tuple[Tensor, int, int, float]:
     """Return key, place, threshold and factor."""
     if dropout is None:
         return unused, 0, 0, 1.0

@@ -16,13 +16,14 @@ again.
 # ruff: noqa: ANN001, ANN202
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from isinglass.backends.torch.gpu.dropout import PlacedDropout
 
 PROGRAMS: Final = 264  # P: two for each of an H100's 132 multiprocessors
 MAX_COLUMNS: Final = 8192  # H; a row lies in one program's registers
@@ -153,48 +154,24 @@ def _adamw(
         tl.store(half + at, w.to(half.dtype.element_ty), inside)
 
 
-@dataclass(frozen=True)
-class NormDropout:
-    """The dropout before a norm.
+class NormStatistics(NamedTuple):
+    """What the backward pass of a norm needs, in fp32.
 
     Attributes:
-        rate: 0 if nothing is dropped.
-        key: int64 (1,), of the micro-batch.
-        place: number of this dropout among those of the micro-batch.
-    """
-
-    rate: float
-    key: Tensor
-    place: int
-
-
-class NormResult(NamedTuple):
-    """A norm's result in both precisions (R, H), and for the backward pass its input and statistics in fp32.
-
-    Attributes:
-        sum: (R, H), residual + dropout(x).
+        sum: (R, H), the norm's input: residual + dropout(x).
         mean: (R,), of the sum.
         rstd: (R,), 1 / the standard deviation of the sum.
     """
 
-    out: Tensor
-    out_half: Tensor
     sum: Tensor
     mean: Tensor
     rstd: Tensor
 
 
-class NormInput(NamedTuple):
-    """What the backward pass of a norm needs: three fields of NormResult, and the gain (H,)."""
-
-    sum: Tensor
-    mean: Tensor
-    rstd: Tensor
-    gain: Tensor
-
-
-def add_norm(x: Tensor, residual: Tensor, gain: Tensor, bias: Tensor, eps: float, dropout: NormDropout) -> NormResult:
-    """Return the LayerNorm of residual + dropout(x).
+def add_norm(
+    x: Tensor, residual: Tensor, gain: Tensor, bias: Tensor, eps: float, dropout: PlacedDropout
+) -> tuple[Tensor, Tensor, NormStatistics]:
+    """Return the LayerNorm of residual + dropout(x), (R, H), in fp32 and in half, and its statistics.
 
     Args:
         x: half (R, H). All tensors are contiguous.
@@ -210,12 +187,13 @@ def add_norm(x: Tensor, residual: Tensor, gain: Tensor, bias: Tensor, eps: float
         x, residual, gain, bias, dropout.key, out, out_half, sums, mean, rstd,
         dropout.place, *threshold(dropout.rate), eps, H, DROPS=dropout.rate > 0, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
-    return NormResult(out, out_half, sums, mean, rstd)
+    return out, out_half, NormStatistics(sums, mean, rstd)
 
 
 def add_norm_backward(
-    grad: Tensor | None, grad_half: Tensor | None, norm: NormInput, dropout: NormDropout, partial: Tensor, half: torch.dtype
-) -> tuple[Tensor, Tensor]:
+    grad: Tensor | None, grad_half: Tensor | None, norm: NormStatistics, gain: Tensor, dropout: PlacedDropout,
+    partial: Tensor, half: torch.dtype,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the gradients of residual, fp32 (R, H), and of x, half (R, H), for those of `add_norm`'s two results.
 
     Args:
@@ -229,7 +207,7 @@ def add_norm_backward(
     block = triton.next_power_of_2(H)
     _add_norm_backward[(len(partial),)](
         norm.sum if grad is None else grad, grad_x if grad_half is None else grad_half, norm.sum, norm.mean, norm.rstd,
-        norm.gain, dropout.key, grad_residual, grad_x, partial, dropout.place, *threshold(dropout.rate), rows, H,
+        gain, dropout.key, grad_residual, grad_x, partial, dropout.place, *threshold(dropout.rate), rows, H,
         partial.stride(0), HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=dropout.rate > 0, BLOCK=block,
         num_warps=_warps(block),
     )  # fmt: skip
@@ -257,44 +235,26 @@ def column_sums(partial: Tensor) -> Tensor:
     return out
 
 
-@dataclass(frozen=True)
-class AdamwStep:
-    """What one step of AdamW has in common for all parameters.
-
-    Attributes:
-        scale: fp32 (), by which gradients are divided.
-        corrections: fp32 (2,), 1 - beta1^t and the square root of 1 - beta2^t.
-    """
-
-    scale: Tensor
-    corrections: Tensor
-    beta1: float
-    beta2: float
-    epsilon: float
-
-
-class AdamwState(NamedTuple):
-    """A parameter and its moments, fp32, contiguous and of one shape; `half`, of the same shape, receives it cast."""
-
-    weight: Tensor
-    mean: Tensor
-    square: Tensor
-    half: Tensor | None = None
-
-
-def adamw(state: AdamwState, grad: Tensor, step: AdamwStep, *, rate: Tensor, decay: float) -> None:
+def adamw(
+    weight: Tensor, mean: Tensor, square: Tensor, grad: Tensor, scale: Tensor, rate: Tensor, corrections: Tensor,
+    *, betas: tuple[float, float], eps: float, decay: float, half: Tensor | None = None,
+) -> None:  # fmt: skip
     """Update a parameter and its moments in place by AdamW (Loshchilov and Hutter 2019).
 
     Args:
-        grad: fp32, of the parameter's shape; it is not changed.
-        rate: fp32 (), the learning rate.
-        decay: weight decay.
+        weight: the parameter. All tensors but `half` are fp32, and contiguous.
+        mean: moment of the gradient, of the parameter's shape.
+        square: moment of the squared gradient, likewise.
+        grad: likewise; it is not changed.
+        scale: (), by which the gradient is divided.
+        rate: (), the learning rate.
+        corrections: (2,), 1 - beta1^t and the square root of 1 - beta2^t.
+        half: of the parameter's shape; receives it, cast.
     """
-    weight, mean, square, half = state
-    count, block = weight.numel(), 2048
+    (beta1, beta2), count, block = betas, weight.numel(), 2048
     _adamw[(triton.cdiv(count, block),)](
-        weight, grad, mean, square, weight if half is None else half, step.scale, rate, step.corrections, 1 - step.beta1,
-        step.beta2, 1 - step.beta2, step.epsilon, decay, count, HAS_HALF=half is not None, BLOCK=block, num_warps=8,
+        weight, grad, mean, square, weight if half is None else half, scale, rate, corrections, 1 - beta1, beta2, 1 - beta2,
+        eps, decay, count, HAS_HALF=half is not None, BLOCK=block, num_warps=8,
     )  # fmt: skip
 
 
