@@ -19,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
 from isinglass import TextClassifier, TextRegressor, load, resolve, train, write_run
+from isinglass.config import SETTINGS
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.tasks import TASKS
 from tests.backends.variants import KERAS
@@ -55,6 +56,14 @@ def make(tiny):
 @pytest.fixture(scope="module")
 def fitted(make) -> TextClassifier:
     return make().fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", [TextClassifier, TextRegressor])
+def test_every_parameter_is_a_declared_setting_and_is_explained_by_it(kind) -> None:
+    """A setting that is renamed, or whose meaning changes, must not leave the estimators behind."""
+    assert {*kind._settings().values()} <= {*SETTINGS}
+    assert f"learning_rate: {SETTINGS['learning_rate'].meaning}\n" in kind.__doc__
+    assert "{settings}" not in kind.__doc__ and "validation_fraction" in kind.__doc__
 
 
 # ---- what is learned and answered --------------------------------------

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from isinglass.backends.process_group import SingleProcess
-from isinglass.config import TrainConfig, as_dict, resolve
+from isinglass.config import SETTINGS, TrainConfig, as_dict, resolve
 from isinglass.data.custom.holdout import divide
 from isinglass.data.examples import Examples
 from isinglass.data.source import LoadedSplits
@@ -129,6 +129,13 @@ def _source(task: Task, train: Examples, config: TrainConfig) -> LoadedSplits:
     return LoadedSplits(task=task, splits={"train": train, "dev": dev}, notes=(note,))
 
 
+def _explained(estimator: type[TextEstimator]) -> None:
+    """Put the meaning of the parameters that are settings into the docstring, in place of `{settings}`."""
+    names = [name for name in estimator._settings() if name in SETTINGS and name != "validation_fraction"]
+    lines = [f"{name}: {SETTINGS[name].meaning}" for name in names]
+    estimator.__doc__ = (estimator.__doc__ or "").replace("{settings}", f"\n{' ' * 8}".join(lines))
+
+
 def _log(progress: Progress) -> None:
     loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
     logger.info(f"{progress.stage}: {progress.done} of {progress.total}{loss}")
@@ -139,21 +146,14 @@ class TextClassifier(ClassifierMixin, TextEstimator):
 
     y is N labels: names, whole numbers or booleans. Each text may also have any number of labels (multi-label): then y is a
     list of N lists or sets of labels, or an array (N, K) of 0 and 1 as in scikit-learn, and `predict` returns such an
-    array, its columns as in `classes_`.
+    array, its columns as in `classes_`. A parameter that is None has the value of the recipe.
 
     Args:
-        model: a model directory, a name on the hub (`USER/NAME`, or `USER/NAME@COMMIT`), or `demo`.
-        backend: `torch`, `tensorflow` or `jax`.
-        precision: of the matrix products: `fp32`, `bf16`, `fp16` or `amp`.
-        recipe: `classic` or `small`: where the values of parameters come from that are None.
-        epochs, batch_size, learning_rate, warmup_ratio, weight_decay, max_length, dropout, long_texts, window_overlap,
-            label_smoothing, layer_decay, freeze_layers, freeze_embeddings, max_train_examples: as in
-            `isinglass.TrainConfig`, where all are explained; None: the recipe's.
+        {settings}
         class_weight: of the classes' losses. None: all are 1; `balanced`; or a dictionary of label -> weight, 1 for labels
             that it lacks. Weights are scaled to a mean of 1 over the training examples.
-        keep_best: whether to keep the weights of the best epoch, by the score on held-out examples, instead of the last's.
-        early_stopping: the same, and stop after this number of epochs in a row without a better one.
-        validation_fraction: share of the examples that is held out for that. Without it all examples are trained on.
+        validation_fraction: share of the examples that is held out to find the best epoch. Without keep_best and
+            early_stopping all examples are trained on.
         random_state: the seed of batches, dropout and a new head; None: always 42.
         verbose: whether to log losses and progress, by Python's `logging` at the level INFO.
 
@@ -278,9 +278,11 @@ class TextRegressor(RegressorMixin, TextEstimator):
     """A BERT-like model that predicts a number for texts, or pairs of texts, fine-tuned by `fit` on the squared error.
 
     It learns numbers of the size of a few units best: scale others, by `sklearn.compose.TransformedTargetRegressor`, say.
+    A parameter that is None has the value of the recipe.
 
     Args:
-        Those of `TextClassifier`, without class_weight and label_smoothing, which are for classes.
+        {settings}
+        validation_fraction, random_state, verbose: as in `TextClassifier`.
 
     Attributes:
         result_: the RunResult: settings, times, versions, and notes on what a reader must know.
@@ -332,6 +334,10 @@ class TextRegressor(RegressorMixin, TextEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R^2: 1 for perfect predictions, 0 for always predicting the mean of y."""
         return float(super().score(X, plain(y), sample_weight))
+
+
+_explained(TextClassifier)
+_explained(TextRegressor)
 
 
 def load(directory: str | Path) -> TextClassifier | TextRegressor:
