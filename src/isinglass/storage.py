@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever ends the process, and directories that one process holds at a time."""
+"""Write files that are complete or absent, whatever ends the process, and lock directories for one process at a time."""
 
 import ctypes
 import fcntl
@@ -14,7 +14,7 @@ from isinglass.errors import ConfigError, OutputExistsError
 
 
 def cache_dir() -> Path:
-    """Where tokens and texts are kept: `$ISINGLASS_CACHE`, else `$XDG_CACHE_HOME/isinglass`, else `~/.cache/isinglass`."""
+    """Return `$ISINGLASS_CACHE`, else `$XDG_CACHE_HOME/isinglass`, else `~/.cache/isinglass`, for tokens and texts."""
     if own := os.environ.get("ISINGLASS_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isinglass"
@@ -22,10 +22,10 @@ def cache_dir() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name of a file to write beside `path`; when the block ends well it is synced to disk and takes `path`'s place.
+    """Yield the name of a file to write beside `path`; after the block it is synced to disk and replaces `path`.
 
     Raises:
-        OSError: the disk is full, say. `path` is as it was, and nothing is left beside it.
+        OSError: the disk is full, for example. `path` is unchanged, and nothing is left beside it.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     os.close(handle)
@@ -50,10 +50,10 @@ def sync(path: Path) -> None:
 
 
 def take_place(partial: Path, place: Path) -> None:
-    """Sync a directory and all in it, and give it the name `place`; what stood there before has the name of `partial` then.
+    """Sync a directory with its content and rename it to `place`; an earlier directory there gets the name of `partial`.
 
     Raises:
-        OSError: the disk is full, say; `place` is as it was.
+        OSError: the disk is full, for example; `place` is unchanged.
     """
     for path in (*partial.rglob("*"), partial):
         sync(path)
@@ -65,13 +65,13 @@ def take_place(partial: Path, place: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Swap two names: at no moment is either of them absent.
+    """Swap two names so that neither is absent at any moment.
 
-    Where the system cannot (other than Linux, or an old file system), by three renames.
+    Where the system cannot do that (other than Linux, or an old file system), three renames do.
     """
     swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    working, exchanging = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if swap is None or swap(working, os.fsencode(one), working, os.fsencode(other), exchanging) != 0:
+    at_fdcwd, rename_exchange = -100, 2
+    if swap is None or swap(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) != 0:
         aside = one.with_name(f"{one.name}.aside")
         other.rename(aside)
         one.rename(other)
@@ -80,9 +80,9 @@ def _exchange(one: Path, other: Path) -> None:
 
 @contextmanager
 def held(lock: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[int]:
-    """Hold the file `lock`, made if need be, and yield its descriptor; `what` it guards is for the message.
+    """Lock the file `lock`, which is created if it is missing, and yield its descriptor; `what` it guards is for messages.
 
-    The kernel lets go of it with the last process that inherited the descriptor: a killed holder leaves no stale lock.
+    The kernel releases the lock with the last process that inherited the descriptor: a killed holder leaves no stale lock.
 
     Raises:
         OutputExistsError: another process holds it, and still does after `wait_seconds`.

@@ -1,10 +1,9 @@
 """Facts about the data that a user should know before training: duplicates, leaks, contradictions, balance, lengths."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Int64
@@ -66,7 +65,7 @@ class DataFacts:
     labels: dict[str, dict[str, int]]
     unlabelled: dict[str, int]
     scores: dict[str, dict[str, float]]
-    characters: dict[str, dict[str, float]]
+    characters: dict[str, dict[str, int]]
     duplicates: Finding
     conflicts: Finding
     leaks: dict[str, Finding]
@@ -175,9 +174,7 @@ def _find_duplicates(train: Examples, hashes: Int64[np.ndarray, " N"]) -> tuple[
     duplicates = _finding(train, repeated, train, original[repeated])
     if train.labels is None:
         return duplicates, Finding()
-    labels: Sequence[Any] = train.labels
-    if train.has_label_lists:
-        labels = [*map(frozenset, labels)]
+    labels = [*map(frozenset, train.labels)] if train.has_label_lists else train.labels
     differs = [
         labels[row] != labels[first] for row, first in zip(repeated.tolist(), original[repeated].tolist(), strict=True)
     ]
@@ -211,9 +208,7 @@ def _finding(
 
 
 def _frequencies(examples: Examples) -> dict[str, int]:
-    labels: Sequence[Any] = examples.labels or ()
-    names = chain.from_iterable(labels) if examples.has_label_lists else labels
-    return dict(Counter(names).most_common())
+    return dict(Counter(examples.each_label()).most_common())
 
 
 def _score_range(examples: Examples, task: Task) -> dict[str, float]:
@@ -221,7 +216,7 @@ def _score_range(examples: Examples, task: Task) -> dict[str, float]:
     return {"min": float(scores.min()), "mean": float(scores.mean()), "max": float(scores.max())}
 
 
-def _quantiles(characters: Int64[np.ndarray, " N"]) -> dict[str, float]:
+def _quantiles(characters: Int64[np.ndarray, " N"]) -> dict[str, int]:
     low, median, high, most = np.percentile(characters, [0, 50, 95, 100], method="higher").tolist()
     return {"min": low, "median": median, "p95": high, "max": most}
 

@@ -1,7 +1,8 @@
 """The texts and labels of one split, as names and numbers that people wrote; `encode_labels` turns labels into arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ class Examples:
 
     Attributes:
         texts: one column of N texts, or two (pairs).
-        labels: N label names, or N tuples of names (multi-label); None if the split hides them.
+        labels: N label names, or N tuples of names (multi-label); None if the split hides them. Before incomplete rows are
+            left out, a missing label is None.
         origin: the file's name in messages; for several files, their common name.
         origins: the name of each example's file, where there are several.
         line_numbers: where example i stands in the file: line `line_numbers[i]`, counted from 1.
@@ -29,7 +31,7 @@ class Examples:
     """
 
     texts: tuple[Sequence[str], ...]
-    labels: Sequence[str] | Sequence[tuple[str, ...]] | None
+    labels: Sequence[Any] | None
     origin: str
     line_numbers: Sequence[int] | Int64[np.ndarray, " N"]
     unit: str = "line"
@@ -42,7 +44,12 @@ class Examples:
     @property
     def has_label_lists(self) -> bool:
         """Whether the labels are tuples of names."""
-        return bool(self.labels) and isinstance(self.labels[0], tuple)  # type: ignore[index]  # not None
+        return isinstance(next(iter(self.labels or ()), None), tuple)
+
+    def each_label(self) -> Iterable[str]:
+        """Return all labels of all examples, in their order."""
+        labels = self.labels or ()
+        return chain.from_iterable(labels) if self.has_label_lists else labels
 
     def where(self, index: int) -> str:
         """Return the file and the line of example `index`, for messages."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from isinglass.data.examples import Examples
 from isinglass.tasks import Split, Task
 
 
+@runtime_checkable
 class Source(Protocol):
     """A task and the examples of its splits."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from annotated_types import Len
@@ -174,7 +174,7 @@ class _Charsmap:
     pool: UInt8[np.ndarray, " P"]
 
     @classmethod
-    def decode(cls, encoded: str) -> Self:
+    def decode(cls, encoded: str) -> "_Charsmap":
         """Decode base64.
 
         Raises:

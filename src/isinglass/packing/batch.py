@@ -1,4 +1,4 @@
-"""PackedBatch: what every backend eats. No token of it is padding in `flat`; in `rows` the gaps are marked.
+"""The batch that every backend takes. In `flat` no token is padding; in `rows` the gaps are marked.
 
 S examples with T real tokens. Written out for S = 2, ids of `[CLS] a b [SEP]` and `[CLS] c [SEP]`:
 
@@ -9,7 +9,7 @@ S examples with T real tokens. Written out for S = 2, ids of `[CLS] a b [SEP]` a
     position_ids       0    1    2    0    1    2    3        labels         of examples 1, 0
     sequence_ids       0    0    0    1    1    1    1        cu_seqlens     0  3  7
 
-`rows`, R x L with L = 8, first fit, longest first, gaps marked by `sequence_ids` -1; more rows than needed are all gap:
+`rows`, R x L with L = 8, first fit, longest first, gaps marked by `sequence_ids` -1; rows beyond those needed are gaps:
 
     input_ids        101    5    6  102  101    7  102    0   example_index  0  1
     token_type_ids     0    0    0    0    0    0    0    0   first_token    0  4   (positions in the flattened R * L)
@@ -40,7 +40,7 @@ class PackedBatch:
         first_token: int64 (S,), where each example begins on the flattened token axis.
         lengths: int64 (S,), tokens of each example.
         example_index: int64 (S,), the position of each example in its file.
-        labels: int64 (S,) or float32 (S,), or None where they are hidden.
+        labels: int64 (S,), float32 (S,) or float32 (S, outputs), or None where they are hidden.
     """
 
     input_ids: Int32[np.ndarray, "..."]
@@ -54,12 +54,12 @@ class PackedBatch:
 
     @property
     def num_examples(self) -> int:
-        """S."""
+        """S, the number of examples."""
         return len(self.example_index)
 
     @property
     def num_tokens(self) -> int:
-        """T, real tokens: gaps do not count."""
+        """T, the number of real tokens: gaps do not count."""
         return int(self.lengths.sum())
 
     @property
@@ -69,7 +69,7 @@ class PackedBatch:
 
     @property
     def cu_seqlens(self) -> Int64[np.ndarray, " S_plus_1"]:
-        """Where each example begins, and T: only `flat` lays examples end to end."""
+        """Offsets of the examples on the token axis, and T at the end: only `flat` lays examples end to end."""
         assert self.is_flat
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
@@ -104,7 +104,7 @@ def pack_flat(
 
 
 def row_counts(limit: int) -> list[int]:
-    """The sizes that R may have, up to the first that is at least `limit`: few programs to compile, little waste.
+    """Return the sizes that R may have, up to the first that is at least `limit`: few programs to compile, little waste.
 
     They have three significant bits, so that rounding up adds less than a quarter, a ninth on average:
     1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ...
@@ -128,8 +128,8 @@ def pack_rows(
 
     Args:
         row_length: L, at least the length of the longest example.
-        row_counts: the few sizes that R may have, ascending: R is the least that suffices, so that compilers meet few
-            shapes. If none suffices, R is what is needed.
+        row_counts: the few sizes that R may have, ascending. R is the smallest that suffices, so that compilers see few
+            shapes; if none suffices, R is the number of rows needed.
         pad_token_id: fills the gaps.
     """
     flat = pack_flat(tokens, index, labels)

@@ -1,7 +1,7 @@
-"""Which examples share a step: a pure function of (number of examples, batch size, seed, epoch).
+"""Plan which examples share a step: a pure function of (number of examples, batch size, seed, epoch).
 
-Nothing else enters: not the lengths, not the backend, not what happened before. So both backends train on the same
-batches, and a run that resumes in epoch 3 needs no stored generator state.
+Lengths, backend and earlier steps do not enter. So all backends train on the same batches, and a run that resumes in
+epoch 3 needs no stored generator state.
 """
 
 import heapq
@@ -12,7 +12,7 @@ from jaxtyping import Int64
 
 
 def num_steps(num_examples: int, batch_size: int) -> int:
-    """Steps of one epoch: the last, shorter batch counts; no example is dropped."""
+    """Return the steps of one epoch: the last, shorter batch counts; no example is dropped."""
     return -(-num_examples // batch_size)
 
 
@@ -26,29 +26,29 @@ def plan_epoch(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> 
 
 
 def shard_step(lengths: Int64[np.ndarray, " S"], shards: int) -> list[Int64[np.ndarray, " s"]]:
-    """Deal the examples of a step out to so many processes or micro-batches, of about the same number of tokens each.
+    """Distribute the examples of a step over processes or micro-batches, with about the same number of tokens for each.
 
-    The longest example first, each to the shard that has the fewest tokens so far: no shard has more than 4/3 of the
-    least possible maximum (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969).
+    The longest example comes first, and each goes to the shard that has the fewest tokens so far: no shard has more than
+    4/3 of the least possible maximum (R. L. Graham, Bounds on multiprocessing timing anomalies, 1969).
 
-    Example: `shard_step([9, 5, 4, 1], 2)` is the positions [0, 3] and [1, 2]: ten tokens and nine. With fewer examples
-    than shards the last ones are empty.
+    Example: `shard_step([9, 5, 4, 1], 2)` returns the positions [0, 3] and [1, 2]: ten tokens and nine. With fewer
+    examples than shards some shards are empty.
     """
-    dealt: list[list[int]] = [[] for _ in range(shards)]
-    filled = [(0, shard) for shard in range(shards)]
+    positions_of: list[list[int]] = [[] for _ in range(shards)]
+    loads = [(0, shard) for shard in range(shards)]
     for position in np.argsort(-lengths, kind="stable").tolist():
-        tokens, shard = heapq.heappop(filled)
-        dealt[shard].append(position)
-        heapq.heappush(filled, (tokens + int(lengths[position]), shard))
-    return [np.array(sorted(positions), np.int64) for positions in dealt]
+        tokens, shard = heapq.heappop(loads)
+        positions_of[shard].append(position)
+        heapq.heappush(loads, (tokens + int(lengths[position]), shard))
+    return [np.array(sorted(positions), np.int64) for positions in positions_of]
 
 
 def plan_evaluation(lengths: Int64[np.ndarray, " N"], max_tokens: int) -> Iterator[Int64[np.ndarray, " S"]]:
-    """Every example once, longest first, as many together as `max_tokens` holds (at least one).
+    """Yield batches that hold every example once, longest first, each with at most `max_tokens` tokens (or one example).
 
-    Neighbours are of like length, which makes attention cheap; logits do not depend on neighbours, and the caller puts
-    them back into the order of the file by `PackedBatch.example_index`. Longest first, so that a batch that does not
-    fit into memory fails at once.
+    Neighbours have similar lengths, which makes attention cheap. Logits do not depend on neighbours; the caller restores
+    the order of the file by `PackedBatch.example_index`. The longest come first, so that a batch that does not fit into
+    memory fails at once.
     """
     order = np.argsort(-lengths, kind="stable").astype(np.int64)
     start = 0

@@ -54,14 +54,13 @@ def _split_labels(examples: Examples, delimiter: str) -> Examples:
     if examples.labels is None:
         return examples
     names: dict[Any, Any] = {None: None}
-    labels: Sequence[Any] = examples.labels
-    for index, label in enumerate(labels):
+    for index, label in enumerate(examples.labels):
         if isinstance(label, tuple):
             place = examples.where(index)
             raise ConfigError(f"{place}: the labels are a list, which needs no label_delimiter: leave it out.")
         if label not in names:
             names[label] = tuple(filter(None, map(str.strip, label.split(delimiter))))
-    return replace(examples, labels=[*map(names.__getitem__, labels)])
+    return replace(examples, labels=[*map(names.__getitem__, examples.labels)])
 
 
 def _hide_labels(examples: Examples, columns: Columns) -> Examples:

@@ -4,8 +4,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from isinglass.config import KindChoice, TrainConfig
 from isinglass.data.examples import Examples
@@ -98,7 +97,7 @@ class _LabelColumn:
         self.title = title
         self.train = splits["train"]
         self.splits = {split: examples for split, examples in splits.items() if examples.labels is not None}
-        self.counts = {split: Counter(_each_name(examples)) for split, examples in self.splits.items()}
+        self.counts = {split: Counter(examples.each_label()) for split, examples in self.splits.items()}
         self.names = sum(self.counts.values(), Counter[str]())
         values = {name: number(name) for name in self.names}
         self.numbers = {name: value for name, value in values.items() if value is not None}
@@ -116,11 +115,6 @@ class _LabelColumn:
     def sorted_names(self) -> tuple[str, ...]:
         """Return the names by value if all are numbers, else by spelling."""
         return tuple(sorted(self.names, key=None if self.words else self.numbers.__getitem__))
-
-
-def _each_name(examples: Examples) -> Iterator[str]:
-    labels: Sequence[Any] = examples.labels or ()
-    return chain.from_iterable(labels) if examples.has_label_lists else iter(labels)
 
 
 def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:

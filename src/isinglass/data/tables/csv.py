@@ -10,7 +10,7 @@ import io
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final
 
 from isinglass.data.files import LONGEST_VALUE, DataFile, short_reason
 from isinglass.data.tables.table import Chunk, Table
@@ -111,7 +111,7 @@ class CsvTable(FieldTable):
     delimiter: str
 
     @classmethod
-    def open(cls, file: DataFile, delimiter: str | None) -> Self:
+    def open(cls, file: DataFile, delimiter: str | None) -> "CsvTable":
         """Read the header.
 
         Args:
@@ -139,7 +139,7 @@ class CsvTable(FieldTable):
         return table
 
     @classmethod
-    def _with(cls, file: DataFile, delimiter: str) -> Self:
+    def _with(cls, file: DataFile, delimiter: str) -> "CsvTable":
         row, fields = _read_header(file, delimiter)
         return cls(file=file, columns=fields, header_row=row, delimiter=delimiter)
 

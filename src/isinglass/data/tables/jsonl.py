@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from isinglass.data.files import LONGEST_VALUE, DataFile
 from isinglass.data.tables.table import Chunk, Table
@@ -18,7 +18,7 @@ class JsonTable(Table):
     unit: ClassVar[str] = "line"
 
     @classmethod
-    def open(cls, file: DataFile) -> Self:
+    def open(cls, file: DataFile) -> "JsonTable":
         """Read the keys of the first few hundred lines.
 
         Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ class ParquetTable(Table):
     """A Parquet file."""
 
     @classmethod
-    def open(cls, file: DataFile) -> Self:
+    def open(cls, file: DataFile) -> "ParquetTable":
         """Read the schema.
 
         Raises:

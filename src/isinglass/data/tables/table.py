@@ -119,7 +119,7 @@ def read_tables(tables: Sequence[Table], columns: Columns) -> Rows:
     guesses = ChainMap(*(dict(table.guesses) for table in tables))  # the first file speaks for all that share its guess
     examples = Examples(
         texts=reader.texts,
-        labels=None if columns.label is None else reader.labels,  # type: ignore[arg-type]  # None: see `Rows`
+        labels=None if columns.label is None else reader.labels,
         origin=f"{first} and {len(others)} more file(s)" if others else first,
         line_numbers=np.concatenate(reader.numbers),
         unit=units.pop() if len(units) == 1 else "row",
