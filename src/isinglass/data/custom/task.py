@@ -120,15 +120,11 @@ class _LabelColumn:
 def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:
     """Return the requested kind if the labels can be of it; for `auto`, the kind that they look like."""
     has_lists = column.train.has_label_lists
-    if has_lists and requested not in ("auto", "multilabel"):
-        raise ConfigError(
-            f"kind is {requested}, but {brief(column.title)} holds several labels of an example: leave the kind out."
-        )
-    if requested == "multilabel" and not has_lists:
-        raise ConfigError(
-            f"kind is multilabel, but {brief(column.title)} holds one label of each example: name what separates several "
-            f"with --label-delimiter."
-        )
+    found, remedy = "one label of each example", "name what separates several with --label-delimiter"
+    if has_lists:
+        found, remedy = "several labels of an example", "leave the kind out"
+    if requested != "auto" and (requested == "multilabel") != has_lists:
+        raise ConfigError(f"kind is {requested}, but {brief(column.title)} holds {found}: {remedy}.")
     if has_lists:
         return "multilabel"
     if requested != "auto":
@@ -139,14 +135,11 @@ def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:
 
 def _resolve_positive(column: str, names: Sequence[str] | None, kind: KindName, requested: str | None) -> str | None:
     """Return the one of two labels that F1 counts: the requested one, the only one with a usual name, or the last."""
-    if names is None and requested is not None:
-        raise ConfigError(f"positive_label is {brief(requested)}, but {brief(column)} holds numbers to regress.")
     if names is None or kind == "multilabel" or len(names) != 2:
-        if requested is not None:
-            raise ConfigError(
-                f"positive_label is for one of two classes; this is a {kind} of {len(names or ()):,}: leave it out."
-            )
-        return None
+        if requested is None:
+            return None
+        found = f"{brief(column)} makes a {kind} of {len(names or ()):,} labels"
+        raise ConfigError(f"positive_label is {brief(requested)}, for one of two classes, but {found}: leave it out.")
     if requested is None:
         usual = [name for name in names if name.lower() in POSITIVE.split()]
         return usual[0] if len(usual) == 1 else names[-1]

@@ -40,8 +40,7 @@ class JsonTable(Table):
 def _read_objects(file: DataFile) -> Iterator[dict[int, dict[str, Any]]]:
     """Yield a few hundred objects at a time by their line numbers; blank lines are left out."""
     for first, lines in file.lines(LONGEST_VALUE):
-        numbered = enumerate(lines, first)
-        yield {number: _parse_object(file, number, line) for number, line in numbered if line and not line.isspace()}
+        yield {number: _parse_object(file, number, line) for number, line in enumerate(lines, first) if line.strip()}
 
 
 def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
