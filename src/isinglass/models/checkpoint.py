@@ -91,33 +91,46 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     config_json = read_json(directory / CONFIG, limit=CONFIG_BYTES)
     family = get_family(config_json.get("model_type"), str(directory / CONFIG))
     blueprint = family.blueprint(config_json, str(directory / CONFIG))
-    header = read_header(directory / WEIGHTS)
-    found = match_arrays(header, family, blueprint, directory / WEIGHTS)
     tokenizer_json = read_text(directory / TOKENIZER, limit=TOKENIZER_BYTES)
     check_tokenizer(tokenizer_json, directory / TOKENIZER)
-    extra = directory / TOKENIZER_CONFIG
-    tokenizer_config = read_json(extra, limit=CONFIG_BYTES) if os.path.lexists(extra) else None
-    arrays = read_safetensors(directory / WEIGHTS, {name: header[name] for name in found})
-    weights: Weights = {}
-    for name, file_array in found.items():
-        weights |= file_array.split(arrays[name])
-    output = weights.get(f"{HEAD_OUTPUT}.weight")
-    label_names = None if output is None else _label_names(config_json, len(output), directory / CONFIG)
-    if code := [key for key in CODE if key in config_json or key in (tokenizer_config or {})]:
-        logger.warning(
-            f"{printable(str(directory))} names code of its own ({', '.join(code)}), which is not run: the model is taken "
-            f"for a plain {family.architecture.removesuffix('ForSequenceClassification')}."
-        )
-    return Checkpoint(
+    tokenizer_config = None
+    if os.path.lexists(directory / TOKENIZER_CONFIG):
+        tokenizer_config = read_json(directory / TOKENIZER_CONFIG, limit=CONFIG_BYTES)
+    weights = _load_weights(directory / WEIGHTS, family, blueprint)
+    checkpoint = Checkpoint(
         origin=str(directory),
         blueprint=blueprint,
         config_json=config_json,
         weights=weights,
-        label_names=label_names,
+        label_names=_label_names(config_json, weights, directory / CONFIG),
         tokenizer_json=tokenizer_json,
         tokenizer_config=tokenizer_config,
         is_multilabel=config_json.get("problem_type") == MULTILABEL,
     )
+    _warn_of_code(checkpoint)
+    return checkpoint
+
+
+def _load_weights(path: Path, family: Family, blueprint: Blueprint) -> Weights:
+    header = read_header(path)
+    contents = match_arrays(header, family, blueprint, path)
+    arrays = read_safetensors(path, {name: header[name] for name in contents})
+    weights: Weights = {}
+    for name, content in contents.items():
+        weights |= content.split(arrays[name])
+    return weights
+
+
+def _warn_of_code(checkpoint: Checkpoint) -> None:
+    """Warn of files with code that a checkpoint names."""
+    names = {**checkpoint.config_json, **(checkpoint.tokenizer_config or {})}
+    code = [key for key in CODE if key in names]
+    if code:
+        kind = checkpoint.family.architecture.removesuffix("ForSequenceClassification")
+        logger.warning(
+            f"{printable(checkpoint.origin)} names code of its own ({', '.join(code)}), which is not run: "
+            f"the model is taken for a plain {kind}."
+        )
 
 
 def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -> None:
@@ -169,29 +182,34 @@ def _problem_type(checkpoint: Checkpoint) -> str:
     return MULTILABEL if checkpoint.is_multilabel else "single_label_classification"
 
 
-def _label_names(config_json: Mapping[str, Any], num_outputs: int, path: Path) -> tuple[str, ...] | None:
-    """Return the labels in `id2label`, in the order of the outputs; None for a single output."""
-    if num_outputs == 1:
+def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -> tuple[str, ...] | None:
+    """Return the labels in `id2label`, in the order of the outputs; None without a head or for a single output."""
+    output = weights.get(f"{HEAD_OUTPUT}.weight")
+    if output is None or len(output) == 1:
         return None
-    id2label = config_json.get("id2label") or {str(i): f"LABEL_{i}" for i in range(num_outputs)}
-    if not isinstance(id2label, dict) or id2label.keys() != {str(i) for i in range(num_outputs)}:
+    keys = [str(i) for i in range(len(output))]
+    id2label = config_json.get("id2label") or {key: f"LABEL_{key}" for key in keys}
+    if not isinstance(id2label, dict) or id2label.keys() != {*keys}:
         raise CheckpointError(
-            f"{path}: id2label is {brief(id2label)}; the head has {num_outputs} outputs, 0 to {num_outputs - 1}."
+            f"{path}: id2label is {brief(id2label)}; the head has {len(keys)} outputs, 0 to {len(keys) - 1}."
         )
-    for name in id2label.values():  # they are printed, and stand in tab-separated files
-        if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
-            raise CheckpointError(
-                f"{path}: a label in id2label is {brief(name)}; a name of printable characters was expected."
-            )
-    return tuple(str(id2label[str(i)]) for i in range(num_outputs))
+    for name in id2label.values():
+        _check_label(name, path)
+    return tuple(str(id2label[key]) for key in keys)
+
+
+def _check_label(name: object, path: Path) -> None:
+    """Refuse a label that does not print: labels are shown, and stand in tab-separated files."""
+    if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
+        raise CheckpointError(f"{path}: a label in id2label is {brief(name)}; a name of printable characters was expected.")
 
 
 def _missing(directory: Path, name: str) -> str:
     if not directory.is_dir():
         return f"{directory} is not a directory; a checkpoint with {CONFIG}, {WEIGHTS} and {TOKENIZER} was expected."
-    holds = ", ".join(sorted(p.name for p in directory.iterdir())[:12]) or "nothing"
+    names = ", ".join(sorted(path.name for path in directory.iterdir())[:12]) or "nothing"
     advice = {
         WEIGHTS: "weights are read from safetensors only, since a pickle can run code: save the model as such",
         TOKENIZER: "save the fast tokenizer with `save_pretrained`",
     }.get(name, "give the directory that holds it")
-    return f"{directory} is not a checkpoint: no {name} (it holds {holds}); {advice}."
+    return f"{directory} is not a checkpoint: no {name} (it holds {names}); {advice}."
