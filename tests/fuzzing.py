@@ -44,8 +44,9 @@ from isinglass.data.unlabelled import read_texts, read_user_texts
 from isinglass.errors import IsinglassError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint, read_safetensors
 from isinglass.models.families import FAMILIES
-from isinglass.report.submission import LARGEST_FILE, check_submission
 from isinglass.results import RESULTS, FailedRun, RunResult, read_records
+from isinglass.submission import check_submission
+from isinglass.submission.files import LARGEST_FILE
 from isinglass.tasks import TASKS, Split, Task
 from isinglass.tasks.custom import custom_task
 from tests.sample_bench import sample_result

@@ -17,8 +17,8 @@ from isinglass.bench.plan import PlannedRun, left_to_do, make_plan
 from isinglass.bench.presets import PRESETS, Selection, select
 from isinglass.config import as_dict
 from isinglass.errors import ConfigError
-from isinglass.report.submission import check_submission, write_submission
 from isinglass.results import RunResult, read_records
+from isinglass.submission import check_submission, write_submission
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result
 from tests.tiny import save_tiny, write_glue

@@ -333,10 +333,10 @@ def test_the_command_of_the_report_asks_for_the_settings_of_the_run(tmp_path, fl
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     words = shlex.split(re.findall(r"^    (isinglass train .*)$", text, flags=re.MULTILINE)[0])
     given = typer.main.get_command(app).commands["train"].make_context("train", words[2:]).params
-    options = {name: given[name] for name in as_dict(config) if name in given} | {"compile": given["compile_model"]}
+    options = {name: given[name] for name in as_dict(config) if name in given}
     options["data_dir"] = options["data_dir"] and options["data_dir"].replace("GLUE_DIR", "/data/glue")
     repeated = resolve(
-        task=options.pop("task"), recipe=options.pop("recipe"), flags=options, assignments=tuple(given["assignments"] or ())
+        task=options.pop("task"), recipe=options.pop("recipe"), flags=options, assignments=tuple(given["set"] or ())
     )
     assert repeated == config
 

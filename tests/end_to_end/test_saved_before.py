@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from isinglass.cli import app
 from isinglass.config import as_dict
-from isinglass.report.submission import write_submission
 from isinglass.results import RunResult, read_records
 from isinglass.runs.finished import load_run
+from isinglass.submission import write_submission
 from tests.saved_before.make import GLUE, HERE, KEEP_BEST, SHORT, UNFINISHED, cpu
 
 RUNS = {"glue": "pairs.txt", "regression": "pairs.txt", "own": "texts.txt", "multilabel": "texts.txt"}

@@ -27,7 +27,6 @@ from isinglass.report.answers import read_answers
 from isinglass.report.configurations import check_tasks
 from isinglass.report.html import write_report
 from isinglass.report.runs import read_bench
-from isinglass.report.submission import check_submission
 from isinglass.results import (
     LARGEST_RESULTS,
     LONGEST_RECORD,
@@ -39,6 +38,7 @@ from isinglass.results import (
     file_below,
     read_records,
 )
+from isinglass.submission import check_submission
 from isinglass.tasks import TASKS
 from tests.fuzzing import FEW, TARGETS, Case, check, flaw, make_case, version_1, zip_of_good_files
 from tests.sample_bench import sample_result, write_sample_run

@@ -100,7 +100,7 @@ def test_published_figures_stand_beside_those_of_the_same_task() -> None:
     )
     assert [row[2:6] for row in ours.rows] == [row[6:] for row in ours.rows]
     assert ours.notes[-1] == (
-        "Published: the text-classification README of `transformers` (examples): bert-base-cased, one run of each, on one "
+        "Published: the text-classification README of transformers (examples): bert-base-cased, one run of each, on one "
         "Titan RTX, every example padded to 128 tokens; 3 epochs, WNLI 5, in batches of 32 at a learning rate of 2e-5."
     )
     other = pytorch_table([sample_result("cola")], [], clock=CLOCK, with_published=True)
@@ -271,7 +271,7 @@ def test_published_rows_of_tensorflow_are_marked() -> None:
     )
     assert "Failed: MRPC, tensorflow fp32, XLA, seed 1: It broke." in table.notes
     assert table.notes[-1].startswith(
-        "Published: the text-classification README of `transformers` (examples): bert-base-cased"
+        "Published: the text-classification README of transformers (examples): bert-base-cased"
     )
 
 

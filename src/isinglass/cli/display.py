@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from isinglass.data.checks import DataFacts
     from isinglass.export.compare import Compared
     from isinglass.export.onnx import Exported
-    from isinglass.report.submission import Submission
     from isinglass.results import RunResult
+    from isinglass.submission import Submission
     from isinglass.tables import Table
 
 

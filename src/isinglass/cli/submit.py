@@ -43,7 +43,7 @@ def submit(
     ] = None,
 ) -> None:
     """Write the zip that GLUE's server takes, from the runs that are best on dev; or check one with --check."""
-    from isinglass.report.submission import write_submission
+    from isinglass.submission import write_submission
 
     if (directory is None) == (options.check is None):
         raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
@@ -61,7 +61,7 @@ def _check(path: Path) -> None:
     Raises:
         DataError: the server would not take it.
     """
-    from isinglass.report.submission import check_submission
+    from isinglass.submission import check_submission
 
     problems = check_submission(path)
     for problem in problems:
