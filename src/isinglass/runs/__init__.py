@@ -1,1 +1,1 @@
-"""Runs on disk: performed with a lock and checkpoints, written, loaded and used."""
+"""Runs: performed in one call, kept in a directory, loaded and used."""

@@ -1,1 +1,1 @@
-"""The training loop and what it leaves on disk."""
+"""Training: from settings to a trained and scored model."""
