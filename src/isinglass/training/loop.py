@@ -187,7 +187,7 @@ class Loop:
         self.tokens += int(self._lengths[index].sum())
 
     def _pack(self, shard: Index) -> list[PackedBatch]:
-        """Return a shard of a step as micro-batches: enough for the memory, and for the backend's streams."""
+        """Return a shard of a step as micro-batches: small enough for the memory, and enough to run in parallel."""
         parts = max(self.parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.parallel_batches))
         return self._packer.pack_parts(self._split.tokens, shard, self._labels, parts)
 

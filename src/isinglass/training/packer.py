@@ -61,10 +61,10 @@ class Packer:
         shards = shard_step(tokens.lengths[index], min(parts, len(index)))
         return [self.pack(tokens, index[shard], labels) for shard in shards]
 
-    def evaluation_batches(self, tokens: TokenizedTexts, streams: int = 1) -> Sequence[PackedBatch]:
+    def evaluation_batches(self, tokens: TokenizedTexts, parallel: int = 1) -> Sequence[PackedBatch]:
         """Return all examples in batches.
 
-        In the flat layout examples of similar length are together, and `streams` batches have at most `eval_tokens` tokens.
+        In the flat layout examples of similar length are together, and `parallel` batches have at most `eval_tokens` tokens.
         In the rows layout a batch has as many examples as in training.
         """
         if self.config.uses_rows:
@@ -72,5 +72,5 @@ class Packer:
             ends = [min(start + self.config.batch_size, len(tokens)) for start in starts]
             plan: Iterator[Int64[np.ndarray, " S"]] = map(np.arange, starts, ends)
         else:
-            plan = plan_evaluation(tokens.lengths, self.config.eval_tokens // streams)
+            plan = plan_evaluation(tokens.lengths, self.config.eval_tokens // parallel)
         return [self.pack(tokens, index, None) for index in plan]

@@ -74,17 +74,17 @@ def _sum_over_processes(
 class _PendingBatches:
     """The batches of this process that are still to be predicted, and how many go to the backend together.
 
-    More batches than the backend has streams are handed over together, so that the streams seldom wait for each other.
+    More batches are handed over together than the backend runs in parallel, so that its threads seldom wait for each other.
     """
 
-    def __init__(self, packer: Packer, tokens: TokenizedTexts, streams: int, group: ProcessGroup) -> None:
-        batches = packer.evaluation_batches(tokens, streams)[group.rank :: group.size]
+    def __init__(self, packer: Packer, tokens: TokenizedTexts, parallel: int, group: ProcessGroup) -> None:
+        batches = packer.evaluation_batches(tokens, parallel)[group.rank :: group.size]
         self.num_examples = sum(batch.num_examples for batch in batches)
         self._packer = packer
         self._tokens = tokens
         self._batches = [*reversed(batches)]  # the next one is the last
-        self._several_streams = streams > 1
-        self._at_once = streams
+        self._is_parallel = parallel > 1
+        self._at_once = parallel
 
     def __bool__(self) -> bool:
         return bool(self._batches)
@@ -94,8 +94,8 @@ class _PendingBatches:
         return [self._batches.pop() for _ in range(min(self._at_once, len(self._batches)))]
 
     def take_more_at_once(self) -> None:
-        """Hand over twice as many batches from now on, where there are several streams."""
-        if self._several_streams:
+        """Hand over twice as many batches from now on, where the backend runs several in parallel."""
+        if self._is_parallel:
             self._at_once *= 2
 
     def retry_smaller(self, batches: Sequence[PackedBatch], error: DeviceMemoryError) -> None:
@@ -106,7 +106,7 @@ class _PendingBatches:
         """
         if len(batches) > 1:
             logger.warning(f"{error} Batches are predicted one at a time from here on.")
-            self._several_streams, self._at_once = False, 1
+            self._is_parallel, self._at_once = False, 1
             self._batches += reversed(batches)
             return
         (batch,) = batches
