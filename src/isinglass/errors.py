@@ -1,10 +1,10 @@
-"""What a user may catch. Every message is one sentence or two: what was found, where, what was expected, what to do."""
+"""The exceptions of the package. A message is one sentence or two: what was found, where, what was expected, what to do."""
 
 from typing import ClassVar
 
 
 class IsinglassError(Exception):
-    """Any mistake that the user can mend. The command line prints it without a traceback and exits with `exit_status`."""
+    """A mistake that the user can fix. The command line prints it without a traceback and exits with `exit_status`."""
 
     exit_status: ClassVar[int] = 2
 
@@ -22,7 +22,7 @@ class CheckpointError(IsinglassError, ValueError):
 
 
 class HubError(IsinglassError, OSError):
-    """A file could not be had from the Hugging Face hub nor from its local cache."""
+    """A file could be read neither from the Hugging Face hub nor from its local cache."""
 
 
 class MissingDependencyError(IsinglassError, ImportError):
@@ -42,7 +42,7 @@ class DeviceMemoryError(IsinglassError, MemoryError):
 
 
 class UpdateInterruptedError(IsinglassError, MemoryError):
-    """The device's memory ran out while a step's weights were updated: some have changed, so it cannot be tried again."""
+    """The device's memory ran out while a step's weights were updated: some have changed, so the step cannot be repeated."""
 
     exit_status = 5
 
@@ -54,7 +54,7 @@ class ProcessLostError(IsinglassError, ConnectionError):
 
 
 class StorageError(IsinglassError, OSError):
-    """A file could not be written: the disk is full, or may not be written. What was there before is as it was."""
+    """A file could not be written: the disk is full, or writing is not allowed. An earlier file is unchanged."""
 
     exit_status = 3
 
@@ -64,4 +64,4 @@ class RunFailedError(IsinglassError, RuntimeError):
 
 
 class OutputExistsError(IsinglassError, FileExistsError):
-    """The output is there already and would be overwritten."""
+    """The output already exists and would be overwritten."""

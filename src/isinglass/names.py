@@ -1,4 +1,4 @@
-"""Names, texts and figures in words, spelled the same in messages, tables and pages."""
+"""Format names, texts and figures for messages, tables and pages."""
 
 import difflib
 import math
@@ -13,7 +13,7 @@ _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """An insert for an error message; empty if nothing known is near.
+    """Return an insert for an error message that offers the nearest known name; empty if none is near.
 
     >>> did_you_mean("mprc", ["mrpc", "rte"])
     " (did you mean 'mrpc'?)"
@@ -23,12 +23,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text on one line, safe on a terminal and in a document: what does not print is written as in Python, `\x1b`."""
+    r"""Return a text on one line, safe on a terminal: characters that do not print are written as in Python, `\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def brief(value: object) -> str:
-    """`repr` for a message, cut short: what a file holds may be of any length and depth.
+    """Return `repr(value)` cut short for a message: a value from a file may be of any length and depth.
 
     >>> brief("a" * 1000)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -38,29 +38,29 @@ def brief(value: object) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text for a message: what a file holds may be of any length."""
+    """Return a text cut short for a message: a text from a file may be of any length."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def listed(names: Iterable[str], most: int = 200) -> str:
-    """Names for a message, quoted, and cut short where they would be more than a sentence.
+    """Return quoted names for a message, cut short where they are longer than a sentence.
 
     >>> listed(["text", "label"])
     "'text', 'label'"
     """
     text = ", ".join(brief(name) for name in islice(names, 50))
-    return text if len(text) <= most else f"{text[:most]}..."
+    return shortened(text, most)
 
 
 def percent(score: float | None, *, signed: bool = False) -> str:
-    """A score in hundredths, as GLUE's tables print it; `NaN` where there is none."""
+    """Return a score in hundredths, as GLUE's tables print it; `NaN` for None."""
     if score is None or math.isnan(score):
         return "NaN"
     return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
 
 
 def duration(seconds: float) -> str:
-    """`2:35:23` from one hour on, else `40:57`; `unknown` for NaN."""
+    """Return `2:35:23` from one hour on, else `40:57`; `unknown` for NaN."""
     if math.isnan(seconds):
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)
@@ -69,5 +69,5 @@ def duration(seconds: float) -> str:
 
 
 def short_name(model: object) -> str:
-    """The last part of a model's name or path: a reader does not need to know the user's directories."""
+    """Return the last part of a model's name or path, without the user's directories."""
     return Path(str(model)).name or str(model)

@@ -1,5 +1,6 @@
-"""Print what a person sees of a command: progress, results, tables."""
+"""Print what a person sees of a command: results and tables."""
 
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,35 +12,27 @@ if TYPE_CHECKING:
     from isinglass.data.checks import DataFacts
     from isinglass.export.compare import Compared
     from isinglass.export.onnx import Exported
+    from isinglass.metrics import Metric
     from isinglass.results import RunResult
-    from isinglass.submission import Submission
+    from isinglass.submission import Submission, SubmittedFile
     from isinglass.tables import Table
 
 
 def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -> None:
-    """Print a result: scores beside the majority, speed, notes; or one JSON object."""
+    """Print a result: scores beside those of a constant prediction, speed, notes; or one JSON object.
+
+    Args:
+        directory: where the run was written; None: nowhere.
+    """
     if as_json:
         print(result.to_json().encode("utf-8", "backslashreplace").decode())  # a path need not be UTF-8; \udcff is JSON
         return
-    from rich.table import Table
-
-    from isinglass.metrics import Metric
     from isinglass.tasks import TASKS
 
     title = TASKS[result.task].title if result.task in TASKS else result.task
-    table = Table()
-    for column in ("split", "examples", "metric"):
-        table.add_column(column)
-    table.add_column("result", justify="right")
-    is_regression = any(Metric.RMSE in scores for scores in result.scores.values())
-    table.add_column("mean" if is_regression else "majority", justify="right")  # what an answer without a look scores
-    for split, scores in result.scores.items():
-        for metric, score in scores.items():
-            figures = metric.text(score.value), metric.text(score.majority)
-            table.add_row(split, str(result.examples[split]), metric, *figures)
-    out = console(stderr=False)
+    out = console()
     out.print(f"{title}: {printable(result.model)}, {result.precision}, seed {result.seed}")
-    out.print(table)
+    out.print(_scores_table(result))
     if result.collapsed:
         out.print("Collapsed: the model gives every example the same label.")
     if result.epoch_seconds:
@@ -53,6 +46,22 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
         out.print(f"Note: {printable(note)}")
     if directory is not None:
         out.print(f"Run written to {printable(str(directory))}")
+
+
+def _scores_table(result: "RunResult") -> Any:
+    from rich.table import Table
+
+    from isinglass.metrics import Metric
+
+    is_regression = any(Metric.RMSE in scores for scores in result.scores.values())
+    table = Table("split", "examples", "metric")
+    table.add_column("result", justify="right")
+    table.add_column("mean" if is_regression else "majority", justify="right")  # the score of a constant prediction
+    for split, scores in result.scores.items():
+        for metric, score in scores.items():
+            figures = metric.text(score.value), metric.text(score.majority)
+            table.add_row(split, str(result.examples[split]), metric, *figures)
+    return table
 
 
 def show_facts(notes: Iterable[str], facts: "DataFacts") -> None:
@@ -72,7 +81,7 @@ def show_export(exported: "Exported") -> None:
 
 
 def show_comparison(compared: "list[Compared]") -> None:
-    """Print what each file scores on the dev set, and how far its probabilities are from the model's."""
+    """Print what each file scores on the dev set, and how far its probabilities are from those of the model."""
     from rich.table import Table
 
     table = Table()
@@ -80,61 +89,64 @@ def show_comparison(compared: "list[Compared]") -> None:
         table.add_column(column, no_wrap=True)
     for name in (*compared[0].scores, "largest difference", "same answers"):
         table.add_column(name.replace("_", " "), justify="right")
-    for one in compared:
-        scores = (metric.text(score.value) for metric, score in one.scores.items())
-        agreement = "-" if one.agreement != one.agreement else f"{one.agreement:.1%}"
-        table.add_row(one.split, str(one.examples), one.file, *scores, f"{one.difference:.1e}", agreement)
-    console(stderr=False).print(table)
+    for file in compared:
+        scores = (metric.text(score.value) for metric, score in file.scores.items())
+        agreement = "-" if math.isnan(file.agreement) else f"{file.agreement:.1%}"
+        table.add_row(file.split, str(file.examples), file.file, *scores, f"{file.difference:.1e}", agreement)
+    console().print(table)
 
 
 def show_repetitions(results: "list[RunResult]") -> None:
-    """Seconds of each epoch and scores of each run: the first epoch has the tracing and compiling in it."""
-    from statistics import mean, stdev
-
+    """Print the seconds of each epoch and the scores of each run. Tracing and compiling fall into the first epoch."""
     from rich.table import Table
 
     first = results[0]
-    columns = [(split, metric) for split, scores in first.scores.items() for metric in scores]
-    values = [[one.scores[split][metric].value for split, metric in columns] for one in results]
-    table = Table()
-    table.add_column("run")
-    for epoch in range(1, len(first.epoch_seconds) + 1):
+    table = Table("run")
+    for epoch, _ in enumerate(first.epoch_seconds, start=1):
         table.add_column(f"epoch {epoch} (s)", justify="right")
-    for split, metric in columns:
-        table.add_column(f"{split} {metric}", justify="right")
-    for one, row in zip(results, values, strict=True):
-        seconds = [f"{value:.1f}" for value in one.epoch_seconds]
-        figures = [metric.text(value) for (_, metric), value in zip(columns, row, strict=True)]
-        table.add_row(f"seed {one.seed}", *seconds, *figures)
-    spread = []
-    for (_, metric), column in zip(columns, zip(*values, strict=True), strict=True):
-        known = [value for value in column if value is not None]
-        whole = len(known) == len(column)
-        spread.append(f"{metric.text(mean(known))} ± {metric.text(stdev(known))}" if whole else "NaN")
-    table.add_row("mean ± sd", *("" for _ in first.epoch_seconds), *spread)
+    cells = [[f"seed {run.seed}", *(f"{seconds:.1f}" for seconds in run.epoch_seconds)] for run in results]
+    spreads = ["mean ± sd", *("" for _ in first.epoch_seconds)]
+    for split, scores in first.scores.items():
+        for metric in scores:
+            table.add_column(f"{split} {metric}", justify="right")
+            values = [run.scores[split][metric].value for run in results]
+            for row, value in zip(cells, values, strict=True):
+                row.append(metric.text(value))
+            spreads.append(_mean_and_spread(metric, values))
+    for row in [*cells, spreads]:
+        table.add_row(*row)
     compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
-    out = console(stderr=False)
+    out = console()
     out.print(f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {printable(first.device)}")
     out.print(table)
+
+
+def _mean_and_spread(metric: "Metric", values: "list[float | None]") -> str:
+    from statistics import mean, stdev
+
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "NaN"
+    return f"{metric.text(mean(known))} ± {metric.text(stdev(known))}"
 
 
 def show_submission(submission: "Submission") -> None:
     """Print where each of the eleven files comes from."""
     from isinglass.tables import Table
 
-    rows = []
-    for file in submission.files:
-        run = file.run
-        if run is None:
-            source = "absent" if file.filled is None else f"every row {file.filled}"
-            rows.append((file.name, source, "-", "-"))
-            continue
-        source = f"{run.model} {run.backend} {run.precision} seed {run.seed}"
-        rows.append((file.name, source, percent(file.dev_score), f"best of {file.candidates}"))
+    rows = [(file.name, *_source(file)) for file in submission.files]
     note = "The best of several runs on dev flatters its dev score: the server's will be lower."
-    several = any(file.candidates > 1 for file in submission.files)
+    notes = (note,) if any(file.candidates > 1 for file in submission.files) else ()
     columns = ("file", "predictions of", "dev", "chosen as")
-    show_table(Table(title=str(submission.path), columns=columns, rows=tuple(rows), notes=(note,) if several else ()))
+    show_table(Table(title=str(submission.path), columns=columns, rows=tuple(rows), notes=notes))
+
+
+def _source(file: "SubmittedFile") -> tuple[str, str, str]:
+    """Return what predicted a file, its score on dev, and why it was chosen."""
+    if file.run is None:
+        return "absent" if file.filled is None else f"every row {file.filled}", "-", "-"
+    run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
+    return run, percent(file.dev_score), f"best of {file.candidates}"
 
 
 def show_table(table: "Table", *, stderr: bool = False) -> None:
@@ -142,8 +154,8 @@ def show_table(table: "Table", *, stderr: bool = False) -> None:
     print(table.to_text(), file=sys.stderr if stderr else sys.stdout)
 
 
-def console(*, stderr: bool) -> Any:
-    """A console that prints texts as they are."""
+def console(*, stderr: bool = False) -> Any:
+    """Return a console of rich that prints texts as they are."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -28,7 +28,7 @@ def tasks() -> None:
         table.add_column(name, width=width, justify="right" if name in ("train", "dev", "test") else "left")
     for row in rows:
         table.add_row(*row)
-    console(stderr=False).print(table)
+    console().print(table)
 
 
 def _row(task: "Task") -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def show_tuned(tuned: Tuned) -> None:
         score = "-" if trial.score is None else tuned.metric.text(trial.score)
         settings = [f"{value:.3g}" for value in trial.settings.values()]
         table.add_row(str(trial.number + 1), trial.state, *settings, score, f"{trial.seconds:.1f}")
-    out = console(stderr=False)
+    out = console()
     out.print(table)
     for note in tuned.notes:
         out.print(f"Note: {printable(note)}")
