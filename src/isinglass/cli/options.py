@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 TABLE_SETTINGS: Final = tuple(TableSettings.declared())
 CLUSTER: Final = "Cluster"
-_METAVARS: Final = {int: "N", float: "NUMBER", str: "TEXT", tuple: "NAME", Path: "PATH"}
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 TaskArgument = Annotated[
@@ -162,12 +161,16 @@ def command(
 def _option(setting: Setting, *, panel: bool = True, default: str | None = None) -> inspect.Parameter:
     """Return the option of a setting. Its value is None where it is not used."""
     default = default or _default_text(setting)
-    choices = f" One of {', '.join(setting.choices)}." if setting.choices else ""
-    spelling = f"{setting.flag}/--no-{setting.name}" if setting.type is bool and setting.is_optional else setting.flag
+    texts = [setting.meaning]
+    if setting.choices:
+        texts.append(f"One of {', '.join(setting.choices)}.")
+    if default:
+        texts.append(f" [default: {default}]")
+    can_be_refused = setting.type is bool and setting.is_optional
     option = typer.Option(
-        spelling,
-        metavar=None if setting.type is bool else setting.metavar or _METAVARS[setting.type],
-        help=setting.meaning + choices + (f"  [default: {default}]" if default else ""),
+        f"{setting.flag}/--no-{setting.name}" if can_be_refused else setting.flag,
+        metavar=setting.metavar,
+        help=" ".join(texts),
         rich_help_panel=setting.panel if panel else None,
     )
     value_type = list[str] if setting.type is tuple else setting.type

@@ -31,16 +31,12 @@ def tasks() -> None:
     console().print(table)
 
 
-def _row(task: "Task") -> tuple[str, ...]:
-    first = task.train or task.test[0]
-    labels = task.labels or [f"{limit:g}" for limit in task.score_range]
-    return (
-        task.name,
-        str(task.train.rows) if task.train else "-",
-        " + ".join(str(split.rows) for split in task.dev) or "-",
-        " + ".join(str(split.rows) for split in task.test) or "-",
-        f"{', '.join(map(str, first.text_columns))} -> {first.label_column or '-'}",
-        (", " if task.labels else " to ").join(labels),
-        ", ".join(task.metrics),
-        " + ".join(", ".join(map(percent, scores)) for scores in task.dev_majority) or "-",
-    )
+def _row(task: "Task") -> list[str]:
+    """Return the cells of a task, `-` where there is nothing to tell."""
+    train = [task.train] if task.train else []
+    sizes = [" + ".join(str(split.rows) for split in splits) for splits in (train, task.dev, task.test)]
+    columns = (train or task.test)[0]
+    texts = f"{', '.join(map(str, columns.text_columns))} -> {columns.label_column or '-'}"
+    labels = ", ".join(task.labels or []) or "{:g} to {:g}".format(*task.score_range)
+    majority = " + ".join(", ".join(map(percent, scores)) for scores in task.dev_majority)
+    return [cell or "-" for cell in (task.name, *sizes, texts, labels, ", ".join(task.metrics), majority)]

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from isinglass.errors import ConfigError
@@ -64,7 +65,7 @@ class Setting:
         unset: what the value None, or no name, means.
         limits: the range of a number.
         panel: where `isinglass train --help` shows the option; None: only config files and `--set` reach the setting.
-        metavar: what `--help` writes for the value.
+        metavar: what `--help` writes for the value; None: it is a flag without value.
         is_path_of_data: whether it says where the data lie, which does not make two runs different.
         switch: environment variable -> the value that it stands for, where the backend is tensorflow.
     """
@@ -139,16 +140,18 @@ class Settings:
 def _read(field: "dataclasses.Field[Any]", hint: Any, meanings: Mapping[str, str]) -> Setting:
     is_optional = types.NoneType in typing.get_args(hint)
     plain = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType) if is_optional else hint
-    is_choice = typing.get_origin(plain) is Literal
-    return Setting(
-        name=field.name,
-        type=str if is_choice else typing.get_origin(plain) or plain,
-        choices=typing.get_args(plain) if is_choice else (),
-        is_optional=is_optional,
-        default=field.default,
-        meaning=meanings.get(field.name, ""),
-        **field.metadata,
-    )
+    choices = typing.get_args(plain) if typing.get_origin(plain) is Literal else ()
+    plain_type = str if choices else typing.get_origin(plain) or plain
+    inferred: dict[str, Any] = {
+        "name": field.name,
+        "type": plain_type,
+        "choices": choices,
+        "is_optional": is_optional,
+        "default": field.default,
+        "meaning": meanings.get(field.name, ""),
+        "metavar": _METAVARS[plain_type],
+    }
+    return Setting(**inferred | field.metadata)
 
 
 def _docstrings(module: str, group: str) -> dict[str, str]:
@@ -168,6 +171,9 @@ def _classes(module: str) -> list[ast.ClassDef]:
     if not module.startswith("isinglass."):
         return []
     return [node for node in ast.parse(inspect.getsource(sys.modules[module])).body if isinstance(node, ast.ClassDef)]
+
+
+_METAVARS: Final = {bool: None, int: "N", float: "NUMBER", str: "TEXT", tuple: "NAME", Path: "PATH"}
 
 
 def _boolean(value: Any) -> bool:
