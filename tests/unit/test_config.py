@@ -1,10 +1,14 @@
 """Settings: their order of precedence, and what is refused."""
 
+import inspect
+import json
 from pathlib import Path
 
 import pytest
 
-from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
+from isinglass import TextClassifier, TextRegressor
+from isinglass.config import RECIPES, SETTINGS, TrainConfig, as_dict, resolve
+from isinglass.config.settings import DataSettings, OptimizerSettings
 from isinglass.errors import ConfigError
 
 
@@ -117,3 +121,107 @@ def test_a_recipe_among_the_flags_is_the_runs_recipe() -> None:
     settings = resolve(task="rte", flags={"recipe": "small"})
     assert (settings.recipe, settings.learning_rate) == ("small", 2e-4)
     assert resolve(task="rte", flags=as_dict(settings)) == settings
+
+
+# what the version before saved of a run, with the values of its defaults
+SAVED = {
+    "task": "demo",
+    "model": "demo",
+    "data_dir": None,
+    "train_file": [],
+    "validation_file": [],
+    "test_file": [],
+    "validation_fraction": 0.1,
+    "split_seed": 42,
+    "text_column": None,
+    "text_column2": None,
+    "label_column": None,
+    "delimiter": None,
+    "kind": "auto",
+    "label_delimiter": None,
+    "positive_label": None,
+    "drop_incomplete": False,
+    "backend": "torch",
+    "precision": "fp32",
+    "compile": False,
+    "xla": False,
+    "layout": "auto",
+    "recipe": "classic",
+    "epochs": 3,
+    "batch_size": 32,
+    "learning_rate": 2e-05,
+    "schedule": "linear",
+    "warmup_ratio": 0.0,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-08,
+    "max_grad_norm": 1.0,
+    "dropout": None,
+    "max_length": 128,
+    "long_texts": "truncate",
+    "window_overlap": None,
+    "max_train_examples": None,
+    "class_weights": None,
+    "label_smoothing": 0.0,
+    "layer_decay": 1.0,
+    "freeze_embeddings": False,
+    "freeze_layers": 0,
+    "keep_best": False,
+    "early_stopping": None,
+    "best_metric": None,
+    "eval_tokens": 4096,
+    "seed": 42,
+}
+
+
+def test_settings_keep_their_names_and_defaults() -> None:
+    """Saved runs, benches and config files hold them all by name."""
+    assert as_dict(TrainConfig()) == SAVED
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml"])
+def test_a_config_file_may_hold_every_setting(suffix: str, tmp_path: Path) -> None:
+    """The settings that a result saves are a config file; TOML has no null."""
+    known = {name: value for name, value in SAVED.items() if value is not None}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in known.items()]
+    file = tmp_path / f"all{suffix}"
+    file.write_text(json.dumps(SAVED) if suffix == ".json" else "\n".join(lines))
+    assert as_dict(resolve(task="demo", config_file=file)) == SAVED
+
+
+def test_every_setting_can_be_assigned() -> None:
+    """`--set` reads a value as the type that is declared, `none` as no value."""
+    assignments = tuple(
+        f"{name}={'none' if value is None else value}"
+        for name, value in SAVED.items()
+        if value != [] and not (value is None and SETTINGS[name].type is str)
+    )
+    assert as_dict(resolve(task="demo", assignments=assignments)) == SAVED
+
+
+def test_every_setting_says_what_it_means() -> None:
+    """The sentence stands below the field; the help, the reference and the estimators show it."""
+    for setting in SETTINGS.values():
+        assert setting.meaning.endswith("."), setting.name
+
+
+def test_every_group_can_stand_alone_and_checks_its_rules() -> None:
+    """A function that needs the optimizer's settings need not know the others."""
+    assert OptimizerSettings(layer_decay=0.5).layer_decay == 0.5
+    assert isinstance(TrainConfig(), OptimizerSettings)
+    with pytest.raises(ConfigError, match="layer_decay is 2; it must be above 0, and at most 1"):
+        OptimizerSettings(layer_decay=2)
+    with pytest.raises(ConfigError, match="window_overlap is 128; it must be from 0 to below max_length"):
+        DataSettings(window_overlap=128)
+
+
+@pytest.mark.parametrize("estimator", [TextClassifier, TextRegressor])
+def test_the_parameters_of_an_estimator_are_settings(estimator: type) -> None:
+    """A parameter that is misspelled or renamed would be refused only when `fit` is called."""
+    renamed = {"class_weight": "class_weights", "random_state": "seed"}
+    for name, parameter in inspect.signature(estimator).parameters.items():
+        if name == "verbose":
+            continue
+        setting = SETTINGS[renamed.get(name, name)]
+        assert parameter.default in (None, setting.default), name
