@@ -112,17 +112,14 @@ def tokenize(
     cached = _load(directory)
     if cached is not None:
         return cached
-    with _one_writer(directory):
-        cached = _load(directory)  # another process may have made it meanwhile
-        if cached is not None:
-            return cached
-        try:
-            return _store(tokenize_parts(), directory)
-        except OSError as error:
-            logger.warning(
-                f"The token cache {cache_dir()} cannot be written ({error.strerror}): the tokens stay in memory; "
-                f"name another directory with ISINGLASS_CACHE."
-            )
+    try:
+        with _one_writer(directory):  # another process may have made the entry meanwhile
+            return _load(directory) or _store(tokenize_parts(), directory)
+    except OSError as error:
+        logger.warning(
+            f"The token cache {cache_dir()} cannot be written ({error.strerror}): the tokens stay in memory; "
+            f"name another directory with ISINGLASS_CACHE."
+        )
     return _concatenate(tokenize_parts())
 
 

@@ -45,7 +45,7 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     """Read one example from each line; the two texts of a pair are separated by one tab.
 
     Raises:
-        DataError: as `read_lines`, or a line has another number of tabs.
+        DataError: as `DataFile.lines`, or a line has another number of tabs.
     """
     columns = ("text", "text2") if is_pair else ("text",)
     expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"

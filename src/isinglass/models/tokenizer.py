@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import numpy as np
 from annotated_types import Len
@@ -54,9 +54,7 @@ class _Section:
             yield part
 
 
-_NORMALIZERS: Final = (
-    "BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Replace Strip StripAccents"  # in alphabetical order
-)
+_NORMALIZERS: Final = "BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Replace Strip StripAccents"
 _PRE_TOKENIZERS: Final = "BertPreTokenizer ByteLevel Digits Metaspace Punctuation Whitespace WhitespaceSplit"
 _PROCESSORS: Final = "BertProcessing ByteLevel RobertaProcessing TemplateProcessing"
 SECTIONS: Final = (
@@ -220,22 +218,18 @@ def _faults_in_charsmap(part: Mapping[str, Any]) -> Iterator[str]:
         yield f"has a precompiled_charsmap in which a character becomes more than {MAX_REPLACEMENT} bytes"
 
 
-class _Identifier(BaseModel):
-    """The name of a text (`A` or `B`) or of a special token."""
-
-    model_config = ConfigDict(strict=True)
-
-    id: str
+_Piece = Literal["Sequence", "SpecialToken"]
+_PIECES: Final[tuple[_Piece, ...]] = get_args(_Piece)
 
 
 class _Template(BaseModel):
-    """What is added to one text, and to two."""
+    """What is added to one text, and to two: pieces, each of which names a text or a special token by its `id`."""
 
     model_config = ConfigDict(strict=True)
 
     special_tokens: dict[str, Any]
-    single: list[dict[Literal["Sequence", "SpecialToken"], _Identifier]]
-    pair: list[dict[Literal["Sequence", "SpecialToken"], _Identifier]]
+    single: list[dict[_Piece, dict[str, Any]]]
+    pair: list[dict[_Piece, dict[str, Any]]]
 
 
 def _faults_in_template(part: Mapping[str, Any]) -> Iterator[str]:
@@ -246,10 +240,8 @@ def _faults_in_template(part: Mapping[str, Any]) -> Iterator[str]:
         yield "has a TemplateProcessing without its parts"
         return
     for name, pieces, texts in (("single", template.single, ["A"]), ("pair", template.pair, ["A", "B"])):
-        named = [(kind, identifier.id) for piece in pieces for kind, identifier in piece.items()]
-        sequences = sorted(text for kind, text in named if kind == "Sequence")
-        tokens = {token for kind, token in named if kind == "SpecialToken"}
-        if sequences != texts or not tokens <= template.special_tokens.keys():
+        ids = {kind: [str(piece[kind].get("id")) for piece in pieces if kind in piece] for kind in _PIECES}
+        if sorted(ids["Sequence"]) != texts or not {*ids["SpecialToken"]} <= template.special_tokens.keys():
             yield f"has a template for {name} texts that is not made of {' and '.join(texts)} and of tokens that it defines"
 
 

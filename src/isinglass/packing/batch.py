@@ -74,11 +74,7 @@ class PackedBatch:
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
 
-def pack_flat(
-    tokens: TokenizedTexts,
-    index: Int64[np.ndarray, " S"],
-    labels: Labels | None,
-) -> PackedBatch:
+def pack_flat(tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None) -> PackedBatch:
     """Lay the examples `index` of `tokens` end to end, shortest first.
 
     Args:
