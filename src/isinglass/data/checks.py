@@ -1,9 +1,10 @@
 """Facts about the data that a user should know before training: duplicates, leaks, contradictions, balance, lengths."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -12,6 +13,9 @@ from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.names import brief
 from isinglass.tasks import MULTILABEL, REGRESSION, Task
+
+_Value = TypeVar("_Value")
+_Result = TypeVar("_Result")
 
 NAMED: Final = 3  # rows that a finding names
 LISTED: Final = 10  # labels that a line lists
@@ -114,34 +118,36 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
     Raises:
         DataError: a score of a regression is not a number.
     """
-    scans = {split: _scan(examples) for split, examples in splits.items()}
+    scans = _of_each(_scan, splits)
     labelled = {split: examples for split, examples in splits.items() if examples.labels is not None}
-    scores = labelled if task.kind is REGRESSION else {}
-    named = {} if task.kind is REGRESSION else labelled
-    several = labelled if task.kind is MULTILABEL else {}
-    duplicates, conflicts, leaks = Finding(), Finding(), {}
-    if "train" in splits:
-        train, hashes = splits["train"], scans["train"].hashes
-        duplicates, conflicts = _find_duplicates(train, hashes)
-        others = [split for split in splits if split != "train"]
-        leaks = {split: _find_leak(splits[split], scans[split].hashes, train, hashes) for split in others}
+    is_regression = task.kind is REGRESSION
+    duplicates, conflicts, leaks = Finding(), Finding(), dict[str, Finding]()
+    if "train" in scans:
+        duplicates, conflicts = _find_duplicates(scans["train"])
+        leaks = _of_each(partial(_find_leak, train=scans["train"]), scans)
+        del leaks["train"]
     return DataFacts(
         kind=task.kind.name,
-        rows={split: len(examples) for split, examples in splits.items()},
-        labels={split: _frequencies(examples) for split, examples in named.items()},
-        unlabelled={split: [*map(len, examples.labels or ())].count(0) for split, examples in several.items()},
-        scores={split: _score_range(examples, task) for split, examples in scores.items()},
-        characters={split: _quantiles(scan.characters) for split, scan in scans.items()},
+        rows=_of_each(len, splits),
+        labels=_of_each(_frequencies, {} if is_regression else labelled),
+        unlabelled=_of_each(_count_unlabelled, labelled if task.kind is MULTILABEL else {}),
+        scores=_of_each(partial(_score_range, task=task), labelled if is_regression else {}),
+        characters=_of_each(_quantiles, scans),
         duplicates=duplicates,
         conflicts=conflicts,
         leaks=leaks,
-        short={split: _find_short(splits[split], scan) for split, scan in scans.items()},
+        short=_of_each(_find_short, scans),
     )
 
 
 def cut_shares(tokens: Mapping[str, TokenizedTexts]) -> dict[str, float]:
     """Return for each split the share of its examples that were cut, without splits in windows, which cut nothing."""
     return {split: texts.truncated / len(texts) for split, texts in tokens.items() if texts.source is None}
+
+
+def _of_each(look: Callable[[_Value], _Result], splits: Mapping[str, _Value]) -> dict[str, _Result]:
+    """Return what `look` returns for each split."""
+    return {split: look(value) for split, value in splits.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +160,7 @@ class _Scan:
         shortest: characters of the shorter text.
     """
 
+    examples: Examples
     hashes: Int64[np.ndarray, " N"]
     characters: Int64[np.ndarray, " N"]
     shortest: Int64[np.ndarray, " N"]
@@ -163,39 +170,37 @@ def _scan(examples: Examples) -> _Scan:
     count = len(examples)
     hashes = np.fromiter(map(hash, zip(*examples.texts, strict=True)), np.int64, count)
     lengths = np.array([np.fromiter(map(len, column), np.int64, count) for column in examples.texts])
-    return _Scan(hashes=hashes, characters=lengths.sum(0), shortest=lengths.min(0))
+    return _Scan(examples=examples, hashes=hashes, characters=lengths.sum(0), shortest=lengths.min(0))
 
 
-def _find_duplicates(train: Examples, hashes: Int64[np.ndarray, " N"]) -> tuple[Finding, Finding]:
+def _find_duplicates(train: _Scan) -> tuple[Finding, Finding]:
     """Return the rows whose texts an earlier row has, and those among them that have another label than it."""
-    _, first_rows, group = np.unique(hashes, return_index=True, return_inverse=True)
+    examples = train.examples
+    _, first_rows, group = np.unique(train.hashes, return_index=True, return_inverse=True)
     original = first_rows[group]  # the earliest row with the same texts
     repeated = np.flatnonzero(original < np.arange(len(original)))
-    duplicates = _finding(train, repeated, train, original[repeated])
-    if train.labels is None:
+    duplicates = _finding(examples, repeated, examples, original[repeated])
+    if examples.labels is None:
         return duplicates, Finding()
-    labels = [*map(frozenset, train.labels)] if train.has_label_lists else train.labels
-    differs = [
-        labels[row] != labels[first] for row, first in zip(repeated.tolist(), original[repeated].tolist(), strict=True)
-    ]
-    contradictory = repeated[np.array(differs, bool)]
-    return duplicates, _finding(train, contradictory, train, original[contradictory])
+    labels = [*map(frozenset, examples.labels)] if examples.has_label_lists else examples.labels
+    pairs = zip(repeated.tolist(), original[repeated].tolist(), strict=True)
+    differs = np.array([labels[row] != labels[first] for row, first in pairs], bool)
+    contradictory = repeated[differs]
+    return duplicates, _finding(examples, contradictory, examples, original[contradictory])
 
 
-def _find_leak(
-    examples: Examples, hashes: Int64[np.ndarray, " N"], train: Examples, train_hashes: Int64[np.ndarray, " M"]
-) -> Finding:
+def _find_leak(scan: _Scan, train: _Scan) -> Finding:
     """Return the rows whose texts are in the training set."""
-    order = np.argsort(train_hashes, kind="stable")
-    ranks = np.searchsorted(train_hashes, hashes, sorter=order)
+    order = np.argsort(train.hashes, kind="stable")
+    ranks = np.searchsorted(train.hashes, scan.hashes, sorter=order)
     candidates = order[np.minimum(ranks, len(order) - 1)]
-    leaked = np.flatnonzero(train_hashes[candidates] == hashes)
-    return _finding(examples, leaked, train, candidates[leaked])
+    leaked = np.flatnonzero(train.hashes[candidates] == scan.hashes)
+    return _finding(scan.examples, leaked, train.examples, candidates[leaked])
 
 
-def _find_short(examples: Examples, scan: _Scan) -> Finding:
+def _find_short(scan: _Scan) -> Finding:
     rows = np.flatnonzero(scan.shortest <= SHORT)
-    return Finding(rows=len(rows), first=tuple(map(examples.where, rows[:NAMED].tolist())))
+    return Finding(rows=len(rows), first=tuple(map(scan.examples.where, rows[:NAMED].tolist())))
 
 
 def _finding(
@@ -207,6 +212,10 @@ def _finding(
     return Finding(rows=len(rows), first=first)
 
 
+def _count_unlabelled(examples: Examples) -> int:
+    return [*map(len, examples.labels or ())].count(0)
+
+
 def _frequencies(examples: Examples) -> dict[str, int]:
     return dict(Counter(examples.each_label()).most_common())
 
@@ -216,8 +225,8 @@ def _score_range(examples: Examples, task: Task) -> dict[str, float]:
     return {"min": float(scores.min()), "mean": float(scores.mean()), "max": float(scores.max())}
 
 
-def _quantiles(characters: Int64[np.ndarray, " N"]) -> dict[str, int]:
-    low, median, high, most = np.percentile(characters, [0, 50, 95, 100], method="higher").tolist()
+def _quantiles(scan: _Scan) -> dict[str, int]:
+    low, median, high, most = np.percentile(scan.characters, [0, 50, 95, 100], method="higher").tolist()
     return {"min": low, "median": median, "p95": high, "max": most}
 
 
