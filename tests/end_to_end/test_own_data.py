@@ -13,7 +13,7 @@ from isinglass.config import resolve
 from isinglass.data.examples import Examples
 from isinglass.data.tokenization import tokenize
 from isinglass.errors import ConfigError, DataError
-from isinglass.metrics import scores
+from isinglass.metrics import Metric, scores
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.runs.directory import write_run
@@ -195,13 +195,13 @@ def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, mo
 
 
 def test_the_best_epoch_by_an_error_is_the_lowest_and_nan_is_the_worst() -> None:
-    best = BestEpoch("rmse", patience=2)
+    best = BestEpoch(Metric.RMSE, patience=2)
     for epoch, score in enumerate((float("nan"), 2.0, 1.0, 3.0)):
         best.add(score, {"w": np.full(1, epoch)})
     assert best.best == 2 and best.weights["w"] == 2 and not best.is_over
     best.add(1.0, {})
     assert best.is_over and best.plain_scores() == [None, 2.0, 1.0, 3.0, 1.0]
-    again = BestEpoch("rmse", patience=2)
+    again = BestEpoch(Metric.RMSE, patience=2)
     again.restore(best.plain_scores(), best.arrays())
     assert again.best == 2 and again.weights["w"] == 2 and again.is_over
 
