@@ -197,7 +197,7 @@ class FailedRun:
     error: str
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps({"failed": dataclasses.asdict(self)}, ensure_ascii=False, allow_nan=False)
 
 
@@ -259,7 +259,7 @@ def read_records(directory: Path) -> Records:
 
 
 def _numbered_lines(path: Path, advice: str) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, counted from 1; of a line that is too long to be a record, its beginning."""
+    """Yield the lines that are not blank, counted from 1; of a line that is too long to be a record, its beginning."""
     try:
         with _opened(path) as stream:
             if os.fstat(stream.fileno()).st_size > LARGEST_RESULTS:
@@ -278,14 +278,14 @@ def _numbered_lines(path: Path, advice: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """The file, to be read: a pipe or a device would never end."""
+    """Open a file for reading; refuse a pipe or a device, which might never end."""
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is a directory, a pipe or a device; a file was expected.")
     return open(path, "rb")
 
 
 def file_below(directory: Path, named: str) -> Path:
-    """The file that a result names. The result may come from a stranger: the file must lie there once links are followed.
+    """Return the file that a result names. A result may come from a stranger: with links followed, the file must lie there.
 
     Raises:
         DataError: it is absolute, or leaves the directory.
@@ -312,7 +312,7 @@ def append_record(directory: Path, record: RunResult | FailedRun) -> None:
 
 
 def run_key(config: Mapping[str, Any], start_from: str | None) -> str:
-    """What makes two runs the same: all settings but where the data lie, and what the weights had seen before."""
+    """Return what identifies a run: all settings but the paths of the data, and the task of its first weights."""
     return json.dumps([without_places(config), start_from], sort_keys=True)
 
 
@@ -439,7 +439,7 @@ def _scores_of_version_1(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_settings(record: RunResult | FailedRun) -> dict[str, Any]:
-    """Settings that a run of this version can have had, a setting that an earlier version did not know at its default.
+    """Return the settings, completed by the defaults of those that an earlier version did not have.
 
     Raises:
         TypeError, ConfigError: with the setting's name.
@@ -461,13 +461,13 @@ def _checked_settings(record: RunResult | FailedRun) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, on one line and not longer than a reader wants it: it may quote a whole file."""
+    """Return the message of an error on one short line: it may quote a complete file."""
     text = printable(" ".join(str(error)[:1000].split()))
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def source_commit() -> str | None:
-    """The commit of the source tree that this package runs from, `+` behind it if files differ from it; else None."""
+    """Return the commit of this package's source tree, followed by `+` if files differ; None if it has no such tree."""
     here = Path(__file__).resolve().parent
     if not (here.parents[1] / ".git").exists():
         return None
@@ -482,7 +482,7 @@ def source_commit() -> str | None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Version of Python and of each installed package that a result depends on."""
+    """Return the version of Python and of each installed package that a result depends on."""
     found = {"python": platform.python_version()}
     for name in _REPORTED:
         try:

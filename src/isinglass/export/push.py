@@ -126,7 +126,7 @@ def _check_run(directory: Path) -> None:
 
 
 def _token(repo: str) -> str:
-    """The user's token, from where the hub's client keeps it.
+    """Return the user's token, from where the hub's client stores it.
 
     Raises:
         HubError: there is none, or the hub may not be asked for anything.
@@ -146,7 +146,7 @@ def _token(repo: str) -> str:
 
 @contextmanager
 def _errors_in_one_sentence(repo: str) -> Iterator[None]:
-    """What the client raises, as HubError; what it warns of, as one line of the log each."""
+    """Raise what the client raises as a HubError, and log its warnings as one line each."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it is built on
 
     try:
@@ -164,7 +164,7 @@ def _errors_in_one_sentence(repo: str) -> Iterator[None]:
 
 @contextmanager
 def _bars_on_a_terminal_only() -> Iterator[None]:
-    """The client draws its progress into files too. What HF_HUB_DISABLE_PROGRESS_BARS says still counts."""
+    """Switch the client's progress bars off unless a terminal shows them. HF_HUB_DISABLE_PROGRESS_BARS still counts."""
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
 
@@ -179,7 +179,7 @@ def _bars_on_a_terminal_only() -> Iterator[None]:
 
 
 def _sentence(repo: str, error: Exception) -> str:
-    """What to do about an error of the client. Those of its upload threads are behind a RuntimeError."""
+    """Return what to do about an error of the client. Errors of its upload threads are behind a RuntimeError."""
     from huggingface_hub import constants
 
     cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error

@@ -75,7 +75,7 @@ def read_answers(directory: Path, result: RunResult, split: str) -> Answers:
 
 
 def _predictions_file(directory: Path, result: RunResult, split: str) -> Path:
-    """The file, which must lie in `directory`: a result may come from a stranger."""
+    """Return the file, which must lie in `directory` because a result may come from a stranger."""
     named = result.predictions.get(split)
     if named is None:
         raise DataError(f"{directory}: the result of {result.task}, seed {result.seed}, names no predictions of {split}.")
@@ -83,7 +83,7 @@ def _predictions_file(directory: Path, result: RunResult, split: str) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    """The file's lines: only a line feed ends one."""
+    """Return the file's lines, which only a line feed ends."""
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -95,7 +95,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_examples(path: Path, task: Task) -> tuple[list[tuple[str, ...]], list[Any]]:
-    """Texts and label, or labels, of each line."""
+    """Return texts and label, or labels, of each line."""
     texts, labels = [], list[Any]()
     for number, line in enumerate(_lines(path), start=1):
         try:
@@ -108,7 +108,7 @@ def _read_examples(path: Path, task: Task) -> tuple[list[tuple[str, ...]], list[
 
 
 def _read_predictions(path: Path, task: Task) -> tuple[list[Any], Float64[np.ndarray, "N C"] | None]:
-    """The second column, several labels as a tuple, and the probabilities in the order of the task's labels."""
+    """Return the predicted labels, and the probabilities in the order of the task's labels."""
     names = [PROBABILITY + name for name in task.labels or ()]
     header, *rows = [line.split("\t") for line in _lines(path)]
     if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):

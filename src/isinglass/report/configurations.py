@@ -31,7 +31,7 @@ class Group:
 
     @property
     def precision(self) -> str:
-        """What ran."""
+        """The precision that ran."""
         return str(self.settings["precision"])
 
 
@@ -42,7 +42,7 @@ def groups_of(
     backend: str | None = None,
     tasks: Mapping[str, Task] = TASKS,
 ) -> list[Group]:
-    """Runs by configuration, in the order of `tasks` and then of their first run. Of two runs of a seed the last counts."""
+    """Return the runs by configuration, in the order of `tasks` and then of their first run. A seed's last run counts."""
     check_same_version(results)
     check_tasks(results, tasks)
     amp = {result.backend: result.precision for result in results if result.config["precision"] == "amp"}
@@ -68,7 +68,7 @@ def groups_of(
 
 
 def by_variant(groups: Sequence[Group], *aside: str) -> Iterator[tuple[tuple[Task, str], list[Group]]]:
-    """Groups that differ in no setting but those aside, with the words that tell them from the task's other such groups."""
+    """Yield the groups that differ only in the settings `aside`, with words that tell them from the task's others."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         shared = {name: value for name, value in group.settings.items() if name not in aside}
@@ -80,13 +80,13 @@ def by_variant(groups: Sequence[Group], *aside: str) -> Iterator[tuple[tuple[Tas
 
 
 def differing_settings(groups: Sequence[Group]) -> set[str]:
-    """The settings in which groups of the same task differ."""
+    """Return the settings in which groups of the same task differ."""
     pairs = itertools.combinations(groups, 2)
     return {name for a, b in pairs if a.task is b.task for name in a.settings if a.settings[name] != b.settings[name]}
 
 
 def respects(a: Group, b: Group) -> set[str]:
-    """The settings in which two groups differ; those that come with another recipe are not counted beside it."""
+    """Return the settings in which two groups differ, without those that come with another recipe."""
     differing = differing_settings([a, b])
     if "recipe" in differing:
         for group in (a, b):
@@ -96,13 +96,13 @@ def respects(a: Group, b: Group) -> set[str]:
 
 
 def label(group: Group, differing: set[str]) -> str:
-    """`torch bf16, compiled`: backend, precision, and what else tells it from others."""
+    """Return `torch bf16, compiled`: backend, precision, and the other settings that tell it from others."""
     words = words_of(group, differing - {"backend", "precision"})
     return ", ".join([f"{group.settings['backend']} {group.precision}", *words])
 
 
 def words_of(group: Group, names: set[str]) -> list[str]:
-    """The settings of those names in words, in the order of the config."""
+    """Return the settings of those names in words, in the order of the config."""
     words = []
     for name, value in group.settings.items():
         if name not in names:
@@ -160,10 +160,10 @@ def check_tasks(results: Sequence[RunResult], tasks: Mapping[str, Task] = TASKS)
 
 
 def titles_of(results: Iterable[RunResult]) -> str:
-    """The tasks of the results: `RTE, MRPC`."""
+    """Return the tasks of the results: `RTE, MRPC`."""
     return ", ".join(dict.fromkeys(title_of(result.task) for result in results))
 
 
 def plain(value: object) -> str:
-    """A setting's value: `2e-05`, not `2.0e-05`."""
+    """Return a setting's value as text: `2e-05`, not `2.0e-05`."""
     return f"{value:g}" if isinstance(value, float) else str(value)

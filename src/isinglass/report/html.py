@@ -29,7 +29,7 @@ def write_report(directory: Path, *, with_published: bool = False) -> list[Path]
 
 
 def _renderer() -> Callable[[Report], str]:
-    """What makes the page of a report.
+    """Return the function that makes the page of a report.
 
     Raises:
         MissingDependencyError: jinja2, or matplotlib for its plots, is not installed.

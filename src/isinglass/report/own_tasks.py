@@ -16,7 +16,7 @@ NAME: Final = re.compile(r"[a-z0-9_-]{1,60}")
 
 
 def tasks_of(directory: Path, names: Iterable[str]) -> Mapping[str, Task]:
-    """The published tasks by name, and after them those of `names` that are the user's own and described in `directory`.
+    """Return the published tasks by name, followed by the user's own among `names`, as `directory` describes them.
 
     Raises:
         DataError, CheckpointError: a description is damaged, or lies elsewhere.
@@ -33,7 +33,7 @@ def tasks_of(directory: Path, names: Iterable[str]) -> Mapping[str, Task]:
 
 
 def known_task(name: str, tasks: Mapping[str, Task]) -> Task:
-    """The one of `tasks`, or the published one that goes by that name too.
+    """Return the task of that name among `tasks`, or the published task that goes by that name too.
 
     Raises:
         ConfigError: there is none.
@@ -42,15 +42,15 @@ def known_task(name: str, tasks: Mapping[str, Task]) -> Task:
 
 
 def title_of(name: str) -> str:
-    """As tables spell it; a task of the user's own goes by its name."""
+    """Return the name of a task as tables spell it; that of the user's own task unchanged."""
     return TASKS[name].title if name in TASKS else name
 
 
 def scored_splits(task: Task) -> tuple[Split, ...]:
-    """The dev sets, and of the user's own files also a test set whose labels are known."""
+    """Return the dev sets, and a test set of the user's own."""
     return task.dev if task.name in TASKS else (*task.dev, *task.test)
 
 
 def text_columns(task: Task) -> tuple[str, ...]:
-    """What tables call the texts of an example."""
+    """Return what tables call the texts of an example."""
     return task.hub_text_columns or tuple(map(str, task.splits[0].text_columns))

@@ -67,7 +67,7 @@ class Reader:
         self._texts: dict[tuple[str, str], list[tuple[str, ...]]] = {}
 
     def __call__(self, result: RunResult, split: str) -> Answers:
-        """As `read_answers`."""
+        """Return the predictions of a run for a split, as `read_answers`."""
         key = run_key(result.config, result.start_from) + split
         if key not in self._found:
             self._found[key] = self._read(result, split)
@@ -77,7 +77,7 @@ class Reader:
         return found
 
     def error(self, run: Run) -> str:
-        """Why some of the run's answers cannot be read; empty if all can."""
+        """Return why some of the run's predictions cannot be read; empty if all can."""
         try:
             for split in run.result.scores:
                 self(run.result, split)
@@ -128,7 +128,7 @@ def read_bench(directory: Path) -> Bench:
 
 
 def _with_series(results: Sequence[RunResult], shared: set[str]) -> list[Run]:
-    """Each run with its configuration, which is the same for all seeds, and for all tasks whose recipe is followed."""
+    """Return each run with its configuration: the same for all seeds, and for all tasks that follow their recipe."""
     series: dict[frozenset[tuple[str, str]], Series] = {}
     found = []
     for one in results:
@@ -142,7 +142,7 @@ def _ran(result: RunResult) -> dict[str, str]:
 
 
 def traits(config: Mapping[str, Any], start_from: str | None) -> dict[str, str]:
-    """What tells configurations apart, in words: settings that are not their recipe's, and what the weights saw."""
+    """Return what tells configurations apart, in words: settings other than the recipe's, and the first weights."""
     changed = changed_settings(config)
     found = {
         "backend": str(config["backend"]),
@@ -158,7 +158,7 @@ def traits(config: Mapping[str, Any], start_from: str | None) -> dict[str, str]:
 
 
 def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the recipe does not bring by itself; task, seed and the data's place aside."""
+    """Return the settings that differ from the recipe's, without task, seed and the paths of the data."""
     recipe = config["recipe"] if config["recipe"] in RECIPES else None
     usual = as_dict(resolve(task=config["task"], recipe=recipe))
     aside = ("task", "seed", "recipe", *PLACES)
@@ -166,14 +166,14 @@ def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def label(of: Mapping[str, str], shared: set[str]) -> str:
-    """A configuration in words, without what all share."""
+    """Return a configuration in words, without what all share."""
     first = f"{of['backend']} {of['precision']}"
     rest = [value for name, value in of.items() if value and name not in ("backend", "precision", *shared)]
     return printable(", ".join([first, *rest]))
 
 
 def by_series(runs: Sequence[Run]) -> dict[Series, list[Run]]:
-    """The runs of each configuration, in their order."""
+    """Return the runs of each configuration, in their order."""
     found: dict[Series, list[Run]] = {}
     for run in runs:
         found.setdefault(run.series, []).append(run)
@@ -181,5 +181,5 @@ def by_series(runs: Sequence[Run]) -> dict[Series, list[Run]]:
 
 
 def as_setting(value: object) -> str:
-    """As `--set` reads it."""
+    """Return a value as `--set` reads it."""
     return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)

@@ -44,19 +44,19 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and sample standard deviation of one value or more; NaN if one of them is."""
+    """Return mean and sample standard deviation of one value or more; NaN if one of them is."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Summary(mean=float(np.mean(values)), sd=sd, n=len(values))
 
 
 def score(metric: Metric, answers: Answers) -> float:
-    """The metric of one run's answers, from 0 to 1 or from -1 to 1; NaN where it is not defined."""
+    """Return the metric of one run's predictions; NaN where it is not defined."""
     truth, predicted = (side > 0 if side.ndim == 2 else side for side in (answers.truth, answers.predicted))
     return scores((metric,), truth, predicted, answers.positive)[metric]
 
 
 def score_interval(metric: Metric, runs: Sequence[Answers]) -> Interval:
-    """The interval of the mean over the runs: Wilson's for accuracy, else by bootstrap.
+    """Return the interval of the mean over the runs: Wilson's for accuracy, else by bootstrap.
 
     For the mean of several runs Wilson's is somewhat too wide: N is the number of examples, not of answers, since the
     runs answer the same ones.
@@ -67,7 +67,7 @@ def score_interval(metric: Metric, runs: Sequence[Answers]) -> Interval:
 
 
 def wilson_interval(share: float, n: int) -> Interval:
-    """The score interval of a share of n, which unlike the plain one stays within 0 and 1.
+    """Return the score interval of a share of n. Unlike the normal interval it stays within 0 and 1.
 
     Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22.
 
@@ -81,7 +81,7 @@ def wilson_interval(share: float, n: int) -> Interval:
 
 
 def bootstrap_interval(metric: Metric, runs: Sequence[Answers], *, seed: int = 0) -> Interval:
-    """The percentile interval of the mean over the runs, by resampling examples; NaN where a run's score is.
+    """Return the percentile interval of the mean over the runs, by resampling examples; NaN where a run's score is.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Resamples without a score (all
     labels the same, say) are left out.
@@ -141,7 +141,7 @@ def paired_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers]
 
 
 def _mcnemar(a: Answers, b: Answers) -> Difference:
-    """Of m examples that one run alone has right, b has k: is k / m one half?"""
+    """Test whether k / m is one half: of m examples that exactly one run has right, b has k."""
     right_a, right_b = a.is_right, b.is_right
     m, k, n = int((right_a != right_b).sum()), int((right_b & ~right_a).sum()), len(right_a)
     return Difference(
@@ -157,7 +157,7 @@ def _mcnemar(a: Answers, b: Answers) -> Difference:
 
 
 def _melded_low(k: int, m: int, n: int) -> float:
-    """The low end of the interval that belongs to McNemar's exact test: above 0 just where b is better with p < 0.05.
+    """Return the low end of the interval of McNemar's exact test. It is above 0 exactly where b is better with p < 0.05.
 
     The difference is d (2s - 1): d the share of examples that one run alone has right, estimated by m / n, and s the share
     of b among these, by k / m. Each has a confidence distribution, whose quantiles are Clopper and Pearson's limits at every
@@ -173,7 +173,7 @@ def _melded_low(k: int, m: int, n: int) -> float:
     fewer, more = beta.ppf(parts, m, n - m + 1), beta.ppf(parts, m + 1, n - m) if m < n else np.ones(1)
 
     def below(end: float) -> float:
-        """The probability that the product is below `end`, less the level."""
+        """Return the probability that the product is below `end`, minus the level."""
         share = (1 + end / (fewer if end > 0 else more)) / 2
         return float(beta.cdf(share, k, m - k + 1).mean()) - level
 
@@ -207,7 +207,7 @@ def _bootstrap_difference(
 
 
 def _other_seeds(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Float64[np.ndarray, " B"]:
-    """How far the difference of two means would move with other seeds: draws from Student's t, scaled to the runs' spread.
+    """Draw how far the difference of two means would move with other seeds: from Student's t, scaled to the runs' spread.
 
     Drawing again from two or three runs, as a plain bootstrap would, makes their spread too small: where seeds matter much
     (9 points of standard deviation in accuracy, 277 examples) it called 16 % of the pairs of equals different with three
@@ -235,7 +235,7 @@ def _percentiles(values: Float64[np.ndarray, " B"]) -> Interval:
 
 
 def _resampled_scores(metric: Metric, runs: Sequence[Answers], rng: np.random.Generator) -> Float64[np.ndarray, "R B"]:
-    """The metric of each run on each of B resamples of the examples, the same for all runs."""
+    """Return the metric of each run on each of B resamples of the examples, which all runs share."""
     columns = np.stack([runs[0].truth, *(run.predicted for run in runs)])
     kinds, multiplicity = np.unique(columns, axis=1, return_counts=True)  # (1 + R, K) or (1 + R, K, C), (K,)
     n, at_a_time = len(runs[0].truth), max(1, CHUNK // len(multiplicity))
@@ -254,7 +254,7 @@ def score_of_counts(
     counts: Counts,
     positive: int,
 ) -> Float64[np.ndarray, " B"]:
-    """The metric in each resample: what `isinglass.metrics` gives for the examples, each repeated as often as it counts.
+    """Return the metric in each resample: that of `isinglass.metrics` for examples repeated as often as they count.
 
     Args:
         truth, answers: a label of each kind of example, or (K, C) of 0 and 1: any number of labels.
@@ -286,7 +286,7 @@ def score_of_counts(
 
 
 def _f1(truth: Bool[np.ndarray, " K"], answers: Bool[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
-    """2 TP / (2 TP + FP + FN), 0 where the label neither occurs nor is predicted."""
+    """Return 2 TP / (2 TP + FP + FN), 0 where the label neither occurs nor is predicted."""
     both = truth @ counts + answers @ counts
     f1: Float64[np.ndarray, " B"] = np.divide(2 * ((truth & answers) @ counts), both, out=0 * both, where=both > 0)
     return f1
@@ -295,7 +295,7 @@ def _f1(truth: Bool[np.ndarray, " K"], answers: Bool[np.ndarray, " K"], counts: 
 def _macro_f1(
     truth: Shaped[np.ndarray, " *K_C"], answers: Shaped[np.ndarray, " *K_C"], counts: Counts
 ) -> Float64[np.ndarray, " B"]:
-    """The mean of the labels' F1: of all C where an example has any number, else of those that occur or are predicted."""
+    """Return the mean of the labels' F1: of all C for sets of labels, else of those that occur or are predicted."""
     if truth.ndim == 2:
         of_all: Float64[np.ndarray, " B"] = np.mean(
             [_f1(truth[:, c] > 0, answers[:, c] > 0, counts) for c in range(truth.shape[1])], 0
@@ -312,7 +312,7 @@ def _macro_f1(
 def _matthews(
     truth: Shaped[np.ndarray, " K"], answers: Shaped[np.ndarray, " K"], counts: Counts
 ) -> Float64[np.ndarray, " B"]:
-    """Matthews' coefficient of C labels, 0 where labels or answers are all the same.
+    """Return Matthews' coefficient of C labels, 0 where labels or predictions are all the same.
 
     Source: Gorodkin 2004, Comparing two K-category assignments by a K-category correlation coefficient, as in scikit-learn.
     """
@@ -325,7 +325,7 @@ def _matthews(
 
 
 def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
-    """Pearson's coefficient, from the moments; NaN where either side does not vary."""
+    """Return Pearson's coefficient, from the moments; NaN where either side does not vary."""
     x, y, n = x - x[0], y - y[0], counts.sum(0)  # so that a constant is exactly 0
     mean_x, mean_y, square_x, square_y, product = np.stack([x, y, x**2, y**2, x * y]) @ counts / n
     varies = (square_x - mean_x**2 > 1e-12 * square_x) & (square_y - mean_y**2 > 1e-12 * square_y)
@@ -335,7 +335,7 @@ def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts:
 
 
 def _spearman(x: Shaped[np.ndarray, " K"], y: Shaped[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
-    """Pearson's coefficient of the ranks, which are those WITHIN each resample; NaN where either side does not vary."""
+    """Return Pearson's coefficient of the ranks WITHIN each resample; NaN where either side does not vary."""
     middle = (counts.sum(0) + 1) / 2  # the mean of all ranks, ties or not
     rank_x, rank_y = _ranks(x, counts) - middle, _ranks(y, counts) - middle
     square_x, square_y, product = (
@@ -348,7 +348,7 @@ def _spearman(x: Shaped[np.ndarray, " K"], y: Shaped[np.ndarray, " K"], counts: 
 
 
 def _ranks(values: Shaped[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, "K B"]:
-    """The rank of each value within each resample, equal ones sharing the mean of theirs.
+    """Return the rank of each value within each resample. Equal values share the mean of their ranks.
 
     Where `below` values are less than a value, and `up_to` no greater, it has the ranks below + 1 to up_to.
     """

@@ -32,6 +32,8 @@ from isinglass.tasks import TASKS, Task
 
 AnswersOf = Callable[[RunResult, str], Answers]
 """The answers that a run gave to a split: `partial(read_answers, directory)`."""
+Notes = Callable[[Sequence[Group]], list[str]]
+"""What a table says about its groups."""
 
 ABSENT: Final = "-"
 FAILED: Final = "failed"
@@ -53,7 +55,7 @@ def pytorch_table(
     with_published: bool = False,
     tasks: Mapping[str, Task] = TASKS,
 ) -> Table:
-    """One row a task, result and training time in fp32 and in each other precision that ran on the backend torch.
+    """Return one row for each task: result and training time in fp32 and in each other precision that ran on torch.
 
     Args:
         results, failed: of other backends too: those are left out.
@@ -75,20 +77,11 @@ def pytorch_table(
         for precision in ("fp32", *others):
             row += [_result(ran.get(precision)), _training_time(ran.get(precision))]
         rows.append((*row, *(_published_task(task) if with_published else ())))
-    notes = [
-        _precisions(others),
-        clock,
-        _settings(groups),
-        *_provenance(groups),
-        *_spread_note(groups),
-        *_first_weights(groups),
-        *_collapsed(groups),
-        *_failures(groups),
-        *_own_notes(groups),
-        *([f"Published: {published.SOURCE}: {published.PYTORCH_FACTS}."] if with_published else []),
-    ]
+    notes = [_precisions(others), clock, *_notes(groups)]
+    if with_published:
+        notes.append(f"Published: {published.SOURCE}: {published.PYTORCH_FACTS}.")
     sets = "GLUE development sets" if all(group.task.name in TASKS for group in groups) else "Scores and training times"
-    return Table(title=f"{sets}, PyTorch", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes)))
+    return Table(title=f"{sets}, PyTorch", columns=tuple(columns), rows=tuple(rows), notes=tuple(notes))
 
 
 def tensorflow_table(
@@ -98,7 +91,7 @@ def tensorflow_table(
     with_published: bool = False,
     tasks: Mapping[str, Task] = TASKS,
 ) -> Table:
-    """MRPC on the backend tensorflow, one row a mode: seconds of the second epoch, accuracy of each run in order of seed.
+    """Return one row for each mode of MRPC on tensorflow: seconds of the second epoch, accuracy of each run by seed.
 
     Args:
         results, failed: of other backends and tasks too: those are left out.
@@ -133,19 +126,15 @@ def tensorflow_table(
         "Compile time: the first step of each shape, mean over the runs.",
         f"Val acc: one run after the other, by seed; all {scored or published.TENSORFLOW_EXAMPLES} validation examples are "
         f"scored (the published script dropped the last {dropped}).",
-        _settings(groups),
-        *_provenance(groups),
-        *_first_weights(groups),
-        *_collapsed(groups),
-        *_failures(groups),
-        *_own_notes(groups),
-        *([f"Published: {published.SOURCE}: {published.TENSORFLOW_FACTS}."] if with_published else []),
+        *_notes(groups, without=(_spread_note,)),
     ]
+    if with_published:
+        notes.append(f"Published: {published.SOURCE}: {published.TENSORFLOW_FACTS}.")
     return Table(
         title="MRPC, TensorFlow",
         columns=("Device", "Mode", "Time (2nd epoch)", f"Val acc ({runs} run{'' if runs == '1' else 's'})", "Compile time"),
         rows=tuple(rows),
-        notes=tuple(filter(None, notes)),
+        notes=tuple(notes),
     )
 
 
@@ -156,7 +145,7 @@ def scores_table(
     *,
     tasks: Mapping[str, Task] = TASKS,
 ) -> Table:
-    """One row for each metric of each split and configuration: mean, spread over the seeds, interval, majority.
+    """Return one row for each metric of each split and configuration: mean, spread over the seeds, interval, majority.
 
     Args:
         tasks: by name, the user's own among them.
@@ -193,18 +182,13 @@ def scores_table(
         "the examples. What other seeds would give is not in it.",
         "Majority: the score of always answering the most frequent label. Collapsed: runs that gave every example of a "
         "split the same label.",
-        _settings(groups),
-        *_provenance(groups),
-        *_spread_note(groups),
-        *_first_weights(groups),
-        *_failures(groups),
-        *_own_notes(groups),
+        *_notes(groups, without=(_collapsed,)),
     ]
-    return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(filter(None, notes)))
+    return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(notes))
 
 
 def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks: Mapping[str, Task] = TASKS) -> Table:
-    """One row for each metric of each two configurations of a task that differ in one respect, the second less the first.
+    """Return one row for each metric of each two configurations of a task that differ in one respect.
 
     Args:
         tasks: by name, the user's own among them.
@@ -234,21 +218,22 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks
                         "difference" if found.is_difference else "no difference shown",
                     )
                 )
-    notes = [
-        f"Difference: of the second less the first, in points, on the same examples; a difference is what has p < 0.05. "
-        f"Of twenty pairs of equals one has that by chance. Tests: {', '.join(dict.fromkeys(tests))}."
-        if rows
-        else "No two configurations of one task differ in one respect only.",
-        "Where one side is a single run, the models were compared, not their settings: that needs several seeds of each."
-        if single
-        else "",
-    ]
+    notes = ["No two configurations of one task differ in one respect only."]
+    if rows:
+        notes = [
+            f"Difference: of the second less the first, in points, on the same examples; a difference is what has p < 0.05. "
+            f"Of twenty pairs of equals one has that by chance. Tests: {', '.join(dict.fromkeys(tests))}."
+        ]
+    if single:
+        notes.append(
+            "Where one side is a single run, the models were compared, not their settings: that needs several seeds of each."
+        )
     columns = ("Task", "Metric", "First", "Second", "Difference", "95 % interval", "p", "Runs", "Verdict")
-    return Table(title="Differences", columns=columns, rows=tuple(rows), notes=tuple(filter(None, notes)))
+    return Table(title="Differences", columns=columns, rows=tuple(rows), notes=tuple(notes))
 
 
 def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str, Task] = TASKS) -> Table:
-    """One row a task and configuration: means over the runs.
+    """Return one row for each task and configuration: means over the runs.
 
     Args:
         clock: a sentence on what the training time covers.
@@ -274,9 +259,7 @@ def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str,
         f"{clock} Means over the runs of a row.",
         "Tokens are real ones, never padding. Padding not computed: of the tokens that padding every training example to "
         "the longest allowed length would make.",
-        _settings(groups),
-        *_provenance(groups),
-        *_own_notes(groups),
+        *_notes(groups, without=(_spread_note, _first_weights, _collapsed, _failures)),
     ]
     return Table(
         title="Speed",
@@ -292,7 +275,7 @@ def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str,
             "Peak memory (MiB)",
         ),
         rows=rows,
-        notes=tuple(filter(None, notes)),
+        notes=tuple(notes),
     )
 
 
@@ -300,26 +283,26 @@ def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str,
 
 
 def _metrics(task: Task) -> list[tuple[str, Metric, str]]:
-    """Split, metric and title of each score of a task, in the order of GLUE's table."""
+    """Return split, metric and title of each score of a task, in the order of GLUE's table."""
     splits = [split.name for split in scored_splits(task)]
     return [(split, metric, _metric_title(task, split, metric)) for split in splits for metric in task.metrics]
 
 
 def _metric_title(task: Task, split: str, metric: Metric) -> str:
-    """`Accuracy`; where several sets of a task are scored, `Matched acc.`."""
+    """Return `Accuracy`; where several sets of a task are scored, `Matched acc.`."""
     if len(scored_splits(task)) == 1:
         return metric.heading
     return f"{split.removeprefix('dev_').capitalize()} {'acc.' if metric is Metric.ACCURACY else metric.heading}"
 
 
 def _values(runs: Sequence[RunResult], split: str, metric: Metric) -> list[float]:
-    """The score of each run; NaN for None."""
+    """Return the score of each run; NaN for None."""
     found = [run.scores[split][metric].value for run in runs]
     return [math.nan if value is None else value for value in found]
 
 
 def _result(group: Group | None) -> str:
-    """`83.91/84.10`, or `83.91 ± 0.20/84.10 ± 0.15 (3)`; with a dagger where a run collapsed."""
+    """Return `83.91/84.10`, or `83.91 ± 0.20/84.10 ± 0.15 (3)`; with a dagger where a run collapsed."""
     if group is None:
         return ABSENT
     if not group.runs:
@@ -357,7 +340,7 @@ def _training_time(group: Group | None) -> str:
 
 
 def _second_epoch(runs: Sequence[RunResult]) -> str:
-    """`41s`, below ten `6.4s`; absent where there was none."""
+    """Return `41s`, below ten `6.4s`; `-` where there was no second epoch."""
     seconds = [run.epoch_seconds[1] for run in runs if len(run.epoch_seconds) > 1]
     if not seconds:
         return ABSENT
@@ -389,10 +372,18 @@ def _precisions(others: Sequence[str]) -> str:
     return f"Columns without a precision: FP32. {named}: of the matrix products; weights, optimizer and loss in FP32.{mix}"
 
 
-def _settings(groups: Sequence[Group]) -> str:
-    """Model, recipe and the settings that matter most, with the tasks that have others: `epochs 3 (WNLI 5)`."""
+def _notes(groups: Sequence[Group], *, without: Sequence[Notes] = ()) -> list[str]:
+    """Return what a reader must know about the runs of a table, but what the functions `without` tell."""
+    parts = (_settings, _provenance, _spread_note, _first_weights, _collapsed, _failures, _own_notes)
+    return [note for part in parts if part not in without for note in part(groups)]
+
+
+def _settings(groups: Sequence[Group]) -> list[str]:
+    """Return model, recipe and the main settings, with the tasks that have others: `epochs 3 (WNLI 5)`."""
     names = ("model", "recipe", "epochs", "batch_size", "learning_rate", "schedule", "max_length")
-    return f"Settings: {'; '.join(f'{name} {_setting(groups, name)}' for name in names)}." if groups else ""
+    if not groups:
+        return []
+    return [f"Settings: {'; '.join(f'{name} {_setting(groups, name)}' for name in names)}."]
 
 
 def _setting(groups: Sequence[Group], name: str) -> str:
@@ -405,7 +396,7 @@ def _setting(groups: Sequence[Group], name: str) -> str:
 
 
 def _provenance(groups: Sequence[Group]) -> list[str]:
-    """Devices, versions, commits and seeds."""
+    """Return devices, versions, commits and seeds."""
     runs = _runs(groups)
     if not runs:
         return []
@@ -424,7 +415,7 @@ def _spread_note(groups: Sequence[Group]) -> list[str]:
 
 
 def _first_weights(groups: Sequence[Group]) -> list[str]:
-    """For each task that others start from, which ones do."""
+    """Return which tasks start from the weights of another."""
     starts: dict[str, list[RunResult]] = {}
     for run in _runs(groups):
         if run.start_from is not None:
@@ -436,7 +427,7 @@ def _first_weights(groups: Sequence[Group]) -> list[str]:
 
 
 def _collapsed(groups: Sequence[Group]) -> list[str]:
-    """What the dagger stands for, and how many runs it is."""
+    """Return what the dagger stands for, and how many runs have it."""
     differing = differing_settings(groups)
     found = [
         f"{group.task.title}, {label(group, differing)}: {sum(run.collapsed for run in group.runs)} of {len(group.runs)}"
@@ -447,7 +438,7 @@ def _collapsed(groups: Sequence[Group]) -> list[str]:
 
 
 def _failures(groups: Sequence[Group]) -> list[str]:
-    """One note for each configuration and error."""
+    """Return one note for each configuration and error."""
     differing = differing_settings(groups)
     notes = []
     for group in groups:
@@ -458,7 +449,7 @@ def _failures(groups: Sequence[Group]) -> list[str]:
 
 
 def _own_notes(groups: Sequence[Group]) -> list[str]:
-    """The tasks' warnings, and what the runs themselves noted: each slower path, above all."""
+    """Return the tasks' warnings and the notes of the runs, such as each slower path."""
     runs = _runs(groups)
     notes = [*(group.task.warning for group in groups if group.runs), *(note for run in runs for note in run.notes)]
     return [note for note in dict.fromkeys(notes) if note]

@@ -84,7 +84,7 @@ def check_submission(path: Path, *, rows: Mapping[str, int] | None = None) -> li
 
 
 def _misplaced(names: Sequence[str], archive: str) -> Iterator[Problem]:
-    """Each entry that is not one of the eleven at the root, and each of the eleven that lies nowhere in the zip."""
+    """Yield each entry that is not one of the eleven at the root, and each of the eleven that is missing."""
     for name, times in Counter(names).items():
         if name not in NAMES:
             only = "only the eleven files, at the root of the zip"
@@ -167,7 +167,7 @@ def _expected(task: Task, prediction: bytes) -> str | None:
 
 
 def _shown(text: str | bytes) -> str:
-    """Quoted, in one line, cut when long; bytes that are not UTF-8 are said to be so."""
+    """Return a text quoted, on one line, cut when long, and marked if its bytes are not UTF-8."""
     if isinstance(text, str):
         return shortened(repr(text if len(text) <= 60 else f"{text[:60]}..."), 120)  # what does not print gets longer
     try:
@@ -185,7 +185,7 @@ def _too_large(archive: str) -> Problem:
 
 
 def _first(problems: Iterator[Problem], file: str) -> list[Problem]:
-    """Some of them, and one more that counts the rest."""
+    """Return the first problems, and one more that counts the rest."""
     told = list(islice(problems, MOST_PROBLEMS))
     if rest := sum(1 for _ in problems):
         told.append(Problem(file=file, found=f"{rest} more problems", expected="none"))

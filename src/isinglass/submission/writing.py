@@ -114,7 +114,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _selected(directory: Path, select: Mapping[str, str | int]) -> list[RunResult]:
-    """All finished runs that are as `select` says."""
+    """Return the finished runs that have the properties in `select`."""
     records = read_records(directory)
     for line in records.damaged:
         logger.warning("%s, line %d is no record and is left out: %s.", directory / RESULTS, line.number, line.reason)
@@ -131,7 +131,7 @@ def _selected(directory: Path, select: Mapping[str, str | int]) -> list[RunResul
 
 
 def _choose(file: GlueFile, results: Sequence[RunResult], *, fill: bool) -> SubmittedFile:
-    """The task's best run; the same one for each file of the task."""
+    """Return the task's best run, the same for each file of the task."""
     candidates = [result for result in results if result.task == file.task.name and _answered(result)]
     run = max(candidates, key=_rank, default=None)
     if run is None or file.key not in run.predictions:
@@ -145,12 +145,12 @@ def _rank(result: RunResult) -> tuple[int, bool, float]:
 
 
 def _answered(result: RunResult) -> int:
-    """How many of the eleven files the run's predictions fill."""
+    """Return how many of the eleven files the run's predictions fill."""
     return sum(file.task.name == result.task and file.key in result.predictions for file in FILES)
 
 
 def _dev_score(result: RunResult) -> float | None:
-    """The task's first metric, its mean over the dev sets; None if one of them has no number."""
+    """Return the mean of the task's first metric over the dev sets; None if one of them is not defined."""
     metric = TASKS[result.task].metrics[0]
     scores = [found[metric].value for found in result.scores.values() if metric in found]
     known = [score for score in scores if score is not None]
@@ -158,7 +158,7 @@ def _dev_score(result: RunResult) -> float | None:
 
 
 def _from_run(file: GlueFile, directory: Path, predictions: str, rows: int) -> bytes:
-    """The first two columns of a predictions file; STS-B's values clipped to its range, with three decimals."""
+    """Return the first two columns of a predictions file. STS-B's values are clipped to its range, with three decimals."""
     path = file_below(directory, predictions)
     if not path.is_file():
         raise DataError(f"{path} is not a file, though {directory / RESULTS} names it: run it again with `isinglass bench`.")
@@ -180,7 +180,7 @@ def _from_run(file: GlueFile, directory: Path, predictions: str, rows: int) -> b
 
 
 def _clipped(text: str, score_range: tuple[float, float]) -> str:
-    """`5.2` -> `5.000`; what is no finite number stays as it is, for the judge."""
+    """Return `5.000` for `5.2`. What is no finite number stays as it is, for the check."""
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return f"{min(max(score_range[0], value), score_range[1]):.3f}" if math.isfinite(value) else text
 

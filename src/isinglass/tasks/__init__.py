@@ -16,7 +16,7 @@ __all__ = ["KINDS", "MULTILABEL", "REGRESSION", "TASKS", "Kind", "KindName", "La
 
 
 def get_task(name: str) -> Task:
-    """The task of that name; `STS-B`, `sts_b` and `stsb` are one spelling.
+    """Return the task of that name; `STS-B`, `sts_b` and `stsb` are one spelling.
 
     Raises:
         ConfigError: there is none; the message offers the nearest.

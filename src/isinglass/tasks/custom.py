@@ -27,7 +27,7 @@ def custom_task(
     splits: Sequence[str],
     positive_label: str | None = None,
 ) -> Task:
-    """A task over the columns of the user's files.
+    """Return a task over the columns of the user's files.
 
     Args:
         labels: the names in the order of a new model's outputs; None for regression.
@@ -56,7 +56,7 @@ def custom_task(
 
 
 def with_test(task: Task) -> Task:
-    """The task with a test set, to be scored or predicted by."""
+    """Return the task with a test set."""
     return task if task.test else replace(task, test=(replace(task.splits[0], name="test"),))
 
 
@@ -76,7 +76,7 @@ def check_label(label: str) -> None:
 
 
 def to_json(task: Task) -> str:
-    """The task as the text of `task.json`."""
+    """Return the text of `task.json`."""
     first = task.splits[0]
     values = {
         "format": FORMAT,
@@ -92,7 +92,7 @@ def to_json(task: Task) -> str:
 
 
 def from_json(values: Mapping[str, Any], origin: str) -> Task:
-    """The task of a `task.json`, which may come from a stranger.
+    """Return the task of a `task.json`, which may come from a stranger.
 
     Raises:
         DataError: it is not what `to_json` writes.

@@ -36,5 +36,5 @@ DEMO: Final = Task(
 
 
 def demo_data_dir() -> Path:
-    """The directory whose folder `demo_data` holds the embedded files."""
+    """Return the directory whose folder `demo_data` holds the embedded files."""
     return Path(str(importlib.resources.files("isinglass.tasks")))

@@ -23,7 +23,7 @@ def _three(
     label: str,
     test_texts: tuple[str, ...] | None = None,
 ) -> tuple[Split, tuple[Split], tuple[Split]]:
-    """Train, dev and test of a task whose files have headers and are called `train.tsv`, `dev.tsv`, `test.tsv`."""
+    """Return train, dev and test of a task whose files have headers and are called `train.tsv`, `dev.tsv`, `test.tsv`."""
     train, dev, test = (
         Split(name=name, file=f"{name}.tsv", rows=rows, text_columns=columns, label_column=column, hub_split=hub)
         for name, rows, columns, column, hub in zip(

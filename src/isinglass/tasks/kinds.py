@@ -160,12 +160,12 @@ class _Classification(Kind):
         return order[int(probabilities.argmax())]
 
     def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
-        """N / (K * count), as in scikit-learn."""
+        """Return N / (K * count), as in scikit-learn."""
         balanced: Float64[np.ndarray, " K"] = len(labels) / (outputs * np.maximum(self._counts(labels, outputs), 1))
         return balanced
 
     def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
-        """A mean of 1 over the examples, so that the learning rate keeps its meaning."""
+        """Return the factor for a mean of 1 over the examples, so that the learning rate keeps its meaning."""
         return len(labels) / float(self._counts(labels, len(weights)) @ weights)
 
     def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
@@ -202,7 +202,7 @@ class _Multilabel(Kind):
         return outputs > 0
 
     def constant(self, truth: Values) -> Values:
-        """The labels that at least half of the examples have, or else the most frequent one."""
+        """Return the labels that at least half of the examples have, or else the most frequent one."""
         share = truth.mean(0)
         return np.broadcast_to(share >= min(0.5, share.max()), truth.shape)
 
@@ -216,7 +216,7 @@ class _Multilabel(Kind):
         return tuple(filter(None, text.split("|")))
 
     def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
-        """The number of examples without the label over the number with it."""
+        """Return the number of examples without the label over the number with it."""
         counts = labels.sum(0).astype(np.float64)
         balanced: Float64[np.ndarray, " K"] = (len(labels) - counts) / np.maximum(counts, 1)
         return balanced
@@ -270,7 +270,7 @@ class _Regression(Kind):
         raise ConfigError("class_weights are for classes: a regression has none, leave them out.")
 
     def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
-        """Equal parts of the range, by rank."""
+        """Return equal parts of the range, by rank."""
         ranks = np.argsort(np.argsort(labels, kind="stable"), kind="stable")
         return ranks * parts // len(labels), "of each part of the range"
 

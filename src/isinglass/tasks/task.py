@@ -105,7 +105,7 @@ class Task:
         return (*((self.train,) if self.train else ()), *self.dev, *self.test)
 
     def split(self, name: str) -> Split:
-        """The split of that name.
+        """Return the split of that name.
 
         Raises:
             ConfigError: the task has none of that name; the message lists those it has.
@@ -140,5 +140,5 @@ class Task:
 
 
 def registry(tasks: Sequence[Task]) -> MappingProxyType[str, Task]:
-    """An immutable mapping from name to task."""
+    """Return an immutable mapping from name to task."""
     return MappingProxyType({task.name: task for task in tasks})

@@ -70,7 +70,7 @@ def model_card(
     license: str | None,  # noqa: A002  # as the hub calls it
     repo: str = SOMEONE,
 ) -> str:
-    """The text of a model's README.md: the hub's metadata, then what the model does, how well, and how it came about.
+    """Return a model's README.md: the hub's metadata, then what the model does, how well, and how it was trained.
 
     Args:
         label_names: in the order of the model's outputs; None for regression.
@@ -119,12 +119,12 @@ def _base(base_model: str, commit: str | None) -> _Base:
 
 
 def _is_built_in(task: Task) -> bool:
-    """Whether it is GLUE's or the embedded one: those are known by name, and English."""
+    """Tell whether the task is one of GLUE's or the embedded one, which are known by name and English."""
     return TASKS.get(task.name) == task
 
 
 def _is_published(result: RunResult, task: Task) -> bool:
-    """Whether the scores are of GLUE's own dev sets, as far as their sizes tell: other rows under its name are not GLUE."""
+    """Tell whether the scored sets have the sizes of GLUE's: other rows under its name are not GLUE."""
     return task in GLUE and all(result.examples.get(split) == task.split(split).rows for split in result.scores)
 
 
@@ -154,7 +154,7 @@ def _metadata(
 
 
 def _eval_results(result: RunResult, task: Task) -> Iterator["EvalResult"]:
-    """The scores that are numbers, as the hub's `model-index` holds them."""
+    """Yield the scores that are numbers, as the hub's `model-index` holds them."""
     from huggingface_hub import EvalResult
 
     published = _is_published(result, task)
@@ -176,7 +176,7 @@ def _eval_results(result: RunResult, task: Task) -> Iterator["EvalResult"]:
 
 
 def _warnings(result: RunResult, task: Task) -> Iterator[str]:
-    """What must be read before any score."""
+    """Yield what must be read before any score."""
     if result.collapsed:
         yield "The training collapsed: the model gives every example of a scored set the same label."
     if task.warning:
@@ -322,7 +322,7 @@ def _training(result: RunResult) -> Iterator[str]:
 
 
 def _plain(value: Any) -> str:
-    """A setting's value; of a file, its name."""
+    """Return a setting's value as text; of a path, the name of the file."""
     return ", ".join(short_name(one) for one in value) if isinstance(value, list | tuple) else short_name(value)
 
 
@@ -348,7 +348,7 @@ def _limits(result: RunResult, task: Task) -> Iterator[str]:
 
 
 def _without_directories(note: str, result: RunResult) -> str:
-    """A note in which every file of the user's machine goes by its last name."""
+    """Return a note in which every path is replaced by the name of its file."""
     model = () if result.model_commit else (result.model,)  # a name on the hub is no path
     places = [*model, *(result.config.get(name) for name in (*PLACES, "class_weights"))]
     paths = [path for place in places for path in (place if isinstance(place, list) else [place]) if isinstance(path, str)]

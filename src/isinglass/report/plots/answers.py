@@ -12,7 +12,7 @@ from isinglass.report.plots.canvas import INK, Series, cut, new_axes, new_figure
 def confusion_matrix(
     key: str, title: str, series: Series, labels: Sequence[str], counts: Int64[np.ndarray, "true predicted"]
 ) -> str:
-    """Rows are true labels, columns predicted ones; each cell has its count and its share of the row."""
+    """Draw true labels as rows and predicted labels as columns; each cell has its count and its share of the row."""
     from matplotlib.patches import Rectangle
 
     side, size = 186.0, len(labels)
@@ -44,7 +44,7 @@ def value_scatter(
     predicted: Float64[np.ndarray, " N"],
     score_range: tuple[float, float],
 ) -> str:
-    """Predicted values against true ones, a dot for each example, and the line where both are the same."""
+    """Draw predicted values against true ones, a dot for each example, and the line where both are the same."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 

@@ -89,7 +89,7 @@ def legend(figure: "Figure", handles: Sequence["Artist"]) -> None:
 
 
 def figures(value: float) -> str:
-    """Three figures: `0.512`, `30.5`, `1,600`, `394k`, `1.2M`."""
+    """Return a number with three significant digits: `0.512`, `30.5`, `1,600`, `394k`, `1.2M`."""
     if abs(value) >= 1e6:
         return f"{value / 1e6:.3g}M"
     if abs(value) >= 1e5:
@@ -103,7 +103,7 @@ def cut(text: str, most: int) -> str:
 
 
 def new_figure(title: str, height: float, *, width: float = WIDTH, subtitle: str = "") -> "Figure":
-    """A figure with its title at the upper left; lengths in units of the SVG."""
+    """Return a figure with its title at the upper left; lengths in units of the SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / 72, height / 72), facecolor="none")
@@ -114,7 +114,7 @@ def new_figure(title: str, height: float, *, width: float = WIDTH, subtitle: str
 
 
 def new_axes(figure: "Figure", left: float, top: float, width: float, height: float) -> "Axes":
-    """Axes at a place given in units of the SVG from its upper left."""
+    """Return axes at a position in units of the SVG from its upper left."""
     whole_width, whole_height = figure.get_size_inches() * 72
     return figure.add_axes(
         (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
@@ -124,7 +124,7 @@ def new_axes(figure: "Figure", left: float, top: float, width: float, height: fl
 def rows_of_panels(
     title: str, rows: Sequence[str], panels: Sequence[str], *, foot: float = 0
 ) -> tuple["Figure", list["Axes"]]:
-    """Panels side by side that share their rows; row i lies around y = i, its label above it at the left."""
+    """Return panels side by side that share their rows. Row i lies around y = i, its label above it at the left."""
     height = 34.0 * len(rows)
     figure = new_figure(title, 24 + height + 34 + foot)
     gap = 16.0
@@ -152,7 +152,7 @@ def to_svg(figure: "Figure", key: str, label: str) -> str:
 
 
 def _inline(svg: str, key: str, label: str) -> str:
-    """Fit for a page: colours by name, ids with the plot's key and only where something refers to them, short numbers."""
+    """Return an SVG fit for a page: colours by name, short numbers, ids only where something refers to them."""
     root = ET.fromstring(svg)  # noqa: S314 - matplotlib wrote it
     root.remove(root[0])  # a style sheet that would apply to the whole page
     for element in root.iter():

@@ -12,7 +12,7 @@ RAW_POINTS, SMOOTH_POINTS = 240, 120  # most points drawn of one run's loss
 
 @style()
 def learning_curves(key: str, title: str, losses: Mapping[Series, Sequence[Float64[np.ndarray, " steps"]]]) -> str:
-    """A panel for each series, all to one scale: the loss of each seed, smoothed, and the first seed's own behind it."""
+    """Draw a panel for each series, all to one scale: the smoothed loss of each seed, and the first seed's own behind it."""
     columns = min(2, len(losses))
     rows = -(-len(losses) // columns)
     width = (WIDTH - 58 - 14 * (columns - 1)) / columns
@@ -41,7 +41,7 @@ def learning_curves(key: str, title: str, losses: Mapping[Series, Sequence[Float
 
 
 def smooth(loss: Float64[np.ndarray, " steps"]) -> Float64[np.ndarray, " steps"]:
-    """The mean of each step with its neighbours, a twentieth of all steps together; at the ends, of those there are.
+    """Return the mean of each step with its neighbours: a twentieth of all steps together, fewer at the ends.
 
     Example: of 60 steps, each becomes the mean of three: itself, the one before and the one after.
     """
@@ -54,5 +54,5 @@ def smooth(loss: Float64[np.ndarray, " steps"]) -> Float64[np.ndarray, " steps"]
 
 
 def _spread(steps: int, most: int) -> Int64[np.ndarray, " points"]:
-    """At most `most` step numbers, evenly spread, first and last among them."""
+    """Return at most `most` step numbers, evenly spread, including the first and the last."""
     return np.unique(np.linspace(0, steps - 1, min(steps, most)).round().astype(np.int64))

@@ -10,7 +10,7 @@ from isinglass.report.plots.canvas import INK, SERIES, WIDTH, figures, legend, n
 
 @style()
 def length_histogram(key: str, title: str, counts: Sequence[int], max_length: int) -> str:
-    """Above, how many examples have each length; below, to scale, what padding all of them to `max_length` would add."""
+    """Draw how many examples have each length and, below, what padding all of them to `max_length` would add."""
     found: Int64[np.ndarray, " lengths"] = np.zeros(max(max_length + 1, len(counts)), np.int64)
     found[: len(counts)] = counts
     at_least = found[::-1].cumsum()[::-1]  # examples that have a token at this position

@@ -19,7 +19,7 @@ class ScorePanel:
 
 @style()
 def seed_scores(key: str, title: str, panels: Sequence[ScorePanel]) -> str:
-    """A dot for each seed, a bar at their mean, a dashed line where the majority is; panels side by side."""
+    """Draw panels side by side: a dot for each seed, a bar at their mean, a dashed line at the majority."""
     rows = [_missing(one, [panel.scores[one] for panel in panels]) for one in panels[0].scores]
     figure, axes = rows_of_panels(title, rows, [panel.label for panel in panels], foot=20)
     dashes = (0, (3, 2))
@@ -45,6 +45,6 @@ def seed_scores(key: str, title: str, panels: Sequence[ScorePanel]) -> str:
 
 
 def _missing(series: Series, scores: Sequence[Sequence[float | None]]) -> str:
-    """The name, with the number of seeds that have no score in one panel or another."""
+    """Return the name, with the number of seeds that have no score in some panel."""
     missing = max(sum(score is None for score in panel) for panel in scores)
     return f"{series.label} ({missing} NaN)" if missing else series.label

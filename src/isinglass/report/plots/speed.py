@@ -18,7 +18,7 @@ class SpeedPanel:
 
 @style()
 def speed_bars(key: str, title: str, panels: Sequence[SpeedPanel]) -> str:
-    """A bar for the mean of each series' runs with its value, a line from the lowest run to the highest."""
+    """Draw a bar for the mean of each series' runs, and a line from the lowest run to the highest."""
     series = list(panels[0].values)
     figure, axes = rows_of_panels(title, [one.label for one in series], [panel.label for panel in panels])
     for ax, panel in zip(axes, panels, strict=True):
@@ -36,6 +36,6 @@ def speed_bars(key: str, title: str, panels: Sequence[SpeedPanel]) -> str:
 
 
 def _round_below(value: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not above `value`."""
+    """Return the largest 1, 2 or 5 times a power of ten that is not above `value`."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(step * power for step in (1, 2, 5) if step * power <= value))

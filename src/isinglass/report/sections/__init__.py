@@ -20,7 +20,7 @@ __all__ = ["Report", "make_report"]
 
 
 def make_report(bench: Bench, *, with_published: bool) -> Report:
-    """All sections; `with_published` shows published rows of the two GLUE tables beside the directory's own."""
+    """Return the report; `with_published` shows published rows of the two GLUE tables beside the directory's own."""
     results, titles = [run.result for run in bench.runs], [title_of(name) for name in bench.tasks]
     models, devices = listed(short_name(one.model) for one in results), listed(one.device for one in results)
     reader = Reader(bench.directory)

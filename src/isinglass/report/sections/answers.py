@@ -86,7 +86,7 @@ def _answers_table(shown: Shown) -> Table:
 
 
 def _label_table(shown: Shown) -> Table:
-    """Of each of several labels: how often it was there, given, and both."""
+    """Return for each label how often it was true, predicted, and both."""
     truth, given = shown.answers.truth > 0, shown.answers.predicted > 0
     counts = zip(label_names(shown.task), truth.sum(0), given.sum(0), (truth & given).sum(0), strict=True)
     return Table(
@@ -97,7 +97,7 @@ def _label_table(shown: Shown) -> Table:
 
 
 def _frequent_confusions(shown: Shown) -> Table:
-    """Of many labels, the pairs that are taken for each other most often."""
+    """Return the pairs of labels that are confused most often."""
     names, counts = label_names(shown.task), _confusion(shown.answers)
     np.fill_diagonal(counts, 0)
     most = [divmod(int(place), len(names)) for place in np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS]]
@@ -125,13 +125,13 @@ def _confusion_table(shown: Shown) -> Table:
 
 
 def label_names(task: Task) -> list[str]:
-    """`entailment`; where labels are numbers, `1 (equivalent)`."""
+    """Return `entailment`; where labels are numbers, `1 (equivalent)`."""
     words = task.label_words or task.labels or ()
     return [name if word == name else f"{name} ({word})" for name, word in zip(task.labels or (), words, strict=True)]
 
 
 def _confusion(answers: Answers) -> Int64[np.ndarray, "true predicted"]:
-    """How often each true label (rows) got each answer (columns)."""
+    """Count how often each true label (rows) got each prediction (columns)."""
     size = len(answers.labels or ())
     counts: Int64[np.ndarray, "true predicted"] = np.zeros((size, size), np.int64)
     np.add.at(counts, (answers.truth.astype(np.int64), answers.predicted.astype(np.int64)), 1)

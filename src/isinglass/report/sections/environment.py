@@ -74,7 +74,7 @@ def _facts(result: RunResult) -> dict[str, str]:
 
 
 def _counted(facts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """How often each occurs; those with the same name stand together."""
+    """Count how often each fact occurs; those with the same name stand together."""
     found: dict[str, dict[str, int]] = {}
     for name, value in facts:
         values = found.setdefault(name, {})
@@ -83,7 +83,7 @@ def _counted(facts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
 
 
 def _commands(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Configuration and seeds, and the command; a run that starts from another's weights has one of its own."""
+    """Return configuration, seeds and command; a run that starts from another's weights has a command of its own."""
     found = []
     for series, some in by_series(runs).items():
         results = [run.result for run in some]
@@ -93,7 +93,7 @@ def _commands(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _command(results: Sequence[RunResult]) -> str:
-    """The command line that trains a configuration again, with all of its seeds; what the recipe brings is left out."""
+    """Return the command that trains a configuration again, with all of its seeds and without what the recipe sets."""
     config, start_from, seeds = results[0].config, results[0].start_from, [one.seed for one in results]
     changed = changed_settings(config) | ({"model": f"{start_from.upper()}_RUN/model"} if start_from else {})
     words = ["isinglass", "train", str(config["task"])]

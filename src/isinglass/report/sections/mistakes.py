@@ -71,14 +71,14 @@ def _mistake_row(task: Task, mistake: Mistake, wrong: str) -> tuple[str, ...]:
 
 
 def _answer(label: Any, names: Sequence[str]) -> str:
-    """The name of a label, or of several, given as 0 and 1 for each."""
+    """Return the name of a label, or of several given as 0 and 1 for each."""
     return (
         names[int(label)] if np.ndim(label) == 0 else ", ".join(names[c] for c in np.flatnonzero(label).tolist()) or "none"
     )
 
 
 def _wrong_answers(shown: Shown) -> list[Mistake]:
-    """Every wrong answer; for a regression, every error."""
+    """Return every wrong prediction; for a regression, every error."""
     answers = shown.answers
     if answers.probabilities is None:
         weights = np.abs(answers.predicted.astype(np.float64) - answers.truth)

@@ -7,7 +7,7 @@ from isinglass.tables import Table
 
 
 def overview(bench: Bench, reader: Reader) -> Section:
-    """Which runs there are, and every hole: failed runs, damaged lines, answers that cannot be read, collapsed models."""
+    """Return which runs there are, and what is missing: failed runs, damaged lines, unreadable predictions."""
     unread = tuple((name_of(run), reader.error(run)) for run in bench.runs if reader.error(run))
     holes = [
         _failed(bench),

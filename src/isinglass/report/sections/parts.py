@@ -60,7 +60,7 @@ def name_of(run: Run) -> str:
 
 
 def names_of_groups(runs: Sequence[Run]) -> list[str]:
-    """`RTE, torch fp32, seeds 1, 2, 3` for each task and configuration."""
+    """Return `RTE, torch fp32, seeds 1, 2, 3` for each task and configuration."""
     alike: dict[str, list[RunResult]] = {}
     for run in runs:
         alike.setdefault(f"{title_of(run.result.task)}, {run.series.label}", []).append(run.result)
@@ -73,7 +73,7 @@ def names_of_seeds(results: Sequence[RunResult]) -> str:
 
 
 def listed(values: Iterable[str]) -> str:
-    """`A, B and C`, each once."""
+    """Return `A, B and C`, each once."""
     found = list(dict.fromkeys(values))
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
 
