@@ -115,6 +115,7 @@ def test_the_report_of_hostile_files_has_no_image_link_or_tag(tmp_path: Path) ->
     assert IMAGE in visible(page)
 
 
+@settings(deadline=None)
 @given(some_text)
 def test_no_text_changes_what_a_card_is_made_of(text: str) -> None:
     def card(word: str) -> str:
@@ -144,6 +145,7 @@ def test_no_text_changes_what_a_card_is_made_of(text: str) -> None:
     assert found == allowed
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(some_text, some_text), min_size=1, max_size=4))
 def test_a_table_keeps_its_cells(rows: list[tuple[str, str]]) -> None:
     table = Table(title="t", columns=("a", "b"), rows=tuple(rows), notes=(rows[0][0],))
@@ -154,6 +156,7 @@ def test_a_table_keeps_its_cells(rows: list[tuple[str, str]]) -> None:
     )
 
 
+@settings(deadline=None)
 @given(some_text)
 def test_any_text_is_shown_as_it_is_wherever_it_begins(text: str) -> None:
     for before in ("", "- ", "# ", "> "):

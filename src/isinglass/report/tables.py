@@ -6,7 +6,7 @@ is always the one that ran, never the one that was asked for.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from isinglass.metrics import Metric
@@ -25,7 +25,7 @@ from isinglass.report.configurations import (
     words_of,
 )
 from isinglass.report.own_tasks import scored_splits, title_of
-from isinglass.report.statistics import paired_difference, score_interval, summary
+from isinglass.report.statistics import Difference, paired_difference, score_interval, summary
 from isinglass.results import FailedRun, RunResult
 from isinglass.tables import Table
 from isinglass.tasks import TASKS, Task
@@ -100,25 +100,10 @@ def tensorflow_table(
     """
     every = groups_of(results, failed, backend="tensorflow", tasks=tasks)
     groups = [group for group in every if group.task.name == "mrpc"]
-    counts = sorted({len(group.runs) for group in groups if group.runs})
-    runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
-    rows = []
-    for (_, variant), members in by_variant(groups, "precision", "xla"):
-        for group in members:
-            accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", Metric.ACCURACY)) or FAILED
-            rows.append(
-                (
-                    "; ".join(dict.fromkeys(run.device for run in group.runs)) or ABSENT,
-                    _with(_mode(group), variant),
-                    _second_epoch(group.runs),
-                    accuracies + _dagger(group),
-                    f"{_mean(run.compile_seconds for run in group.runs):.1f}s" if group.runs else ABSENT,
-                )
-            )
+    variants = by_variant(groups, "precision", "xla")
+    rows = [_tensorflow_row(group, variant) for (_, variant), members in variants for group in members]
     if with_published:
-        for mode in published.TENSORFLOW:
-            accuracies = "/".join(f"{value:.4f}" for value in mode.accuracies) or ABSENT
-            rows.append((f"{mode.gpu} (published)", mode.mode, f"{mode.epoch_seconds}s", accuracies, ABSENT))
+        rows += map(_published_mode, published.TENSORFLOW)
     scored = " or ".join(sorted({str(run.examples["dev"]) for group in groups for run in group.runs}))
     dropped = published.TENSORFLOW_EXAMPLES - published.TENSORFLOW_SCORED
     notes = [
@@ -132,10 +117,35 @@ def tensorflow_table(
         notes.append(f"Published: {published.SOURCE}: {published.TENSORFLOW_FACTS}.")
     return Table(
         title="MRPC, TensorFlow",
-        columns=("Device", "Mode", "Time (2nd epoch)", f"Val acc ({runs} run{'' if runs == '1' else 's'})", "Compile time"),
+        columns=("Device", "Mode", "Time (2nd epoch)", f"Val acc ({_count_of_runs(groups)})", "Compile time"),
         rows=tuple(rows),
         notes=tuple(notes),
     )
+
+
+def _tensorflow_row(group: Group, variant: str) -> tuple[str, ...]:
+    mode = _with(_mode(group), variant)
+    if not group.runs:
+        return ABSENT, mode, ABSENT, FAILED, ABSENT
+    accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", Metric.ACCURACY))
+    devices = "; ".join(dict.fromkeys(run.device for run in group.runs))
+    compile_seconds = _mean(run.compile_seconds for run in group.runs)
+    return devices, mode, _second_epoch(group.runs), accuracies + _dagger(group), f"{compile_seconds:.1f}s"
+
+
+def _published_mode(mode: published.PublishedMode) -> tuple[str, ...]:
+    accuracies = "/".join(f"{value:.4f}" for value in mode.accuracies) or ABSENT
+    return f"{mode.gpu} (published)", mode.mode, f"{mode.epoch_seconds}s", accuracies, ABSENT
+
+
+def _count_of_runs(groups: Sequence[Group]) -> str:
+    """Return `3 runs`, or `2 to 3 runs` where configurations have different numbers of runs."""
+    counts = {len(group.runs) for group in groups if group.runs}
+    if not counts:
+        return "no runs"
+    if counts == {1}:
+        return "1 run"
+    return f"{' to '.join(map(str, sorted({min(counts), max(counts)})))} runs"
 
 
 def scores_table(
@@ -154,29 +164,11 @@ def scores_table(
     differing = differing_settings(groups) - {"model", "backend", "precision"}
     columns = ["Task", "Metric", "Model", "Backend", "Precision", *(["Settings"] if differing else [])]
     columns += ["Result", "95 % interval", "Majority", "Collapsed"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for group in groups:
         settings = [", ".join(words_of(group, differing)) or ABSENT] if differing else []
-        what = (short_name(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
-        if not group.runs:
-            rows += [(group.task.title, title, *what, FAILED, *[ABSENT] * 3) for _, _, title in _metrics(group.task)]
-            continue
-        first, collapsed = group.runs[0], sum(run.collapsed for run in group.runs)
-        for split in first.scores:
-            read = [answers(run, split) for run in group.runs]
-            for metric in group.task.metrics:
-                low, high = score_interval(metric, read)
-                rows.append(
-                    (
-                        group.task.title,
-                        _metric_title(group.task, split, metric),
-                        *what,
-                        _spread(metric, _values(group.runs, split, metric)) + _count(group),
-                        _interval(metric, low, high),
-                        ABSENT if group.task.labels is None else metric.text(first.scores[split][metric].majority),
-                        f"{collapsed} of {len(group.runs)}" if collapsed else "no",
-                    )
-                )
+        configuration = (short_name(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
+        rows += [(group.task.title, title, *configuration, *cells) for title, *cells in _scores_cells(group, answers)]
     notes = [
         "95 % interval: of the mean over the runs, were other examples scored; Wilson's for accuracy, else a bootstrap over "
         "the examples. What other seeds would give is not in it.",
@@ -185,6 +177,25 @@ def scores_table(
         *_notes(groups, without=(_collapsed,)),
     ]
     return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(notes))
+
+
+def _scores_cells(group: Group, answers: AnswersOf) -> Iterator[tuple[str, ...]]:
+    """Yield title, result, interval, majority and collapsed runs of each score of a configuration."""
+    collapsed = sum(run.collapsed for run in group.runs)
+    splits = {split for split, _, _ in _metrics(group.task)}
+    predictions = {split: [answers(run, split) for run in group.runs] for split in splits}
+    for split, metric, title in _metrics(group.task):
+        if not group.runs:
+            yield title, FAILED, ABSENT, ABSENT, ABSENT
+            continue
+        majority = group.runs[0].scores[split][metric].majority
+        yield (
+            title,
+            _spread(metric, _values(group.runs, split, metric)) + _count(group),
+            _interval(metric, *score_interval(metric, predictions[split])),
+            ABSENT if group.task.labels is None else metric.text(majority),
+            f"{collapsed} of {len(group.runs)}" if collapsed else "no",
+        )
 
 
 def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks: Mapping[str, Task] = TASKS) -> Table:
@@ -205,19 +216,8 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks
                 found = paired_difference(metric, a, b)
                 tests.append(found.test)
                 single |= not found.compares_settings
-                rows.append(
-                    (
-                        first.task.title,
-                        _metric_title(first.task, split, metric),
-                        label(first, differing),
-                        label(second, differing),
-                        metric.text(found.mean, signed=True),
-                        _interval(metric, found.low, found.high, signed=True),
-                        _p_value(found.p_value),
-                        f"{found.runs_a}, {found.runs_b}",
-                        "difference" if found.is_difference else "no difference shown",
-                    )
-                )
+                what = (first.task.title, _metric_title(first.task, split, metric))
+                rows.append((*what, label(first, differing), label(second, differing), *_difference_cells(metric, found)))
     notes = ["No two configurations of one task differ in one respect only."]
     if rows:
         notes = [
@@ -230,6 +230,16 @@ def differences_table(results: Sequence[RunResult], answers: AnswersOf, *, tasks
         )
     columns = ("Task", "Metric", "First", "Second", "Difference", "95 % interval", "p", "Runs", "Verdict")
     return Table(title="Differences", columns=columns, rows=tuple(rows), notes=tuple(notes))
+
+
+def _difference_cells(metric: Metric, found: Difference) -> tuple[str, ...]:
+    return (
+        metric.text(found.mean, signed=True),
+        _interval(metric, found.low, found.high, signed=True),
+        _p_value(found.p_value),
+        f"{found.runs_a}, {found.runs_b}",
+        "difference" if found.is_difference else "no difference shown",
+    )
 
 
 def speed_table(results: Sequence[RunResult], *, clock: str, tasks: Mapping[str, Task] = TASKS) -> Table:
