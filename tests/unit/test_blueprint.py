@@ -1,6 +1,7 @@
 """An encoder as a value: what it can express, what derives from it, and who refuses what he cannot compute."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def modern_bert() -> Blueprint:
             positions=Rotary(theta=160_000 if is_global else 10_000),
             window=None if is_global else 64,
         )
-        feed_forward = FeedForward(size=F, activation="gelu", gated=True, bias=False)
+        feed_forward = FeedForward(size=F, activation="gelu", gated=True, bias=False, output_bias=False)
         return Block(
             attention=attention,
             feed_forward=feed_forward,
@@ -108,6 +109,23 @@ def test_the_arrays_of_a_modern_bert_are_those_of_transformers() -> None:
     )  # fmt: skip
     theirs = {name: tuple(p.shape) for name, p in ModernBertForSequenceClassification(config).named_parameters()}
     assert {array.name: array.shape for array in MODERN_BERT.arrays(modern_bert(), 3)} == theirs
+
+
+def test_the_arrays_of_a_gte_are_those_of_transformers() -> None:
+    """Norms after the sublayers, rotary positions, and a feed-forward layer of which only the last product has a bias."""
+    from transformers import GteConfig, GteForSequenceClassification
+
+    sizes = dict(vocab_size=V, hidden_size=H, num_hidden_layers=2, num_attention_heads=3, intermediate_size=F)
+    theirs = GteForSequenceClassification(GteConfig(**sizes, num_labels=3)).named_parameters()
+    bert = FAMILIES["bert"].blueprint(sizes | {"type_vocab_size": 1}, "here")
+    block = replace(
+        bert.blocks[0],
+        attention=replace(bert.blocks[0].attention, positions=Rotary(theta=160_000)),
+        feed_forward=FeedForward(size=F, activation="gelu", gated=True, bias=False),
+    )
+    embeddings = replace(bert.embeddings, first_position=None)
+    ours = replace(bert, embeddings=embeddings, blocks=(block, block)).parameters(3)
+    assert Counter(tuple(p.shape) for _, p in theirs) == Counter(parameter.shape for parameter in ours)
 
 
 def test_arrays_that_files_fuse_are_split_and_joined_again(tmp_path: Path) -> None:

@@ -251,13 +251,15 @@ class FeedForward:
         size: F.
         activation: a value of ACTIVATIONS in `families/family.py`.
         gated: whether the activated product is multiplied by another one.
-        bias: whether the products have biases.
+        bias: whether the products to F have biases.
+        output_bias: whether the product back to H has a bias.
     """
 
     size: int
     activation: str
     gated: bool = False
     bias: bool = True
+    output_bias: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,8 +466,8 @@ class Blueprint:
         def attend(name: str, outputs: int = H) -> Module:
             return _matrix(f"{at}.attention.{name}", outputs, H, depth, bias=attention.bias)
 
-        def feed(name: str, outputs: int, inputs: int) -> Module:
-            return _matrix(f"{at}.{name}", outputs, inputs, depth, bias=block.feed_forward.bias)
+        def feed(name: str) -> Module:
+            return _matrix(f"{at}.{name}", F, H, depth, bias=block.feed_forward.bias)
 
         return BlockModules(
             query=attend("self.query"),
@@ -475,9 +477,9 @@ class Blueprint:
             distance_query=attend("self.pos_query_proj") if has_products else None,
             attention_output=attend("output.dense"),
             attention_norm=_norm(f"{at}.attention.output.LayerNorm", block.norm, H, depth) if has_norm else None,
-            intermediate=feed("intermediate.dense", F, H),
-            gate=feed("intermediate.gate", F, H) if has_gate else None,
-            output=feed("output.dense", H, F),
+            intermediate=feed("intermediate.dense"),
+            gate=feed("intermediate.gate") if has_gate else None,
+            output=_matrix(f"{at}.output.dense", H, F, depth, bias=block.feed_forward.output_bias),
             output_norm=_norm(f"{at}.output.LayerNorm", block.norm, H, depth),
         )
 
