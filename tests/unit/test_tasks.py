@@ -1,9 +1,12 @@
 """The tasks as values, against GLUE's own facts."""
 
+import copy
+import pickle
+
 import pytest
 
 from isinglass.errors import ConfigError
-from isinglass.tasks import TASKS
+from isinglass.tasks import KINDS, TASKS, Kind
 from isinglass.tasks.custom import custom_task
 
 
@@ -45,3 +48,10 @@ def test_labels_of_a_users_own_that_differ_in_case_only_are_told_apart() -> None
         name="t", kind="classification", labels=["Pos", "pos"], text_columns=["x"], label_column="y", splits=["train"]
     )
     assert task.match_labels(("pos", "Pos")) == ("pos", "Pos")
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_a_kind_stays_itself_in_copies_and_other_processes(kind: Kind) -> None:
+    """Kinds are compared by identity; a task is pickled for workers and with estimators."""
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    assert copy.deepcopy(kind) is kind

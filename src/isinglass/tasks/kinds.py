@@ -4,7 +4,6 @@ Shapes: N examples, K outputs of the model, one for each label; a regression has
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
@@ -40,8 +39,8 @@ class InvalidLabelError(ValueError):
         self.index, self.label, self.needed = index, label, needed
 
 
-class Kind(ABC):
-    """A kind of task; its instances have no state.
+class Kind:
+    """A kind of task; its instances have no state. What a kind does not override is that of a classification.
 
     Attributes:
         name: in settings and files.
@@ -50,20 +49,23 @@ class Kind(ABC):
         score_notes: sentences below the scores on a model's card.
     """
 
-    name: ClassVar[KindName]
-    baseline: ClassVar[str]
-    usage: ClassVar[str]
+    name: ClassVar[KindName] = "classification"
+    baseline: ClassVar[str] = "always answering the most frequent label"
+    usage: ClassVar[str] = "It prints each label with its probability, the likeliest first."
     score_notes: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
+    def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
+        """Stay the same object in copies and in other processes."""
+        return _kind_named, (self.name,)
+
     def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
         """Return the metrics of a task of the user's own."""
+        return Metric.ACCURACY, Metric.F1 if len(labels) == 2 else Metric.MACRO_F1
 
-    @abstractmethod
     def target(self, labels: Sequence[str], score_range: tuple[float, float]) -> str:
         """Return what the model predicts, in words."""
+        return f"one of {len(labels):,} labels"
 
-    @abstractmethod
     def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
         """Return the labels as a model sees them.
 
@@ -73,106 +75,63 @@ class Kind(ABC):
         Raises:
             InvalidLabelError: a label is none of `order`, or no number in `score_range`.
         """
+        return np.fromiter(_positions(labels, order, labels.index), np.int64, len(labels))
 
-    @abstractmethod
     def truth(self, labels: Labels) -> Values:
         """Return encoded labels as the metrics take them."""
+        return labels.astype(np.int64)
 
-    @abstractmethod
     def decide(self, outputs: Outputs) -> Values:
         """Return the predictions, as the metrics take them."""
+        classes: Values = outputs.argmax(1)
+        return classes
 
-    @abstractmethod
     def constant(self, truth: Values) -> Values:
         """Return the predictions of the baseline."""
+        return np.full(len(truth), np.bincount(truth).argmax(), np.int64)
 
     def is_collapsed(self, predicted: Values) -> bool:
         """Tell whether all examples got the same labels; numbers never count as that."""
         return len(np.unique(predicted, axis=0)) == 1
 
-    @abstractmethod
     def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
         """Return the probability of each label; of a regression the values."""
+        exponentials = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
+        shares: Float64[np.ndarray, "N K"] = exponentials / exponentials.sum(1, keepdims=True)
+        return shares
 
-    @abstractmethod
     def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
         """Return the prediction for one example as a file of predictions has it."""
+        return order[int(probabilities.argmax())]
 
     def parse(self, text: str) -> str | tuple[str, ...]:
         """Return what `names` wrote as `encode` takes it."""
         return text
 
-    @abstractmethod
     def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
-        """Return the class weights that make up for unequal frequencies.
+        """Return the class weights that make up for unequal frequencies: N / (K * count), as in scikit-learn.
 
         Raises:
             ConfigError: for a regression.
         """
+        balanced: Float64[np.ndarray, " K"] = len(labels) / (outputs * np.maximum(_counts(labels, outputs), 1))
+        return balanced
 
-    @abstractmethod
+    def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
+        """Return the factor that makes the mean of the user's class weights over the examples 1."""
+        return len(labels) / float(_counts(labels, len(weights)) @ weights)
+
     def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
         """Return the group of each example, from each of which a dev set takes its share, and what the groups are.
 
         Args:
             parts: number of groups where labels are numbers.
         """
-
-    def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
-        """Return the factor for class weights that the user gives."""
-        return 1.0
+        return labels.astype(np.int64), "of each label"
 
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
         """Return the share of equal predictions of two models; NaN for numbers."""
         return float(np.mean(self.decide(outputs) == self.decide(others)))
-
-
-class _Classification(Kind):
-    name = "classification"
-    baseline = "always answering the most frequent label"
-    usage = "It prints each label with its probability, the likeliest first."
-
-    def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
-        return Metric.ACCURACY, Metric.F1 if len(labels) == 2 else Metric.MACRO_F1
-
-    def target(self, labels: Sequence[str], score_range: tuple[float, float]) -> str:
-        return f"one of {len(labels):,} labels"
-
-    def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
-        return np.fromiter(_positions(labels, order, labels.index), np.int64, len(labels))
-
-    def truth(self, labels: Labels) -> Values:
-        return labels.astype(np.int64)
-
-    def decide(self, outputs: Outputs) -> Values:
-        classes: Values = outputs.argmax(1)
-        return classes
-
-    def constant(self, truth: Values) -> Values:
-        return np.full(len(truth), np.bincount(truth).argmax(), np.int64)
-
-    def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
-        exponentials = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
-        shares: Float64[np.ndarray, "N K"] = exponentials / exponentials.sum(1, keepdims=True)
-        return shares
-
-    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
-        return order[int(probabilities.argmax())]
-
-    def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
-        """Return N / (K * count), as in scikit-learn."""
-        balanced: Float64[np.ndarray, " K"] = len(labels) / (outputs * np.maximum(self._counts(labels, outputs), 1))
-        return balanced
-
-    def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
-        """Return the factor for a mean of 1 over the examples, so that the learning rate keeps its meaning."""
-        return len(labels) / float(self._counts(labels, len(weights)) @ weights)
-
-    def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
-        return labels.astype(np.int64), "of each label"
-
-    def _counts(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
-        return np.bincount(labels.astype(np.int64), minlength=outputs).astype(np.float64)
 
 
 class _Multilabel(Kind):
@@ -220,6 +179,9 @@ class _Multilabel(Kind):
         counts = labels.sum(0).astype(np.float64)
         balanced: Float64[np.ndarray, " K"] = (len(labels) - counts) / np.maximum(counts, 1)
         return balanced
+
+    def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
+        return 1.0
 
     def strata(self, labels: Labels, parts: int) -> tuple[Int64[np.ndarray, " N"], str]:
         return np.zeros(len(labels), np.int64), "at random"
@@ -278,10 +240,14 @@ class _Regression(Kind):
         return math.nan
 
 
-CLASSIFICATION: Final[Kind] = _Classification()
+CLASSIFICATION: Final = Kind()
 MULTILABEL: Final[Kind] = _Multilabel()
 REGRESSION: Final[Kind] = _Regression()
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in (CLASSIFICATION, MULTILABEL, REGRESSION)})
+
+
+def _kind_named(name: str) -> Kind:
+    return KINDS[name]
 
 
 def _positions(labels: Iterable[Any], order: Sequence[str], index_of: Callable[[Any], int]) -> list[int]:
@@ -292,6 +258,10 @@ def _positions(labels: Iterable[Any], order: Sequence[str], index_of: Callable[[
     except KeyError as error:
         (label,) = error.args
         raise InvalidLabelError(index_of(label), label) from None
+
+
+def _counts(labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
+    return np.bincount(labels.astype(np.int64), minlength=outputs).astype(np.float64)
 
 
 def _parse_number(text: str) -> float:
