@@ -78,16 +78,16 @@ class Engine(ABC):
         self._training_forward = self._compiled(self._replica)
 
     @abstractmethod
-    def stage(self, batch: PackedBatch) -> StagedBatch:
-        """Return the batch on the device, without dropout."""
+    def stage(self, batch: PackedBatch, part: MicroBatch | None = None) -> StagedBatch:
+        """Return a batch on the device: with the dropout of a micro-batch in training, else without dropout."""
 
-    @abstractmethod
     def train(self, parts: Sequence[MicroBatch], passes: StepPasses) -> Tensor:
         """Do a training step on its micro-batches, and return its loss. Does not wait for the device."""
+        return passes.update(passes.differentiate(self.stage(part.batch, part), part) for part in parts)
 
-    @abstractmethod
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """Return the logits of each batch."""
+        return [self._predict(batch) for batch in batches]
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -52,9 +52,13 @@ class CpuEngine(Engine):
         """See Engine."""
         return WidenedProducts() if self._widens_products else super().products()
 
-    def stage(self, batch: PackedBatch) -> StagedBatch:
+    def stage(self, batch: PackedBatch, part: MicroBatch | None = None) -> StagedBatch:
         """See Engine."""
-        return self._stage(batch, None)
+        if part is None:
+            return self._stage(batch, None)
+        drawn_ahead = self._count_mask_elements(batch) if self._compiles else 0
+        masks = MaskDropout(self._seed, part.step, part=part.part, rank=self._rank, drawn_ahead=drawn_ahead)
+        return self._stage(batch, masks)
 
     def train(self, parts: Sequence[MicroBatch], passes: StepPasses) -> Tensor:
         """See Engine."""
@@ -64,7 +68,7 @@ class CpuEngine(Engine):
         """Run the passes of all micro-batches: in parallel if they are few enough, else one after another."""
 
         def differentiate(part: MicroBatch) -> MicroBatchGradient:
-            return passes.differentiate(self._stage_part(part), part)
+            return passes.differentiate(self.stage(part.batch, part), part)
 
         if len(parts) <= self.parallel_batches:
             yield from in_parallel([partial(differentiate, part) for part in parts])
@@ -92,11 +96,6 @@ class CpuEngine(Engine):
 
     def release_memory(self) -> None:
         """Do nothing: the allocator has no memory of its own."""
-
-    def _stage_part(self, part: MicroBatch) -> StagedBatch:
-        drawn_ahead = self._count_mask_elements(part.batch) if self._compiles else 0
-        dropout = MaskDropout(self._seed, part.step, part=part.part, rank=self._rank, drawn_ahead=drawn_ahead)
-        return self._stage(part.batch, dropout)
 
     def _stage(self, batch: PackedBatch, masks: MaskDropout | None) -> StagedBatch:
         num_heads, num_tokens, dropout = self._model.blueprint.num_attention_heads, batch.input_ids.size, masks or NO_DROPOUT

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from isinglass.backends.notes import slow_bf16
@@ -69,10 +69,10 @@ class GpuEngine(Engine):
         super().join(group)
         self._graphs = None
 
-    def stage(self, batch: PackedBatch) -> StagedBatch:
+    def stage(self, batch: PackedBatch, part: MicroBatch | None = None) -> StagedBatch:
         """See Engine."""
         shape = self._shape(batch)
-        return self._staged(to_device(self._arrays(batch, shape), self.device), shape)
+        return self._staged(to_device(self._arrays(batch, shape, part), self.device), shape)
 
     def train(self, parts: Sequence[MicroBatch], passes: StepPasses) -> Tensor:
         """See Engine. A step without micro-batches is recorded."""
@@ -80,7 +80,7 @@ class GpuEngine(Engine):
             self._compiled_shapes.update(self._shape(part.batch) for part in parts)
         if len(parts) == 1 and self._graphs is not None:
             return self._train_recorded(self._graphs, parts[0], passes)
-        return passes.update(passes.differentiate(self._stage_part(part), part) for part in parts)
+        return super().train(parts, passes)
 
     def _train_recorded(self, graphs: StepGraphs, part: MicroBatch, passes: StepPasses) -> Tensor:
         shape = self._shape(part.batch)
@@ -89,15 +89,11 @@ class GpuEngine(Engine):
             staged = [self._staged(tensors, shape)]
             return passes.update(passes.differentiate(batch, part) for batch in staged)
 
-        loss = graphs.run(shape, self._part_arrays(part, shape), step)
+        loss = graphs.run(shape, self._arrays(part.batch, shape, part), step)
         if graphs.refusal is not None:
             self._graphs = None
             self.notes.append(f"Steps are not recorded as CUDA graphs ({graphs.refusal}): launching takes longer.")
         return loss
-
-    def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
-        """See Engine."""
-        return [self._predict(batch) for batch in batches]
 
     def starts_program(self, batches: Sequence[PackedBatch]) -> bool:
         """See Engine."""
@@ -132,23 +128,17 @@ class GpuEngine(Engine):
         if self._graphs is not None:
             self._graphs = StepGraphs(self.device)
 
-    def _stage_part(self, part: MicroBatch) -> StagedBatch:
-        shape = self._shape(part.batch)
-        return self._staged(to_device(self._part_arrays(part, shape), self.device), shape)
-
     def _shape(self, batch: PackedBatch) -> BatchShape:
         if not batch.is_flat:
             return BatchShape(batch.input_ids.size, batch.input_ids.shape[1], batch.num_examples)
         rows = ROWS.rows_for(batch.num_tokens)
         return BatchShape(rows, padded_length(batch.lengths, rows), batch.num_examples)
 
-    def _part_arrays(self, part: MicroBatch, shape: BatchShape) -> Arrays:
-        """Return the arrays of a micro-batch in training, and seed the generator for its dropout."""
-        key = begin_dropout(self._seed, part.step, self.device, part=part.part, rank=self._rank)
-        return {**self._arrays(part.batch, shape), "dropout": {"key": key}}
+    def _arrays(self, batch: PackedBatch, shape: BatchShape, part: MicroBatch | None) -> Arrays:
+        """Return all arrays that a pass reads, in the groups that `_staged` makes records of.
 
-    def _arrays(self, batch: PackedBatch, shape: BatchShape) -> Arrays:
-        """Return all arrays that a pass reads, in the groups that `_staged` makes records of."""
+        In training this seeds the generator for the dropout of the micro-batch.
+        """
         arrays = {"tokens": token_arrays(batch, shape.rows)}
         if batch.labels is not None:
             arrays["word_rows"] = word_row_arrays(arrays["tokens"]["input_ids"], self._model.blueprint.pad_token_id)
@@ -156,6 +146,9 @@ class GpuEngine(Engine):
             arrays["attention"] = {"sequence_ids": batch.sequence_ids}
         else:
             arrays["attention"] = self._flat_plan.arrays(batch.lengths, shape.rows)
+        if part is not None:
+            key = begin_dropout(self._seed, part.step, self.device, part=part.part, rank=self._rank)
+            arrays["dropout"] = {"key": key}
         return arrays
 
     def _staged(self, tensors: Tensors, shape: BatchShape) -> StagedBatch:

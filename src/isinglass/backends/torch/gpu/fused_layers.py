@@ -8,15 +8,15 @@ residual, and in half precision for the product.
 Shapes: R rows, H hidden size, F intermediate size, N heads of D. "half" stands for fp16 or bf16.
 """
 
+import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from isinglass.backends.torch.attention import AttentionPlan
 from isinglass.backends.torch.dropout import NO_DROPOUT, Dropout
@@ -24,27 +24,12 @@ from isinglass.backends.torch.gpu.attention import ROWS, GpuPlan, PaddedPlan, Tr
 from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout, begin_dropout
 from isinglass.backends.torch.gpu.sequences import Projections
 
+if TYPE_CHECKING:
+    from isinglass.backends.torch.model import Layer
+
 _WRITES_FP32: Final = hasattr(torch.ops.aten.mm, "dtype")  # whether a product of halves can be written in fp32
 TOLERANCE: Final = 0.05  # relative norm of the error; one layer in bf16 has about 0.01
 _PROBE_LENGTHS: Final = np.array([3, 17, 40])
-
-
-class FusableLayer(Protocol):
-    """The parts of `model.Layer`."""
-
-    qkv: nn.Linear
-    attention_output: nn.Linear
-    attention_norm: nn.LayerNorm
-    intermediate: nn.Linear
-    output: nn.Linear
-    output_norm: nn.LayerNorm
-    activation: Any
-    attention_rate: float
-    attention_output_rate: float
-    rate: float
-
-    def __call__(self, x: Tensor, plan: AttentionPlan, dropout: Dropout, first_token: None) -> Tensor:
-        """Return (R, H) for (R, H), by PyTorch's kernels."""
 
 
 class LayerParameters(NamedTuple):
@@ -64,7 +49,7 @@ class LayerParameters(NamedTuple):
     output_norm_bias: Tensor
 
     @staticmethod
-    def of(layer: FusableLayer) -> "LayerParameters":
+    def of(layer: "Layer") -> "LayerParameters":
         """Return the parameters of a layer."""
         products = layer.qkv, layer.attention_output, layer.intermediate, layer.output
         modules = *products, layer.attention_norm, layer.output_norm
@@ -83,7 +68,7 @@ class FusedLayers:
         halves: each weight and bias of the products -> its copy in half precision.
     """
 
-    def __init__(self, layers: Sequence[FusableLayer], half: torch.dtype) -> None:
+    def __init__(self, layers: Sequence["Layer"], half: torch.dtype) -> None:
         self._layers = layers
         self._half = half
         weights = [weight for layer in layers for weight in LayerParameters.of(layer).of_products]
@@ -133,26 +118,23 @@ class _Pass(NamedTuple):
         weight_dropout: of the attention weights; None if nothing is dropped.
         attention_dropout: of the attention sublayer's result.
         output_dropout: of the feed-forward sublayer's result.
-        attention_eps, output_eps: of the norms.
     """
 
+    layer: "Layer"
     plan: TritonPlan
     operands: LayerParameters
     weight_dropout: PlacedDropout | None
     attention_dropout: PlacedDropout
     output_dropout: PlacedDropout
-    attention_eps: float
-    output_eps: float
 
     @staticmethod
-    def begin(layer: FusableLayer, plan: TritonPlan, operands: LayerParameters) -> "_Pass":
+    def begin(layer: "Layer", plan: TritonPlan, operands: LayerParameters) -> "_Pass":
         """Take the places of the layer's dropouts, in their order."""
         assert plan.dropout is not None
         weight_dropout = plan.weight_dropout(layer.attention_rate)
         attention_dropout = plan.dropout.at_next_place(layer.attention_output_rate)
         output_dropout = plan.dropout.at_next_place(layer.rate)
-        eps = layer.attention_norm.eps, layer.output_norm.eps
-        return _Pass(plan, operands, weight_dropout, attention_dropout, output_dropout, *eps)
+        return _Pass(layer, plan, operands, weight_dropout, attention_dropout, output_dropout)
 
 
 class _SavedTensors(NamedTuple):
@@ -192,13 +174,13 @@ class _FusedLayer(torch.autograd.Function):
         context, log_sums = attend(Projections.split(qkv), plan.num_heads, plan.bounds(), call.weight_dropout)
         attended = torch.addmm(p.attention_output_bias, context, p.attention_output_weight.t())
         y, y_half, attention_norm = add_norm(
-            attended, x, p.attention_norm_gain, p.attention_norm_bias, call.attention_eps, call.attention_dropout
+            attended, x, p.attention_norm_gain, p.attention_norm_bias, call.layer.attention_norm.eps, call.attention_dropout
         )
         inner = torch.addmm(p.intermediate_bias, y_half, p.intermediate_weight.t())
         active = F.gelu(inner)
         fed = torch.addmm(p.output_bias, active, p.output_weight.t())
         z, z_half, output_norm = add_norm(
-            fed, y, p.output_norm_gain, p.output_norm_bias, call.output_eps, call.output_dropout
+            fed, y, p.output_norm_gain, p.output_norm_bias, call.layer.output_norm.eps, call.output_dropout
         )
         ctx.call = call
         saved = _SavedTensors(x_half, qkv, context, log_sums, y_half, inner, active, *attention_norm, *output_norm)
@@ -261,7 +243,7 @@ def _fp32_product(grad: Tensor, x: Tensor) -> Tensor:
     return (grad.t() @ x).float()
 
 
-def why_not_fused(layers: Sequence[FusableLayer], num_heads: int, half: torch.dtype) -> str | None:
+def why_not_fused(layers: Sequence["Layer"], num_heads: int, half: torch.dtype) -> str | None:
     """Try the layers on their device. Return why they cannot train fused; None if they can."""
     from isinglass.backends.torch.gpu.triton.kernels import MAX_COLUMNS
 
@@ -273,10 +255,10 @@ def why_not_fused(layers: Sequence[FusableLayer], num_heads: int, half: torch.dt
     return _find_failure(layers[0], num_heads, half)
 
 
-def _find_failure(layer: FusableLayer, num_heads: int, half: torch.dtype) -> str | None:
+def _find_failure(layer: "Layer", num_heads: int, half: torch.dtype) -> str | None:
     """Return what is wrong if one layer, fused and without dropout, does not compute what it computes in fp32."""
     device, rows = layer.qkv.weight.device, ROWS.rows_for(int(_PROBE_LENGTHS.sum()))
-    without_dropout: Any = SimpleNamespace(**{name: getattr(layer, name) for name in FusableLayer.__annotations__})
+    without_dropout = copy.copy(layer)
     without_dropout.attention_rate = without_dropout.attention_output_rate = without_dropout.rate = 0.0
     generator = torch.Generator(device).manual_seed(0)
     x, grad = torch.randn(2, rows, layer.output.out_features, generator=generator, device=device).unbind(0)
