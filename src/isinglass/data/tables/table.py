@@ -167,8 +167,10 @@ class _Reader:
         start = len(self.texts[0])
         for name, stored, values in zip(self._columns.texts, self.texts, chunk.columns, strict=False):
             texts = text_list(name, values)
-            self.missing |= {start + i: name for i, text in enumerate(texts) if text is None}
-            stored.extend(text or "" for text in texts)
+            if None in texts:
+                self.missing |= {start + i: name for i, text in enumerate(texts) if text is None}
+                texts = [text or "" for text in texts]
+            stored.extend(texts)  # type: ignore[arg-type]  # no None is left
         if self._columns.label is not None:
             labels = label_list(self._columns.label, chunk.columns[-1])
             self.labels += [self._shared_labels.setdefault(label, label) for label in labels]
