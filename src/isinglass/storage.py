@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from isinglass.errors import ConfigError, OutputExistsError
+
+LOCK: Final = ".lock"
 
 
 def cache_dir() -> Path:
@@ -109,6 +112,28 @@ def held(lock: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_output(directory: Path, kind: str, content: str, *, wait_seconds: float = 0.0) -> Iterator[int]:
+    """Lock the directory that `--output` names, made if need be, and yield the descriptor of its lock.
+
+    Args:
+        kind: what writes to it, for messages: `bench` or `search`.
+        content: the file by which a directory of this kind is known, once it has one.
+
+    Raises:
+        OutputExistsError: it holds something of another kind, or another process has locked it.
+        ConfigError: it cannot be made.
+    """
+    is_known = any((directory / name).is_file() for name in (content, LOCK))
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not is_known):
+        raise OutputExistsError(f"{directory} holds something other than a {kind}: name a new directory by --output.")
+    if not directory.exists():
+        check_parent(directory, option="--output")
+        directory.mkdir(parents=True, exist_ok=True)
+    with held(directory / LOCK, f"The {kind} in {directory}", wait_seconds=wait_seconds) as descriptor:
+        yield descriptor
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

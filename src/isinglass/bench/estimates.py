@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from isinglass.bench.directory import Bench
 from isinglass.bench.plan import PlannedRun
 from isinglass.config import TrainConfig, as_dict
 from isinglass.executors.messages import Answer, Calibration, CalibrationRequest, Failed, RunInputs
@@ -44,12 +43,12 @@ def _seconds(run: PlannedRun, calibration: Calibration | None) -> float:
     return tokens / calibration.tokens_per_second + calibration.compile_seconds + OVERHEAD_SECONDS
 
 
-def calibrate(runs: Sequence[PlannedRun], bench: Bench, executor: Executor) -> dict[str, Calibration]:
+def calibrate(runs: Sequence[PlannedRun], directory: Path, executor: Executor) -> dict[str, Calibration]:
     """Return the calibration of each engine that the runs need; an engine that fails has none.
 
     What an earlier call measured is read from `calibration.json`, unless the runs have tasks that were not measured then.
     """
-    path = bench.directory / CALIBRATION
+    path = directory / CALIBRATION
     known = _read(path)
     by_engine: dict[str, dict[str, RunInputs]] = {}
     for run in runs:

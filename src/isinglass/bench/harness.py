@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from isinglass.bench.directory import Bench, locked_bench, set_damaged_aside
 from isinglass.bench.estimates import calibrate, estimates
 from isinglass.bench.own_data import OwnData, read_own_data, settle
 from isinglass.bench.plan import Plan, PlannedRun, left_to_do, make_plan
 from isinglass.bench.presets import Selection
+from isinglass.bench.records import finished_runs, set_damaged_aside
 from isinglass.config import as_dict
 from isinglass.executors.local import LocalExecutor
 from isinglass.executors.messages import Answer, Failed, Message, Progressed, RunFinished, RunInputs, RunRequest, Started
 from isinglass.executors.protocol import Executor
 from isinglass.executors.ray import Cluster, connected
 from isinglass.results import RESULTS, FailedRun, RunResult, append_record
+from isinglass.storage import locked_output
 from isinglass.training.observers import Progress
+
+LOCK_SECONDS: Final = 10.0  # the worker of a killed bench ends within this time
 
 logger = logging.getLogger(__name__)
 
@@ -94,17 +97,17 @@ def run(
         if cluster is not None:
             executor = stack.enter_context(connected(cluster, directory))
             observer.on_connect(executor.summary)
-        bench = stack.enter_context(locked_bench(directory))
+        lock = stack.enter_context(locked_output(directory, "bench", RESULTS, wait_seconds=LOCK_SECONDS))
         if executor is None:
-            executor = stack.enter_context(LocalExecutor(directory, bench.lock))
+            executor = stack.enter_context(LocalExecutor(directory, lock))
         if own_data is not None:
-            settle(own_data.description, directory, bench.results())
+            settle(own_data.description, directory, finished_runs(directory))
             observer.on_data(own_data)
         _warn_of_damage(directory)
-        remaining = left_to_do(plan, bench.results(), directory)
-        seconds = estimates(remaining, calibrate(remaining, bench, executor))
+        remaining = left_to_do(plan, finished_runs(directory), directory)
+        seconds = estimates(remaining, calibrate(remaining, directory, executor))
         observer.on_plan(plan, seconds, executor.at_once)
-        failed = 0 if dry_run else Harness(bench, remaining, executor, observer).run_all()
+        failed = 0 if dry_run else Harness(directory, remaining, executor, observer).run_all()
     return Outcome(plan=plan, performed=len(remaining), failed=failed)
 
 
@@ -121,8 +124,8 @@ def _warn_of_damage(directory: Path) -> None:
 class Harness:
     """The remaining runs of a bench while they are performed."""
 
-    def __init__(self, bench: Bench, remaining: list[PlannedRun], executor: Executor, observer: BenchObserver) -> None:
-        self._directory = bench.directory
+    def __init__(self, directory: Path, remaining: list[PlannedRun], executor: Executor, observer: BenchObserver) -> None:
+        self._directory = directory
         self._executor = executor
         self._observer = observer
         self._total = len(remaining)

@@ -11,7 +11,7 @@ from isinglass.bench.presets import Selection
 from isinglass.config import TrainConfig, as_dict, resolve
 from isinglass.errors import ConfigError
 from isinglass.results import RunResult, run_key
-from isinglass.tasks import TASKS, Split, Task, get_task
+from isinglass.tasks import TASKS, Task, get_task
 
 STARTED: Final = (
     "rte",
@@ -187,17 +187,14 @@ def test_sets(config: TrainConfig) -> dict[str, TaskSplit]:
     """Return the test sets whose files exist, by their names in a result's `predictions`. MNLI's model predicts AX too."""
     if config.train_file:
         return {"test": TaskSplit(config.task, "test")} if config.test_file else {}
-    sets = {}
-    for task in ("mnli", "ax") if config.task == "mnli" else (config.task,):
-        for split in TASKS[task].test:
-            name = "ax" if task == "ax" else split.name
-            if _has_file(TASKS[task], split, config):
-                sets[name] = TaskSplit(task, split.name)
-    return sets
-
-
-def _has_file(task: Task, split: Split, config: TrainConfig) -> bool:
-    return config.data_dir is None or (Path(config.data_dir) / task.folder / split.file).is_file()
+    splits = {split.name: (TASKS[config.task], split) for split in TASKS[config.task].test}
+    if config.task == "mnli":
+        splits["ax"] = (TASKS["ax"], TASKS["ax"].test[0])
+    return {
+        name: TaskSplit(task.name, split.name)
+        for name, (task, split) in splits.items()
+        if config.data_dir is None or (Path(config.data_dir) / task.folder / split.file).is_file()
+    }
 
 
 def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> list[PlannedRun]:

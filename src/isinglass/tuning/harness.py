@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.data.source import Source
-from isinglass.errors import ConfigError, OutputExistsError, RunFailedError
+from isinglass.errors import ConfigError, RunFailedError
 from isinglass.executors.ray import Cluster, connected
 from isinglass.metrics import Metric
-from isinglass.storage import check_parent, held
+from isinglass.storage import locked_output
 from isinglass.training.best_epoch import selection_metric
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.tuning.data import digest_of, tuning_data
@@ -29,7 +29,6 @@ from isinglass.tuning.study import TunedTrial, check_installed, opened_study
 from isinglass.tuning.trials import ParallelTrials, Search, TuningObserver, train_in_turn
 
 DATABASE: Final = "study.db"
-LOCK: Final = ".lock"
 SEED_NOTE: Final = (
     "Each trial has a seed of its own, and the recipe that of the best one, whose score is in part luck: repeat it with "
     "other seeds (--runs) before it is compared."
@@ -98,7 +97,7 @@ def tune(
         if cluster is not None:
             executor = stack.enter_context(connected(cluster, directory))
             observer.on_connect(executor.summary)
-        stack.enter_context(_locked(directory))
+        stack.enter_context(locked_output(directory, "search", DATABASE))
         study = stack.enter_context(opened_study(directory / DATABASE, metric))
         study.check_identity(_identity(config, space, data), directory)
         search = Search(
@@ -131,19 +130,6 @@ def _identity(config: TrainConfig, space: SearchSpace, data: Source) -> dict[str
         "search": json.loads(json.dumps(dataclasses.asdict(space))),
         "data (digest)": digest_of(data),
     }
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Lock the directory of a search, which is made if it does not exist."""
-    is_search = any((directory / name).exists() for name in (DATABASE, LOCK))
-    is_other = directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not is_search)
-    if is_other:
-        raise OutputExistsError(f"{directory} holds something other than a search: name a new directory by --output.")
-    check_parent(directory, option="--output")
-    directory.mkdir(parents=True, exist_ok=True)
-    with held(directory / LOCK, f"The search in {directory}"):
-        yield
 
 
 @contextmanager

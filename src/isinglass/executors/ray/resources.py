@@ -61,9 +61,8 @@ def share_nodes(resources: Sequence[Mapping[str, float]], cpus: int | None, gpus
     nodes = [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in resources]
     if gpus is None:
         gpus = float(any(node.gpus >= 1 for node in nodes))
-    if not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
-        raise ConfigError(f"--gpus-per-run is {gpus:g}; a share of one, or a whole number, was expected.")
-    fitting = [node for node in nodes if node.cpus >= (cpus or 1) and node.runs_by_gpus(gpus) >= 1]
+    _check_gpus(gpus)
+    fitting = [node for node in nodes if node.runs(cpus or 1, gpus) >= 1]
     if not fitting:
         existing = ", ".join(map(str, nodes)) or "nothing"
         raise ConfigError(
@@ -72,3 +71,9 @@ def share_nodes(resources: Sequence[Mapping[str, float]], cpus: int | None, gpus
         )
     cpus = cpus or min(node.cpus_per_run(gpus) for node in fitting)
     return Shares(cpus, gpus, at_once=sum(node.runs(cpus, gpus) for node in fitting))
+
+
+def _check_gpus(gpus: float) -> None:
+    is_share = 0 <= gpus <= 1
+    if not is_share and not (gpus > 1 and float(gpus).is_integer()):
+        raise ConfigError(f"--gpus-per-run is {gpus:g}; a share of one, or a whole number, was expected.")
