@@ -15,7 +15,6 @@ Command line, config files, validation and documents all read the same declarati
 
 import ast
 import dataclasses
-import inspect
 import sys
 import types
 import typing
@@ -170,7 +169,9 @@ def _docstrings(module: str, group: str) -> dict[str, str]:
 def _classes(module: str) -> list[ast.ClassDef]:
     if not module.startswith("isinglass."):
         return []
-    return [node for node in ast.parse(inspect.getsource(sys.modules[module])).body if isinstance(node, ast.ClassDef)]
+    loader: Any = sys.modules[module].__loader__
+    source = loader.get_source(module) or ""  # empty where only byte code is installed
+    return [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
 
 
 _METAVARS: Final = {bool: None, int: "N", float: "NUMBER", str: "TEXT", tuple: "NAME", Path: "PATH"}
