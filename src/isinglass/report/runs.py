@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isinglass.config import PLACES, RECIPES, as_dict, resolve
+from isinglass.config.settings import TableSettings
 from isinglass.errors import DataError, IsinglassError
 from isinglass.names import printable, short_name
 from isinglass.report.answers import Answers, read_answers
@@ -16,16 +17,8 @@ from isinglass.report.plots import Series
 from isinglass.results import RESULTS, Records, RunResult, read_records, run_key
 from isinglass.tasks import Task
 
-READING: Final = (  # how the user's own files are read: the same in all runs of a task
-    "text_column",
-    "text_column2",
-    "label_column",
-    "delimiter",
-    "kind",
-    "label_delimiter",
-    "positive_label",
-    "drop_incomplete",
-)
+# how the user's own files are read: the same in all runs of a task
+READING: Final = tuple(name for name in TableSettings.declared() if name not in (*PLACES, "validation_fraction"))
 
 
 @dataclass(frozen=True)

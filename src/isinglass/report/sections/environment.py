@@ -4,23 +4,15 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from isinglass.config import TrainConfig
+from isinglass.config import PLACES, SETTINGS, TrainConfig
+from isinglass.config.settings import TableSettings
 from isinglass.report.own_tasks import title_of
-from isinglass.report.runs import READING, Bench, Run, as_setting, by_series, changed_settings
+from isinglass.report.runs import Bench, Run, as_setting, by_series, changed_settings
 from isinglass.report.sections.parts import Commands, Section, names_of_groups, names_of_seeds
 from isinglass.results import RunResult
 from isinglass.tables import Table
 
-FLAGS: Final = (
-    "model",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "max_length",
-    *(name for name in READING if name != "drop_incomplete"),
-)
-SWITCHES: Final = ("compile", "xla", "drop_incomplete")
-FILES: Final = ("train_file", "validation_file", "test_file")
+FILES: Final = tuple(name for name in TableSettings.declared() if name in PLACES)
 
 
 def environment(bench: Bench) -> Section:
@@ -99,17 +91,21 @@ def _command(results: Sequence[RunResult]) -> str:
     words = ["isinglass", "train", str(config["task"])]
     words += [] if config["data_dir"] is None else ["--data-dir", "GLUE_DIR"]
     for name in FILES:
-        words += [f"--{name.replace('_', '-')}", name.upper()] if config[name] else []
+        words += [SETTINGS[name].flag, name.upper()] if config[name] else []
     words += ["--backend", str(config["backend"]), "--precision", str(config["precision"])]
     words += [] if config["recipe"] == TrainConfig.recipe else ["--recipe", str(config["recipe"])]
     for name, value in changed.items():
-        if name in FLAGS:
-            words += [f"--{name.replace('_', '-')}", as_setting(value)]
-        elif name in SWITCHES and value:
-            words += [f"--{name.replace('_', '-')}"]
-        elif name not in ("backend", "precision"):
-            words += ["--set", f"{name}={as_setting(value)}"]
+        if name not in ("backend", "precision"):
+            words += _option(name, value)
     command = shlex.join(words)
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         return f'for seed in {" ".join(map(str, seeds))}; do {command} --seed "$seed"; done'
     return f"{command} --seed {seeds[0]}" + (f" --runs {len(seeds)}" if len(seeds) > 1 else "")
+
+
+def _option(name: str, value: object) -> list[str]:
+    """Return the words that set a value on the command line: by its flag, or by --set where it has none."""
+    setting = SETTINGS[name]
+    if setting.panel is None or value in (None, False):
+        return ["--set", f"{name}={as_setting(value)}"]
+    return [setting.flag] if value is True else [setting.flag, as_setting(value)]
