@@ -62,13 +62,7 @@ def share_nodes(resources: Sequence[Mapping[str, float]], cpus: int | None, gpus
     if gpus is None:
         gpus = float(any(node.gpus >= 1 for node in nodes))
     _check_gpus(gpus)
-    fitting = [node for node in nodes if node.runs(cpus or 1, gpus) >= 1]
-    if not fitting:
-        existing = ", ".join(map(str, nodes)) or "nothing"
-        raise ConfigError(
-            f"A run needs {cpus or 1} CPU(s) and {gpus:g} GPU(s), which no node has (there are: {existing}): give it less "
-            f"by --cpus-per-run or --gpus-per-run."
-        )
+    fitting = _fitting_nodes(nodes, cpus or 1, gpus)
     cpus = cpus or min(node.cpus_per_run(gpus) for node in fitting)
     return Shares(cpus, gpus, at_once=sum(node.runs(cpus, gpus) for node in fitting))
 
@@ -77,3 +71,15 @@ def _check_gpus(gpus: float) -> None:
     is_share = 0 <= gpus <= 1
     if not is_share and not (gpus > 1 and float(gpus).is_integer()):
         raise ConfigError(f"--gpus-per-run is {gpus:g}; a share of one, or a whole number, was expected.")
+
+
+def _fitting_nodes(nodes: Sequence[Node], cpus: int, gpus: float) -> list[Node]:
+    """Return the nodes with room for at least one run, and refuse a run that none has room for."""
+    fitting = [node for node in nodes if node.runs(cpus, gpus) >= 1]
+    if not fitting:
+        existing = ", ".join(map(str, nodes)) or "nothing"
+        raise ConfigError(
+            f"A run needs {cpus} CPU(s) and {gpus:g} GPU(s), which no node has (there are: {existing}): give it less "
+            f"by --cpus-per-run or --gpus-per-run."
+        )
+    return fitting
