@@ -74,7 +74,7 @@ def show_export(exported: "Exported") -> None:
     """Print the files of an export and how they are called."""
     for path in exported.files:
         print(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
-    axes = "; ".join(f"{name} int64 ({', '.join(found)})" for name, found in exported.inputs.items())
+    axes = "; ".join(f"{name} int64 ({', '.join(names)})" for name, names in exported.inputs.items())
     print(f"ONNX opset {exported.opset}; inputs {axes}: both axes are free, padding follows the tokens.")
     labels = "one value" if exported.label_names is None else ", ".join(map(printable, exported.label_names))
     print(f"Output logits float32 (batch, labels): {labels}; trained on up to {exported.max_length} tokens.")

@@ -21,7 +21,7 @@ POSITIVE: Final = Limits("above 0", lambda value: 0 < value < math.inf)
 ZERO_TO_BELOW_1: Final = Limits("from 0 to below 1", lambda value: 0 <= value < 1)
 BETWEEN_0_AND_1: Final = Limits("between 0 and 1", lambda value: 0 < value < 1)
 ABOVE_0_TO_1: Final = Limits("above 0, and at most 1", lambda value: 0 < value <= 1)
-UNSIGNED_63_BITS: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
+SEED: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class DataSettings(TableSettings):
     """Directory in GLUE's layout (holds MRPC/train.tsv ...)."""
     max_train_examples: int | None = setting(None, AT_LEAST_1, unset="all", panel=Panel.DATA)
     """Number of training rows to use, drawn by `split_seed`."""
-    split_seed: int = setting(42, UNSIGNED_63_BITS)
+    split_seed: int = setting(42, SEED)
     """Seed that draws the validation rows and the rows of `max_train_examples`. The seed of training can change alone."""
     max_length: int = setting(128, AT_LEAST_1, panel=Panel.MOST_USED)
     """Maximum number of tokens of an example, special tokens included."""
@@ -136,7 +136,7 @@ class TrainingSettings(Settings):
     """Keep the best epoch and stop after N epochs without improvement."""
     best_metric: str | None = setting(None, unset="the task's first", panel=Panel.TRAINING, metavar="NAME")
     """Metric that decides which epoch is the best, averaged over the dev sets."""
-    seed: int = setting(42, UNSIGNED_63_BITS, panel=Panel.TRAINING)
+    seed: int = setting(42, SEED, panel=Panel.TRAINING)
     """Seed of batches, dropout and a new head."""
 
     @property
