@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.typechecked import check_annotations
+
+check_annotations()
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: threads that wait for each other would only fight
 if not Path("/dev/nvidiactl").exists():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isinglass.errors import ConfigError
 from isinglass.names import brief
@@ -34,7 +35,7 @@ class ProcessGroup(Protocol):
     has_launcher: bool
     """Whether a launcher started them: it passes signals on, and shows what each process prints."""
 
-    def gather(self, values: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the values of each process, by rank: arrays of one shape and dtype (int64, float32, float64 or uint8)."""
 
     def wait(self) -> None:
@@ -52,7 +53,7 @@ class SingleProcess:
     restarted = False
     has_launcher = False
 
-    def gather(self, values: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """See ProcessGroup."""
         return [values]
 

@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from isinglass.models.checkpoint import Weights
 from isinglass.packing import PackedBatch
@@ -68,10 +69,10 @@ class Backend(Protocol):
     def load(self, weights: Weights) -> None:
         """Replace the weights with what `weights` returned; the optimizer's state stays."""
 
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Return the weights, the optimizer's state and the loss scale, bit by bit. The arrays may share the live memory."""
 
-    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned in another process."""
 
     def synchronize(self) -> None:

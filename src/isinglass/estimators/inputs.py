@@ -6,13 +6,14 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
 from isinglass.errors import DataError
 from isinglass.names import brief, listed
 
 MISSING: Final = ("None", "nan", "NaT", "<NA>")  # how Python, NumPy and pandas write a missing value
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 Texts = tuple[list[str], ...]
 """One column of texts, or two for pairs."""
 

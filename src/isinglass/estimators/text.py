@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 from jaxtyping import Float32, Float64
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -162,7 +163,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         result_: the RunResult: settings, times, versions, and notes on what a reader must know.
     """
 
-    classes_: np.ndarray[Any, Any]
+    classes_: NDArray[Any]
     _names: tuple[str, ...]  # what the task calls `classes_`
 
     def __init__(
@@ -228,12 +229,12 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         logits = self._logits(X)
         return self._task.kind.probabilities(logits)
 
-    def predict(self, X: Any) -> np.ndarray[Any, Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable label of each text, of the type that y had; multi-label: int64 (N, K) of 0 and 1."""
         logits = self._logits(X)
         if self._task.kind is MULTILABEL:
             return (logits > 0).astype(np.int64)
-        labels: np.ndarray[Any, Any] = self.classes_[logits.argmax(1)]
+        labels: NDArray[Any] = self.classes_[logits.argmax(1)]
         return labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

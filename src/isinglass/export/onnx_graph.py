@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isinglass.models.blueprint import Block, BlockModules, Blueprint, Feature, Module, Norm, check_features
 from isinglass.models.checkpoint import Checkpoint
@@ -75,7 +76,7 @@ class _Graph:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.nodes: list[NodeProto] = []
-        self.constants: dict[str, np.ndarray[Any, Any]] = {}
+        self.constants: dict[str, NDArray[Any]] = {}
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node, and return its one output, which has the node's name."""

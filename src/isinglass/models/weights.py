@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, TypeGuard
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from isinglass.errors import CheckpointError
 from isinglass.models.files import check_regular, parse_json
@@ -90,7 +91,7 @@ def read_safetensors(path: Path, header: Mapping[str, Stored] | None = None) -> 
 def _read_array(stream: BinaryIO, path: Path, name: str, stored: Stored) -> Float32[np.ndarray, "..."]:
     stream.seek(stored.start)
     try:
-        array: np.ndarray[Any, Any] = np.fromfile(stream, READ[stored.kind], stored.count)
+        array: NDArray[Any] = np.fromfile(stream, READ[stored.kind], stored.count)
         if stored.kind == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         array = array.astype(np.float32, copy=False)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
+from numpy.typing import NDArray
 
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError
@@ -64,11 +64,11 @@ class BestEpoch:
             return False
         return len(self.scores) - 1 - self.best >= self._patience
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weights, under names for a checkpoint."""
         return {f"{_PREFIX}{name}": array for name, array in self.weights.items()}
 
-    def restore(self, scores: Sequence[float | None], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def restore(self, scores: Sequence[float | None], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over the scores and weights of a checkpoint, where None stands for NaN."""
         self.scores = [float("nan") if score is None else score for score in scores]
         self.weights = {name.removeprefix(_PREFIX): a for name, a in arrays.items() if name.startswith(_PREFIX)}

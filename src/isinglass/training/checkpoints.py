@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -27,7 +28,7 @@ from isinglass.training.preparation import PreparedRun
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS: Final = "checkpoints"
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+Arrays = Mapping[str, NDArray[Any]]
 Unit = Literal["steps", "epochs", "seconds"]
 
 UNITS: Final[Mapping[str, tuple[Unit, int]]] = {
@@ -184,7 +185,7 @@ class Checkpoints:
         return sorted(self.directory.glob("step-*.safetensors"), reverse=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the progress and the arrays of a checkpoint.
 
     Raises:
@@ -237,7 +238,7 @@ def run_identity(config: TrainConfig, run: PreparedRun, vocabulary: Vocabulary) 
     }
 
 
-def arrays_digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+def arrays_digest(arrays: Iterable[NDArray[Any]]) -> str:
     """Return a digest of the arrays' content, in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:

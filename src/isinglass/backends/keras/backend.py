@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from isinglass.backends.cpu import has_fast_bf16, peak_resident_bytes
 from isinglass.backends.keras.device import jax_device, tensorflow_device
@@ -112,11 +113,11 @@ class KerasBackend:
         """See the protocol."""
         self._model.load(weights, self._seed)
 
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """See the protocol."""
         return {name: np.asarray(variable.value) for name, variable in self._variables()}
 
-    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See the protocol."""
         for name, variable in self._variables():
             variable.assign(state[name].reshape(variable.shape))
@@ -167,7 +168,7 @@ class KerasBackend:
         missing = room - batch.num_examples
         assert missing >= 0 and not batch.is_flat
 
-        def filled(values: np.ndarray[Any, Any], dtype: type) -> np.ndarray[Any, Any]:
+        def filled(values: NDArray[Any], dtype: type) -> NDArray[Any]:
             return np.pad(values.astype(dtype), ((0, missing), *[(0, 0)] * (values.ndim - 1)))
 
         inputs: Inputs = {

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isinglass.backends.process_group import tensorflow_cluster
 from isinglass.errors import ProcessLostError
@@ -31,7 +32,7 @@ class TensorFlowProcessGroup:
         self.rank, self.size = rank, size
         self._instance_keys = itertools.count(1)  # one for each call of an op, the same in all processes
 
-    def gather(self, values: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """See ProcessGroup."""
         import tensorflow as tf
 

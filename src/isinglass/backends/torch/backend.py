@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
+from numpy.typing import NDArray
 from torch import Tensor
 
 from isinglass.backends.objective import Objective
@@ -146,12 +147,12 @@ class TorchBackend:
         """See the protocol."""
         self._model.load(weights, self._seed)
 
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """See the protocol."""
         weights = {f"weights.{name}": p.detach().cpu().numpy() for name, p in self._model.named_parameters()}
         return weights | self._optimizer.state()
 
-    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See the protocol."""
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from isinglass.backends.torch.attention import AttentionPlan
@@ -125,7 +126,7 @@ class RowRounding:
         return -(-(num_tokens + self.spare) // multiple) * multiple
 
 
-def token_arrays(batch: PackedBatch, rows: int) -> dict[str, np.ndarray[Any, Any]]:
+def token_arrays(batch: PackedBatch, rows: int) -> dict[str, NDArray[Any]]:
     """Return the first fields of `StagedBatch` as arrays; those of tokens have `rows` elements."""
     arrays = {
         "input_ids": _padded(batch.input_ids, rows),

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isinglass.backends.update_rule import UpdateRule
@@ -131,7 +132,7 @@ class Optimizer:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
 
-    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Return moments and step of each parameter that has taken a step, and the loss scale of fp16."""
         arrays = {
             f"adamw.{i}.{name}": value.cpu().numpy()
@@ -140,7 +141,7 @@ class Optimizer:
         }
         return arrays | {f"scaler.{name}": np.array(value) for name, value in self._scaler.state_dict().items()}
 
-    def restore(self, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned."""
         for i, parameter in enumerate(self._parameters):
             prefix = f"adamw.{i}."
@@ -179,7 +180,7 @@ def _group(
     return ordered, groups
 
 
-def _restored(name: str, value: np.ndarray[Any, Any], parameter: nn.Parameter) -> Tensor:
+def _restored(name: str, value: NDArray[Any], parameter: nn.Parameter) -> Tensor:
     """Return a moment or the step of a parameter on its device."""
     shape = () if name == "step" else parameter.shape
     return torch.from_numpy(value).reshape(shape).to(parameter.device).clone()

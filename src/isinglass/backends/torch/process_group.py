@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
@@ -33,7 +34,7 @@ class TorchProcessGroup:
         self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
         self._store = store
 
-    def gather(self, values: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """See ProcessGroup."""
         return [part.numpy() for part in self._gathered(torch.from_numpy(np.array(values, order="C")))]
 
@@ -60,7 +61,7 @@ class TorchProcessGroup:
         model.word.requires_grad_(trained)
         return replica
 
-    def average_rows(self, table: Tensor, ids: np.ndarray[Any, Any]) -> list[Tensor]:
+    def average_rows(self, table: Tensor, ids: NDArray[Any]) -> list[Tensor]:
         """Replace the rows of `table` that any process has written by their mean over all processes; the others are zero.
 
         Args:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from isinglass.errors import CheckpointError
@@ -88,13 +89,13 @@ class FileArray:
         rows = sum(parameter.shape[0] for parameter in self.parameters)
         return rows, *self.parameters[0].shape[1:]
 
-    def split(self, array: np.ndarray[Any, Any]) -> Weights:
+    def split(self, array: NDArray[Any]) -> Weights:
         """Return the parameters in the array, by canonical name, as views."""
         ends = np.cumsum([parameter.shape[0] for parameter in self.parameters])
         pieces = np.split(array, ends[:-1])
         return {parameter.name: piece for parameter, piece in zip(self.parameters, pieces, strict=True)}
 
-    def join(self, weights: Weights) -> np.ndarray[Any, Any]:
+    def join(self, weights: Weights) -> NDArray[Any]:
         """Return the array of these parameters, the inverse of `split`."""
         if len(self.parameters) == 1:
             return np.ascontiguousarray(weights[self.parameters[0].name])

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from isinglass.backends.torch.batch import RowRounding
@@ -61,7 +62,7 @@ class GpuPlan(ABC):
 
     @staticmethod
     @abstractmethod
-    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, NDArray[Any]]:
         """Return what the plan has on the device, by the names of its fields."""
 
     @abstractmethod
@@ -100,7 +101,7 @@ class TritonPlan(GpuPlan):
     cu_first: Tensor
 
     @staticmethod
-    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, NDArray[Any]]:
         """See GpuPlan."""
         S = len(lengths)
         return {"cu_seqlens": _bounds(lengths, rows), "cu_first": np.minimum(np.arange(S + 2), S).astype(np.int32)}
@@ -170,7 +171,7 @@ class FlashPlan(GpuPlan):
     cu_first: Tensor
 
     @staticmethod
-    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, NDArray[Any]]:
         """See GpuPlan."""
         return {"cu_seqlens": _bounds(lengths, rows), "cu_first": np.arange(len(lengths) + 2, dtype=np.int32)}
 
@@ -203,7 +204,7 @@ class PaddedPlan(GpuPlan):
     is_real: Tensor
 
     @staticmethod
-    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(lengths: Int64[np.ndarray, " S"], rows: int) -> dict[str, NDArray[Any]]:
         """See GpuPlan."""
         is_real = np.arange(padded_length(lengths, rows)) < _with_padding(lengths, rows)[:, None]
         return {"position": np.flatnonzero(is_real), "is_real": is_real[:, None, None]}
@@ -239,7 +240,7 @@ def _with_padding(lengths: Int64[np.ndarray, " S"], rows: int) -> Int64[np.ndarr
     return np.append(lengths, rows - int(lengths.sum()))
 
 
-def _bounds(lengths: Int64[np.ndarray, " S"], rows: int) -> np.ndarray[Any, Any]:
+def _bounds(lengths: Int64[np.ndarray, " S"], rows: int) -> NDArray[Any]:
     """Return int32 (S + 2,), where each sequence begins, and the number of rows."""
     return np.cumsum([0, *_with_padding(lengths, rows)], dtype=np.int32)
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ALIGNMENT: Final = 16  # bytes: each array begins at a multiple
 
-Arrays = Mapping[str, Mapping[str, np.ndarray[Any, Any]]]
+Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """Group of arrays -> name -> array."""
 Tensors = dict[str, dict[str, Tensor]]
 """The same on the device."""
@@ -42,10 +42,10 @@ def unstage(buffer: Tensor, arrays: Arrays) -> Tensors:
     return {name: {field: _view(next(pieces), array) for field, array in group.items()} for name, group in arrays.items()}
 
 
-def _aligned_bytes(array: np.ndarray[Any, Any]) -> int:
+def _aligned_bytes(array: NDArray[Any]) -> int:
     return -(-array.nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _view(piece: Tensor, array: np.ndarray[Any, Any]) -> Tensor:
+def _view(piece: Tensor, array: NDArray[Any]) -> Tensor:
     dtype = torch.from_numpy(array.reshape(-1)[:0]).dtype
     return piece[: math.prod(array.shape) * array.itemsize].view(dtype).view(array.shape)
