@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ _MODULES: Final = {
 }
 
 
+@runtime_checkable
 class ProcessGroup(Protocol):
     """All processes of a run. They call the same methods in the same order, and wait for each other in each.
 

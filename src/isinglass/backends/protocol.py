@@ -1,7 +1,7 @@
 """What the training loop and prediction need from a backend. A backend is one folder with the file names of `torch/`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,6 +20,7 @@ def parts_of_step(tokens: int, parallel_batches: int) -> int:
     return parallel_batches if tokens >= LEAST_PARALLEL_TOKENS else 1
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A model on a device, with its optimizer."""
 

@@ -1,10 +1,11 @@
 """What an executor is."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from isinglass.executors.messages import Message, Request
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Performs requests, each in a process of its own, and passes on what their workers say."""
 

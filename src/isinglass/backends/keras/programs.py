@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from keras import ops
 
@@ -40,6 +40,7 @@ class Learner:
         return self.model(*(inputs[name] for name in names), masks=masks)
 
 
+@runtime_checkable
 class Programs(Protocol):
     """The compiled programs. Each is traced at its first call with a new shape of inputs."""
 

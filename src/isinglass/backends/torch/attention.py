@@ -8,7 +8,7 @@ Shapes: T tokens of S examples, H hidden size = N heads x D head size; R rows of
 
 import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from isinglass.backends.torch.dropout import Dropout
 FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
 
+@runtime_checkable
 class AttentionPlan(Protocol):
     """How the tokens of one batch attend, with the dropout of the attention weights; shared by all layers."""
 

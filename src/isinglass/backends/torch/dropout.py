@@ -1,11 +1,12 @@
 """Dropout as the model uses it, whatever the device. `cpu/dropout.py` and `gpu/dropout.py` draw."""
 
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Dropout(Protocol):
     """The dropout of one micro-batch. What is dropped depends on the order of the calls."""
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _MEMORY_MESSAGES: Final = (  # of PyTorch's allocator for a CPU, and of oneDNN
 )
 
 
+@runtime_checkable
 class StepPasses(Protocol):
     """What an engine calls to do a training step."""
 
