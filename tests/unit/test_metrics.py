@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isinglass.config import TrainConfig
-from isinglass.metrics import scores
+from isinglass.metrics import Metric, scores
 from isinglass.results import Score
 from isinglass.tasks.kinds import CLASSIFICATION
 from isinglass.training.schedule import learning_rate
@@ -15,7 +15,7 @@ ANSWERS = np.array([0, 1, 1, 1, 0])
 
 
 def test_scores_by_hand() -> None:
-    found = scores(("accuracy", "f1", "matthews"), LABELS, ANSWERS, positive=1)
+    found = scores((Metric.ACCURACY, Metric.F1, Metric.MATTHEWS), LABELS, ANSWERS, positive=1)
     assert found["accuracy"] == pytest.approx(3 / 5)
     assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert found["matthews"] == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
@@ -23,24 +23,24 @@ def test_scores_by_hand() -> None:
 
 def test_f1_counts_the_positive_label_whatever_its_position() -> None:
     """A checkpoint may have label `1` as its output 0."""
-    ours = scores(("f1",), 1 - LABELS, 1 - ANSWERS, positive=0)
-    assert ours == scores(("f1",), LABELS, ANSWERS, positive=1)
+    ours = scores((Metric.F1,), 1 - LABELS, 1 - ANSWERS, positive=0)
+    assert ours == scores((Metric.F1,), LABELS, ANSWERS, positive=1)
 
 
 def test_majority_answers_the_most_frequent_label() -> None:
-    assert scores(("accuracy", "f1", "matthews"), LABELS, CLASSIFICATION.constant(LABELS), positive=1) == {
+    assert scores((Metric.ACCURACY, Metric.F1, Metric.MATTHEWS), LABELS, CLASSIFICATION.constant(LABELS), positive=1) == {
         "accuracy": pytest.approx(0.6),
         "f1": pytest.approx(0.75),
         "matthews": 0.0,
     }
-    assert scores(("f1",), 1 - LABELS, CLASSIFICATION.constant(1 - LABELS), positive=1) == {"f1": 0.0}
+    assert scores((Metric.F1,), 1 - LABELS, CLASSIFICATION.constant(1 - LABELS), positive=1) == {"f1": 0.0}
 
 
 def test_correlations_and_their_nan() -> None:
     """A constant prediction has no correlation: NaN, never a made-up 0."""
     labels, values = np.array([0, 1, 2, 5], np.float32), np.array([0, 2, 4, 10], np.float32)
-    assert scores(("pearson", "spearman"), labels, values) == pytest.approx({"pearson": 1, "spearman": 1})
-    constant = scores(("pearson",), labels, np.ones(4, np.float32))
+    assert scores((Metric.PEARSON, Metric.SPEARMAN), labels, values) == pytest.approx({"pearson": 1, "spearman": 1})
+    constant = scores((Metric.PEARSON,), labels, np.ones(4, np.float32))
     assert np.isnan(constant["pearson"])
     assert Score.of(constant["pearson"], 0.5) == Score(None, 0.5)
 

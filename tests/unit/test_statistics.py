@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from isinglass.errors import DataError
-from isinglass.metrics import scores
+from isinglass.metrics import Metric, scores
 from isinglass.report.answers import Answers
 from isinglass.report.statistics import (
     bootstrap_interval,
@@ -78,7 +78,7 @@ def test_of_one_value_no_spread_is_known() -> None:
     assert math.isnan(summary([0.5, math.nan]).mean)
 
 
-@given(data=st.data(), metric=st.sampled_from(["accuracy", "f1", "matthews"]), labels=st.integers(2, 3))
+@given(data=st.data(), metric=st.sampled_from([Metric.ACCURACY, Metric.F1, Metric.MATTHEWS]), labels=st.integers(2, 3))
 @settings(deadline=None, max_examples=60)
 def test_counts_score_as_the_repeated_examples_do_for_labels(data, metric, labels) -> None:
     """A formula on counts that departs from scikit-learn: collapsed answers, a label that does not occur, three labels."""
@@ -92,7 +92,7 @@ def test_counts_score_as_the_repeated_examples_do_for_labels(data, metric, label
     assert score_of_counts(metric, truth, predicted, counts[:, None] * 1.0, 1) == pytest.approx([expected])
 
 
-@given(data=st.data(), metric=st.sampled_from(["pearson", "spearman"]))
+@given(data=st.data(), metric=st.sampled_from([Metric.PEARSON, Metric.SPEARMAN]))
 @settings(deadline=None, max_examples=60)
 def test_counts_score_as_the_repeated_examples_do_for_numbers(data, metric) -> None:
     """Ranks are those within the resample, ties included; a resample of one value has no correlation: NaN, never 0."""
@@ -110,13 +110,13 @@ def test_counts_score_as_the_repeated_examples_do_for_numbers(data, metric) -> N
 def test_the_bootstrap_of_accuracy_is_near_wilson() -> None:
     """Resamples of the wrong size would give an interval of the wrong width."""
     run = with_right(800, n=1000)
-    assert bootstrap_interval("accuracy", [run]) == pytest.approx(wilson_interval(0.8, 1000), abs=0.003)
+    assert bootstrap_interval(Metric.ACCURACY, [run]) == pytest.approx(wilson_interval(0.8, 1000), abs=0.003)
 
 
 def test_an_interval_is_repeated_to_the_last_digit() -> None:
     """A table made twice from the same results must be the same."""
     runs = [correlated(np.random.default_rng(seed)) for seed in (1, 1)]
-    for metric in ("pearson", "spearman"):
+    for metric in (Metric.PEARSON, Metric.SPEARMAN):
         low, high = score_interval(metric, runs)
         assert (low, high) == score_interval(metric, runs)
         assert low < score(metric, runs[0]) < high
@@ -125,20 +125,20 @@ def test_an_interval_is_repeated_to_the_last_digit() -> None:
 def test_runs_share_their_resamples() -> None:
     """A resample of its own for each run would halve the variance of what is the same run twice."""
     run = with_right(180)
-    assert score_interval("f1", [run, run, run]) == pytest.approx(score_interval("f1", [run]))
+    assert score_interval(Metric.F1, [run, run, run]) == pytest.approx(score_interval(Metric.F1, [run]))
 
 
 def test_no_interval_where_a_run_has_no_score() -> None:
     """A constant prediction has no correlation; the mean of the others would pass for that of all."""
     truth = [0.0, 1.0, 2.5, 5.0]
     good, constant = answered(truth, truth, labels=None), answered(truth, [2.0] * 4, labels=None)
-    for metric in ("pearson", "spearman"):
+    for metric in (Metric.PEARSON, Metric.SPEARMAN):
         assert score_interval(metric, [good, constant]) == NAN
         found = paired_difference(metric, [good], [constant])
         assert math.isnan(found.mean) and math.isnan(found.p_value) and not found.is_difference
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews"])
+@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.F1, Metric.MATTHEWS])
 @pytest.mark.parametrize(("runs_a", "runs_b"), [(1, 1), (1, 3), (3, 3)])
 def test_the_same_answers_are_no_difference(metric, runs_a: int, runs_b: int) -> None:
     """Rounding must not make one: the mean of three equal scores is not always that score to the last bit."""
@@ -150,12 +150,12 @@ def test_the_same_answers_are_no_difference(metric, runs_a: int, runs_b: int) ->
 
 def test_one_example_of_277_is_no_difference() -> None:
     """RTE, 182 right against 181: a table would print 65.70 against 65.34 and a reader see an effect of the precision."""
-    found = paired_difference("accuracy", [with_right(182)], [with_right(181)])
+    found = paired_difference(Metric.ACCURACY, [with_right(182)], [with_right(181)])
     assert (found.test, found.p_value, found.is_difference) == ("exact McNemar test", 1.0, False)
     assert found.mean == pytest.approx(-1 / 277)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews"])
+@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.F1, Metric.MATTHEWS])
 @pytest.mark.parametrize("runs", [1, 3])
 def test_a_clear_difference_is_found_with_its_sign(metric, runs: int) -> None:
     """The difference is b's score less a's."""
@@ -170,7 +170,7 @@ def test_correlations_are_compared_too() -> None:
     rng = np.random.default_rng(0)
     truth = rng.uniform(0, 5, 300)
     near, far = (answered(truth, truth + rng.normal(0, noise, 300), labels=None) for noise in (0.5, 2.0))
-    for metric in ("pearson", "spearman"):
+    for metric in (Metric.PEARSON, Metric.SPEARMAN):
         found = paired_difference(metric, [near], [far])
         assert found.is_difference and found.high < 0 and found.test == "paired bootstrap over examples"
 
@@ -183,7 +183,7 @@ def test_mcnemars_interval_leaves_out_zero_just_where_p_is_small() -> None:
             b = a.predicted.copy()
             b[60 : 60 + only_b] = truth[60 : 60 + only_b]
             b[:only_a] = 1 - truth[:only_a]
-            found = paired_difference("accuracy", [a], [answered(truth, b)])
+            found = paired_difference(Metric.ACCURACY, [a], [answered(truth, b)])
             assert (found.low > 0) == found.is_difference == (binomtest(only_b, only_a + only_b).pvalue < 0.05)
 
 
@@ -193,14 +193,16 @@ def test_mcnemars_interval_covers_the_true_difference() -> None:
     truth = np.zeros(n, np.int64)
     for _ in range(200):
         kind = rng.choice(4, n, p=[0.7, 0.15, 0.06, 0.09])  # both right, b alone, a alone, neither
-        found = paired_difference("accuracy", [answered(truth, (kind == 1) | (kind == 3))], [answered(truth, kind >= 2)])
+        found = paired_difference(
+            Metric.ACCURACY, [answered(truth, (kind == 1) | (kind == 3))], [answered(truth, kind >= 2)]
+        )
         covered += found.low <= 0.09 <= found.high
     assert covered / 200 >= 0.94
 
 
 @pytest.mark.parametrize(
     ("metric", "runs", "seed_spread"),
-    [("accuracy", 1, 0.0), ("matthews", 1, 0.0), ("accuracy", 3, 0.1), ("accuracy", 2, 0.3)],
+    [(Metric.ACCURACY, 1, 0.0), (Metric.MATTHEWS, 1, 0.0), (Metric.ACCURACY, 3, 0.1), (Metric.ACCURACY, 2, 0.3)],
 )
 def test_equals_are_seldom_called_different(metric, runs: int, seed_spread: float) -> None:
     """With few seeds that spread widely, resampling examples only calls most pairs of equals different."""
@@ -212,12 +214,12 @@ def test_equals_are_seldom_called_different(metric, runs: int, seed_spread: floa
 def test_a_difference_that_seeds_explain_is_none() -> None:
     """Three runs of 60, 70 and 80 % against three of 65, 75 and 85 %: many examples, but few seeds."""
     a, b = ([with_right(right, 1000) for right in some] for some in ((600, 700, 800), (650, 750, 850)))
-    found = paired_difference("accuracy", a, b)
+    found = paired_difference(Metric.ACCURACY, a, b)
     assert not found.is_difference and found.test == "paired bootstrap over examples and runs"
-    assert paired_difference("accuracy", a[:1], b[:1]).is_difference
+    assert paired_difference(Metric.ACCURACY, a[:1], b[:1]).is_difference
 
 
 def test_different_examples_are_not_compared() -> None:
     """Scores on other data differ for reasons that no test on pairs knows."""
     with pytest.raises(DataError, match="on the same examples"):
-        paired_difference("accuracy", [with_right(5, 10)], [with_right(5, 11)])
+        paired_difference(Metric.ACCURACY, [with_right(5, 10)], [with_right(5, 11)])
