@@ -24,18 +24,20 @@ slow: .venv/dev.stamp
 	$(PYTEST) -m slow
 
 check: .venv/dev.stamp
-	$(BIN)/ruff format --check src tests benchmarks examples soak
-	$(BIN)/ruff check src tests benchmarks examples soak
+	$(BIN)/ruff format --check src tests benchmarks docs examples soak
+	$(BIN)/ruff check src tests benchmarks docs examples soak
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python benchmarks/write_docs.py --check
+	$(BIN)/python docs/draw_imports.py --check
 
 format: .venv/dev.stamp
-	$(BIN)/ruff check --fix-only --quiet src tests benchmarks examples soak
-	$(BIN)/ruff format src tests benchmarks examples soak
+	$(BIN)/ruff check --fix-only --quiet src tests benchmarks docs examples soak
+	$(BIN)/ruff format src tests benchmarks docs examples soak
 
 docs: .venv/dev.stamp
 	$(BIN)/python benchmarks/write_docs.py
+	$(BIN)/python docs/draw_imports.py
 
 # keeps the versions of the lock that still fit; delete both files first to take the newest that constraints.txt leaves open.
 # requirements-torch-cpu.lock is written by hand
