@@ -42,7 +42,7 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def listed(names: Iterable[str], most: int = 200) -> str:
+def listed(names: Iterable[object], most: int = 200) -> str:
     """Return quoted names for a message, cut short where they are longer than a sentence.
 
     >>> listed(["text", "label"])

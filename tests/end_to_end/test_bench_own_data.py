@@ -10,7 +10,7 @@ import pytest
 
 from isinglass.bench.own_data import check_same, describe, settle
 from isinglass.errors import DataError
-from isinglass.metrics import scores
+from isinglass.metrics import Metric, scores
 from isinglass.report.own_tasks import tasks_of
 from isinglass.report.statistics import score_of_counts
 from isinglass.results import read_records
@@ -136,8 +136,8 @@ def test_numbers_several_labels_and_a_test_file_have_their_page(model: Path, tmp
     assert "| predicted | both |" in " ".join(page.split())
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
-def test_resampled_scores_of_one_label_are_those_of_repeated_examples(metric: str) -> None:
+@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.MACRO_F1])
+def test_resampled_scores_of_one_label_are_those_of_repeated_examples(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     truth, answers, counts = rng.integers(0, 4, 12), rng.integers(0, 4, 12), rng.integers(0, 3, (12, 5))
     found = score_of_counts(metric, truth, answers, counts.astype(np.float64), 1)
@@ -146,8 +146,8 @@ def test_resampled_scores_of_one_label_are_those_of_repeated_examples(metric: st
         assert score == pytest.approx(scores([metric], truth[repeated], answers[repeated], 1)[metric])
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "micro_f1"])
-def test_resampled_scores_of_several_labels_are_those_of_repeated_examples(metric: str) -> None:
+@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.MACRO_F1, Metric.MICRO_F1])
+def test_resampled_scores_of_several_labels_are_those_of_repeated_examples(metric: Metric) -> None:
     rng = np.random.default_rng(1)
     truth, answers = (rng.integers(0, 2, (12, 3)).astype(np.float32) for _ in range(2))
     answers[:6] = truth[:6]
@@ -161,10 +161,10 @@ def test_resampled_scores_of_several_labels_are_those_of_repeated_examples(metri
 def test_resampled_errors_are_those_of_repeated_examples() -> None:
     rng = np.random.default_rng(2)
     truth, answers, counts = rng.normal(size=12), rng.normal(size=12), rng.integers(0, 3, (12, 5))
-    found = score_of_counts("rmse", truth, answers, counts.astype(np.float64), 1)
+    found = score_of_counts(Metric.RMSE, truth, answers, counts.astype(np.float64), 1)
     for column, score in zip(counts.T, found, strict=True):
         repeated = np.repeat(np.arange(12), column)
-        expected = scores(["rmse"], truth[repeated].astype(np.float32), answers[repeated].astype(np.float32))
+        expected = scores([Metric.RMSE], truth[repeated].astype(np.float32), answers[repeated].astype(np.float32))
         assert score == pytest.approx(expected["rmse"], rel=1e-5)
 
 

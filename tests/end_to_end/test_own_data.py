@@ -197,7 +197,7 @@ def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, mo
 def test_the_best_epoch_by_an_error_is_the_lowest_and_nan_is_the_worst() -> None:
     best = BestEpoch(Metric.RMSE, patience=2)
     for epoch, score in enumerate((float("nan"), 2.0, 1.0, 3.0)):
-        best.add(score, {"w": np.full(1, epoch)})
+        best.add(score, {"w": np.full(1, epoch, np.float32)})
     assert best.best == 2 and best.weights["w"] == 2 and not best.is_over
     best.add(1.0, {})
     assert best.is_over and best.plain_scores() == [None, 2.0, 1.0, 3.0, 1.0]
@@ -226,7 +226,7 @@ def test_weights_of_classes(tmp_path: Path) -> None:
 def test_scores_of_several_labels() -> None:
     labels = np.array([[1, 0], [1, 1], [0, 0]], bool)
     predicted = np.array([[1, 0], [1, 0], [0, 1]], bool)
-    found = scores(("micro_f1", "macro_f1", "accuracy"), labels, predicted)
+    found = scores((Metric.MICRO_F1, Metric.MACRO_F1, Metric.ACCURACY), labels, predicted)
     assert found == pytest.approx({"micro_f1": 4 / 6, "macro_f1": 0.5, "accuracy": 1 / 3})
 
 
