@@ -128,7 +128,8 @@ def main() -> None:
             write_sample(get_task(task), options.data_dir, directory)
             if any(side in SIDES_THAT_PREDICT for side, _ in sides):
                 train = command_of("isinglass", task, directory, "")
-                run([*train, "--overwrite", "--output-dir", str(directory / f"run-{task}")])
+                # by the earlier version if there is one: this one reads its runs, and it cannot read those of this one
+                run([*train, "--overwrite", "--output-dir", str(directory / f"run-{task}")], options.before)
         for task, number, (side, precision) in itertools.product(options.tasks, range(options.rounds), sides):
             report = measure(side, precision, task, directory, options)
             row = {"sitting": sitting, "round": number, "task": task, "side": side, "precision": precision}
