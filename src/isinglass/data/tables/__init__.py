@@ -10,7 +10,6 @@ from typing import Final
 from isinglass.data.files import COMPRESSIONS, DataFile
 from isinglass.data.tables.csv import CsvTable
 from isinglass.data.tables.jsonl import JsonTable
-from isinglass.data.tables.parquet import ParquetTable
 from isinglass.data.tables.table import Table
 from isinglass.errors import DataError
 from isinglass.names import brief
@@ -37,6 +36,8 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
     """
     file = DataFile.at(path)
     if file.ending == ".parquet" and not file.compression:
+        from isinglass.data.tables.parquet import ParquetTable  # imported where used: it loads Arrow
+
         return ParquetTable.open(file)
     if file.ending in CSV_ENDINGS:
         return CsvTable.open(file, delimiter)
