@@ -25,7 +25,7 @@ Sides that predict 2,000 examples:
         --sides isinglass-predict dynamic-predict isinglass-predict@bf16 dynamic-predict@bf16
     python benchmarks/throughput.py --data-dir GLUE_DIR --peer-python PEER_ENV/bin/python \\
         --sides tensorflow tensorflow-xla kerashub kerashub-xla
-    python benchmarks/throughput.py --data-dir GLUE_DIR --before /tmp/earlier/src --rounds 3 \\
+    python benchmarks/throughput.py --data-dir GLUE_DIR --before ../before/src --rounds 3 \\
         --sides isinglass before isinglass@bf16 before@bf16
 """
 

@@ -3,8 +3,8 @@
 A refactoring must not change a bit of it: compare the sums of two trees on the same machine.
 
     python tests/same_program.py --source src > new.txt
-    git worktree add /tmp/before c92ef4c
-    python tests/same_program.py --source /tmp/before/src > old.txt
+    git worktree add ../before c92ef4c
+    python tests/same_program.py --source ../before/src > old.txt
     diff old.txt new.txt
 
 Only the command line is used, whose options every version keeps. Sums depend on the processor and on PyTorch's version,
