@@ -23,7 +23,7 @@ from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, Interval
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.labels import class_weights
-from isinglass.training.observers import ProgressObserver
+from isinglass.training.observers import Observer, ProgressObserver
 from isinglass.training.trainer import TrainedRun, evaluate, train
 from tests.end_to_end.test_cli import isinglass
 from tests.tiny import WORDS, save_tiny
@@ -162,6 +162,27 @@ def test_the_best_epoch_is_kept_and_training_stops_where_nothing_gets_better(fil
     assert len(scores) == len(trained.result.epoch_seconds) == best + 3 < 8
     assert trained.result.metrics["accuracy"] == scores[best]
     assert any(f"epoch {best + 1} of {len(scores)}, stopped early of 8 are kept" in note for note in trained.result.notes)
+
+
+def test_a_run_that_stops_early_records_all_of_its_steps(files: Path, model: Path, monkeypatch) -> None:
+    """The losses since the last report were lost where an early stop came before the next one: it depended on the clock."""
+    monkeypatch.setattr("isinglass.training.loop.REPORT_SECONDS", float("inf"))
+    told: list[int] = []
+
+    class Steps(Observer):
+        def on_step_end(self, progress, steps) -> None:
+            told.extend(record.step for record in steps)
+
+    settings = {"epochs": 8, "learning_rate": 0.3, "early_stopping": 1, "best_metric": "accuracy"}
+    config = resolve(
+        task="own", flags={"train_file": (str(files / "reviews.csv"),), "model": str(model), **QUICK, **settings}
+    )
+    trained = train(config, [Steps()])
+    epochs = len(trained.result.epoch_scores)
+    assert epochs < 8
+    assert [record.epoch for record in trained.steps] == sorted(record.epoch for record in trained.steps)
+    assert {record.epoch for record in trained.steps} == {*range(epochs)}
+    assert told == [record.step for record in trained.steps] == [*range(len(told))]
 
 
 def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, model: Path, tmp_path: Path) -> None:

@@ -81,17 +81,38 @@ class Loop:
     def run(self) -> Iterator[None]:
         """Do the remaining steps. Yield after each: outside of the clock after the last step of an epoch."""
         self._began = self._reported = time.perf_counter()
-        self._first_tokens, self._reported_steps = self.tokens, self.step
+        self._first_tokens = self.tokens
         for epoch in range(self.step // self.steps_per_epoch, self._config.epochs):
             done = self.step - epoch * self.steps_per_epoch
             with self.clock:
                 for index in self._plan(epoch)[done:]:
                     self._train_on(index)
                     if self.step == self.total_steps or time.perf_counter() - self._reported >= REPORT_SECONDS:
-                        self._report(epoch)
+                        self.report()
                     if not self.is_at_epoch_end:
                         yield
             yield
+
+    def report(self) -> None:
+        """Read the losses of all steps from the device, and tell the observers about the steps since the last report."""
+        self._take_losses()
+        if self._reported_steps == self.step:
+            return
+        self._reported = time.perf_counter()
+        recent = [loss for loss in self._losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
+        progress = Progress(
+            stage="train",
+            epoch=(self.step - 1) // self.steps_per_epoch,
+            epochs=self._config.epochs,
+            done=self.step,
+            total=self.total_steps,
+            loss=float(np.mean(recent)) if recent else float("nan"),
+            tokens_per_second=(self.tokens - self._first_tokens) / (self._reported - self._began),
+        )
+        steps = self.records(self._reported_steps)
+        self._reported_steps = self.step
+        for observer in self._observers:
+            observer.on_step_end(progress, steps)
 
     def records(self, first: int = 0) -> list[StepRecord]:
         """Return the steps from `first` on whose loss is known."""
@@ -134,6 +155,7 @@ class Loop:
             carried=sum(state.epoch_seconds[finished_epochs:]),
         )
         self._losses, self.parts = state.losses, state.parts
+        self._reported_steps = state.step
         if self.parts > 1:
             self._backend.parallel_batches = 1
         self.resumed_at = [*state.resumed_at, state.step]
@@ -214,25 +236,6 @@ class Loop:
         if len(own) == 0:
             return index[:1], 0.0
         return own, len(own) / len(index)
-
-    def _report(self, epoch: int) -> None:
-        """Tell the observers about the steps since the last report."""
-        self._take_losses()
-        self._reported = time.perf_counter()
-        recent = [loss for loss in self._losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
-        progress = Progress(
-            stage="train",
-            epoch=epoch,
-            epochs=self._config.epochs,
-            done=self.step,
-            total=self.total_steps,
-            loss=float(np.mean(recent)) if recent else float("nan"),
-            tokens_per_second=(self.tokens - self._first_tokens) / (self._reported - self._began),
-        )
-        steps = self.records(self._reported_steps)
-        self._reported_steps = self.step
-        for observer in self._observers:
-            observer.on_step_end(progress, steps)
 
     def _take_losses(self) -> None:
         """Read the losses of the newest steps from the device.

@@ -220,6 +220,7 @@ class Trainer:
             self._save_or_stop()
             if self._best.is_over:
                 break
+        self._loop.report()  # after an early stop there are steps whose losses nobody has read
         if self._best.weights:
             self._backend.load(self._best.weights)
 
