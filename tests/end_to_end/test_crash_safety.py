@@ -81,7 +81,7 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
     result, reference = (RunResult.read(tmp_path / name / "result.json") for name in ("killed", "whole"))
     assert result.metrics == reference.metrics
     assert len(result.epoch_seconds) == len(reference.epoch_seconds) == 8
-    assert "Taken up again after step" in last.stdout
+    assert "Resumed after step" in last.stdout
     assert not (tmp_path / "killed" / "checkpoints").exists(), "a finished run needs none"
     assert {p.name for p in tmp_path.iterdir()} == {"whole", "killed"}
 
@@ -107,11 +107,11 @@ def test_a_signal_writes_a_checkpoint_says_how_to_resume_and_exits_with_the_usua
     step = int(re.search(r"\d+", checkpoint.name)[0])
     assert said[1] == (
         f"isinglass: stopped after step {step} of 700000, saved in {checkpoint}; the same command with --output-dir "
-        f"{tmp_path / 'run'} --resume goes on from it."
+        f"{tmp_path / 'run'} --resume continues from it."
     )
     assert len(said) == 2
     assert errors(run(command(glue, model, tmp_path / "run"))) == [
-        f"isinglass: {tmp_path / 'run'} holds an unfinished run: go on with it by --resume, or begin anew with --overwrite."
+        f"isinglass: {tmp_path / 'run'} holds an unfinished run: continue it with --resume, or start again with --overwrite."
     ]
 
 
@@ -226,7 +226,7 @@ def test_the_newest_checkpoints_stay_and_a_damaged_one_is_reported_and_passed_ov
     broken.write_bytes(content)
     run = resumed(settings, tmp_path)
     assert f"{broken} is damaged (its checksum is another): going back to the checkpoint before it." in caplog.text
-    assert "Taken up again after step 8" in run.result.notes[-1]
+    assert "Resumed after step 8" in run.result.notes[-1]
     assert_same(run, train(settings))
 
 
@@ -265,7 +265,7 @@ def test_no_flipped_bit_and_no_cut_goes_unnoticed(tmp_path: Path, caplog: pytest
         damages.append(bytes(content))
     for damaged in damages:
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"All 1 checkpoints in .* are damaged: begin anew with --overwrite"):
+        with pytest.raises(DataError, match=r"All 1 checkpoints in .* are damaged: start again with --overwrite"):
             store(tmp_path, resume=True).load(identity)
 
 
@@ -327,7 +327,7 @@ def test_a_disk_too_full_for_checkpoints_warns_and_one_too_full_for_the_run_show
     assert len(said) == 9
     for line in said[:-1]:
         assert re.search(
-            r"could not be written \(.*too large.*\); earlier checkpoints that stay: none\. Training goes on", line
+            r"could not be written \(.*too large.*\); earlier checkpoints that stay: none\. Training continues", line
         )
     assert re.search(r"The run could not be written to .* \(.*too large.*\), and nothing is left of it\.", said[-1])
     assert json.loads(done.stdout)["metrics"]["accuracy"] > 0
@@ -342,10 +342,10 @@ def test_what_was_saved_before_the_disk_was_full_stays_usable(glue: Path, model:
     arguments = command(glue, model, tmp_path / "run", "--resume", "--epochs", "2", "--learning-rate", "2e-5")
     done = run([*limited, *arguments])
     assert done.returncode == 3, done.stderr
-    assert "its checkpoints stay: make room and go on with --resume" in errors(done)[-1]
+    assert "its checkpoints stay: free some space and continue with --resume" in errors(done)[-1]
     done = run(arguments)
     assert done.returncode == 0, done.stderr
-    assert "Taken up again after step 9" in done.stdout
+    assert "Resumed after step 9" in done.stdout
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`isinglass.perform`: the command's run, in one call; and the observers that it tells how it goes on."""
+"""`isinglass.perform`: the command's run, in one call; and the observers that it tells about its progress."""
 
 import json
 import os

@@ -164,7 +164,7 @@ def test_a_restart_by_torchrun_goes_on_from_the_last_checkpoint(glue: Path, mode
     kill_one(started, tmp_path / "killed", rank=0)
     status, _, err = finish(started)
     assert status == 0, err
-    assert any("Taken up again" in note for note in RunResult.read(tmp_path / "killed/result.json").notes)
+    assert any("Resumed" in note for note in RunResult.read(tmp_path / "killed/result.json").notes)
     for name in ("model/model.safetensors", "steps.jsonl", "predictions-dev.tsv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -182,7 +182,7 @@ def test_a_signal_to_torchrun_saves_one_checkpoint(glue: Path, model: Path, tmp_
     assert status != 0
     told, last = said(err)
     assert "ending after what is under way" in told
-    assert newest(tmp_path / "run") in last and "--resume goes on from it" in last
+    assert newest(tmp_path / "run") in last and "--resume continues from it" in last
     assert not list((tmp_path / "run").glob("result.json"))
 
 

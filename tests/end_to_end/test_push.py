@@ -238,7 +238,7 @@ def test_only_a_finished_run_with_its_whole_model_is_pushed(run: Path, tmp_path:
     shutil.copytree(run, tmp_path / "damaged")
     (tmp_path / "damaged" / "model" / "model.safetensors").write_bytes(b"not weights")
     for name, expected in (
-        ("unfinished", "holds an unfinished run: go on with it by `isinglass train --resume`, then push it."),
+        ("unfinished", "holds an unfinished run: finish it with `isinglass train --resume`, then push it."),
         ("nowhere", "is not the directory of a finished run: no result.json."),
         ("bare", "has no model/: `isinglass train` keeps it, a bench only with --keep-models."),
     ):

@@ -129,7 +129,7 @@ def by_key(output: Path) -> dict[tuple[str, int], RunResult]:
 
 
 def notes(run: RunResult, output: Path) -> list[str]:
-    return [note.replace(str(output), "OUTPUT") for note in run.notes if not note.startswith("Taken up again")]
+    return [note.replace(str(output), "OUTPUT") for note in run.notes if not note.startswith("Resumed")]
 
 
 def assert_same_runs(one: Path, other: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_bench_on_two_nodes_of_which_one_is_killed_is_the_same_bench(
     isinglass(*arguments(glue, model, here, *common, 2))
     assert_same_runs(here, there)
     (run,) = [run for run in by_key(there).values() if f"runs/{name}/" in str(run.predictions)]
-    assert any(note.startswith("Taken up again after step ") for note in run.notes), said
+    assert any(note.startswith("Resumed after step ") for note in run.notes), said
     assert "95 % interval" in table
     assert not [*storage.iterdir()], "checkpoints go with the run that needed them"
     assert {path.name for path in there.iterdir()} == {path.name for path in here.iterdir()}
@@ -188,14 +188,14 @@ def test_a_bench_on_two_nodes_of_which_one_is_killed_is_the_same_bench(
     refused = isinglass(*arguments(glue, model, there, *common, 3, *on, nodes.client, "--cpus-per-run", 99), status=2)
     assert "A run needs 99 CPU(s) and 0 GPU(s), which no node has" in refused.stderr
     no_storage = isinglass(*arguments(glue, model, there, *common, 3, "--on", nodes.client), status=2)
-    assert "name a shared directory, or an URL, with --storage" in no_storage.stderr
+    assert "name a shared directory, or a URL, with --storage" in no_storage.stderr
 
 
 @pytest.mark.slow
 def test_a_bench_that_was_killed_ends_its_runs_and_goes_on_from_their_checkpoints(
     nodes: Nodes, glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """Checkpoints behind an URL; the driver dies by kill -9, then a run's own process does."""
+    """Checkpoints behind a URL; the driver dies by kill -9, then a run's own process does."""
     output, storage = tmp_path / "bench", tmp_path / "storage"
     on = ("--storage", f"file://{storage}", "--checkpoint-every", "20steps", "--on", "ray")
     command = arguments(glue, model, output, "wnli", 400, *on)
@@ -223,7 +223,7 @@ def test_a_bench_that_was_killed_ends_its_runs_and_goes_on_from_their_checkpoint
     assert second.returncode == 0, said
     assert "ended by SIGKILL" in said
     (run,) = by_key(output).values()
-    (note,) = [note for note in run.notes if note.startswith("Taken up again after step ")]
+    (note,) = [note for note in run.notes if note.startswith("Resumed after step ")]
     assert len(note.partition(":")[0].split(",")) == 2, "once for each of the two"
 
 

@@ -137,7 +137,7 @@ def _configs(selection: Selection, task: str, data_dir: str | None) -> list[Trai
 
 
 def _compiler_settings(selection: Selection, backend: str) -> list[dict[str, bool]]:
-    """Return the settings without a compiler and, if it is asked for and the backend knows one, with it."""
+    """Return the settings without a compiler and, if it is requested and the backend knows one, with it."""
     choices: list[dict[str, bool]] = [{}]
     if selection.xla and backend == "tensorflow":
         choices.append({"xla": True})
@@ -215,7 +215,7 @@ def _source_keys(runs: Sequence[PlannedRun]) -> set[str]:
 
 
 def _is_complete(run: PlannedRun, finished: Mapping[str, RunResult], sources: set[str], directory: Path) -> bool:
-    """Return whether a run has all that is asked for, except a model that only other runs need."""
+    """Return whether a run has all that is requested, except a model that only other runs need."""
     result = finished.get(run.key)
     if result is None:
         return False

@@ -24,7 +24,7 @@ from isinglass.training.timing import CLOCK
 
 
 class BenchDisplay(BenchObserver):
-    """Prints how a bench goes on, to standard error.
+    """Prints the progress of a bench, to standard error.
 
     The time that is left is the sum of the estimates, corrected by how the runs so far compare with theirs.
     """

@@ -40,7 +40,7 @@ def how_to_resume(directory: Path) -> Iterator[None]:
         yield
     except Interrupted as interrupted:
         if str(interrupted) and (directory / CHECKPOINTS).exists():
-            how = f"the same command with --output-dir {directory} --resume goes on from it."
+            how = f"the same command with --output-dir {directory} --resume continues from it."
             raise Interrupted(interrupted.number, f"{interrupted}; {how}") from None
         raise
 

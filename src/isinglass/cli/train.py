@@ -58,7 +58,7 @@ class TrainOptions(SourceOptions):
         names = ("resume", "overwrite", "checkpoint_every", "keep_checkpoints")
         saving = Saving(**{name: getattr(self, name) for name in names})
         if self.resume and self.output_dir is None:
-            raise ConfigError("--resume needs --output-dir, the directory of the run to go on with.")
+            raise ConfigError("--resume needs --output-dir, the directory of the run to continue.")
         return saving
 
 

@@ -12,7 +12,7 @@ from isinglass.tuning import Tuned, TunedTrial, TuningObserver
 
 
 class TuneDisplay(TuningObserver):
-    """Prints how a search goes on, to standard error.
+    """Prints the progress of a search, to standard error.
 
     Args:
         trials: number of finished trials to reach.

@@ -65,7 +65,7 @@ class CheckpointLocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Message):
-    """What a worker is asked to do. `worker` names the module that does it, for `python -m`."""
+    """What a worker is to do. `worker` names the module that does it, for `python -m`."""
 
     worker: ClassVar[str]
 

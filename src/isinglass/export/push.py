@@ -117,9 +117,7 @@ def _check_run(directory: Path) -> None:
     """Tell apart what a directory can be that holds nothing to push."""
     if not (directory / RESULT).is_file():
         if (directory / CHECKPOINTS).is_dir():
-            raise DataError(
-                f"{directory} holds an unfinished run: go on with it by `isinglass train --resume`, then push it."
-            )
+            raise DataError(f"{directory} holds an unfinished run: finish it with `isinglass train --resume`, then push it.")
         raise DataError(f"{directory} is not the directory of a finished run: no {RESULT}.")
     if not (directory / MODEL).is_dir():
         raise DataError(f"{directory} has no {MODEL}/: `isinglass train` keeps it, a bench only with --keep-models.")

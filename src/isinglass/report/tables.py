@@ -383,7 +383,7 @@ def _precisions(others: Sequence[str]) -> str:
 
 
 def _notes(groups: Sequence[Group], *, without: Sequence[Notes] = ()) -> list[str]:
-    """Return what a reader must know about the runs of a table, but what the functions `without` tell."""
+    """Return the notes below a table, except those of the functions `without`."""
     parts = (_settings, _provenance, _spread_note, _first_weights, _collapsed, _failures, _own_notes)
     return [note for part in parts if part not in without for note in part(groups)]
 

@@ -87,7 +87,7 @@ def _check_content(directory: Path, *, overwrite: bool, resume: bool) -> None:
     if not (overwrite or resume):
         if is_unfinished:
             raise OutputExistsError(
-                f"{directory} holds an unfinished run: go on with it by --resume, or begin anew with --overwrite."
+                f"{directory} holds an unfinished run: continue it with --resume, or start again with --overwrite."
             )
         raise OutputExistsError(f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite.")
     if not is_unfinished and RESULT not in names:
@@ -179,7 +179,7 @@ def write_run(
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         saved = any((directory / CHECKPOINTS).glob("*"))
-        left = "its checkpoints stay: make room and go on with --resume" if saved else "nothing is left of it"
+        left = "its checkpoints stay: free some space and continue with --resume" if saved else "nothing is left of it"
         raise StorageError(f"The run could not be written to {directory} ({reason}), and {left}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

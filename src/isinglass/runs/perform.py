@@ -46,7 +46,7 @@ class Saving:
         if self.keep_checkpoints < 1:
             raise ConfigError(f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1.")
         if self.resume and self.overwrite:
-            raise ConfigError("--resume goes on with a run and --overwrite replaces it: leave one of them out.")
+            raise ConfigError("--resume continues a run and --overwrite replaces it: leave one of them out.")
 
     def resumes(self, directory: Path, group: ProcessGroup) -> bool:
         """Tell whether the run in `directory` is continued.

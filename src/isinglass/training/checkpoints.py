@@ -177,7 +177,7 @@ class Checkpoints:
             compare_identity(progress.pop("identity"), identity, path)
             return TrainingState(**progress, arrays=arrays)
         if paths:
-            raise DataError(f"All {len(paths)} checkpoints in {self.directory} are damaged: begin anew with --overwrite.")
+            raise DataError(f"All {len(paths)} checkpoints in {self.directory} are damaged: start again with --overwrite.")
         logger.warning(f"There is no checkpoint in {self.directory}: the run starts at its beginning.")
         return None
 
@@ -208,7 +208,7 @@ def _digest(text: str, arrays: Arrays) -> str:
 
 
 def compare_identity(
-    saved: Mapping[str, Any], current: Mapping[str, Any], path: Path, *, remedy: str = "begin anew with --overwrite"
+    saved: Mapping[str, Any], current: Mapping[str, Any], path: Path, *, remedy: str = "start again with --overwrite"
 ) -> None:
     """Refuse to continue what `path` holds under another identity.
 

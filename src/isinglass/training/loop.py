@@ -181,9 +181,7 @@ class Loop:
             )
         if self.resumed_at:
             steps = ", ".join(map(str, self.resumed_at))
-            notes.append(
-                f"Taken up again after step {steps}: seconds are those of the parts together, compiling in each of them."
-            )
+            notes.append(f"Resumed after step {steps}: seconds are summed over all parts, and each part compiled again.")
         return notes
 
     def _plan(self, epoch: int) -> Sequence[Index]:

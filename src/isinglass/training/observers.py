@@ -1,4 +1,4 @@
-"""Observers: objects that a run tells how it goes on.
+"""Observers: objects that a run tells about its progress.
 
 Their methods have the names of the callbacks of `transformers`, and get small records.
 

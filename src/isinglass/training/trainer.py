@@ -75,7 +75,7 @@ def train(
     """Fine-tune on a task's training set. Score its dev sets, and the user's own test set if its labels are known.
 
     Args:
-        observers: are told how the run goes on; see `isinglass.training.observers`.
+        observers: are told about the progress of the run; see `isinglass.training.observers`.
         data: the task and its examples; None: what `config` names.
         first_weights: the model to begin with, if it is not `config.model` itself but one fine-tuned from it before.
         checkpoints: where checkpoints are written while training, and found to resume from; None: nowhere.
@@ -190,7 +190,7 @@ class Trainer:
         self._saved_at = 0.0  # when the newest checkpoint was written
 
     def begin(self) -> None:
-        """Resume from the newest checkpoint, if that is asked for and there is one, and tell the observers."""
+        """Resume from the newest checkpoint, if that is requested and there is one, and tell the observers."""
         group, model = self._group, self._prepared.model
         if self._checkpoints is not None or group.size > 1:
             self._identity = run_identity(self._config, self._prepared, self._vocabulary)
@@ -298,7 +298,7 @@ class Trainer:
             observer.on_evaluate(self._state())
 
     def _save_or_stop(self) -> None:
-        """Write a checkpoint if it is time for one, and end the run if that is asked for.
+        """Write a checkpoint if it is time for one, and end the run if that is requested.
 
         All processes decide alike: by the longest time since a checkpoint, and by any signal.
         """
@@ -311,7 +311,7 @@ class Trainer:
                     if self._group.rank == 0:
                         self._save(checkpoints)
             except StorageError as error:
-                logger.warning(f"{error} Training goes on.")
+                logger.warning(f"{error} Training continues.")
             self._saved_at = time.monotonic()
         if signal_number:
             raise Interrupted(signal_number)
@@ -334,7 +334,7 @@ def _mean(values: Sequence[float | None]) -> float:
 
 
 def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
-    """Refuse to go on if the processes of a group have different values.
+    """Refuse to continue if the processes of a group have different values.
 
     Raises:
         ConfigError: it says which process differs, and in what.

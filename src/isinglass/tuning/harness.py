@@ -139,4 +139,4 @@ def _says_what_is_kept(search: Search) -> Iterator[None]:
     except Interrupted as interrupted:
         finished = len(search.study.finished())
         kept = f"{finished} of {search.trials} trials are kept in {search.directory}"
-        raise Interrupted(interrupted.number, f"stopped: {kept}, and the same command goes on with them.") from None
+        raise Interrupted(interrupted.number, f"stopped: {kept}, and the same command continues with them.") from None

@@ -154,7 +154,7 @@ class KerasBackend:
             if self._programs.updates_begun > self._updates:
                 raise UpdateInterruptedError(
                     f"The memory of {self.device} ran out while the weights were updated, and some of them have changed: "
-                    f"start again with more memory, or go on from the last checkpoint with --resume."
+                    f"start again with more memory, or continue from the last checkpoint with --resume."
                 ) from error
             raise DeviceMemoryError(f"{examples} examples do not fit into the memory of {self.device}.") from error
 

@@ -114,8 +114,8 @@ def others_present() -> Iterator[None]:
             raise
         reason = message.split("\n")[0].rpartition("] ")[2].split(". ")[0][:200]
         raise ProcessLostError(
-            f"Another process of this run has ended or cannot be reached ({reason}); the last checkpoint stays: go on from "
-            f"it by the same command with --resume."
+            f"Another process of this run has ended or cannot be reached ({reason}); the last checkpoint stays: "
+            f"continue from it by the same command with --resume."
         ) from error
 
 

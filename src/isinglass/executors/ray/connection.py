@@ -85,7 +85,7 @@ def _check_storage(options: Cluster, address: str) -> None:
         return
     if address != LOCAL and options.checkpoint_every != "never":
         raise ConfigError(
-            "A run whose node is lost goes on from checkpoints that every node sees: name a shared directory, or an URL, "
+            "A run whose node is lost continues from checkpoints that every node sees: name a shared directory, or a URL, "
             "with --storage, or give them up with --checkpoint-every never."
         )
 

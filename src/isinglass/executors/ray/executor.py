@@ -114,7 +114,7 @@ class RayExecutor:
                 self._poll()
         except (self._ray.exceptions.RaySystemError, self._ray.exceptions.RayActorError, ConnectionError) as error:
             reason = first_line(error)
-            raise RunFailedError(f"The connection to Ray was lost ({reason}): the same command goes on.") from error
+            raise RunFailedError(f"The connection to Ray was lost ({reason}): the same command continues.") from error
         pending, message = self._messages.popleft()
         if isinstance(message, Answer) and pending.checkpoints is not None:
             self._obsolete.append(pending.checkpoints)
@@ -161,7 +161,7 @@ class RayExecutor:
         job = pending.job
         if loss is not None and job.attempt < MOST_ATTEMPTS and not pending.is_stopped:
             logger.warning(
-                f"{job.name} was lost with its process or node ({loss}): it is taken up again, attempt {job.attempt + 1} of "
+                f"{job.name} was lost with its process or node ({loss}): it is resumed, attempt {job.attempt + 1} of "
                 f"{MOST_ATTEMPTS}."
             )
             self._start(replace(pending, job=replace(job, attempt=job.attempt + 1)))
