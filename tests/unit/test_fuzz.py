@@ -27,17 +27,9 @@ from isinglass.report.answers import read_answers
 from isinglass.report.configurations import check_tasks
 from isinglass.report.html import write_report
 from isinglass.report.runs import read_bench
-from isinglass.results import (
-    LARGEST_RESULTS,
-    LONGEST_RECORD,
-    MOST_DAMAGED,
-    RESULTS,
-    FailedRun,
-    RunResult,
-    append_record,
-    file_below,
-    read_records,
-)
+from isinglass.results import RESULTS, FailedRun, RunResult, append_record, file_below, read_records
+from isinglass.results.files import LARGEST_RESULTS, MOST_DAMAGED
+from isinglass.results.validation import LONGEST_RECORD
 from isinglass.submission import check_submission
 from isinglass.tasks import TASKS
 from tests.fuzzing import FEW, TARGETS, Case, check, flaw, make_case, version_1, zip_of_good_files
