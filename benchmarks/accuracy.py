@@ -1,9 +1,9 @@
-"""Dev scores of isinglass and of `transformers`' Trainer, same weights and recipe, one process for each run.
+"""Measure dev scores of isinglass and of `transformers`' Trainer: same weights, same recipe, one process for each run.
 
-Every finished run is one line appended to `benchmarks/results/accuracy.jsonl`; what is there already is not run again.
+Each finished run appends one line to `benchmarks/results/accuracy.jsonl`. Runs that the file already has are skipped.
 
     python benchmarks/accuracy.py --data-dir GLUE_DIR --tasks rte mrpc --recipe classic --precisions fp32 bf16 --seeds 1 2 3
-    python benchmarks/accuracy.py --data-dir GLUE_DIR ... --trainer-python PEER_ENV/bin/python      # the peer's side
+    python benchmarks/accuracy.py --data-dir GLUE_DIR ... --trainer-python PEER_ENV/bin/python      # the peer
 """
 
 import argparse
@@ -43,7 +43,7 @@ def run(task, precision, seed):
         "precision": precision,
         "seed": seed,
         "learning_rate": settings.learning_rate,
-        **({"shuffled": True} if args.trainer_python else {}),  # rows without it grouped examples of like length
+        **({"shuffled": True} if args.trainer_python else {}),  # rows without this key grouped examples by length
         "epochs": settings.epochs,
     }
     done = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []

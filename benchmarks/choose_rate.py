@@ -1,7 +1,7 @@
 """Choose the recipe `small`'s learning rate on TRAIN alone: a fifth of each training set is held out and scored.
 
-The dev sets are not looked at. Every run is one line appended to `benchmarks/results/choose_rate.jsonl`; what is there
-already is not run again.
+The dev sets are not used. Each run appends one line to `benchmarks/results/choose_rate.jsonl`. Runs that the file already
+has are skipped.
 
     python benchmarks/choose_rate.py --data-dir GLUE_DIR
 """
@@ -29,7 +29,7 @@ args = parser.parse_args()
 
 
 def hold_out(task, directory):
-    """Write the task with a fifth of train, drawn once by a fixed seed, in the place of dev."""
+    """Write the task with a fifth of its training rows, drawn by a fixed seed, as the dev set."""
     folder = directory / task.folder
     folder.mkdir()
     lines = (args.data_dir / task.folder / task.train.file).read_bytes().removesuffix(b"\n").split(b"\n")

@@ -1,19 +1,19 @@
-"""Training speed on one GPU: BERT-base on synthetic pairs of MNLI's number and lengths, ours and `transformers`' Trainer.
+"""Measure training speed on one GPU, of isinglass and of `transformers`' Trainer: BERT-base on as many pairs as MNLI has.
 
 Random weights (12 layers, 768, 3072, vocabulary 30522), batch 32, every dropout on, AdamW, clipping, the linear schedule.
 392,702 pairs of random ids. A pair has 3 special tokens and two texts, whose lengths are drawn from log-normal
 distributions of mean 24 and standard deviation 16, and mean 12.2 and 5 (150 real pairs of MNLI's dev sets have 25 and 16,
-13 and 5), each at least 1; pairs are cut at 128 tokens. The mean is 39 tokens. Tokenizing is on nobody's clock.
+13 and 5), each at least 1; pairs are truncated at 128 tokens. The mean is 39 tokens. Tokenization is not timed.
 
-`isinglass` runs its own training loop (plan, packing, step, schedule). The clock covers so many steps after others that warm
-up, begins and ends with the device idle, and includes compiling and recording where a shape is met late (then
-`compile_seconds_timed` is above 0). `bf16-whole` is all steps of the three epochs from the first on, with everything that
-comes to be done once within the clock; it runs if it is asked for, once. Trainer runs in `--peer-python`'s environment (see
-peer_gpu.py): padded to 128, at its best as it is, and compiled. Each measurement is a process of its own, the sides
-alternate, and each round begins with the peak of the device: bf16 products of two square matrices. `share_of_peak` is the
-textbook's operations of all real tokens through all layers over that peak; `mnli_seconds` is what three epochs take at this
-speed, without evaluation. Every measurement is one line appended to `benchmarks/results/gpu.jsonl`; compare within a
-sitting only.
+isinglass runs its own training loop (plan, packing, step, schedule). The clock starts after a warm-up, and starts and stops
+with the device idle. It includes compiling and recording where a shape occurs for the first time after the warm-up
+(`compile_seconds_timed` is then above 0). The side `bf16-whole` times all steps of the three epochs from the first on, with
+everything that is done once. It runs once, and only if `--sides` names it. Trainer runs in the environment of
+`--peer-python` (see peer_gpu.py): padded to 128, in its best settings, and compiled. Each measurement is a process of its
+own, and the sides alternate. Each round begins with the peak of the device: bf16 products of two square matrices.
+`share_of_peak` is the number of operations of all real tokens in all layers, divided by what that peak would do in the same
+time. `mnli_seconds` is how long three epochs take at this speed, without evaluation. Each measurement appends one line to
+`benchmarks/results/gpu.jsonl`. Compare within one sitting only.
 
 For comparison, the classic example's published times of the three epochs, on one Titan RTX, padded to 128: 2:35:23 in FP32
 and 1:17:06 in FP16.
@@ -61,7 +61,7 @@ PEERS = ("trainer-padded-fp32", "trainer-padded-bf16", "trainer-best-bf16", "tra
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Of the model and of the measurement."""
+    """Sizes of the model and of the measurement."""
 
     layers: int
     hidden: int
@@ -80,7 +80,7 @@ TINY = Size(2, 32, 2, 500, examples=400, warm_up=1, steps=3, peer_warm_up=1, pee
 
 
 def draw_lengths(rng, count):
-    """Tokens of so many pairs."""
+    """Return the number of tokens of each of `count` pairs."""
     total = np.full(count, SPECIALS)
     for mean, deviation in TEXTS:
         variance = np.log(1 + (deviation / mean) ** 2)
@@ -90,7 +90,7 @@ def draw_lengths(rng, count):
 
 
 def data(size):
-    """Pairs of random ids above BERT's special ones, the last third of each its second text, and labels."""
+    """Return tokenized pairs and their labels. Ids are random, without special ones; the last third is the second text."""
     rng = np.random.default_rng(0)
     lengths = draw_lengths(rng, size.examples)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -135,7 +135,7 @@ def random_bert(size):
 
 
 def ours(side, size):
-    """Steps of the training loop, timed."""
+    """Time steps of the training loop."""
     precision, _, how = side.partition("-")
     config = TrainConfig(
         precision=precision, compile=how == "compile", epochs=EPOCHS, batch_size=BATCH, max_length=MAX_LENGTH
@@ -170,7 +170,7 @@ def ours(side, size):
 
 
 def peak(size):
-    """FLOP/s of bf16 products, the median of 20 after 5."""
+    """Return the FLOP/s of bf16 products: the median of 20, after a warm-up of 5."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, b = torch.randn(2, size.peak, size.peak, device=device, dtype=torch.bfloat16)
     seconds = []
@@ -184,7 +184,7 @@ def peak(size):
 
 
 def theirs(side, size, python):
-    """The same steps by Trainer, over as many of the same pairs as it needs."""
+    """Time the same number of steps by Trainer, on the first of the same pairs."""
     _, padding, precision = side.split("-")
     tokens, labels = data(size)
     count = min(size.examples, BATCH * (size.peer_warm_up + size.peer_steps))
@@ -212,9 +212,9 @@ def spawn(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", help="interpreter with transformers and accelerate; left out: no peers")
+    parser.add_argument("--peer-python", help="interpreter with transformers and accelerate; default: no peers")
     parser.add_argument(
-        "--sides", nargs="+", choices=(*OURS, WHOLE, *PEERS), help="left out: all; rehearsing: fp32 and bf16"
+        "--sides", nargs="+", choices=(*OURS, WHOLE, *PEERS), help="default: all; with --rehearse: fp32 and bf16"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rehearse", action="store_true", help="try the command: a tiny model on the CPU, no results")

@@ -1,8 +1,8 @@
-"""How the cost grows: training against length, batch size and width; tokenizing, planning and memory against rows.
+"""Measure how cost grows: training with length, batch size and width; tokenization, planning and memory with rows.
 
-Each point is one line appended to `benchmarks/results/growth.jsonl`. Training: the demo model's shape in fp32, every
-dropout on, examples of one length (against the batch size: of MRPC's lengths), median of the steps after the first. Rows:
-two processes over the same TSV file as in `large_set.py`, the first with an empty cache.
+Each point appends one line to `benchmarks/results/growth.jsonl`. Training: the demo model's shape in fp32, every dropout
+on, examples of one length (with batch size: of MRPC's lengths), the median of the steps after the first. Rows: two
+processes read the same TSV file as in `large_set.py`, the first with an empty cache.
 
     python benchmarks/growth.py [length] [batch] [width] [rows]
 """
@@ -34,12 +34,12 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 WIDTHS = (128, 256, 384, 512, 768)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
-BATCH, LENGTH, WIDTH = 32, 64, 384  # where it is another that grows
-STEPS, SECONDS = 20, 12.0  # at least 3 steps, and not more than either
+BATCH, LENGTH, WIDTH = 32, 64, 384  # while another of them grows
+STEPS, SECONDS = 20, 12.0  # at least 3 steps; then the first limit that is reached
 
 
 def of_width(checkpoint, width):
-    """The demo model with random weights of another width, in heads of 32."""
+    """Return the demo model with another width, heads of 32, and random weights."""
     rng = np.random.default_rng(0)
     sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
     config_json = {**checkpoint.config_json, **sizes}
@@ -53,7 +53,7 @@ def of_width(checkpoint, width):
 
 
 def training(lengths, width=WIDTH):
-    """Seconds of a step on examples of these lengths, and how many steps were timed."""
+    """Return the seconds of a step on examples of these lengths, and the number of timed steps."""
     rng = np.random.default_rng(0)
     checkpoint = load_model("demo")
     if width != WIDTH:
@@ -84,7 +84,7 @@ def training(lengths, width=WIDTH):
 
 
 def rows(count):
-    """Reading, tokenizing and planning so many pairs, cold and warm, each in a process of its own."""
+    """Yield the cost of reading, tokenizing and planning `count` pairs, cold and warm, each in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         large_set.write_mnli(pathlib.Path(name), count)
         environment = {**os.environ, "ISINGLASS_CACHE": f"{name}/cache", "TOKENIZERS_PARALLELISM": "true"}

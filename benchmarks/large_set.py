@@ -1,8 +1,8 @@
 """Time reading, tokenizing and planning a training set of MNLI's size: 392,702 synthetic pairs, cold and warm.
 
-Both passes are processes of their own over the same files: `cold` begins with an empty token cache, `warm` finds what
-`cold` left. The clock covers the reading of the TSV file, the labels, the tokens and the plan of three epochs; the
-imports are timed beside. Every pass is one line appended to `benchmarks/results/large_set.jsonl`.
+Each pass is a process of its own over the same files: `cold` begins with an empty token cache, `warm` finds the cache of
+`cold`. The clock covers reading the TSV file, the labels, the tokens and the plan of three epochs. Imports are timed
+separately. Each pass appends one line to `benchmarks/results/large_set.jsonl`.
 
     python benchmarks/large_set.py
 """
@@ -21,7 +21,7 @@ EPOCHS = 3
 
 
 def write_mnli(folder, rows=ROWS):
-    """MNLI's twelve columns; texts of random English-like words, 4 to 36 and 2 to 18 of them: about 39 tokens a pair."""
+    """Write MNLI's twelve columns. Texts are 4 to 36 and 2 to 18 random English-like words: about 39 tokens a pair."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def write_mnli(folder, rows=ROWS):
 
 
 def measure(folder):
-    """One pass in this process; prints its figures."""
+    """Run one pass in this process, and print its figures."""
     started = time.perf_counter()
     from isinglass.backends.cpu import peak_resident_bytes
     from isinglass.data.examples import encode_labels

@@ -1,7 +1,7 @@
-"""Time what stands between a large file of a user's own and training: a CSV of 1,000,000 rows, about 100 MB.
+"""Time the reading of a user's own large file before training: a CSV of 1,000,000 rows, about 100 MB.
 
-The file is read (columns, labels and dev set found) and looked through in a process of its own; tokens are not made. With
-`--format` the same rows are written as JSON Lines or Parquet. Every pass is one line, printed and appended to
+The file is read (columns, labels and dev set are found) and checked in a process of its own, without tokenization. With
+`--format` the same rows are written as JSON Lines or Parquet. Each pass prints one line and appends it to
 `benchmarks/results/own_data.jsonl`.
 
     python benchmarks/own_data.py
@@ -25,7 +25,7 @@ FORMATS = ("csv", "csv.gz", "jsonl", "parquet")
 
 
 def rows():
-    """An identifier, a text of 3 to 32 English-like words, one of three labels; some texts have quotes and line ends."""
+    """Yield an identifier, a text of 3 to 32 English-like words (some with quotes or line ends) and one of three labels."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -58,9 +58,9 @@ def write(path):
 
 
 def measure(path):
-    """One pass in this process; prints its figures."""
+    """Run one pass in this process, and print its figures."""
     started = time.perf_counter()
-    import isinglass.data.custom.files  # noqa: F401  # what open_data imports where it needs it
+    import isinglass.data.custom.files  # noqa: F401  # open_data imports it when needed
     from isinglass.backends.cpu import peak_resident_bytes
     from isinglass.config import TrainConfig
     from isinglass.data import open_data

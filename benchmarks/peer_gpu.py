@@ -1,15 +1,15 @@
 """Train a random BERT with `transformers`' Trainer on pairs that gpu.py wrote, and print one JSON line.
 
-The peer of gpu.py's own sides: same sizes, same pairs, batch, dropout, clipping and schedule. It imports nothing of
+It is the peer of the sides of gpu.py: same sizes, pairs, batch, dropout, clipping and schedule. It imports nothing from
 isinglass. Run it in an environment of its own:
 
     pip install torch==2.13.0 transformers==5.23 accelerate
 
-`--padding padded` is how the classic example scripts run: every pair padded to 128. `--padding best`: each batch padded to
-its longest pair, pairs grouped by length, four processes that prepare batches, and no look at the loss after each step
-(`logging_nan_inf_filter`), which would wait for the device. `--padding compiled`: the same, but padded to a multiple of 64,
-so that there are two shapes, for which `torch_compile` makes CUDA graphs (`reduce-overhead`) before the clock starts. All
-use fused AdamW, PyTorch's attention, pinned memory.
+`--padding padded` pads every pair to 128, as the classic example scripts do. `--padding best` pads each batch to its longest
+pair, groups pairs by length, prepares batches in four processes, and does not read the loss after each step
+(`logging_nan_inf_filter`), which would wait for the device. `--padding compiled` is the same, but pads to a multiple of 64:
+there are two shapes, for which `torch_compile` makes CUDA graphs (`reduce-overhead`) before the clock starts. All use fused
+AdamW, PyTorch's attention and pinned memory.
 """
 
 import argparse

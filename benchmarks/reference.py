@@ -23,7 +23,7 @@ def table(header, rows):
 
 
 def values_of(setting):
-    """The values that a setting may take, in words."""
+    """Return the values that a setting may take, as text."""
     if setting.choices:
         return ", ".join(f"`{choice}`" for choice in setting.choices)
     kind = {bool: "true or false", int: "whole number", float: "number", str: "text", tuple: "names"}[setting.type]
@@ -70,7 +70,7 @@ def switches():
 
 
 def commands():
-    """Each command with its own arguments and options; those of settings are listed above."""
+    """Return each command with its arguments and options, without the settings, which are listed above."""
     group = get_command(app)
     parts = []
     for name, command in group.commands.items():

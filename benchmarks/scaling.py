@@ -1,9 +1,9 @@
-"""Past one machine, on paper: how long the nine GLUE tasks and a sweep over them take on 1 to 1,024 devices.
+"""Estimate how long the nine GLUE tasks, and a sweep over them, take on 1 to 1,024 devices.
 
-NOTHING about GPUs here is measured. A step's time is computed from the assumptions of `clusters()`, whose sources stand in
+NOTHING about GPUs here is measured. A step's time is computed from the assumptions of `clusters()`, whose sources are in
 SOURCES. The clusters of CPU machines take the time of a step from runs measured on one of them (the bench in
-`results/seed-pytorch`); only their network is assumed. Lengths of texts are those of the same bench where it has the task,
-else assumed. `results/scaling.jsonl` is written anew; `make docs` puts it into docs/scaling.md.
+`results/seed-pytorch`); only their network is assumed. Lengths of texts come from the same bench if it has the task, else
+they are assumed. `results/scaling.jsonl` is replaced; `make docs` writes its tables into docs/scaling.md.
 
     python benchmarks/scaling.py [--set 'a100-*.fixed_seconds=0.004' ...] [--output FILE]
 """
@@ -33,18 +33,18 @@ GLUE = PRESETS["glue"].tasks
 DEVICES = tuple(2**i for i in range(11))
 WIDTHS = (1, 2, 4, 8, 16, 32)  # devices that share a step of 32 examples
 BATCHES = (32, 256, 1024, 4096)
-LARGE_BATCH, ENOUGH_STEPS = 1024, 100  # a task is shown at the large batch if it keeps so many steps
+LARGE_BATCH, ENOUGH_STEPS = 1024, 100  # a task is shown at the large batch if it has that many steps
 SEEDS, PRECISIONS = 5, ("fp32", "bf16")
 ASSUMED_LENGTHS = {"sst2": 13, "qqp": 30, "mnli": 39, "qnli": 50}  # mean tokens of an example
-SPREAD_LIKE = "rte"  # whose spread of lengths, the widest measured, those four are given
-BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's: reduced together; the last one hides behind nothing
-SMALL_EXCHANGES = 4  # of a step besides: counts and ids of the touched rows, the loss, whether a signal came
-TITAN_RTX = {"fp32": 16.3e12, "fp16": 130.5e12}  # peak FLOP/s by its data sheet; of the published runs
+SPREAD_LIKE = "rte"  # the four assumed tasks get its spread of lengths, the widest measured
+BUCKET_BYTES = 25 * 2**20  # of DistributedDataParallel; the reduction of the last bucket overlaps with nothing
+SMALL_EXCHANGES = 4  # in a step, too: counts and ids of the updated rows, the loss, whether a signal came
+TITAN_RTX = {"fp32": 16.3e12, "fp16": 130.5e12}  # peak FLOP/s (data sheet) of the GPU of the published runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A BERT: its size, and the operations of training on one token."""
+    """A BERT: its size, and the number of operations to train on one token."""
 
     layers: int
     hidden: int
@@ -52,14 +52,14 @@ class Model:
 
     @property
     def shared(self):
-        """Parameters whose gradients are reduced whole: positions, types, layers and pooler; all but the words."""
+        """Return the number of parameters whose gradients are reduced in full: all but the word embedding."""
         H = self.hidden
         return (512 + 2 + 2) * H + self.layers * (12 * H + 13) * H + (H + 1) * H
 
     def flops(self, length):
-        """Forward and backward, for each token of an example of `length`: 72 H^2 (1 + length / 6H) a layer.
+        """Return the operations for a token of an example of `length`, both passes: 72 H^2 (1 + length / 6H) a layer.
 
-        Narayanan et al. 2021 (Megatron-LM): 24 H^2 + 4 length H forward, twice that backward.
+        Source: Narayanan et al. 2021 (Megatron-LM): 24 H^2 + 4 length H forward, twice that backward.
         """
         return 3 * self.layers * (24 * self.hidden**2 + 4 * length * self.hidden)
 
@@ -69,7 +69,7 @@ BERT_BASE, MINILM = Model(layers=12, hidden=768), Model(layers=6, hidden=384)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Devices, how many share a node, and what connects them. Bandwidths are bytes/s of a device, one way."""
+    """Devices, their number in a node, and what connects them. Bandwidths are in bytes/s for a device, in one direction."""
 
     model: Model
     peak_flops: float
@@ -102,7 +102,7 @@ SOURCES = {
 
 
 def clusters():
-    """By name. The CPU machines' speed is fitted to what the result files hold."""
+    """Return the clusters by name. The speed of the CPU machines is fitted to the result files."""
     bf16 = Cluster(
         model=BERT_BASE,
         peak_flops=312e12,
@@ -134,7 +134,7 @@ def bench():
 
 @functools.cache
 def lengths(task):
-    """Tokens of each training example: measured by the bench, or the spread of SPREAD_LIKE scaled to the assumed mean."""
+    """Return the tokens of each training example: measured, or those of SPREAD_LIKE scaled to the assumed mean."""
     counts = next((one.train_lengths for one in bench() if one.task == task), None)
     if counts is None:
         like = lengths(SPREAD_LIKE)
@@ -143,7 +143,7 @@ def lengths(task):
 
 
 def measured_steps(precision):
-    """Measured on one CPU machine: file, task, operations of a step, seconds of a step."""
+    """Return file, task, operations of a step and seconds of a step, measured on one CPU machine."""
     rows = []
     for one in bench():
         if one.precision == precision:
@@ -153,25 +153,25 @@ def measured_steps(precision):
 
 
 def fit(steps):
-    """FLOP/s and fixed seconds: the line through measured steps whose relative errors are least."""
+    """Return FLOP/s and fixed seconds: the line with the least relative errors at the measured steps."""
     _, _, flops, seconds = zip(*steps, strict=True)
     slope, fixed = np.polyfit(flops, seconds, 1, w=1 / np.array(seconds))
     return 1 / slope, fixed
 
 
 def operations(model, task):
-    """Of one example, on average."""
+    """Return the mean number of operations of an example."""
     mean = float(lengths(task).mean())
     return mean * model.flops(mean)
 
 
 def all_reduce_bytes(size, ranks):
-    """What each rank sends in a ring: 2 (n - 1) / n of it, the least possible (Patarasuk and Yuan 2009)."""
+    """Return the bytes that each rank sends in a ring: 2 (n - 1) / n of `size`, the minimum (Patarasuk and Yuan 2009)."""
     return 2 * (ranks - 1) / ranks * size
 
 
 def exchange_seconds(one, ranks, size):
-    """An all-reduce: rings within the nodes, of the nodes each device's own part; messages along a tree (NCCL since 2.4)."""
+    """Return the seconds of an all-reduce: rings within and between nodes, latencies of a tree (NCCL since 2.4)."""
     inner, nodes = min(ranks, one.node_devices), -(-ranks // one.node_devices)
     within = all_reduce_bytes(size, inner) / (one.node_bandwidth * one.link_efficiency)
     between = all_reduce_bytes(size / inner, nodes) / (one.network_bandwidth * one.link_efficiency)
@@ -179,10 +179,10 @@ def exchange_seconds(one, ranks, size):
 
 
 def step_parts(one, task, batch, devices):
-    """Seconds of a step by part, on the device with the most tokens; more devices than examples stay idle.
+    """Return the seconds of each part of a step on the device with the most tokens. Devices beyond the batch size stay idle.
 
-    Of the word embedding only the rows that the step touches are sent, at most one a token: an all-gather, half of an
-    all-reduce.
+    Of the word embedding only the rows that the step updates are sent, at most one for each token: an all-gather, half of
+    an all-reduce.
     """
     ranks = min(devices, batch)
     compute = batch / ranks * unevenness(task, batch, ranks) * operations(one.model, task)
@@ -201,16 +201,17 @@ def steps_of(task, batch):
 
 
 def run_seconds(one, task, batch, devices):
-    """All training steps of a task's classic recipe."""
+    """Return the seconds of all training steps of a task's classic recipe."""
     parts = step_parts(one, task, batch, devices)
     return steps_of(task, batch) * (parts["compute"] + parts["fixed"] + parts["waits"])
 
 
 @functools.cache
 def unevenness(task, batch, ranks, by_tokens=True):
-    """Tokens of the fullest rank over the mean rank's, on average over steps as isinglass plans them.
+    """Return the tokens of the rank that has most, divided by the mean of the ranks, averaged over steps.
 
-    Cut by tokens, as it does, or into like counts. Of batches larger than 32 three stand for all.
+    Steps are planned as isinglass does, and are split by tokens, as it does, or into equal numbers of examples. Batches
+    larger than 32 are sampled three times.
     """
     tokens = lengths(task).round().astype(int)
     steps = [np.random.default_rng(i).integers(0, len(tokens), batch) for i in range(3)]
@@ -224,7 +225,7 @@ def unevenness(task, batch, ranks, by_tokens=True):
 
 
 def schedule(jobs, devices):
-    """Give each (seconds, width), in order, the `width` devices that are free first. When each is free in the end.
+    """Give each job (seconds, width), in order, the `width` devices that are free first, and return when each ends its work.
 
     Example: `schedule([(3, 1), (2, 1), (2, 1)], 2)` is [3, 4]: the third job follows the second.
     """
@@ -241,15 +242,15 @@ def longest_first(jobs):
 
 
 def lower_bound(jobs, devices):
-    """No schedule ends before all the work is shared evenly, nor before the longest job."""
+    """Return the earliest possible end: all the work shared evenly, and not before the longest job."""
     return max(sum(seconds * width for seconds, width in jobs) / devices, max(seconds for seconds, _ in jobs))
 
 
 def share_out(times, devices):
-    """Jobs (seconds, width): the fewest devices with which each run ends within T, of the T whose schedule ends first.
+    """Return jobs (seconds, width), each with the fewest devices to end within T, for the T whose schedule ends first.
 
     Args:
-        times: of each run: width -> seconds. A run that ends within no T gets the width with which it ends first.
+        times: for each run: width -> seconds. A run that cannot end within T gets the width with which it ends first.
     """
     found = []
     for within in {seconds for by_width in times for seconds in by_width.values()}:
@@ -260,7 +261,7 @@ def share_out(times, devices):
 
 
 def sweep(fp32, bf16, devices):
-    """Nine tasks, five seeds, two precisions: when the last run ends, by order and by devices of a run; and the bounds."""
+    """Return when the last run of nine tasks, five seeds and two precisions ends, in different orders, and the bounds."""
     times = []
     for task in GLUE:
         for one in (fp32, bf16):
@@ -279,7 +280,7 @@ def sweep(fp32, bf16, devices):
 
 
 def rows(found):
-    """All lines of the result file."""
+    """Yield all lines of the result file."""
     for field, source in SOURCES.items():
         yield {"table": "assumption", "field": field, "source": source} | {n: getattr(c, field) for n, c in found.items()}
     for task in GLUE:
@@ -317,14 +318,14 @@ def rows(found):
 
 
 def rounded(value):
-    """To four figures, so that the file is the same on every machine."""
+    """Return the value rounded to four digits, so that the file is the same on every machine."""
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def changed(found, assignment):
-    """`found` with `CLUSTERS.FIELD=NUMBER` carried out; CLUSTERS is a name or a pattern."""
+    """Return the clusters with `CLUSTERS.FIELD=NUMBER` applied; CLUSTERS is a name or a pattern."""
     pattern, _, rest = assignment.partition(".")
     field, _, value = rest.partition("=")
     names = fnmatch.filter(found, pattern)

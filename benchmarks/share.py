@@ -1,9 +1,9 @@
-"""How much of a training step, and of a prediction, its matrix products take: how near the engine is to the machine's limit.
+"""Measure which share of a training step, and of a prediction, its matrix products take.
 
-One process for each precision, these alternating: training steps of 32 examples of MRPC's lengths and number of words (of
-640 examples and the dev set), all-MiniLM-L6-v2, every dropout on; predictions for as many batches of 32 as there are
-streams; the matrix products of the useful work of each alone, of the real tokens, the last layer's for the first tokens; and
-a square product, for the peak. Each is one line appended to `benchmarks/results/share.jsonl`.
+One process for each precision, in which these alternate: training steps of 32 examples with MRPC's lengths and vocabulary
+(of 640 examples and the dev set), all-MiniLM-L6-v2, every dropout on; predictions for as many batches of 32 as run in
+parallel; the matrix products of each alone, for the real tokens, in the last layer for the first tokens; and a square
+product, for the peak. Each kind of work appends one line to `benchmarks/results/share.jsonl`.
 
     python benchmarks/share.py [fp32] [bf16]
 """
@@ -33,7 +33,7 @@ ROUNDS, WARM_UP, BATCH, SQUARE, WORDS = 40, 10, 32, 2048, 6652
 
 
 def batches_of(rng, packer, parts, labelled=True):
-    """32 examples, their lengths about as MRPC's (a mean of 53 tokens, a standard deviation of 17), as a run packs them."""
+    """Return 32 examples, packed, with about MRPC's lengths (mean 53 tokens, standard deviation 17)."""
     lengths = np.clip(np.rint(rng.normal(53, 17, BATCH)), 12, 128).astype(np.int64)
     tokens = TokenizedTexts(
         input_ids=rng.integers(1, WORDS, lengths.sum()).astype(np.int32),
@@ -45,7 +45,7 @@ def batches_of(rng, packer, parts, labelled=True):
 
 
 def shapes(blueprint, tokens):
-    """(rows, in, out) of every product of the encoder's layers."""
+    """Return (rows, in, out) of each product of the encoder's layers."""
     H, F = blueprint.hidden_size, blueprint.blocks[0].feed_forward.size
     layer = [(H, 3 * H), (H, H), (H, F), (F, H)]
     whole = [(tokens, *sides) for sides in layer] * (blueprint.num_hidden_layers - 1)
@@ -59,7 +59,7 @@ def seconds(function):
 
 
 def operands(blueprint, dtype, tokens):
-    """Of every product: input, weight, bias and the gradient of the result."""
+    """Yield input, weight, bias and the gradient of the result of each product."""
     for rows, width, out in shapes(blueprint, tokens):
         x, weight, bias = (torch.randn(*shape).to(dtype).requires_grad_() for shape in ((rows, width), (out, width), (out,)))
         yield x, weight, bias, torch.randn(rows, out).to(dtype)
@@ -99,12 +99,12 @@ def measure(precision):
             "prediction": (predicted, 2, forward, backend.predict),
         }
         for name, (batches, operations, compute, whole) in work.items():
-            batched = [batches] if name == "training" else [[one] for one in batches]  # whose products are of one piece
+            batched = [batches] if name == "training" else [[one] for one in batches]  # a training step is one piece of work
             pieces = [[*operands(checkpoint.blueprint, dtype, sum(b.num_tokens for b in some))] for some in batched]
             for piece in pieces:
-                compute(piece)  # what ran before has generated its programs too
+                compute(piece)  # warm up, as the backend has done
             if name == "prediction":
-                whole(batches)  # casts the weights, which a step has changed
+                whole(batches)  # the first prediction after a step casts the weights
             seconds_of[name].append(seconds(lambda: whole(batches)))
             seconds_of[f"{name} products"].append(sum(seconds(lambda p=piece: compute(p)) for piece in pieces))
             flops[name].append(

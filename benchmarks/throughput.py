@@ -1,10 +1,10 @@
 """Measure the speed of isinglass and of other tools, the sides alternating in one sitting on the same examples.
 
 All sides train on the same 640 examples (448 of WNLI's 635), a fixed random sample of the task's training set, with the same
-weights, batch 32 and all dropout active. Each measurement is a process of its own. Each tool's own clock is read: it covers
-the steps with their input, not imports, tokenization or evaluation. Every measurement is one line appended to
-`benchmarks/results/throughput.jsonl`; compare within a sitting only. A side runs in `--precision`, or in its own precision
-(`isinglass@bf16`).
+weights, batch 32 and all dropout active. Each measurement is a process of its own, timed by the tool itself: the steps with
+their input, without imports, tokenization and evaluation. Each measurement appends one line to
+`benchmarks/results/throughput.jsonl`. Compare within one sitting only. A side runs in `--precision`, or in the precision
+that it names (`isinglass@bf16`).
 
 PyTorch sides train one epoch:
     isinglass           `isinglass train`
@@ -128,7 +128,7 @@ def main() -> None:
             write_sample(get_task(task), options.data_dir, directory)
             if any(side in SIDES_THAT_PREDICT for side, _ in sides):
                 train = command_of("isinglass", task, directory, "")
-                # by the earlier version if there is one: this one reads its runs, and it cannot read those of this one
+                # by the earlier version, if any: both versions can read its runs
                 run([*train, "--overwrite", "--output-dir", str(directory / f"run-{task}")], options.before)
         for task, number, (side, precision) in itertools.product(options.tasks, range(options.rounds), sides):
             report = measure(side, precision, task, directory, options)

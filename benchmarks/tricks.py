@@ -1,6 +1,6 @@
-"""Time single tricks of the CPU path against the plain way, alternating in one process; medians of 30 rounds.
+"""Time single optimizations of the CPU path against plain code, alternating in one process: medians of 30 rounds.
 
-Each trick is one line appended to `benchmarks/results/tricks.jsonl`. Words choose the tricks whose names hold one.
+Each optimization appends one line to `benchmarks/results/tricks.jsonl`. WORDs select those whose names contain one.
 
     python benchmarks/tricks.py [WORD ...]
 """
@@ -56,7 +56,7 @@ def dropout_masks():
 
 
 def word_gradients():
-    """The gradient of the word embedding: all of the vocabulary zeroed anew, or only this step's rows cleared."""
+    """Time the gradient of the word embedding: for the whole vocabulary, or for the rows of this step only."""
     word = torch.randn(VOCABULARY, HIDDEN, requires_grad=True)
     ids = torch.randint(0, VOCABULARY, (TOKENS,))
     gradient = torch.randn(TOKENS, HIDDEN)
@@ -76,7 +76,7 @@ def word_gradients():
 
 
 def backend_and_batches(precision="fp32", draw=0, parts=None):
-    """all-MiniLM-L6-v2 and 32 examples of MRPC's lengths, the `draw`th, as a run packs them or in so many parts."""
+    """Return all-MiniLM-L6-v2 and 32 packed examples of MRPC's lengths, drawn by the seed `draw`, in `parts` batches."""
     rng = np.random.default_rng(draw)
     lengths = rng.integers(24, 83, 32)
     tokens = TokenizedTexts(
@@ -96,13 +96,13 @@ def training_step(backend, batches, step):
 
 
 def training_steps():
-    """Milliseconds of one training step, median of ROUNDS."""
+    """Return the milliseconds of a training step: the median of ROUNDS."""
     backend, batches = backend_and_batches()
     return statistics.median([training_step(backend, batches, step) for step in range(ROUNDS + 3)][3:])
 
 
 def steps_of_many_lengths():
-    """The same in bf16, where each step has examples of other lengths, after as many steps to get to know them."""
+    """Return the milliseconds of a bf16 step, where each step has other lengths, after as many steps of warm-up."""
     backend, _ = backend_and_batches("bf16")
     drawn = [backend_and_batches("bf16", draw)[1] for draw in range(2 * ROUNDS)]
     times = [training_step(backend, batches, step) for step, batches in enumerate(drawn)]
@@ -110,7 +110,7 @@ def steps_of_many_lengths():
 
 
 def in_processes(*options):
-    """What cannot be taken back, in processes of their own: without and with the trick, medians of three each."""
+    """Time what cannot be undone in processes of its own, without and with the optimization: medians of three."""
     commands = [[sys.executable, __file__, *some] for some in options]
     times = [[float(subprocess.check_output(command, text=True)) for command in commands] for _ in range(3)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
@@ -124,11 +124,11 @@ def few_shapes():
     return in_processes(["--lengths", "--as-they-come"], ["--lengths"])
 
 
-def streams(precision):
-    """A step by one stream on all threads, and by two; both draw their dropout masks."""
+def parallel_batches(precision):
+    """Time a step as one batch on all threads, and as two parallel micro-batches; both draw their dropout masks."""
     backend, halves = backend_and_batches(precision)
     if backend.parallel_batches == 1:
-        sys.exit("PyTorch has one thread here: there are no two streams.")
+        sys.exit("PyTorch has one thread here: batches cannot run in parallel.")
     _, whole = backend_and_batches(precision, parts=1)
     times = ([], [])
     for step in range(ROUNDS + 3):
@@ -139,13 +139,13 @@ def streams(precision):
 
 def fp32_products():
     if not mkl_leaves_avx512_unused():
-        sys.exit("MKL uses what this CPU has: there is nothing to compare.")
+        sys.exit("MKL uses all instructions of this CPU: there is nothing to compare.")
     x, weight, bias = torch.randn(TOKENS, HIDDEN), torch.randn(4 * HIDDEN, HIDDEN), torch.randn(4 * HIDDEN)
     return alternate(lambda: F.linear(x, weight, bias), lambda: linear(x, weight, bias))
 
 
 def bf16_products():
-    """Steps in bf16 on a CPU without bf16 instructions: three of each, because the plain ones take so long."""
+    """Time bf16 steps on a CPU without bf16 instructions: three of each, because the plain ones take long."""
     backend, batches = backend_and_batches("bf16")
     widened = backend._engine.products
     if isinstance(widened(), contextlib.nullcontext):
@@ -173,8 +173,8 @@ for trick, measured in {
     "dropout mask of 1700 x 1536: bernoulli_, or thresholds on 16 random bits": dropout_masks,
     "gradient of the word embedding, 1700 tokens: dense, or this step's rows": word_gradients,
     "training step, freed memory given back to the kernel or kept": kept_memory,
-    "training step in fp32: one stream on all threads, or two": lambda: streams("fp32"),
-    "training step in bf16: one stream on all threads, or two": lambda: streams("bf16"),
+    "training step in fp32: one stream on all threads, or two": lambda: parallel_batches("fp32"),
+    "training step in bf16: one stream on all threads, or two": lambda: parallel_batches("bf16"),
     "training step in bf16: shapes as the lengths come, or few": few_shapes,
     "product of 1700 x 384 and 384 x 1536 in fp32 on AMD: MKL, or oneDNN": fp32_products,
     "training step in bf16 without bf16 instructions: PyTorch's products, or fp32's rounded": bf16_products,

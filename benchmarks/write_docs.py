@@ -1,7 +1,7 @@
 """Write the figures of README.md and docs/ from the result files in `benchmarks/results`; `--check` only compares.
 
-A generated block stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a function of FIGURES. WHOLE_FILES are
-made wholly.
+A generated block stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a key of FIGURES. Files in WHOLE_FILES
+are generated as a whole.
 
     python benchmarks/write_docs.py [--check]
 """
@@ -68,7 +68,7 @@ def table(header, rows):
 
 
 def mean_and_spread(values):
-    """`mean ± standard deviation (n)` in hundredths."""
+    """Return `mean ± standard deviation (n)`, in percent."""
     if not values:
         return "not run"
     points = [100 * value for value in values]
@@ -77,12 +77,12 @@ def mean_and_spread(values):
 
 
 def accuracy(recipe):
-    """Dev scores of both tools over seeds, one row for each metric and precision."""
+    """Return the dev scores of both tools over seeds, one row for each metric and precision."""
     scores = defaultdict(dict)  # (task, metric, precision) -> tool -> values
-    collapsed = Counter()  # runs that answer one label for all, by task, precision and tool
+    collapsed = Counter()  # runs that predict one label only, by task, precision and tool
     majority = {}
     for row in read("accuracy"):
-        grouped = row["tool"] == TRAINER and not row.get("shuffled")  # by length: see the notebook
+        grouped = row["tool"] == TRAINER and not row.get("shuffled")  # by length, which changes the scores
         if row["recipe"] == recipe and not grouped:
             collapsed[row["task"], row["precision"], row["tool"]] += row["collapsed"]
             for metric, value in row["metrics"].items():
@@ -121,7 +121,7 @@ def accuracy(recipe):
 
 
 def learning_rate():
-    """Scores on the held-out fifth of train, by learning rate."""
+    """Return the scores on the held-out fifth of the training set, by learning rate."""
     found = defaultdict(list)
     for row in read("choose_rate"):
         for metric, value in row["metrics"].items():
@@ -140,7 +140,7 @@ def learning_rate():
 
 
 def sittings():
-    """(sitting, task) -> (side, precision) -> its rows."""
+    """Return (sitting, task) -> (side, precision) -> rows."""
     groups = defaultdict(lambda: defaultdict(list))
     for row in read("throughput"):
         groups[row["sitting"], row["task"]][row["side"], row["precision"]].append(row)
@@ -148,7 +148,7 @@ def sittings():
 
 
 def speed(kind="train", row_of=None):
-    """Medians of examples per second within the newest sitting of each side, and how many times faster isinglass is there.
+    """Return the median speed of each side in its newest sitting, and how many times faster isinglass was in that sitting.
 
     Args:
         kind: `train` or `predict`.
@@ -190,7 +190,7 @@ def speed(kind="train", row_of=None):
 
 
 def kerashub():
-    """Our median beside KerasHub's fastest round, in the newest sitting of each precision and mode."""
+    """Return our median and KerasHub's fastest round, in the newest sitting of each precision and mode."""
     rows = {}
     for (sitting, _), found in sorted(sittings().items()):
         for (side, precision), of in found.items():
@@ -205,9 +205,7 @@ def kerashub():
 
 
 def share():
-    """A training step and a prediction beside their matrix products alone, and beside what these would take at the peak; the
-    newest of each.
-    """
+    """Return the newest times of a training step and a prediction, of their matrix products alone, and at the peak."""
     newest = {(row.get("work", "training"), row["precision"]): row for row in read("share")}
     rows = [
         [
@@ -235,10 +233,10 @@ def share():
 
 
 def gpu(*, beside_trainer=False):
-    """Medians over the rounds of each sitting on a GPU, and how many times as fast its own bf16 is.
+    """Return the median speeds of each sitting on a GPU, and how many times faster isinglass in bf16 was in that sitting.
 
     Args:
-        beside_trainer: only the newest sitting that has Trainer's sides.
+        beside_trainer: only the newest sitting with sides of Trainer.
     """
     sides = defaultdict(list)
     found = read("gpu")
@@ -270,7 +268,7 @@ def gpu(*, beside_trainer=False):
 
 
 def large_set():
-    """Seconds of each part and peak memory, cold and warm; the newest pass of each."""
+    """Return the seconds of each part and the peak memory of the newest cold and warm pass."""
     newest = {row["pass"]: row for row in read("large_set")}
     parts = ("read", "tokenize", "plan", "total")
     rows = [
@@ -288,7 +286,7 @@ def large_set():
 
 
 def own_data():
-    """Seconds and peak memory from a user's file to data that training could start on; the newest line of each format."""
+    """Return seconds and peak memory of reading and checking a user's file; the newest line of each format."""
     newest = {row["format"]: row for row in read("own_data")}
     parts = ("import", "read", "inspect", "total")
     rows = [
@@ -306,7 +304,7 @@ def own_data():
 
 
 def preset(name):
-    """The table of a bench preset, from the records that `isinglass bench` left in `results/NAME`."""
+    """Return the table of a bench preset, from the records that `isinglass bench` wrote to `results/NAME`."""
     if not (RESULTS / name / "results.jsonl").exists():
         return "Not run yet."
     records = read_records(RESULTS / name)
@@ -318,7 +316,7 @@ def preset(name):
 
 
 def tricks():
-    """Each trick's time without and with it, medians of the newest measurement."""
+    """Return the time without and with each optimization, in its newest measurement."""
     newest = {row["trick"]: row for row in read("tricks")}
     rows = [
         [
@@ -334,7 +332,7 @@ def tricks():
 
 
 def kills():
-    """Runs killed and resumed, and how they ended: the newest line of each kind."""
+    """Return how runs ended that were killed and resumed: the newest line of each kind."""
     newest = {row["kind"]: row for row in read("kills", SOAK)}
     rows = [
         [
@@ -350,7 +348,7 @@ def kills():
 
 
 def fuzz():
-    """Hostile inputs by reader: the newest line of each target."""
+    """Return the number of hostile inputs of each reader, from its newest line."""
     newest = {row["target"]: row for row in read("fuzz", SOAK)}
     rows = [
         [
@@ -369,12 +367,12 @@ def fuzz():
 
 
 def scaling(kind, **wanted):
-    """Lines of one table of results/scaling.jsonl."""
+    """Return the lines of one table of results/scaling.jsonl."""
     return [row for row in read("scaling") if row["table"] == kind and all(row[k] == v for k, v in wanted.items())]
 
 
 def shared_scores():
-    """Dev accuracy of runs that processes shared, beside the same seeds in one process."""
+    """Return the dev accuracy of runs that two processes shared, and of the same seeds in one process."""
     alone = {
         row["seed"]: row["metrics"]["accuracy"]
         for row in read("accuracy")
@@ -390,7 +388,7 @@ def shared_scores():
 
 
 def duration(seconds):
-    """`4.6 s`, `5:51` (minutes and seconds), `7:10:10` (with hours)."""
+    """Return `4.6 s`, `5:51` (minutes and seconds) or `7:10:10` (with hours)."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
@@ -442,7 +440,7 @@ def scaling_published():
 
 
 def scaling_tasks(cluster, batch):
-    """Time of each task's training steps by devices."""
+    """Return the time of each task's training steps by number of devices."""
     columns = (1, 2, 4, 8, 16, 32) if batch == 32 else (1, 8, 32, 128, 512, 1024)
     rows = [
         [TASKS[row["task"]].title, *(duration(row["seconds"][str(n)]) for n in columns)]
@@ -452,7 +450,7 @@ def scaling_tasks(cluster, batch):
 
 
 def scaling_floor(cluster):
-    """The parts of a step of MNLI at batch 32, in milliseconds."""
+    """Return the parts of a step of MNLI at batch 32, in milliseconds."""
     found = scaling("floor", cluster=cluster, batch=32)
     parts = ("compute", "fixed", "all_reduce", "all_reduce_bf16", "rows", "waits")
     rows = [
@@ -469,7 +467,7 @@ def scaling_floor(cluster):
 
 
 def scaling_limits():
-    """For each cluster and batch: where the all-reduce exceeds the compute, the shortest run, and what it consists of."""
+    """Return where the all-reduce exceeds the compute, the shortest run and its parts, for each cluster and batch."""
     rows = []
     for cluster in ("a100-fp32", "a100-bf16", "ethernet-bf16", "cpu-fp32"):
         for batch in (32, 256, 1024, 4096):
@@ -499,7 +497,7 @@ def scaling_balance():
         [TASKS[row["task"]].title, row["ranks"], *(f"{100 * (row[cut] - 1):.1f} %" for cut in ("counts", "tokens"))]
         for row in scaling("balance")
     ]
-    return table(["task", "processes", "fullest over mean, like counts", "dealt out by tokens"], rows)
+    return table(["task", "processes", "most tokens over mean, split by examples", "split by tokens"], rows)
 
 
 def scaling_sweep(hardware):
@@ -521,7 +519,7 @@ def scaling_sweep(hardware):
 
 @contextlib.contextmanager
 def svg(name, size):
-    """A figure, and what gives its text when the block has ended: the same for the same figures."""
+    """Yield a figure, and a function that returns its SVG after the block. Equal figures give equal texts."""
     import io
 
     import matplotlib as mpl
@@ -536,7 +534,7 @@ def svg(name, size):
 
 
 def plot_sweep():
-    """Both sweeps against the number of devices, as SVG; the same text for the same figures."""
+    """Return both sweeps against the number of devices, as SVG."""
     from matplotlib.ticker import LogLocator
 
     lines = {  # column -> label, style
@@ -564,7 +562,7 @@ def plot_sweep():
 
 
 def growth(against):
-    """The newest point at each value of what grows."""
+    """Return the newest point at each value of what grows."""
     key = "examples" if against == "rows" else against
     points = {(row[key], row.get("pass", "")): row for row in read("growth") if row["against"] == against}
     return [points[at] for at in sorted(points)]
@@ -604,7 +602,7 @@ def growth_of_rows():
 
 
 def plot_growth():
-    """Speed against length, batch size and width; seconds and memory against rows. As SVG."""
+    """Return plots of speed against length, batch size and width, and of seconds and memory against rows, as SVG."""
     axes_of = {"length": "tokens of each example", "batch": "examples in a step", "width": "hidden size"}
     with svg("growth", (9, 5.2)) as (figure, text):
         (length, batch, width), (seconds, memory, empty) = figure.subplots(2, 3)

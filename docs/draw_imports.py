@@ -1,7 +1,7 @@
 """Write the picture of ARCHITECTURE.md from the imports of the source: `python docs/draw_imports.py [--check]`.
 
-A box is a room (a package or module directly below `isinglass`), an arrow says that the upper one imports the lower one.
-Arrows that follow from others are left out, and so are the modules that every room may use.
+A box is a package or module directly below `isinglass`. An arrow means that the upper one imports the lower one. Arrows that
+follow from others are left out, and so are the modules that all may use.
 """
 
 import argparse

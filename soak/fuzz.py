@@ -1,8 +1,8 @@
-"""Feed hostile files to every reader, and hold each to the property of `tests/fuzzing.py`: long, and under a memory limit.
+"""Feed hostile files to every reader for a long time and under a memory limit, and check the property of `tests/fuzzing.py`.
 
-Each target runs in a process of its own, whose address space is limited to 4 GiB. Every input that gets through is printed
-with its target and seed, which make it again; one line for each target is appended to `--output`. Exits with 1 if anything
-got through.
+Each target runs in a process of its own, whose address space is limited to 4 GiB. An input that breaks the property is
+printed with its target and seed, which reproduce it. Each target appends one line to `--output`. The exit status is 1 if
+any input broke the property.
 
     python soak/fuzz.py --inputs 100000 --seed 1
     python soak/fuzz.py --target results --only-seed 10000975
@@ -28,7 +28,7 @@ from isinglass.results import installed_versions, source_commit
 from tests.fuzzing import SLOWEST_SECONDS, TARGETS, check, make_case
 
 MEMORY = 4 << 30  # bytes of address space
-SEEDS = 10_000_000  # of one --seed: two never share an input
+SEEDS = 10_000_000  # inputs of one --seed; two seeds never share an input
 HUNG_SECONDS = 60.0
 
 
@@ -48,18 +48,18 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=10_000, help="spread evenly over the targets")
+    parser.add_argument("--inputs", type=int, default=10_000, help="number of inputs, spread evenly over the targets")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", choices=[*TARGETS])
-    parser.add_argument("--only-seed", type=int, help="repeat one input, in full words")
+    parser.add_argument("--only-seed", type=int, help="run this input only, with full messages")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "soak" / "results" / "fuzz.jsonl")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _in_a_process(target: str, count: int, arguments: argparse.Namespace) -> bool:
-    """Run one target; true if nothing got through. A process that dies has died of the seed that it had noted."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a disk takes longer than the readers
+    """Run one target, and return whether no input broke the property. A process that died had noted its seed."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a disk would be slower than the readers
     with tempfile.TemporaryDirectory(prefix="isinglass-fuzz-", dir=memory) as place:
         command = [
             sys.executable,
@@ -133,7 +133,7 @@ def _run_target(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _alarm() -> Iterator[None]:
-    """End an input that hangs; what is only slow is judged by `check`."""
+    """Interrupt an input that hangs; `check` reports an input that is only slow."""
     signal.signal(signal.SIGALRM, _hung)
     signal.setitimer(signal.ITIMER_REAL, HUNG_SECONDS)
     try:

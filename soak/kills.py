@@ -2,10 +2,10 @@
 
     python soak/kills.py [--kills 50] [--seed 1] [--kinds "torch fp32" ...]
 
-A tiny model with random weights, written here, and sentences of random words: what is tried is the bookkeeping, not the
-learning. Each kind of run (framework and precision) is killed by SIGKILL between 0 and 2 seconds after it was started or
-has written a checkpoint, again and again, in its first steps, in later epochs, while it writes checkpoints, evaluates or
-writes its result. One line of JSON for each kind goes to soak/results/kills.jsonl.
+The model is tiny and random, and the sentences are random words: this tests how runs are saved and resumed. Each kind of
+run (framework and precision) is killed by SIGKILL at a random moment after its start or after a checkpoint, again and
+again: in its first steps, in later epochs, while it writes a checkpoint, evaluates or writes its result. Each kind appends
+one line to `soak/results/kills.jsonl`.
 """
 
 import argparse
@@ -45,12 +45,12 @@ def checkpoints(output):
 
 
 def killed_run(arguments, output, kills, rng):
-    """Start it, kill it, again and again; the last start ends by itself. How many kills found it alive, and where."""
+    """Start and kill a run `kills` times, then let it end. Return the step of the last checkpoint at each kill."""
     steps = []
     while len(steps) < kills:
         before = checkpoints(output)
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if rng.random() < 0.8:  # else it dies while it starts
+        if rng.random() < 0.8:  # else it is killed while it starts
             while process.poll() is None and checkpoints(output) == before:
                 time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.5))
@@ -65,7 +65,7 @@ def killed_run(arguments, output, kills, rng):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=50, help="of all kinds of run together")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills of all kinds of run together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS])
     chosen = parser.parse_args()

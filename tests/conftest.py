@@ -1,4 +1,4 @@
-"""Nothing a test does touches the user's caches or the hub."""
+"""Keep tests away from the user's caches and the hub, and check annotations."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from tests.typechecked import check_annotations
 check_annotations()
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: threads that wait for each other would only fight
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel: more threads would slow each other down
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: its kernels run on the CPU
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore Ctrl-C
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # transformers forks nothing here, but warns
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background by a shell ignores Ctrl-C
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # otherwise tokenizers warns when a test forks
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +25,7 @@ def token_cache(tmp_path_factory) -> None:
 
 @pytest.fixture(scope="session")
 def glue_dir() -> Path:
-    """GLUE's own files, where `ISINGLASS_GLUE_DIR` names them."""
+    """Return the directory of GLUE's own files, that `ISINGLASS_GLUE_DIR` names; skip the test without it."""
     if not os.environ.get("ISINGLASS_GLUE_DIR"):
         pytest.skip("ISINGLASS_GLUE_DIR is not set")
     return Path(os.environ["ISINGLASS_GLUE_DIR"])

@@ -1,4 +1,4 @@
-"""A hub on this machine, which answers the hub's own client as the hub does, and processes that ask it."""
+"""Run a local server that answers the client of the Hugging Face hub as the hub does, and processes that use it."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """What one push changed: `files` by name."""
+    """A commit that was pushed; `files`: name -> content."""
 
     repo: str
     branch: str
@@ -33,17 +33,17 @@ class Commit:
 
 @dataclass
 class Hub:
-    """What the server holds, how it refuses, and what it was asked.
+    """The state of the server, the refusals it gives, and the requests it received.
 
     Attributes:
         files: `REPO/FILE` -> content; the REPO of a data set begins with `datasets/`.
         refusals: REPO -> status and X-Error-Code for everything in it; None closes the connection without an answer.
-        commit: the newest, which a file asked for as of `main` is said to be of.
-        revisions: what each file was asked for as of, in the order of `requests`.
-        models: the repositories that files can be pushed to, and whether they are private.
-        branches: `REPO BRANCH`, but for `main`.
-        commits: what was pushed.
-        steps: `STEP REPO` -> status and JSON (or text) in place of that step of a push.
+        commit: the newest commit, which is that of files of `main`.
+        revisions: the revision of each requested file, in the order of `requests`.
+        models: repository that can be pushed to -> whether it is private.
+        branches: `REPO BRANCH`, without `main`.
+        commits: the pushed commits.
+        steps: `STEP REPO` -> status and JSON (or text) to answer instead in that step of a push.
         stored: sha256 -> content of a large file.
         received: the bodies of all requests.
     """
@@ -66,7 +66,7 @@ class Hub:
 
 
 class Answers(BaseHTTPRequestHandler):
-    """`/REPO/resolve/REVISION/FILE`, with the headers of huggingface.co, and the steps of a push."""
+    """Handles `/REPO/resolve/REVISION/FILE`, with the headers of huggingface.co, and the steps of a push."""
 
     protocol_version = "HTTP/1.1"
 
@@ -84,7 +84,7 @@ class Answers(BaseHTTPRequestHandler):
                 return
             status, code = refusal
         elif not any(name.startswith(f"{repo}/") for name in hub.files):
-            status, code = 401, "RepoNotFound"  # so as not to say which private repositories there are
+            status, code = 401, "RepoNotFound"  # the hub does not tell which private repositories exist
         elif f"{repo}/{file}" not in hub.files:
             status, code = 404, "EntryNotFound"
         self.send_response(status)
@@ -227,7 +227,7 @@ STEPS = {
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """A hub that holds nothing yet."""
+    """Serve an empty hub."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -238,7 +238,7 @@ def serving() -> Iterator[Hub]:
 
 
 def call(home: Path, endpoint: str, *arguments: object, **variables: str) -> dict[str, object]:
-    """Of `subprocess`: Python with its caches in `home`, the hub at `endpoint` and none of the user's settings of either."""
+    """Return arguments of `subprocess.run` for Python with caches in `home`, the hub at `endpoint`, and no user settings."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -267,6 +267,6 @@ def python(home: Path, endpoint: str, *arguments: object, **variables: str) -> s
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> list:
-    """The JSON on standard output of a process that ended well and wrote nothing else."""
+    """Return the JSON on standard output of a process that succeeded and wrote nothing else."""
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)

@@ -1,10 +1,10 @@
-"""Triton's interpreter, mended: it multiplies tiles of bf16 as if the 16-bit integers that hold them were the numbers."""
+"""Fix Triton's interpreter, which multiplies tiles of bf16 as if their 16 bits were integers."""
 
 import numpy as np
 
 
 def mend_products() -> None:
-    """Let tiles of bf16 be widened before the interpreter multiplies them. Nothing changes where kernels are compiled."""
+    """Convert tiles of bf16 to fp32 before the interpreter multiplies them. Compiled kernels do not change."""
     from triton import language as tl
     from triton.runtime import interpreter
 
@@ -19,5 +19,5 @@ def mend_products() -> None:
     def create_dot(self, a, b, *rest):  # noqa: ANN002
         return given(self, widened(a), widened(b), *rest)
 
-    if given.__module__ != __name__:  # not yet
+    if given.__module__ != __name__:  # not replaced yet
         interpreter.InterpreterBuilder.create_dot = create_dot

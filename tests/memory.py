@@ -1,4 +1,4 @@
-"""Lists in memory as a custom task, through the same code as files."""
+"""Make a custom task of lists in memory, through the same code as for files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def memory_data(
     dev: tuple[tuple[Sequence[Any], ...], Sequence[Any]] | None = None,
     **settings: Any,
 ) -> LoadedSplits:
-    """The task that texts and labels make, `dev` being those to validate with."""
+    """Return the data of a task made of texts and labels; `dev`: texts and labels of its validation set."""
     config = TrainConfig(task=name, train_file=("memory",), **settings)
     columns = Columns(texts=("text", "text2")[: len(texts)], label="label")
     splits = {}

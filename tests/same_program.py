@@ -125,7 +125,7 @@ def write_model(directory: Path, family: str) -> None:
 
 
 def sentence(rng: np.random.Generator) -> str:
-    """Between two and seventeen words."""
+    """Return two to seventeen random words."""
     return " ".join(rng.choice(WORDS, int(rng.integers(2, 18))))
 
 
@@ -171,7 +171,7 @@ def write_data(glue: Path, own: Path) -> None:
 
 
 def digest(run: Path) -> str:
-    """The sha256 of all that a run leaves and that must not change."""
+    """Return the sha256 of the files of a run that must not change."""
     found = hashlib.sha256()
     for pattern in COMPARED:
         for path in sorted(run.glob(pattern)):
@@ -180,7 +180,7 @@ def digest(run: Path) -> str:
 
 
 def killed_and_resumed(command: list[str], output: Path, environment: dict[str, str]) -> None:
-    """Kill the run after its first checkpoint, and let the same command end it."""
+    """Kill the run after its first checkpoint, and resume it with the same command."""
     command = [*command, "--checkpoint-every", "2steps", "--resume"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not [*output.glob("checkpoints/step-*.safetensors")]:

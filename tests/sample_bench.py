@@ -1,4 +1,4 @@
-"""A directory as `isinglass bench` leaves it, made of random answers: for what reads such directories."""
+"""Write a directory like that of `isinglass bench`, with random predictions, to test its readers."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from isinglass.tasks import TASKS
 
 
 def scores_of(metrics: dict, majority: dict, splits: Sequence[str] = ("dev",)) -> Scores:
-    """Scores from two mappings: metric -> value of one split, or split -> metric -> value."""
+    """Return scores from two mappings: metric -> value of one split, or split -> metric -> value."""
     metrics, majority = (
         side if isinstance(next(iter(side.values())), dict) else {splits[0]: side} for side in (metrics, majority)
     )
@@ -26,13 +26,13 @@ def scores_of(metrics: dict, majority: dict, splits: Sequence[str] = ("dev",)) -
 
 
 def with_scores(result: RunResult, *, metrics: dict | None = None, majority: dict | None = None) -> RunResult:
-    """The result with other values or another baseline."""
+    """Return the result with other scores or baselines."""
     scores = scores_of(metrics or result.metrics, majority or result.majority, [*result.scores])
     return dataclasses.replace(result, scores=scores)
 
 
 def sample_result(task: str = "rte", **changes: object) -> RunResult:
-    """A result with plausible figures; settings (`seed`, `precision`, `backend`, ...) go into `config` too."""
+    """Return a plausible result; settings (`seed`, `precision`, `backend`, ...) are also put into `config`."""
     described = TASKS[task]
     settings = {
         name: changes.pop(name) for name in ("seed", "precision", "backend", "model", "xla", "compile") if name in changes
@@ -81,7 +81,7 @@ def sample_result(task: str = "rte", **changes: object) -> RunResult:
 def write_sample_run(
     directory: Path, task: str = "rte", *, skill: float = 0.5, rows: int = 40, **changes: object
 ) -> RunResult:
-    """Append one run with random answers, a share `skill` of them right for sure; dev and test sets have `rows` rows."""
+    """Append a run with random predictions, of which a share `skill` is right; dev and test sets have `rows` rows."""
     described = TASKS[task]
     result = sample_result(task, **changes)
     name = f"{task}-{result.backend}-{result.precision}-seed{result.seed}"

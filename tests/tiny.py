@@ -1,4 +1,4 @@
-"""Small random models of each family, made with `transformers`, and small data in GLUE's layout."""
+"""Make small random models of each family with `transformers`, and small data in GLUE's layout."""
 
 import json
 from pathlib import Path
@@ -27,17 +27,17 @@ CONFIGS = {
     "xlm-roberta": ("XLMRobertaConfig", SIZES | dict(type_vocab_size=1, pad_token_id=1)),
 }
 FAMILIES = tuple(CONFIGS)
-ARCHITECTURES = ("bert", "roberta", "distilbert", "electra")  # that compute something else
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra")  # families whose computations differ
 LIKE_ROBERTA = ("roberta", "xlm-roberta")  # without token types, and with two separators between texts
 
 
 def types_of(family: str) -> int:
-    """How many token types a family's tokenizer gives."""
+    """Return the number of token types of a family's tokenizer."""
     return 1 if family in LIKE_ROBERTA else 2
 
 
 def tiny_tokenizer(family: str) -> Tokenizer:
-    """Whole words of VOCABULARY; RoBERTa's has its pad id at 1, and doubled separators and no types as RoBERTa's."""
+    """Return a tokenizer of the words of VOCABULARY. Like RoBERTa's: pad id 1, doubled separators, no token types."""
     order = [*VOCABULARY]
     if family in LIKE_ROBERTA:
         order[0], order[1] = order[1], order[0]
@@ -55,7 +55,7 @@ def tiny_tokenizer(family: str) -> Tokenizer:
 
 
 def tiny_config(family: str, **changes: object):
-    """A `transformers` configuration, unusual on purpose: every value must count."""
+    """Return a `transformers` configuration with unusual values, so that a test fails if one is ignored."""
     import transformers
 
     kind, values = CONFIGS[family]
@@ -64,7 +64,7 @@ def tiny_config(family: str, **changes: object):
 
 
 def reference_model(config, num_labels: int = 3, seed: int = 0):
-    """A `transformers` classifier with random weights, biases and LayerNorms included."""
+    """Return a `transformers` classifier with random weights, biases and LayerNorms included."""
     from transformers import AutoModelForSequenceClassification
 
     config.num_labels = num_labels
@@ -99,7 +99,7 @@ def save_tiny(directory: Path, family: str = "bert", *, labels: tuple[str, ...] 
 
 
 def random_tokens(lengths: list[int], seed: int = 0, *, types: int = 2) -> TokenizedTexts:
-    """Random ids (no specials, no padding) of the given lengths, types rising from 0 within each example."""
+    """Return random ids (no special ones) of the given lengths; token types rise from 0 within each example."""
     rng = np.random.default_rng(seed)
     ids = [rng.integers(len(SPECIALS), len(VOCABULARY), n) for n in lengths]
     kinds = [np.sort(rng.integers(0, types, n)) for n in lengths]
@@ -112,14 +112,14 @@ def random_tokens(lengths: list[int], seed: int = 0, *, types: int = 2) -> Token
 
 
 def sentence(rng: np.random.Generator, words: int) -> str:
-    """So many words of WORDS."""
+    """Return `words` random words."""
     return " ".join(rng.choice(WORDS, words))
 
 
 def write_glue(task: Task, directory: Path, rows: dict[str, int] | int = 24, seed: int = 0) -> Path:
     """Write all files of a task in GLUE's layout with random sentences; the label follows from the first word's length.
 
-    The columns that isinglass does not read hold `-`. Returns the data directory.
+    Columns that isinglass does not read contain `-`. Returns the data directory.
     """
     rng = np.random.default_rng(seed)
     folder = directory / task.folder

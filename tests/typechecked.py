@@ -1,4 +1,4 @@
-"""Every annotation of the package is checked at run time, shapes and dtypes of arrays included."""
+"""Check the annotations of the package at run time, shapes and dtypes of arrays included."""
 
 import importlib.util
 from pathlib import Path
@@ -23,12 +23,12 @@ _check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float,
 
 
 def typechecker(function: Any) -> Any:
-    """Return the function with its annotations checked. Beartype checks `Self` in whole classes only: such a one is not."""
+    """Return the function with checked annotations; unchanged if one is `Self`, which beartype checks in classes only."""
     return function if Self in getattr(function, "__annotations__", {}).values() else _check(function)
 
 
 def check_annotations() -> None:
-    """Check the annotations of all modules of the package but UNCHECKED. None of them is imported yet."""
+    """Check the annotations of all modules of the package but UNCHECKED. Call it before any of them is imported."""
     package = Path(importlib.util.find_spec("isinglass").origin).parent
     files = [file.relative_to(package.parent).with_suffix("") for file in package.rglob("*.py") if file.stem != "__init__"]
     modules = [".".join(file.parts) for file in files]
