@@ -14,7 +14,7 @@ class Objective:
             mean over the outputs of the binary cross entropy.
         num_outputs: outputs of the head, K.
         class_weights: K factors. In classification they multiply the loss of an example, by its class. With several labels
-            they multiply the loss of each output of the examples that have the label.
+            they multiply the term of the label in the cross entropy of its output (PyTorch's `pos_weight`).
         label_smoothing: e, from 0 to below 1. Classification trains towards 1 - e for the label plus e / K for every class;
             a task with several labels trains towards 1 - e / 2 and e / 2.
     """
