@@ -37,7 +37,7 @@ import typing
 import numpy as np
 import torch
 
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
 from isinglass.config import Precision, TrainConfig
 from isinglass.data.tokenization import TokenizedTexts

@@ -20,8 +20,7 @@ import time
 import numpy as np
 
 import large_set
-from isinglass.backends.objective import Objective
-from isinglass.backends.protocol import parts_of_step
+from isinglass.backends.protocol import Objective, parts_of_step
 from isinglass.backends.registry import create_backend
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.batch import RowRounding
 from isinglass.backends.torch.cpu import attention

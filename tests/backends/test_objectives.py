@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from isinglass.backends.objective import Objective
-from isinglass.backends.update_rule import UpdateRule
+from isinglass.backends.protocol import Objective, UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.models.blueprint import Parameter
 from isinglass.models.checkpoint import load_checkpoint

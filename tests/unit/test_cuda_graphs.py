@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
 from isinglass.backends.torch.backend import TorchBackend
 from isinglass.backends.torch.gpu.dropout import begin_dropout

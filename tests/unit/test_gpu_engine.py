@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 from isinglass.backends.torch.backend import TorchBackend
 from isinglass.backends.torch.cpu.engine import CpuEngine
 from isinglass.backends.torch.gpu import fused_layers

@@ -26,6 +26,18 @@ def has_fast_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
 
 
+def slow_bf16(device: str) -> str:
+    """Return the note for a device without bf16 instructions."""
+    return f"bf16 has no hardware support on {device}: it runs, slowly."
+
+
+def widened_bf16(device: str) -> str:
+    """Return the note for a CPU without bf16 instructions, where bf16 products are computed in fp32."""
+    return (
+        f"bf16 has no hardware support on {device}: its products run in fp32 and are rounded, which is no faster than fp32."
+    )
+
+
 def mkl_leaves_avx512_unused() -> bool:
     """Return whether MKL, which decides by vendor, computes in AVX2 on a CPU that has AVX-512."""
     return _cpuinfo("vendor_id") == "AuthenticAMD" and "avx512f" in _flags()

@@ -1,14 +1,21 @@
-"""What the training loop and prediction need from a backend. A backend is one folder with the file names of `torch/`."""
+"""What a backend is given, and what the training loop and prediction need from it.
+
+A backend is one folder with the file names of `torch/`.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from isinglass.config import TrainConfig
+from isinglass.models.blueprint import Parameter
 from isinglass.models.checkpoint import Weights
 from isinglass.packing import PackedBatch
+from isinglass.tasks import KindName, Task
 
 LEAST_PARALLEL_TOKENS: Final = 768  # tokens of a step: with fewer, two parallel batches are slower (docs/experiments.md)
 
@@ -18,6 +25,56 @@ def parts_of_step(tokens: int, parallel_batches: int) -> int:
     `parallel_batches` at the same time.
     """
     return parallel_batches if tokens >= LEAST_PARALLEL_TOKENS else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A loss: the mean over the examples of a step of what `kind` says.
+
+    Attributes:
+        kind: `classification`: the cross entropy. `regression`: the squared error of the single output. `multilabel`: the
+            mean over the outputs of the binary cross entropy.
+        num_outputs: outputs of the head, K.
+        class_weights: K factors. In classification they multiply the loss of an example, by its class. With several labels
+            they multiply the term of the label in the cross entropy of its output (PyTorch's `pos_weight`).
+        label_smoothing: e, from 0 to below 1. Classification trains towards 1 - e for the label plus e / K for every class;
+            a task with several labels trains towards 1 - e / 2 and e / 2.
+    """
+
+    kind: KindName
+    num_outputs: int
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+
+    @staticmethod
+    def of(task: Task) -> "Objective":
+        """Return the objective of a task, without weights and smoothing."""
+        return Objective(kind=task.kind.name, num_outputs=task.num_outputs)
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """How AdamW treats one parameter.
+
+    Attributes:
+        rate_factor: the learning rate is multiplied with it; 0: the parameter is frozen.
+        decays: whether weight decay applies.
+    """
+
+    rate_factor: float
+    decays: bool
+
+    @staticmethod
+    def of(parameter: Parameter, num_blocks: int, config: TrainConfig) -> "UpdateRule":
+        """Return the rule for a parameter of an encoder with `num_blocks` blocks."""
+        return UpdateRule(_rate_factor(parameter.depth, num_blocks, config), parameter.decays)
+
+
+def _rate_factor(depth: int, num_blocks: int, config: TrainConfig) -> float:
+    freezes_embeddings = config.freeze_embeddings or config.freeze_layers > 0
+    if (depth == 0 and freezes_embeddings) or 0 < depth <= config.freeze_layers:
+        return 0.0
+    return float(config.layer_decay ** (num_blocks + 1 - depth))
 
 
 @runtime_checkable

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup, SingleProcess
-from isinglass.backends.protocol import Backend
+from isinglass.backends.protocol import Backend, Objective
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint

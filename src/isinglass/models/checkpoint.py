@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from jaxtyping import Float32
+
 from isinglass.errors import CheckpointError
-from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint
+from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint, Parameter
 from isinglass.models.families import get_family
-from isinglass.models.families.family import Family
+from isinglass.models.families.family import Family, FileArray
 from isinglass.models.files import check_regular, read_json, read_text
-from isinglass.models.matching import match_arrays
 from isinglass.models.tokenizer import check_tokenizer
+from isinglass.models.weights import Stored, read_header, read_safetensors
 from isinglass.models.weights import Weights as Weights  # what a checkpoint is made of, for those who import both from here
-from isinglass.models.weights import read_header, read_safetensors
 from isinglass.names import brief, printable
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ CODE: Final = ("auto_map", "custom_code", "custom_pipelines", "trust_remote_code
 # Where older versions of `transformers` noted the user's directory that they had read from.
 READ_FROM: Final = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file")
 DTYPE: Final = ("torch_dtype", "dtype")  # old and new key
+_HEAD: Final = 0x68656164  # "head": apart from the seeds of batches and dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,98 @@ def _load_weights(path: Path, family: Family, blueprint: Blueprint) -> Weights:
     for name, content in contents.items():
         weights |= content.split(arrays[name])
     return weights
+
+
+def match_arrays(header: Mapping[str, Stored], family: Family, blueprint: Blueprint, path: Path) -> dict[str, FileArray]:
+    """Return name in the file -> what it holds, for all arrays of the encoder and those of the head that are there.
+
+    Args:
+        header: of the weights file `path`.
+        blueprint: of the `config.json` beside it.
+
+    Raises:
+        CheckpointError: an array is missing, has another shape, or is not accounted for.
+    """
+    unread = _current_names(header, path)
+    found: dict[str, FileArray] = {}
+    for array in family.arrays(blueprint, num_outputs=1):
+        bare = array.name.removeprefix(f"{family.prefix}.")
+        stored = unread.pop(array.name, None) or unread.pop(bare, None)
+        if stored is not None:
+            _check_shape(array, header[stored].shape, path)
+            found[stored] = array
+        elif array.parameters[0].depth <= blueprint.num_hidden_layers:  # the head may be missing
+            raise CheckpointError(f"{path} has no weight {array.name}, which config.json calls for.")
+    _check_surplus(unread, family, path)
+    _check_head({array.parameters[0].name: header[name].shape[0] for name, array in found.items()}, blueprint, path)
+    return found
+
+
+def _current_names(header: Mapping[str, Stored], path: Path) -> dict[str, str]:
+    """Return current name -> name in the file.
+
+    The oldest checkpoints (bert-base-cased among them) call the weight of a LayerNorm gamma, and its bias beta.
+    """
+    names = {
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): name
+        for name in header
+    }
+    if len(names) < len(header):
+        raise CheckpointError(f"{path} holds a LayerNorm twice, under its old names and its new ones: save the model anew.")
+    return names
+
+
+def _check_shape(array: FileArray, shape: tuple[int, ...], path: Path) -> None:
+    """Compare a shape with config.json, which does not say how many rows the output has."""
+    expected = array.shape
+    if array.parameters[0].name.startswith(HEAD_OUTPUT) and shape and shape[0]:
+        expected = shape[0], *expected[1:]
+    if shape != expected:
+        raise CheckpointError(f"{path}: {array.name} has shape {list(shape)}; config.json calls for {list(expected)}.")
+
+
+def _check_surplus(unread: Mapping[str, str], family: Family, path: Path) -> None:
+    surplus = [name for name in unread if not name.endswith("position_ids")]
+    surplus = [name for name in surplus if name.removeprefix(f"{family.prefix}.").split(".")[0] not in family.ignored]
+    if surplus:
+        raise CheckpointError(
+            f"{path} holds {len(surplus)} weights that config.json does not account for, the first {brief(surplus[0])}: "
+            f"config and weights are of different models."
+        )
+
+
+def _check_head(rows: Mapping[str, int], blueprint: Blueprint, path: Path) -> None:
+    """Refuse a product of the head whose weight and bias do not belong together.
+
+    Args:
+        rows: canonical name -> rows of each parameter in the file.
+    """
+    for module in blueprint.head_modules(num_outputs=1):
+        weight, *bias = (rows.get(parameter.name) for parameter in module.parameters)
+        if bias and bias[0] != weight:
+            raise CheckpointError(
+                f"{path}: weight and bias of {module.name} have {weight} and {bias[0]} rows: save the model anew."
+            )
+
+
+def with_head(weights: Weights, blueprint: Blueprint, num_outputs: int, seed: int) -> Weights:
+    """Return `weights` and the parameters of the head that they lack, float32.
+
+    New matrices are drawn from N(0, initializer_range) by `seed`, new biases are 0, and new norms 1.
+    """
+    rng = np.random.default_rng([seed, _HEAD])
+    complete = dict(weights)
+    for module in blueprint.head_modules(num_outputs):
+        for parameter in module.parameters:
+            if parameter.name not in weights:
+                complete[parameter.name] = _initial(parameter, blueprint.initializer_range, rng)
+    return complete
+
+
+def _initial(parameter: Parameter, deviation: float, rng: np.random.Generator) -> Float32[np.ndarray, "..."]:
+    if parameter.role == "matrix":
+        return rng.normal(0, deviation, parameter.shape).astype(np.float32)
+    return np.full(parameter.shape, 1 if parameter.role == "norm" else 0, np.float32)
 
 
 def _warn_of_code(checkpoint: Checkpoint) -> None:

@@ -9,8 +9,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float32
 
-from isinglass.backends.objective import Objective
-from isinglass.backends.protocol import Backend
+from isinglass.backends.protocol import Backend, Objective
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig, resolve
 from isinglass.data import open_data

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int64
 
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 from isinglass.config import TrainConfig
 from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.source import Source

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
-from isinglass.backends.protocol import Backend
+from isinglass.backends.protocol import Backend, Objective
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data

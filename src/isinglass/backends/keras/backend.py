@@ -11,12 +11,10 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from isinglass.backends.cpu import has_fast_bf16, peak_resident_bytes
+from isinglass.backends.cpu import has_fast_bf16, peak_resident_bytes, slow_bf16
 from isinglass.backends.keras.device import jax_device, tensorflow_device
-from isinglass.backends.notes import slow_bf16
-from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.update_rule import UpdateRule
+from isinglass.backends.protocol import Objective, UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, DeviceMemoryError, UpdateInterruptedError
 from isinglass.models.checkpoint import Checkpoint, Weights

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from keras import ops
 
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 
 
 def example_losses(objective: Objective, logits: Any, labels: Any) -> Any:

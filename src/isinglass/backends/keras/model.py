@@ -18,8 +18,7 @@ from keras import layers, ops
 from isinglass.backends.keras.attention import RowsPlan, first_token_attention, plan_attention, self_attention
 from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout
 from isinglass.models.blueprint import Blueprint, Feature, Module, Norm, Parameter, check_features
-from isinglass.models.checkpoint import Weights
-from isinglass.models.head import with_head
+from isinglass.models.checkpoint import Weights, with_head
 
 FEATURES: Final[frozenset[Feature]] = frozenset()  # those that this model computes
 

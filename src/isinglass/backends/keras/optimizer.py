@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops, optimizers
 
-from isinglass.backends.update_rule import UpdateRule
+from isinglass.backends.protocol import UpdateRule
 from isinglass.config import TrainConfig
 
 

@@ -9,7 +9,7 @@ from keras import ops
 from isinglass.backends.keras.dropout import DropoutMasks
 from isinglass.backends.keras.loss import example_losses
 from isinglass.backends.keras.model import Classifier
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 
 Inputs = dict[str, Any]
 """Name -> array: what a program takes. The arrays of a batch, `labels` but in prediction, `weights` of the examples' losses,

@@ -10,8 +10,8 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isinglass.backends.objective import Objective
 from isinglass.backends.process_group import ProcessGroup
+from isinglass.backends.protocol import Objective, UpdateRule
 from isinglass.backends.torch.batch import MicroBatch, MicroBatchGradient, StagedBatch
 from isinglass.backends.torch.cpu.engine import CpuEngine
 from isinglass.backends.torch.engine import Engine
@@ -20,7 +20,6 @@ from isinglass.backends.torch.loss import Loss
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.process_group import TorchProcessGroup
 from isinglass.backends.torch.word_gradient import WordGradient
-from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch

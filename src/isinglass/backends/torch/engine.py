@@ -11,11 +11,11 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from isinglass.backends.protocol import UpdateRule
 from isinglass.backends.torch.batch import BatchShape, MicroBatch, MicroBatchGradient, StagedBatch
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, averaging
-from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import Precision, TrainConfig
 from isinglass.errors import DeviceMemoryError
 from isinglass.packing import PackedBatch

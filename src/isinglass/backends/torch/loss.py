@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isinglass.backends.objective import Objective
+from isinglass.backends.protocol import Objective
 
 
 class Loss:

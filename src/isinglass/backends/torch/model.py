@@ -22,8 +22,7 @@ from isinglass.backends.torch.cpu.linear import Linear, linear
 from isinglass.backends.torch.dropout import Dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers
 from isinglass.models.blueprint import Blueprint, Feature, Module, Norm, Parameter, check_features
-from isinglass.models.checkpoint import Weights
-from isinglass.models.head import with_head
+from isinglass.models.checkpoint import Weights, with_head
 
 FEATURES: Final[frozenset[Feature]] = frozenset()  # those that this model computes
 _ACTIVATION: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {

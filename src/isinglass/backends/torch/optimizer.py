@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from isinglass.backends.update_rule import UpdateRule
+from isinglass.backends.protocol import UpdateRule
 from isinglass.config import TrainConfig
 
 LARGE: Final = 1 << 18  # elements of a parameter that is worth a kernel of its own

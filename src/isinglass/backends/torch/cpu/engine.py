@@ -10,8 +10,14 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from isinglass.backends.cpu import describe_cpu, has_fast_bf16, keep_freed_memory, peak_resident_bytes
-from isinglass.backends.notes import slow_bf16, widened_bf16
+from isinglass.backends.cpu import (
+    describe_cpu,
+    has_fast_bf16,
+    keep_freed_memory,
+    peak_resident_bytes,
+    slow_bf16,
+    widened_bf16,
+)
 from isinglass.backends.torch.attention import plan_rows
 from isinglass.backends.torch.batch import BatchShape, MicroBatch, MicroBatchGradient, RowRounding, StagedBatch, token_arrays
 from isinglass.backends.torch.cpu.attention import plan_flat

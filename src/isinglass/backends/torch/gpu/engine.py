@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from isinglass.backends.notes import slow_bf16
+from isinglass.backends.cpu import slow_bf16
+from isinglass.backends.protocol import UpdateRule
 from isinglass.backends.torch.attention import AttentionPlan, plan_rows
 from isinglass.backends.torch.batch import BatchShape, MicroBatch, StagedBatch, WordRows, token_arrays
 from isinglass.backends.torch.dropout import NO_DROPOUT
@@ -21,7 +22,6 @@ from isinglass.backends.torch.gpu.staging import Arrays, Tensors, to_device
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup
-from isinglass.backends.update_rule import UpdateRule
 from isinglass.config import TrainConfig
 from isinglass.packing import PackedBatch
 
