@@ -59,7 +59,8 @@ class Table:
     def to_text(self) -> str:
         """Return columns side by side, for a terminal or a log."""
         table = "".join("  ".join(cells).rstrip() + "\n" for cells in self._aligned(printable, least=0))
-        return f"{printable(self.title)}\n\n{table}" + "".join(f"Note: {printable(note)}\n" for note in self.notes)
+        heading = f"{printable(self.title)}\n\n" if self.title else ""
+        return heading + table + "".join(f"Note: {printable(note)}\n" for note in self.notes)
 
     @property
     def column_kinds(self) -> list[str]:

@@ -489,9 +489,9 @@ def test_names_are_printed_as_they_are_and_a_run_is_replaced_through_a_link(
     options = ("--data-dir", glue, "--model", f"./{name}", *QUICK, "--output-dir", "[bold]link", "--overwrite")
     done = isinglass("train", "wnli", *options, cwd=tmp_path)
     assert done.status == 0, done.err
-    head, top, *_ = done.out.splitlines()
+    head, _, columns, *_ = done.out.splitlines()
     assert head == r"WNLI: ./m [red]:cat:[/] \x1b[31m\r\n\udcff, fp32, seed 42"
-    assert top.startswith("┏━━")
+    assert columns.split() == ["split", "examples", "metric", "result", "majority"]
     assert "\x1b" not in done.out
     assert done.out.endswith("Run written to [bold]link\n")
     assert (tmp_path / "[bold]link").is_symlink()
@@ -537,7 +537,7 @@ def test_a_terminal_shows_a_bar_with_loss_and_speed_and_then_the_table(glue: Pat
     assert re.fullmatch(r"epoch 1/1 +━+ +2/2 +loss \d\.\d{3}, [\d,]+ tokens/s +0:00:00", bar)
     assert len(bar) <= 80
     assert any(re.fullmatch(r"evaluate dev +━+ +24/24 +[\d,]+ tokens/s +0:00:00", line) for line in lines)
-    assert any(re.fullmatch(r"│ dev +│ 24 +│ accuracy │ +\d+\.\d\d │ +\d+\.\d\d │", line) for line in lines)
+    assert any(re.fullmatch(r"dev +24 +accuracy +\d+\.\d\d +\d+\.\d\d", line) for line in lines)
     (run,) = (tmp_path / "runs").iterdir()
     assert f"Run written to runs/{run.name}" in lines
     assert run.name.startswith("wnli-tiny-fp32-seed42-")

@@ -8,18 +8,10 @@ from typing import Annotated
 
 import typer
 
-from isinglass.cli.bench import bench
-from isinglass.cli.evaluate import evaluate
 from isinglass.cli.exits import errors_in_one_line
-from isinglass.cli.export import export
-from isinglass.cli.help import PanelCommand, PanelGroup
-from isinglass.cli.predict import predict
-from isinglass.cli.push import push
-from isinglass.cli.report import report
-from isinglass.cli.submit import submit
-from isinglass.cli.tasks import tasks
-from isinglass.cli.train import train
-from isinglass.cli.tune import tune
+from isinglass.cli.finished import evaluate, export, predict, push, report, submit
+from isinglass.cli.options import PanelCommand, PanelGroup
+from isinglass.cli.training import bench, tasks, train, tune
 
 app = typer.Typer(
     name="isinglass",

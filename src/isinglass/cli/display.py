@@ -1,25 +1,56 @@
-"""Print what a person sees of a command: results and tables."""
+"""Print what a person sees of a run: facts about its data, its scores, its export."""
 
-import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import mean, stdev
 
-from isinglass.names import percent, printable
+from isinglass.config import TrainConfig
+from isinglass.data import open_data
+from isinglass.data.checks import DataFacts, cut_shares, inspect_data
+from isinglass.metrics import Metric
+from isinglass.models.source import load_model
+from isinglass.names import printable
+from isinglass.results import RunResult
+from isinglass.tables import Table
+from isinglass.tasks import TASKS
+from isinglass.training.observers import Observer, RunState
+from isinglass.training.preparation import PreparedRun, prepare_texts
 
-if TYPE_CHECKING:
-    from isinglass.data.checks import DataFacts
-    from isinglass.export.compare import Compared
-    from isinglass.export.onnx import Exported
-    from isinglass.metrics import Metric
-    from isinglass.results import RunResult
-    from isinglass.submission import Submission, SubmittedFile
-    from isinglass.tables import Table
+
+class OwnDataFacts(Observer):
+    """An observer that shows what may spoil the result of a run on a user's own data."""
+
+    def on_train_begin(self, run: PreparedRun, state: RunState) -> None:  # noqa: ARG002
+        """Show the facts, on standard error; nothing for a published task."""
+        if run.task.name not in TASKS:
+            facts = inspect_data({split.name: split.examples for split in run.splits}, run.task)
+            truncated = cut_shares({split.name: split.tokens for split in run.splits})
+            show_facts((), replace(facts, truncated=truncated))
 
 
-def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -> None:
-    """Print a result: scores beside those of a constant prediction, speed, notes; or one JSON object.
+def show_data_facts(config: TrainConfig) -> None:
+    """Read, tokenize and check the data of a run, and show what was found. Facts known without the model come first."""
+    data = open_data(config)
+    splits = {split.name: data.read(split) for split in data.task.splits}
+    facts = inspect_data(splits, data.task)
+    try:
+        checkpoint = load_model(config.model)
+        tokens = {name: prepare_texts(examples, config, checkpoint) for name, examples in splits.items()}
+        facts = replace(facts, truncated=cut_shares(tokens))
+    finally:
+        show_facts(data.notes, facts)
+
+
+def show_facts(notes: Iterable[str], facts: DataFacts) -> None:
+    """Print what was found in a user's data, on standard error."""
+    for line in (*notes, *facts.lines()):
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def show_result(result: RunResult, directory: Path | None, *, as_json: bool) -> None:
+    """Print a result: scores beside those of a constant prediction, notes, speed; or one JSON object.
 
     Args:
         directory: where the run was written; None: nowhere.
@@ -27,135 +58,50 @@ def show_result(result: "RunResult", directory: Path | None, *, as_json: bool) -
     if as_json:
         print(result.to_json().encode("utf-8", "backslashreplace").decode())  # a path need not be UTF-8; \udcff is JSON
         return
-    from isinglass.tasks import TASKS
-
-    title = TASKS[result.task].title if result.task in TASKS else result.task
-    out = console()
-    out.print(f"{title}: {printable(result.model)}, {result.precision}, seed {result.seed}")
-    out.print(_scores_table(result))
+    task = TASKS[result.task].title if result.task in TASKS else result.task
+    rows = [
+        (split, str(result.examples[split]), metric, metric.text(score.value), metric.text(score.majority))
+        for split, scores in result.scores.items()
+        for metric, score in scores.items()
+    ]
+    constant = "mean" if any(Metric.RMSE in row for row in rows) else "majority"
+    table = Table(
+        title=f"{task}: {result.model}, {result.precision}, seed {result.seed}",
+        columns=("split", "examples", "metric", "result", constant),
+        rows=tuple(rows),
+        notes=tuple(result.notes),
+    )
+    print(table.to_text(), end="")
     if result.collapsed:
-        out.print("Collapsed: the model gives every example the same label.")
+        print("Collapsed: the model gives every example the same label.")
     if result.epoch_seconds:
-        out.print(
+        print(
             f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "
             f"{result.tokens_per_second:,.0f} tokens/s) on {printable(result.device)}; {result.padding_avoided:.0%} of the "
             f"tokens of padding to {result.config['max_length']} not computed, {result.truncated_share:.1%} of the training "
             f"examples truncated."
         )
-    for note in result.notes:
-        out.print(f"Note: {printable(note)}")
     if directory is not None:
-        out.print(f"Run written to {printable(str(directory))}")
+        print(f"Run written to {printable(str(directory))}")
 
 
-def _scores_table(result: "RunResult") -> Any:
-    from rich.table import Table
-
-    from isinglass.metrics import Metric
-
-    is_regression = any(Metric.RMSE in scores for scores in result.scores.values())
-    table = Table("split", "examples", "metric")
-    table.add_column("result", justify="right")
-    table.add_column("mean" if is_regression else "majority", justify="right")  # the score of a constant prediction
-    for split, scores in result.scores.items():
-        for metric, score in scores.items():
-            figures = metric.text(score.value), metric.text(score.majority)
-            table.add_row(split, str(result.examples[split]), metric, *figures)
-    return table
-
-
-def show_facts(notes: Iterable[str], facts: "DataFacts") -> None:
-    """Print what was found in a user's data, on standard error."""
-    for line in (*notes, *facts.lines()):
-        print(printable(line), file=sys.stderr, flush=True)
-
-
-def show_export(exported: "Exported") -> None:
-    """Print the files of an export and how they are called."""
-    for path in exported.files:
-        print(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
-    axes = "; ".join(f"{name} int64 ({', '.join(names)})" for name, names in exported.inputs.items())
-    print(f"ONNX opset {exported.opset}; inputs {axes}: both axes are free, padding follows the tokens.")
-    labels = "one value" if exported.label_names is None else ", ".join(map(printable, exported.label_names))
-    print(f"Output logits float32 (batch, labels): {labels}; trained on up to {exported.max_length} tokens.")
-
-
-def show_comparison(compared: "list[Compared]") -> None:
-    """Print what each file scores on the dev set, and how far its probabilities are from those of the model."""
-    from rich.table import Table
-
-    table = Table()
-    for column in ("split", "rows", "file"):
-        table.add_column(column, no_wrap=True)
-    for name in (*compared[0].scores, "largest difference", "same answers"):
-        table.add_column(name.replace("_", " "), justify="right")
-    for file in compared:
-        scores = (metric.text(score.value) for metric, score in file.scores.items())
-        agreement = "-" if math.isnan(file.agreement) else f"{file.agreement:.1%}"
-        table.add_row(file.split, str(file.examples), file.file, *scores, f"{file.difference:.1e}", agreement)
-    console().print(table)
-
-
-def show_repetitions(results: "list[RunResult]") -> None:
+def show_repetitions(results: Sequence[RunResult]) -> None:
     """Print the seconds of each epoch and the scores of each run. Tracing and compiling fall into the first epoch."""
-    from rich.table import Table
-
     first = results[0]
-    table = Table("run")
-    for epoch, _ in enumerate(first.epoch_seconds, start=1):
-        table.add_column(f"epoch {epoch} (s)", justify="right")
-    cells = [[f"seed {run.seed}", *(f"{seconds:.1f}" for seconds in run.epoch_seconds)] for run in results]
-    spreads = ["mean ± sd", *("" for _ in first.epoch_seconds)]
-    for split, scores in first.scores.items():
-        for metric in scores:
-            table.add_column(f"{split} {metric}", justify="right")
-            values = [run.scores[split][metric].value for run in results]
-            for row, value in zip(cells, values, strict=True):
-                row.append(metric.text(value))
-            spreads.append(_mean_and_spread(metric, values))
-    for row in [*cells, spreads]:
-        table.add_row(*row)
+    epochs = range(len(first.epoch_seconds))
+    columns = [["run", *(f"seed {run.seed}" for run in results), "mean ± sd"]]
+    columns += [[f"epoch {i + 1} (s)", *(f"{run.epoch_seconds[i]:.1f}" for run in results), ""] for i in epochs]
+    for split, metric in ((split, metric) for split, scores in first.scores.items() for metric in scores):
+        values = [run.scores[split][metric].value for run in results]
+        columns.append([f"{split} {metric}", *map(metric.text, values), _mean_and_spread(metric, values)])
+    head, *rows = zip(*columns, strict=True)
     compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
-    out = console()
-    out.print(f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {printable(first.device)}")
-    out.print(table)
+    title = f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {first.device}"
+    print(Table(title=title, columns=head, rows=tuple(rows)).to_text(), end="")
 
 
-def _mean_and_spread(metric: "Metric", values: "list[float | None]") -> str:
-    from statistics import mean, stdev
-
+def _mean_and_spread(metric: Metric, values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return "NaN"
     return f"{metric.text(mean(known))} ± {metric.text(stdev(known))}"
-
-
-def show_submission(submission: "Submission") -> None:
-    """Print where each of the eleven files comes from."""
-    from isinglass.tables import Table
-
-    rows = [(file.name, *_source(file)) for file in submission.files]
-    note = "The best of several runs on dev flatters its dev score: the server's will be lower."
-    notes = (note,) if any(file.candidates > 1 for file in submission.files) else ()
-    columns = ("file", "predictions of", "dev", "chosen as")
-    show_table(Table(title=str(submission.path), columns=columns, rows=tuple(rows), notes=notes))
-
-
-def _source(file: "SubmittedFile") -> tuple[str, str, str]:
-    """Return what predicted a file, its score on dev, and why it was chosen."""
-    if file.run is None:
-        return "absent" if file.filled is None else f"every row {file.filled}", "-", "-"
-    run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
-    return run, percent(file.dev_score), f"best of {file.candidates}"
-
-
-def show_table(table: "Table", *, stderr: bool = False) -> None:
-    """Print a table as plain text."""
-    print(table.to_text(), file=sys.stderr if stderr else sys.stdout)
-
-
-def console(*, stderr: bool = False) -> Any:
-    """Return a console of rich that prints texts as they are."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)

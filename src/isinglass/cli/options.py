@@ -1,117 +1,21 @@
-"""Make commands of functions: their options come from declared settings, their errors are one line."""
+"""Make commands of functions: their options come from declared settings, their help is panels, their errors are one line."""
 
 import inspect
-import os
-import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from isinglass.cli.exits import errors_in_one_line
-from isinglass.config import PLACES, RECIPES, SETTINGS, TrainConfig, as_dict, resolve
-from isinglass.config.setting import Setting, Settings, setting
-from isinglass.config.settings import AT_LEAST_1, TableSettings
-from isinglass.errors import ConfigError
-
-if TYPE_CHECKING:
-    from isinglass.executors.ray import Cluster
-    from isinglass.runs.finished import FinishedModel
+from isinglass.config import RECIPES, SETTINGS
+from isinglass.config.setting import Panel, Setting, Settings
 
 Command = Callable[..., None]
-TABLE_SETTINGS: Final = tuple(TableSettings.declared())
-CLUSTER: Final = "Cluster"
+WIDEST: Final = 120  # characters of a line of help; longer lines are hard to read
+_PANELS: Final = ("Arguments", *Panel, "Options", "Cluster", "Commands")
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
-
-TaskArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="TASK", help="Task that `isinglass tasks` lists, or a name for your own.  [default: demo]"),
-]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceOptions(Settings):
-    """Where settings without an option of their own come from."""
-
-    config: Path | None = setting(None, metavar="FILE")
-    """TOML or JSON file of settings. Options override its values."""
-    set: tuple[str, ...] = setting((), metavar="NAME=VALUE")
-    """Any other setting, as in --set weight_decay=0.01."""
-
-    def resolve(self, task: str | None, settings: Mapping[str, Any]) -> TrainConfig:
-        """Return the configuration of a run.
-
-        Args:
-            task: the argument of the command.
-            settings: the settings whose options are used: name -> value.
-        """
-        config = resolve(
-            task=name_of_task(task, settings.get("train_file", ())),
-            config_file=self.config,
-            flags=settings,
-            assignments=self.set,
-            environment=os.environ,
-        )
-        check_own_files({*settings} - {*PLACES}, config.train_file)
-        return config
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedRunOptions(Settings):
-    """What to do with a finished run."""
-
-    task: str | None = setting(None, metavar="TASK")
-    """Use the model on another task with the same labels (ax)."""
-
-    def load(self, run_dir: Path, settings: dict[str, Any]) -> "FinishedModel":
-        """Load the model of a run directory or a checkpoint, with changes to its task and settings."""
-        from isinglass.runs.finished import load_run
-        from isinglass.tasks import TASKS, custom, get_task
-
-        finished = load_run(run_dir, task=None if self.task is None else get_task(self.task).name)
-        if "test_file" in settings:
-            if finished.task.name in TASKS:
-                title = finished.task.title
-                raise ConfigError(f"{run_dir} is of {title}, whose sets are known: --test-file is for your own.")
-            finished = replace(finished, task=custom.with_test(finished.task))
-        changed = as_dict(finished.config) | {"compile": False, "layout": "auto"} | settings
-        return replace(finished, config=resolve(task=changed.pop("task"), flags=changed))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions(Settings):
-    """Where to run, other than on this machine."""
-
-    on: str | None = setting(None, panel=CLUSTER, metavar="ADDRESS")
-    """Run on a Ray cluster, several runs at once: `ray` (at RAY_ADDRESS, or on this machine) or ray://HOST:PORT."""
-    cpus_per_run: int | None = setting(None, AT_LEAST_1, panel=CLUSTER, unset="those of a node, shared among its GPUs")
-    """With --on: CPUs of each run."""
-    gpus_per_run: float | None = setting(None, panel=CLUSTER, unset="1 if nodes have GPUs")
-    """With --on: GPUs of each run, such as 0.5."""
-    storage: str | None = setting(None, panel=CLUSTER, unset="OUTPUT, for a local Ray", metavar="DIR")
-    """With --on: a directory that all nodes see, or a URL, for checkpoints."""
-    checkpoint_every: str | None = setting(None, panel=CLUSTER, unset="5min", metavar="INTERVAL")
-    """With --on: time between the checkpoints from which a lost run resumes: 200steps, 1epoch, 5min, never."""
-
-    def cluster(self) -> "Cluster | None":
-        """Return the cluster to run on; None: this machine.
-
-        Raises:
-            ConfigError: an option is used that needs a cluster.
-        """
-        values = {name: getattr(self, name) for name in ClusterOptions.declared()}
-        used = {name: value for name, value in values.items() if value is not None}
-        if self.on is not None:
-            from isinglass.executors.ray import Cluster
-
-            return Cluster(**used)
-        for name in used:
-            raise ConfigError(f"{ClusterOptions.declared()[name].flag} is for runs on a cluster: name it with --on ray.")
-        return None
 
 
 def command(
@@ -189,25 +93,44 @@ def _default_text(setting: Setting) -> str | None:
     return "; ".join(texts)
 
 
-def name_of_task(task: str | None, train_file: Collection[str]) -> str:
-    """Return the name of a known task or, with files of the user's own, its name: by default that of the first file."""
-    from isinglass.tasks import TASKS, get_task
+class Panels:
+    """Draws `--help`: a panel for each group of options, within the width of the terminal."""
 
-    if not train_file:
-        return get_task(task or "demo").name
-    stem = Path(next(iter(train_file))).name.split(".")[0].lower()
-    name = task or re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-") or "texts"
-    if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
-        raise ConfigError(f"{name!r} is no name for a task: letters a to z, digits, - and _ were expected.")
-    if name not in TASKS:
-        return name
-    if task is None:
-        return f"{name}-own"
-    raise ConfigError(f"{name} is a task that `isinglass tasks` lists: give your own files another name.")
+    def format_options(self: Any, ctx: Any, formatter: Any) -> None:
+        """Write the panels of arguments, options and, for the program itself, commands."""
+        from rich.console import Console
+        from rich.panel import Panel as Box
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(highlight=False, markup=False, emoji=False)
+        console.width = min(console.width, WIDEST)
+        panels = self._panels(ctx)
+        with console.capture() as captured:
+            for title in sorted(panels, key=_PANELS.index):
+                rows = Table.grid(padding=(0, 2), expand=True)
+                rows.add_column(max_width=console.width * 2 // 5, overflow="fold")
+                rows.add_column(ratio=1, overflow="fold")
+                for spelling, meaning in panels[title]:
+                    rows.add_row(Text(spelling, style="bold cyan"), Text(meaning))
+                console.print(Box(rows, title=title, title_align="left", border_style="dim"))
+        formatter.write("\n" + captured.get())
+
+    def _panels(self: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+        """Return title -> (spelling, help) of each row."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            title = getattr(parameter, "rich_help_panel", None) or usual
+            panels.setdefault(title, []).append(parameter.get_help_record(ctx))
+        for name, command in getattr(self, "commands", {}).items():
+            panels.setdefault("Commands", []).append((name, command.help or ""))
+        return panels
 
 
-def check_own_files(used: Collection[str], train_file: Collection[str]) -> None:
-    """Raise a ConfigError where settings about the user's own files are used without such files."""
-    for name in TABLE_SETTINGS:
-        if name in used and not train_file:
-            raise ConfigError(f"{SETTINGS[name].flag} is for your own files: name them with --train-file.")
+class PanelCommand(Panels, TyperCommand):
+    """A command whose options stand in the panels that they name as `rich_help_panel`."""
+
+
+class PanelGroup(Panels, TyperGroup):
+    """The program."""

@@ -133,7 +133,7 @@ class Settings:
         hints = typing.get_type_hints(cls)
         meanings = {name: text for base in cls.__mro__ for name, text in _docstrings(base.__module__, base.__name__).items()}
         fields = dataclasses.fields(typing.cast("Any", cls))
-        return {field.name: _read(field, hints[field.name], meanings) for field in fields}
+        return {field.name: _read(field, hints[field.name], meanings) for field in fields if field.metadata}
 
 
 def _read(field: "dataclasses.Field[Any]", hint: Any, meanings: Mapping[str, str]) -> Setting:

@@ -225,6 +225,47 @@ class ExecutionSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SavingSettings(Settings):
+    """How a run is saved while it is trained, and what may stand in its directory before; not part of its configuration."""
+
+    overwrite: bool = setting(False, panel=Panel.OUTPUT)
+    """Replace the run in --output-dir."""
+    resume: bool = setting(False, panel=Panel.OUTPUT)
+    """Resume the run in --output-dir from its last checkpoint."""
+    checkpoint_every: str = setting("10min", panel=Panel.OUTPUT, metavar="INTERVAL")
+    """Time between checkpoints: 200steps, 1epoch, 5min, or never."""
+    keep_checkpoints: int = setting(2, AT_LEAST_1, panel=Panel.OUTPUT)
+    """Number of newest checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume continues a run and --overwrite replaces it: leave one of them out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings(Settings):
+    """Which cluster performs runs, and with which resources; without `on` it is this machine, and the others have no use."""
+
+    on: str | None = setting(None, panel="Cluster", metavar="ADDRESS")
+    """Run on a Ray cluster, several runs at once: `ray` (at RAY_ADDRESS, or on this machine) or ray://HOST:PORT."""
+    cpus_per_run: int | None = setting(None, AT_LEAST_1, panel="Cluster", unset="those of a node, shared among its GPUs")
+    """With --on: CPUs of each run."""
+    gpus_per_run: float | None = setting(None, panel="Cluster", unset="1 if nodes have GPUs")
+    """With --on: GPUs of each run, such as 0.5."""
+    storage: str | None = setting(None, panel="Cluster", unset="OUTPUT, for a local Ray", metavar="DIR")
+    """With --on: a directory that all nodes see, or a URL, for checkpoints."""
+    checkpoint_every: str = setting("5min", panel="Cluster", metavar="INTERVAL")
+    """With --on: time between the checkpoints from which a lost run resumes: 200steps, 1epoch, 5min, never."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, declared in self.declared().items():
+            if self.on is None and getattr(self, name) != declared.default:
+                raise ConfigError(f"{declared.flag} is for runs on a cluster: name it with --on ray.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(ExecutionSettings, OptimizerSettings, TrainingSettings, ModelSettings, DataSettings):
     """All settings of a training run, checked when created. `docs/reference.md` lists and explains them.
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from isinglass.backends.process_group import ProcessGroup, joined, largest
 from isinglass.backends.registry import check_installed
 from isinglass.config import TrainConfig
+from isinglass.config.settings import SavingSettings
 from isinglass.data.source import Source
-from isinglass.errors import ConfigError, StorageError
+from isinglass.errors import StorageError
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, check_output, finished_result, locked_run, write_run
 from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
@@ -21,32 +22,21 @@ from isinglass.training.trainer import TrainedRun, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saving:
+class Saving(SavingSettings):
     """How a run is saved while it is trained, and what may stand in its directory before.
 
     Attributes:
-        resume: continue the run in the directory from its newest checkpoint; a finished one is only read.
-        overwrite: replace a run in the directory.
-        checkpoint_every: `200steps`, `1epoch`, `90s`, `5min`, `2h` or `never`.
-        keep_checkpoints: number of the newest checkpoints that are kept.
         checkpoints: those of a run without a directory; None: it has none.
 
     Raises:
-        ConfigError: `checkpoint_every` is none of these, or both `resume` and `overwrite` are set.
+        ConfigError: `checkpoint_every` is no interval, or both `resume` and `overwrite` are set.
     """
 
-    resume: bool = False
-    overwrite: bool = False
-    checkpoint_every: str = "10min"
-    keep_checkpoints: int = 2
     checkpoints: Checkpoints | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         Interval.parse(self.checkpoint_every)
-        if self.keep_checkpoints < 1:
-            raise ConfigError(f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1.")
-        if self.resume and self.overwrite:
-            raise ConfigError("--resume continues a run and --overwrite replaces it: leave one of them out.")
 
     def resumes(self, directory: Path, group: ProcessGroup) -> bool:
         """Tell whether the run in `directory` is continued.

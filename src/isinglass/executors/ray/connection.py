@@ -7,10 +7,10 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from isinglass.config.settings import ClusterSettings
 from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.executors.ray.executor import RayExecutor, first_line
 from isinglass.executors.ray.resources import share_nodes
@@ -25,27 +25,8 @@ MOST_JOINS: Final = 3  # attempts at a cluster that answers but does not accept 
 EXPECTED: Final = "`ray` (a local one, or the one that RAY_ADDRESS names) or ray://HOST:PORT (Ray's client) was expected"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Which cluster performs runs, and with which resources.
-
-    Attributes:
-        on: `ray` or `ray://HOST:PORT`.
-        cpus_per_run, gpus_per_run: None: see `share_nodes`.
-        storage: a directory that all nodes see, or a URL, for checkpoints; None: below the bench's directory, for a local
-            Ray only.
-        checkpoint_every: an interval as `Interval.parse` takes it.
-    """
-
-    on: str
-    cpus_per_run: int | None = None
-    gpus_per_run: float | None = None
-    storage: str | None = None
-    checkpoint_every: str = "5min"
-
-
 @contextmanager
-def connected(options: Cluster, directory: Path) -> Iterator[RayExecutor]:
+def connected(options: ClusterSettings, directory: Path) -> Iterator[RayExecutor]:
     """Start or join a Ray, and yield its executor. At the end of the block all that is pending is ended.
 
     Args:
@@ -55,6 +36,7 @@ def connected(options: Cluster, directory: Path) -> Iterator[RayExecutor]:
         MissingDependencyError: Ray is not installed.
         ConfigError: the address, the resources or the storage cannot be used.
     """
+    assert options.on is not None
     address = _address(options.on)
     _check_storage(options, address)
     ray = _join(address)
@@ -77,7 +59,7 @@ def _address(on: str) -> str:
     raise ConfigError(f"--on is {on!r}; {EXPECTED}.")
 
 
-def _check_storage(options: Cluster, address: str) -> None:
+def _check_storage(options: ClusterSettings, address: str) -> None:
     Interval.parse(options.checkpoint_every)
     if options.storage is not None:
         if is_url(options.storage):
@@ -131,7 +113,7 @@ def _initialize(ray: Any, address: str) -> None:
         signal.signal(signal.SIGTERM, handler)  # Ray installs its own
 
 
-def _executor(ray: Any, options: Cluster, address: str, directory: Path) -> RayExecutor:
+def _executor(ray: Any, options: ClusterSettings, address: str, directory: Path) -> RayExecutor:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     shares = share_nodes(nodes, options.cpus_per_run, options.gpus_per_run)
     cluster = "a local one" if address == LOCAL else f"{address}, {len(nodes)} node(s)"

@@ -1,0 +1,288 @@
+"""The commands on what has been trained: a run (`evaluate`, `predict`, `export`, `push`) or a bench (`report`, `submit`)."""
+
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from isinglass.cli.options import command
+from isinglass.cli.progress import progress
+from isinglass.config import as_dict, resolve
+from isinglass.config.setting import Settings, setting
+from isinglass.errors import ConfigError, DataError, HubError
+from isinglass.names import percent, printable
+
+if TYPE_CHECKING:
+    from isinglass.export.compare import Compared
+    from isinglass.export.onnx import Exported
+    from isinglass.runs.finished import FinishedModel
+    from isinglass.submission import Submission
+
+_RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRunOptions(Settings):
+    """What to do with a finished run."""
+
+    task: str | None = setting(None, metavar="TASK")
+    """Use the model on another task with the same labels (ax)."""
+
+    def load(self, run_dir: Path, settings: dict[str, Any]) -> "FinishedModel":
+        """Load the model of a run directory or a checkpoint, with changes to its task and settings."""
+        from isinglass.runs.finished import load_run
+        from isinglass.tasks import TASKS, custom, get_task
+
+        finished = load_run(run_dir, task=None if self.task is None else get_task(self.task).name)
+        if "test_file" in settings:
+            if finished.task.name in TASKS:
+                title = finished.task.title
+                raise ConfigError(f"{run_dir} is of {title}, whose sets are known: --test-file is for your own.")
+            finished = replace(finished, task=custom.with_test(finished.task))
+        changed = as_dict(finished.config) | {"compile": False, "layout": "auto"} | settings
+        return replace(finished, config=resolve(task=changed.pop("task"), flags=changed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(FinishedRunOptions):
+    """What to score, and how to show it."""
+
+    split: tuple[str, ...] = setting((), unset="the dev set(s)")
+    """Labelled split to score; may be repeated."""
+    json: bool = setting(False)
+    """Print one JSON object, and nothing else, on standard output."""
+
+
+@command("data_dir", "test_file", "precision", of_a_run=True)
+def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any]) -> None:
+    """Score a finished model on a task's dev set(s), labels matched by name."""
+    from isinglass.cli.display import show_result
+    from isinglass.data import open_data
+    from isinglass.training.trainer import evaluate as run_evaluation
+
+    finished = options.load(run_dir, settings)
+    data = open_data(finished.config, finished.task)
+    splits = options.split or (["test"] if "test_file" in settings else None)
+    with progress() as observer:
+        result, _ = run_evaluation(finished.config, finished.checkpoint, splits, [observer], data=data)
+    show_result(result, None, as_json=options.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(FinishedRunOptions):
+    """What to predict, and where to write it."""
+
+    input: str | None = setting(None, metavar="FILE")
+    """Your texts: a CSV, TSV, JSON Lines or Parquet file, or one example a line, pairs separated by a tab. `-` is standard
+    input.
+    """
+    output: Path | None = setting(None, metavar="FILE", unset="standard output")
+    """File to write."""
+    split: str | None = setting(None, metavar="NAME", unset="the test set")
+    """Split to predict."""
+    overwrite: bool = setting(False)
+    """Replace the file that --output names."""
+
+
+@command("data_dir", "precision", of_a_run=True)
+def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any]) -> None:
+    """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
+    from isinglass.runs.finished import predict_split, predict_texts
+    from isinglass.runs.prediction_files import check_predictions, write_predictions
+
+    source, output = options.input, options.output
+    if source is not None and options.split is not None:
+        raise ConfigError(f"--input {source} and --split {options.split} exclude each other: leave one of them out.")
+    if output is not None:
+        check_predictions(output, overwrite=options.overwrite)
+    finished = options.load(run_dir, settings)
+    with progress() as observer:
+        if source is None:
+            rows = predict_split(finished, options.split, [observer])
+        else:
+            rows = predict_texts(finished, None if source == "-" else Path(source), [observer])
+    if output is None:
+        print("\n".join("\t".join(row) for row in rows))
+        return
+    write_predictions(rows, output, overwrite=options.overwrite)
+    print(printable(f"{len(rows) - 1} predictions written to {output}"), file=sys.stderr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(FinishedRunOptions):
+    """What to write, and where."""
+
+    to: Literal["onnx"] = setting("onnx")
+    """Format to write."""
+    output: Path | None = setting(None, metavar="DIR", unset="RUN_DIR-onnx")
+    """Directory to write."""
+    int8: bool = setting(False)
+    """Write a quantized model too, and score what it loses on the dev set."""
+    overwrite: bool = setting(False)
+    """Replace an earlier export."""
+
+
+@command("data_dir", of_a_run=True)
+def export(run_dir: _RunDir, options: ExportOptions, settings: dict[str, Any]) -> None:
+    """Write a finished model as ONNX, and compare its predictions on the dev set with those of the model itself."""
+    from isinglass.export.compare import compare
+    from isinglass.export.onnx import export_run
+
+    finished = options.load(run_dir, settings)
+    directory = options.output or run_dir.with_name(f"{run_dir.name}-onnx")
+    exported = export_run(finished, directory, int8=options.int8, overwrite=options.overwrite)
+    _show_export(exported)
+    try:
+        with progress() as observer:
+            compared = compare(finished, exported, [observer])
+    except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
+        print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
+        return
+    _show_comparison(compared)
+
+
+def _show_export(exported: "Exported") -> None:
+    """Print the files of an export and how they are called."""
+    for path in exported.files:
+        print(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
+    axes = "; ".join(f"{name} int64 ({', '.join(names)})" for name, names in exported.inputs.items())
+    print(f"ONNX opset {exported.opset}; inputs {axes}: both axes are free, padding follows the tokens.")
+    labels = "one value" if exported.label_names is None else ", ".join(map(printable, exported.label_names))
+    print(f"Output logits float32 (batch, labels): {labels}; trained on up to {exported.max_length} tokens.")
+
+
+def _show_comparison(compared: "list[Compared]") -> None:
+    """Print what each file scores on the dev set, and how far its probabilities are from those of the model."""
+    from isinglass.tables import Table
+
+    rows = []
+    for file in compared:
+        scores = (metric.text(score.value) for metric, score in file.scores.items())
+        agreement = "-" if math.isnan(file.agreement) else f"{file.agreement:.1%}"
+        rows.append((file.split, str(file.examples), file.file, *scores, f"{file.difference:.1e}", agreement))
+    metrics = (metric.replace("_", " ") for metric in compared[0].scores)
+    columns = ("split", "rows", "file", *metrics, "largest difference", "same answers")
+    print(Table(columns=columns, rows=tuple(rows)).to_text(), end="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(Settings):
+    """What the repository on the hub is like."""
+
+    private: bool = setting(False)
+    """Create the repository as private."""
+    revision: str | None = setting(None, metavar="BRANCH", unset="main")
+    """Branch of the repository."""
+    license: str | None = setting(None, metavar="NAME")
+    """License of the model, for its card, such as mit."""
+
+
+@command()
+def push(
+    run_dir: _RunDir,
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository on the hub; created if it does not exist.")],
+    options: PushOptions,
+) -> None:
+    """Send a run's model and its card to the hub, in one commit; nothing else of the run is sent."""
+    from isinglass.export.push import push_run
+
+    pushed = push_run(run_dir, repo, **vars(options))
+    print(printable(f"{pushed.url} (commit {pushed.commit})"))
+
+
+@command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `isinglass bench` wrote.")],
+    published: Annotated[bool, typer.Option("--published", help="Show the published figure beside each row.")] = False,
+) -> None:
+    """Make one HTML page, and Markdown, of a bench: tables, curves, intervals, differences, mistakes."""
+    from isinglass.report.html import write_report
+    from isinglass.results import read_records
+
+    for path in write_report(directory, with_published=published):
+        print(printable(str(path)))
+    damaged = read_records(directory).damaged
+    if damaged:
+        lines = ", ".join(f"line {line.number} ({line.reason})" for line in damaged)
+        raise DataError(
+            f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; `isinglass bench` on it "
+            f"sets such lines aside and makes their runs again."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(Settings):
+    """Which runs to submit, and how."""
+
+    output: Path = setting(Path("submission.zip"), metavar="FILE")
+    """Zip to write."""
+    partial: Literal["refuse", "absent", "majority"] = setting("refuse")
+    """Files that no run predicts: refuse them, leave them absent, or fill them with the majority label."""
+    backend: str | None = setting(None, metavar="NAME")
+    """Only runs of this backend."""
+    precision: str | None = setting(None, metavar="NAME")
+    """Only runs of this precision."""
+    model: str | None = setting(None, metavar="NAME")
+    """Only runs of this model."""
+    seed: int | None = setting(None)
+    """Only runs of this seed."""
+    check: Path | None = setting(None, metavar="FILE")
+    """Check this zip, made by any tool, instead of writing one."""
+    overwrite: bool = setting(False)
+    """Replace the zip that --output names."""
+
+
+@command()
+def submit(
+    options: SubmitOptions,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Directory that `isinglass bench --predict-test` wrote.")
+    ] = None,
+) -> None:
+    """Write the zip that GLUE's server takes, from the runs that are best on dev; or check one with --check."""
+    from isinglass.submission import write_submission
+
+    if (directory is None) == (options.check is None):
+        raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
+    if directory is None:
+        _check_zip(Path(str(options.check)))
+        return
+    select = {name: getattr(options, name) for name in ("backend", "precision", "model", "seed")}
+    partial, overwrite = options.partial, options.overwrite
+    _show_submission(write_submission(directory, options.output, partial=partial, overwrite=overwrite, select=select))
+
+
+def _check_zip(path: Path) -> None:
+    """Print what is wrong with a zip.
+
+    Raises:
+        DataError: the server would not take it.
+    """
+    from isinglass.submission import check_submission
+
+    problems = check_submission(path)
+    for problem in problems:
+        print(printable(str(problem)))
+    if problems:
+        raise DataError(f"{path} would not be taken: {len(problems)} problems.")
+    print(printable(f"{path}: eleven files, each with the right rows, order and alphabet."))
+
+
+def _show_submission(submission: "Submission") -> None:
+    """Print where each of the eleven files comes from, its score on dev, and why it was chosen."""
+    from isinglass.tables import Table
+
+    rows = []
+    for file in submission.files:
+        if file.run is None:
+            rows.append((file.name, "absent" if file.filled is None else f"every row {file.filled}", "-", "-"))
+        else:
+            run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
+            rows.append((file.name, run, percent(file.dev_score), f"best of {file.candidates}"))
+    note = "The best of several runs on dev flatters its dev score: the server's will be lower."
+    notes = (note,) if any(file.candidates > 1 for file in submission.files) else ()
+    columns = ("file", "predictions of", "dev", "chosen as")
+    print(Table(title=str(submission.path), columns=columns, rows=tuple(rows), notes=notes).to_text())
