@@ -103,7 +103,7 @@ def test_weights_can_be_put_back(variant: str, tmp_path) -> None:
 
 def test_factors_of_the_learning_rate() -> None:
     def factors(**settings: object) -> list[float]:
-        parameters = [Parameter(name="x", shape=(2, 2), role="matrix", depth=depth) for depth in range(4)]
+        parameters = [Parameter("x", "matrix", (2, 2), depth) for depth in range(4)]
         return [UpdateRule.of(parameter, 2, TrainConfig(**settings)).rate_factor for parameter in parameters]
 
     assert factors() == [1, 1, 1, 1]

@@ -7,7 +7,7 @@ import pytest
 
 from isinglass.config import TrainConfig, resolve
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.models.blueprint import Blueprint
+from isinglass.models.blueprint import WORD_TABLE, Blueprint
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.vocabulary import Vocabulary, restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.tasks import TASKS
@@ -22,7 +22,7 @@ def test_a_trimmed_table_holds_the_rows_of_the_used_ids(family: str, tmp_path):
     checkpoint = load_checkpoint(save_tiny(tmp_path, family))
     tokens = random_tokens([5, 9], seed=1)
     vocabulary = used_vocabulary(TrainConfig(), checkpoint.blueprint, [tokens])
-    table = checkpoint.blueprint.token_table
+    table = WORD_TABLE
     assert set(vocabulary.ids) == {*tokens.input_ids.tolist(), checkpoint.blueprint.pad_token_id}
     trimmed = trim_vocabulary(checkpoint, vocabulary)
     assert trimmed.blueprint.vocab_size == len(vocabulary.ids) < checkpoint.blueprint.vocab_size
@@ -56,7 +56,7 @@ def test_training_ends_with_the_weights_of_a_run_on_all_ids(backend: str, tmp_pa
 
     monkeypatch.setattr(trainer, "used_vocabulary", all_ids)
     whole = train(config)
-    blueprint, table = load_checkpoint(model).blueprint, load_checkpoint(model).blueprint.token_table
+    blueprint, table = load_checkpoint(model).blueprint, WORD_TABLE
     sizes = [len(used_vocabulary(each, blueprint, []).ids) for each in (config, replace(config, weight_decay=0.1))]
     assert sizes == [1, blueprint.vocab_size]
     np.testing.assert_allclose([s.loss for s in own.steps], [s.loss for s in whole.steps], rtol=1e-5)

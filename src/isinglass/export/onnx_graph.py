@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from isinglass.models.blueprint import Block, BlockModules, Blueprint, Feature, Module, Norm, check_features
+from isinglass.models.blueprint import Block, BlockModules, Blueprint, Module, check_features
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.weights import Weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-FEATURES: Final[frozenset[Feature]] = frozenset()  # those that this graph computes
 OUTPUT: Final = "logits"
 AXES: Final = ("batch", "sequence")  # of every input
 OPSET: Final = 20  # the first with Gelu, exact and by tanh (LayerNormalization came with 17); any ONNX Runtime since 1.17
@@ -48,7 +47,7 @@ def build_model(checkpoint: Checkpoint, num_outputs: int, properties: Mapping[st
     from onnx import TensorProto, helper, numpy_helper
 
     blueprint = checkpoint.blueprint
-    check_features(blueprint, FEATURES, "the export to ONNX")
+    check_features(blueprint, "the export to ONNX")
     graph = _Graph(checkpoint.weights)
     _add_classifier(graph, blueprint, num_outputs)
     opsets = [helper.make_opsetid("", OPSET)]
@@ -105,11 +104,11 @@ class _Graph:
         self.constants[weight] = self.weights[weight].T
         return self.op("Add", self.op("MatMul", x, weight), self.weight(bias), name=name)
 
-    def norm(self, x: str, module: Module | None, norm: Norm | None) -> str:
+    def norm(self, x: str, module: Module | None) -> str:
         """Add a LayerNorm."""
-        assert module is not None and norm is not None, "other encoders have been refused"
+        assert module is not None, "other encoders have been refused"
         weights = (self.weight(parameter.name) for parameter in module.parameters)
-        return self.op("LayerNormalization", x, *weights, axis=-1, epsilon=norm.epsilon)
+        return self.op("LayerNormalization", x, *weights, axis=-1, epsilon=module.epsilon)
 
     def activation(self, x: str, name: str) -> str:
         """Add an activation."""
@@ -155,16 +154,16 @@ def _embed(graph: _Graph, blueprint: Blueprint) -> str:
     """Add the embeddings of tokens, positions and token types, summed, normed and projected: (B, L, H)."""
     embeddings, modules = blueprint.embeddings, blueprint.embedding_modules()
     assert modules.position is not None, "other encoders have been refused"
-    x = graph.op("Gather", graph.weight(modules.token.weight.name), "input_ids")
+    x = graph.op("Gather", graph.weight(f"{modules.token.name}.weight"), "input_ids")
     first = graph.constant("first_position", [embeddings.first_position])
     after_last = graph.op("Add", graph.op("Shape", "input_ids", start=1, end=2), first)
-    table = graph.weight(modules.position.weight.name)
+    table = graph.weight(f"{modules.position.name}.weight")
     x = graph.op("Add", x, graph.op("Slice", table, first, after_last, graph.constant("of_positions", [0])))
     if modules.token_type is not None:
-        types = graph.weight(modules.token_type.weight.name)
+        types = graph.weight(f"{modules.token_type.name}.weight")
         only_one = embeddings.token_types == 1
         x = graph.op("Add", x, types if only_one else graph.op("Gather", types, "token_type_ids"))
-    x = graph.norm(x, modules.norm, embeddings.norm)
+    x = graph.norm(x, modules.norm)
     return x if modules.projection is None else graph.linear(x, modules.projection)
 
 
@@ -180,10 +179,10 @@ def _add_block(graph: _Graph, block: Block, modules: BlockModules, x: str, query
     """
     context = _attend(graph, block.attention.num_heads, modules, x, query_input, key_bias)
     attended = graph.op("Add", query_input, graph.linear(context, modules.attention_output))
-    x = graph.norm(attended, modules.attention_norm, block.norm)
+    x = graph.norm(attended, modules.attention_norm)
     inner = graph.activation(graph.linear(x, modules.intermediate), block.feed_forward.activation)  # (B, Q, F)
     fed = graph.op("Add", x, graph.linear(inner, modules.output))
-    return graph.norm(fed, modules.output_norm, block.norm)
+    return graph.norm(fed, modules.output_norm)
 
 
 def _attend(graph: _Graph, num_heads: int, modules: BlockModules, x: str, query_input: str, key_bias: str) -> str:

@@ -9,52 +9,33 @@ every family.
 Sizes: V token ids, E embedding size, H hidden size = N heads x D head size, F feed-forward size, L blocks, K outputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import ClassVar, Final, Literal
+from itertools import chain
+from typing import Final, Literal
 
 from isinglass.errors import CheckpointError
 
+WORD_TABLE: Final = "embeddings.word_embeddings.weight"
 HEAD_DENSE: Final = "head.dense"
 HEAD_OUTPUT: Final = "head.output"
 Role = Literal["matrix", "bias", "norm", "table"]
 
 
-class Feature(StrEnum):
-    """What some encoder has and BERT has not. A backend names those that it computes."""
-
-    NORM_BEFORE = "norms before the sublayers"
-    RMS_NORM = "RMSNorm"
-    NORM_WITHOUT_BIAS = "norms without biases"
-    NO_EMBEDDING_NORM = "embeddings without a norm"
-    FINAL_NORM = "a norm after the last block"
-    HEAD_NORM = "a norm in the head"
-    PRODUCT_WITHOUT_BIAS = "matrix products without biases"
-    GATED = "gated feed-forward layers"
-    GROUPED_QUERIES = "fewer key heads than query heads"
-    NO_POSITION_TABLE = "embeddings without positions"
-    ROTARY = "rotary positions"
-    BUCKETED = "bucketed relative positions"
-    DISENTANGLED = "disentangled attention"
-    WINDOW = "attention within a window"
-    MEAN_POOLING = "mean pooling"
-    SHARED_BLOCKS = "blocks that share their weights"
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Parameter:
     """One array that training may change.
 
     Attributes:
         name: canonical.
+        role: whether it is the weight of a matrix product, of a norm or of a table, or a bias.
         shape: (outputs, inputs) of a matrix, (rows, columns) of a table, (size,) of a bias or a norm's weight.
         depth: 0 for the embeddings, 1 to L for the blocks from the lowest on, L + 1 for the head.
     """
 
     name: str
-    shape: tuple[int, ...]
     role: Role
+    shape: tuple[int, ...]
     depth: int
 
     @property
@@ -63,7 +44,7 @@ class Parameter:
         return self.role in ("matrix", "table")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Module:
     """A matrix product, a norm or a table: a weight, and a bias if it has one.
 
@@ -71,33 +52,34 @@ class Module:
         name: canonical, without `.weight` or `.bias`.
         role: of the weight.
         shape: of the weight, as in Parameter.
+        epsilon: what a norm adds to the variance.
     """
 
     name: str
     role: Role
     shape: tuple[int, ...]
-    bias: bool
     depth: int
-
-    @property
-    def weight(self) -> Parameter:
-        """The weight."""
-        return Parameter(name=f"{self.name}.weight", shape=self.shape, role=self.role, depth=self.depth)
+    bias: bool
+    epsilon: float = 0.0
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """The weight, and the bias behind it."""
-        if not self.bias:
-            return (self.weight,)
-        return self.weight, Parameter(name=f"{self.name}.bias", shape=self.shape[:1], role="bias", depth=self.depth)
+        weight = Parameter(f"{self.name}.weight", self.role, self.shape, self.depth)
+        bias = Parameter(f"{self.name}.bias", "bias", self.shape[:1], self.depth)
+        return (weight, bias) if self.bias else (weight,)
 
 
 def _matrix(name: str, outputs: int, inputs: int, depth: int, *, bias: bool) -> Module:
-    return Module(name=name, role="matrix", shape=(outputs, inputs), bias=bias, depth=depth)
+    return Module(name, "matrix", (outputs, inputs), depth, bias)
 
 
 def _table(name: str, rows: int, columns: int) -> Module:
-    return Module(name=name, role="table", shape=(rows, columns), bias=False, depth=0)
+    return Module(name, "table", (rows, columns), depth=0, bias=False)
+
+
+def _norm(name: str, norm: "Norm | None", size: int, depth: int) -> Module | None:
+    return None if norm is None else Module(name, "norm", (size,), depth, norm.bias, norm.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,30 +97,19 @@ class Norm:
     bias: bool = True
 
 
-def _norm(name: str, norm: Norm | None, size: int, depth: int) -> Module | None:
-    if norm is None:
-        return None
-    return Module(name=name, role="norm", shape=(size,), bias=norm.bias, depth=depth)
-
-
-class Positions:
-    """How attention knows the distance between two tokens. All blocks share what is learned for it."""
-
-    feature: ClassVar[Feature | None] = None
-    has_products: ClassVar[bool] = False
-
-    def table(self, blueprint: "Blueprint") -> Module | None:  # noqa: ARG002 - most have none
-        """Return what is learned for each distance."""
-        return None
-
-    def table_norm(self, blueprint: "Blueprint") -> Module | None:  # noqa: ARG002 - most have none
-        """Return the norm of the table's rows."""
-        return None
-
-
 @dataclass(frozen=True, kw_only=True)
-class Absolute(Positions):
-    """Attention itself knows no positions: those that the embeddings add are all."""
+class Positions:
+    """How attention knows the distance between two tokens: here only by the positions that the embeddings add.
+
+    Attributes:
+        has_products: whether distances have query and key products of their own, not those of the contents.
+    """
+
+    has_products: bool = False
+
+    def tables(self, blueprint: "Blueprint") -> tuple[Module | None, Module | None]:  # noqa: ARG002 - most have none
+        """Return what is learned for each distance, which all blocks share, and the norm of its rows."""
+        return None, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +120,6 @@ class Rotary(Positions):
         theta: the base of the angles' periods.
     """
 
-    feature = Feature.ROTARY
     theta: float
 
 
@@ -162,13 +132,12 @@ class Bucketed(Positions):
         max_distance: in tokens; longer ones are in the last bucket.
     """
 
-    feature = Feature.BUCKETED
     buckets: int
     max_distance: int
 
-    def table(self, blueprint: "Blueprint") -> Module | None:
+    def tables(self, blueprint: "Blueprint") -> tuple[Module | None, Module | None]:
         """Return the biases, a column for each head."""
-        return _table("encoder.relative_attention_bias", self.buckets, blueprint.num_attention_heads)
+        return _table("encoder.relative_attention_bias", self.buckets, blueprint.num_attention_heads), None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,25 +149,20 @@ class Disentangled(Positions):
         max_distance: in tokens; longer ones are in the last bucket.
         content_to_position: whether queries meet the keys of distances.
         position_to_content: whether keys meet the queries of distances.
-        has_products: whether distances have query and key products of their own, not those of the contents.
         norm: of the embeddings of distances.
     """
 
-    feature = Feature.DISENTANGLED
     buckets: int
     max_distance: int
     content_to_position: bool = True
     position_to_content: bool = True
-    has_products: bool = False  # type: ignore[misc] # a constant of the others
     norm: Norm | None = None
 
-    def table(self, blueprint: "Blueprint") -> Module | None:
-        """Return the embeddings of distances."""
-        return _table("encoder.rel_embeddings", 2 * self.buckets, blueprint.hidden_size)
-
-    def table_norm(self, blueprint: "Blueprint") -> Module | None:
-        """Return the norm of the embeddings of distances."""
-        return _norm("encoder.LayerNorm", self.norm, blueprint.hidden_size, 0)
+    def tables(self, blueprint: "Blueprint") -> tuple[Module | None, Module | None]:
+        """Return the embeddings of distances, and their norm."""
+        H = blueprint.hidden_size
+        table = _table("encoder.rel_embeddings", 2 * self.buckets, H)
+        return table, _norm("encoder.LayerNorm", self.norm, H, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +203,7 @@ class Attention:
     num_heads: int
     num_key_heads: int
     bias: bool = True
-    positions: Positions = Absolute()
+    positions: Positions = Positions()
     window: int | None = None
 
 
@@ -315,67 +279,6 @@ class Dropout:
     head_input: float | None
     head: float | None
 
-    def at(self, rate: float) -> "Dropout":
-        """Return `rate` wherever there is dropout."""
-        return Dropout(**{name: None if old is None else rate for name, old in vars(self).items()})
-
-
-class _Modules:
-    """A record of modules in the order of their parameters; None for those that an encoder has not."""
-
-    def __iter__(self) -> Iterator[Module]:
-        return (module for module in vars(self).values() if module is not None)
-
-    def groups(self) -> Iterator[tuple[Module, ...]]:
-        """Yield the modules by the arrays that backends store: most by themselves."""
-        return ((module,) for module in self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingModules(_Modules):
-    """The modules of depth 0; those of distances serve all blocks."""
-
-    token: Module
-    position: Module | None
-    token_type: Module | None
-    norm: Module | None
-    projection: Module | None
-    distance: Module | None
-    distance_norm: Module | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockModules(_Modules):
-    """The modules of one block."""
-
-    query: Module
-    key: Module
-    value: Module
-    distance_key: Module | None
-    distance_query: Module | None
-    attention_output: Module
-    attention_norm: Module | None
-    intermediate: Module
-    gate: Module | None
-    output: Module
-    output_norm: Module | None
-
-    def groups(self) -> Iterator[tuple[Module, ...]]:
-        """Yield query, key and value as one, and the others by themselves."""
-        query, key, value, *others = self
-        yield query, key, value
-        yield from ((module,) for module in others)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadModules(_Modules):
-    """The modules after the blocks."""
-
-    final_norm: Module | None
-    dense: Module
-    norm: Module | None
-    output: Module
-
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
@@ -411,11 +314,6 @@ class Blueprint:
         return self.embeddings.pad_token_id
 
     @property
-    def token_table(self) -> str:
-        """Canonical name of the embeddings of token ids, (V, E)."""
-        return self.embedding_modules().token.weight.name
-
-    @property
     def num_hidden_layers(self) -> int:
         """L."""
         return len(self.blocks)
@@ -430,73 +328,21 @@ class Blueprint:
         """D."""
         return self.hidden_size // self.num_attention_heads
 
-    def embedding_modules(self) -> EmbeddingModules:
+    def embedding_modules(self) -> "EmbeddingModules":
         """Return the modules of the embeddings."""
-        spec, E, H = self.embeddings, self.embeddings.size, self.hidden_size
-        positions = self.blocks[0].attention.positions
-        position = token_type = projection = None
-        if spec.first_position is not None:
-            position = _table("embeddings.position_embeddings", spec.first_position + self.max_length, E)
-        if spec.token_types:
-            token_type = _table("embeddings.token_type_embeddings", spec.token_types, E)
-        if E != H:
-            projection = _matrix("embeddings_project", H, E, 0, bias=spec.projection_bias)
-        return EmbeddingModules(
-            token=_table("embeddings.word_embeddings", spec.vocab_size, E),
-            position=position,
-            token_type=token_type,
-            norm=_norm("embeddings.LayerNorm", spec.norm, E, 0),
-            projection=projection,
-            distance=positions.table(self),
-            distance_norm=positions.table_norm(self),
-        )
+        return EmbeddingModules(self)
 
-    def block_modules(self, index: int) -> BlockModules:
+    def block_modules(self, index: int) -> "BlockModules":
         """Return the modules of a block, counted from 0."""
-        index = 0 if self.shared_blocks else index
-        block, at, depth, H = self.blocks[index], f"encoder.layer.{index}", index + 1, self.hidden_size
-        attention, F = block.attention, block.feed_forward.size
-        key_size = attention.num_key_heads * self.head_size
-        has_norm, has_gate, has_products = (
-            block.norm_before_attention,
-            block.feed_forward.gated,
-            attention.positions.has_products,
-        )
+        return BlockModules(self, 0 if self.shared_blocks else index)
 
-        def attend(name: str, outputs: int = H) -> Module:
-            return _matrix(f"{at}.attention.{name}", outputs, H, depth, bias=attention.bias)
-
-        def feed(name: str) -> Module:
-            return _matrix(f"{at}.{name}", F, H, depth, bias=block.feed_forward.bias)
-
-        return BlockModules(
-            query=attend("self.query"),
-            key=attend("self.key", key_size),
-            value=attend("self.value", key_size),
-            distance_key=attend("self.pos_key_proj") if has_products else None,
-            distance_query=attend("self.pos_query_proj") if has_products else None,
-            attention_output=attend("output.dense"),
-            attention_norm=_norm(f"{at}.attention.output.LayerNorm", block.norm, H, depth) if has_norm else None,
-            intermediate=feed("intermediate.dense"),
-            gate=feed("intermediate.gate") if has_gate else None,
-            output=_matrix(f"{at}.output.dense", H, F, depth, bias=block.feed_forward.output_bias),
-            output_norm=_norm(f"{at}.output.LayerNorm", block.norm, H, depth),
-        )
-
-    def head_modules(self, num_outputs: int) -> HeadModules:
+    def head_modules(self, num_outputs: int) -> "HeadModules":
         """Return the modules after the blocks, for K outputs."""
-        H, L = self.hidden_size, self.num_hidden_layers
-        return HeadModules(
-            final_norm=_norm("encoder.final_norm", self.final_norm, H, L),
-            dense=_matrix(HEAD_DENSE, H, H, L + 1, bias=self.head.bias),
-            norm=_norm("head.LayerNorm", self.head.norm, H, L + 1),
-            output=_matrix(HEAD_OUTPUT, num_outputs, H, L + 1, bias=True),
-        )
+        return HeadModules(self, num_outputs)
 
     def modules(self, num_outputs: int) -> Iterator[Module]:
         """Yield all modules from the embeddings to the output, for K outputs."""
-        for record in self._records(num_outputs):
-            yield from record
+        return chain.from_iterable(self._records(num_outputs))
 
     def parameters(self, num_outputs: int) -> tuple[Parameter, ...]:
         """Return all parameters from the embeddings to the output, for K outputs."""
@@ -511,7 +357,7 @@ class Blueprint:
         groups = [group for record in self._records(num_outputs) for group in record.groups()]
         return tuple(parameters for group in groups for parameters in zip(*(m.parameters for m in group), strict=True))
 
-    def _records(self, num_outputs: int) -> Iterator[_Modules]:
+    def _records(self, num_outputs: int) -> Iterator["Modules"]:
         yield self.embedding_modules()
         for index in range(1 if self.shared_blocks else self.num_hidden_layers):
             yield self.block_modules(index)
@@ -519,42 +365,127 @@ class Blueprint:
 
     def with_dropout(self, rate: float | None) -> "Blueprint":
         """Return the same encoder with `rate` wherever it has dropout; with None, as it is."""
-        return self if rate is None else replace(self, dropout=self.dropout.at(rate))
+        if rate is None:
+            return self
+        rates = {name: rate for name, old in vars(self.dropout).items() if old is not None}
+        return replace(self, dropout=replace(self.dropout, **rates))
 
-    def features(self) -> set[Feature]:
-        """Return what this encoder has and BERT has not."""
-        blocks, embeddings = self.blocks, self.embeddings
-        norms = [*(block.norm for block in blocks), embeddings.norm, self.final_norm, self.head.norm]
-        present = {
-            Feature.NORM_BEFORE: any(block.norm_first for block in blocks),
-            Feature.RMS_NORM: any(norm.kind == "rms" for norm in norms if norm),
-            Feature.NORM_WITHOUT_BIAS: any(not norm.bias for norm in norms if norm),
-            Feature.NO_EMBEDDING_NORM: embeddings.norm is None,
-            Feature.FINAL_NORM: self.final_norm is not None,
-            Feature.HEAD_NORM: self.head.norm is not None,
-            Feature.PRODUCT_WITHOUT_BIAS: not all(module.bias for module in self.modules(1) if module.role == "matrix"),
-            Feature.GATED: any(block.feed_forward.gated for block in blocks),
-            Feature.GROUPED_QUERIES: any(b.attention.num_key_heads != b.attention.num_heads for b in blocks),
-            Feature.NO_POSITION_TABLE: embeddings.first_position is None,
-            Feature.WINDOW: any(block.attention.window is not None for block in blocks),
-            Feature.MEAN_POOLING: self.pooling == "mean",
-            Feature.SHARED_BLOCKS: self.shared_blocks,
-        }
-        of_positions = {feature for block in blocks if (feature := block.attention.positions.feature)}
-        return of_positions.union(feature for feature, is_present in present.items() if is_present)
+    def features(self) -> list[str]:
+        """Return the FEATURES of this encoder."""
+        return [name for name, is_present in FEATURES.items() if is_present(self)]
 
 
-def check_features(blueprint: Blueprint, computed: frozenset[Feature], engine: str) -> None:
+class Modules:
+    """Modules by their part in the encoder, in the order of their parameters; None for those that an encoder has not."""
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for module in vars(self).values() if module is not None)
+
+    def groups(self) -> list[tuple[Module, ...]]:
+        """Return the modules by the arrays that backends store: most by themselves."""
+        return [(module,) for module in self]
+
+
+class EmbeddingModules(Modules):
+    """The modules of depth 0; those of distances serve all blocks."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        spec, H = blueprint.embeddings, blueprint.hidden_size
+        E, P, first, types = spec.size, blueprint.max_length, spec.first_position, spec.token_types
+        self.token = _table("embeddings.word_embeddings", spec.vocab_size, E)
+        self.position = _table("embeddings.position_embeddings", first + P, E) if first is not None else None
+        self.token_type = _table("embeddings.token_type_embeddings", types, E) if types else None
+        self.norm = _norm("embeddings.LayerNorm", spec.norm, E, 0)
+        self.projection = _matrix("embeddings_project", H, E, 0, bias=spec.projection_bias) if E != H else None
+        self.distance, self.distance_norm = blueprint.blocks[0].attention.positions.tables(blueprint)
+
+
+class BlockModules(Modules):
+    """The modules of a block, counted from 0."""
+
+    def __init__(self, blueprint: Blueprint, index: int) -> None:
+        block, at, depth, H = blueprint.blocks[index], f"encoder.layer.{index}", index + 1, blueprint.hidden_size
+        attention, feed_forward, F = block.attention, block.feed_forward, block.feed_forward.size
+        has_products, has_norm = attention.positions.has_products, block.norm_before_attention
+
+        def attend(name: str, outputs: int = H) -> Module:
+            return _matrix(f"{at}.attention.{name}", outputs, H, depth, bias=attention.bias)
+
+        def feed(name: str) -> Module:
+            return _matrix(f"{at}.{name}", F, H, depth, bias=feed_forward.bias)
+
+        key_size = attention.num_key_heads * blueprint.head_size
+        self.query = attend("self.query")
+        self.key = attend("self.key", key_size)
+        self.value = attend("self.value", key_size)
+        self.distance_key = attend("self.pos_key_proj") if has_products else None
+        self.distance_query = attend("self.pos_query_proj") if has_products else None
+        self.attention_output = attend("output.dense")
+        self.attention_norm = _norm(f"{at}.attention.output.LayerNorm", block.norm, H, depth) if has_norm else None
+        self.intermediate = feed("intermediate.dense")
+        self.gate = feed("intermediate.gate") if feed_forward.gated else None
+        self.output = _matrix(f"{at}.output.dense", H, F, depth, bias=feed_forward.output_bias)
+        self.output_norm = _norm(f"{at}.output.LayerNorm", block.norm, H, depth)
+
+    def groups(self) -> list[tuple[Module, ...]]:
+        """Return query, key and value as one, and the others by themselves."""
+        query, key, value, *others = self
+        return [(query, key, value), *((module,) for module in others)]
+
+
+class HeadModules(Modules):
+    """The modules after the blocks, for K outputs."""
+
+    def __init__(self, blueprint: Blueprint, num_outputs: int) -> None:
+        H, L, head = blueprint.hidden_size, blueprint.num_hidden_layers, blueprint.head
+        self.final_norm = _norm("encoder.final_norm", blueprint.final_norm, H, L)
+        self.dense = _matrix(HEAD_DENSE, H, H, L + 1, bias=head.bias)
+        self.norm = _norm("head.LayerNorm", head.norm, H, L + 1)
+        self.output = _matrix(HEAD_OUTPUT, num_outputs, H, L + 1, bias=True)
+
+
+def _norms(encoder: Blueprint) -> Iterator[Norm]:
+    norms = (encoder.embeddings.norm, encoder.final_norm, encoder.head.norm, *(block.norm for block in encoder.blocks))
+    return filter(None, norms)
+
+
+def _has_positions(encoder: Blueprint, kind: type[Positions]) -> bool:
+    return any(isinstance(block.attention.positions, kind) for block in encoder.blocks)
+
+
+FEATURES: Final[Mapping[str, Callable[[Blueprint], bool]]] = {
+    "norms before the sublayers": lambda encoder: any(block.norm_first for block in encoder.blocks),
+    "RMSNorm": lambda encoder: any(norm.kind == "rms" for norm in _norms(encoder)),
+    "norms without biases": lambda encoder: not all(norm.bias for norm in _norms(encoder)),
+    "embeddings without a norm": lambda encoder: encoder.embeddings.norm is None,
+    "a norm after the last block": lambda encoder: encoder.final_norm is not None,
+    "a norm in the head": lambda encoder: encoder.head.norm is not None,
+    "matrix products without biases": lambda encoder: any(m.role == "matrix" and not m.bias for m in encoder.modules(1)),
+    "gated feed-forward layers": lambda encoder: any(block.feed_forward.gated for block in encoder.blocks),
+    "fewer key heads than query heads": lambda encoder: any(
+        block.attention.num_key_heads != block.attention.num_heads for block in encoder.blocks
+    ),
+    "embeddings without positions": lambda encoder: encoder.embeddings.first_position is None,
+    "rotary positions": lambda encoder: _has_positions(encoder, Rotary),
+    "bucketed relative positions": lambda encoder: _has_positions(encoder, Bucketed),
+    "disentangled attention": lambda encoder: _has_positions(encoder, Disentangled),
+    "attention within a window": lambda encoder: any(block.attention.window is not None for block in encoder.blocks),
+    "mean pooling": lambda encoder: encoder.pooling == "mean",
+    "blocks that share their weights": lambda encoder: encoder.shared_blocks,
+}
+"""What some encoder has and BERT has not -> whether an encoder has it."""
+
+
+def check_features(blueprint: Blueprint, engine: str, *computed: str) -> None:
     """Refuse an encoder that `engine` would compute wrongly.
 
     Args:
-        computed: what the engine computes beyond BERT's encoder.
+        computed: the FEATURES that the engine computes.
 
     Raises:
         CheckpointError: the encoder has other features.
     """
-    missing = [feature.value for feature in Feature if feature in blueprint.features() - computed]
+    missing = [feature for feature in blueprint.features() if feature not in computed]
     if missing:
-        *others, last = missing
-        named = f"{', '.join(others)} and {last}" if others else last
+        named = " and ".join(", ".join(missing).rsplit(", ", 1))
         raise CheckpointError(f"The model has {named}, which {engine} does not compute: choose another model.")

@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64
 
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.models.blueprint import Blueprint
+from isinglass.models.blueprint import WORD_TABLE, Blueprint
 from isinglass.models.checkpoint import Checkpoint, Weights
 
 CHUNK: Final = 1 << 20  # tokens read at once: they may lie on disk
@@ -50,7 +50,7 @@ def used_vocabulary(config: TrainConfig, blueprint: Blueprint, texts: Iterable[T
 
 def trim_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
     """Return the checkpoint with the embeddings of the used token ids alone."""
-    blueprint, name = checkpoint.blueprint, checkpoint.blueprint.token_table
+    blueprint = checkpoint.blueprint
     embeddings = replace(
         blueprint.embeddings,
         vocab_size=len(vocabulary.ids),
@@ -59,13 +59,12 @@ def trim_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoin
     return replace(
         checkpoint,
         blueprint=replace(blueprint, embeddings=embeddings),
-        weights={**checkpoint.weights, name: checkpoint.weights[name][vocabulary.ids]},
+        weights={**checkpoint.weights, WORD_TABLE: checkpoint.weights[WORD_TABLE][vocabulary.ids]},
     )
 
 
 def restore_vocabulary(weights: Weights, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Weights:
     """Return `weights`, trained on the trimmed checkpoint, with the unused rows of the original `checkpoint` put back."""
-    name = checkpoint.blueprint.token_table
-    table = checkpoint.weights[name].copy()
-    table[vocabulary.ids] = weights[name]
-    return {**weights, name: table}
+    table = checkpoint.weights[WORD_TABLE].copy()
+    table[vocabulary.ids] = weights[WORD_TABLE]
+    return {**weights, WORD_TABLE: table}

@@ -17,10 +17,8 @@ from keras import layers, ops
 
 from isinglass.backends.keras.attention import RowsPlan, first_token_attention, plan_attention, self_attention
 from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout
-from isinglass.models.blueprint import Blueprint, Feature, Module, Norm, Parameter, check_features
+from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
-
-FEATURES: Final[frozenset[Feature]] = frozenset()  # those that this model computes
 
 
 def _gelu(x: Any) -> Any:
@@ -41,9 +39,9 @@ _ACTIVATION: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def _norm(module: Module | None, norm: Norm | None) -> layers.LayerNormalization:
-    assert module is not None and norm is not None, "other encoders have been refused"
-    layer = layers.LayerNormalization(epsilon=norm.epsilon, dtype="float32")
+def _norm(module: Module | None) -> layers.LayerNormalization:
+    assert module is not None, "other encoders have been refused"
+    layer = layers.LayerNormalization(epsilon=module.epsilon, dtype="float32")
     layer.build((None, *module.shape))
     return layer
 
@@ -64,10 +62,10 @@ class Layer(layers.Layer):
         block, modules, rates = blueprint.blocks[index], blueprint.block_modules(index), blueprint.dropout
         self.qkv = _dense(precision, modules.query, modules.key, modules.value)
         self.attention_output = _dense(precision, modules.attention_output)
-        self.attention_norm = _norm(modules.attention_norm, block.norm)
+        self.attention_norm = _norm(modules.attention_norm)
         self.intermediate = _dense(precision, modules.intermediate)
         self.feed_forward_output = _dense(precision, modules.output)
-        self.output_norm = _norm(modules.output_norm, block.norm)
+        self.output_norm = _norm(modules.output_norm)
         self.activation = _ACTIVATION[block.feed_forward.activation]
         self.attention_rate = rates.attention_weights or 0.0
         self.attention_output_rate = rates.attention_output or 0.0
@@ -107,14 +105,14 @@ class Classifier(layers.Layer):
             CheckpointError: the encoder has features that this model does not compute.
         """
         super().__init__(dtype="float32")
-        check_features(blueprint, FEATURES, f"the backend {keras.backend.backend()}")
+        check_features(blueprint, f"the backend {keras.backend.backend()}")
         embeddings, head = blueprint.embedding_modules(), blueprint.head_modules(num_outputs)
         self.blueprint = blueprint
         self.num_outputs = num_outputs
         self.word = self._table(embeddings.token)
         self.position = self._table(embeddings.position)
         self.token_type = self._table(embeddings.token_type)
-        self.embedding_norm = _norm(embeddings.norm, blueprint.embeddings.norm)
+        self.embedding_norm = _norm(embeddings.norm)
         self.projection = None if embeddings.projection is None else _dense(precision, embeddings.projection)
         self.blocks = [Layer(blueprint, index, precision) for index in range(blueprint.num_hidden_layers)]
         self.head_dense = _dense(precision, head.dense)

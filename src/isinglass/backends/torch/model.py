@@ -21,10 +21,9 @@ from isinglass.backends.torch.attention import AttentionPlan
 from isinglass.backends.torch.cpu.linear import Linear, linear
 from isinglass.backends.torch.dropout import Dropout
 from isinglass.backends.torch.gpu.fused_layers import FusedLayers
-from isinglass.models.blueprint import Blueprint, Feature, Module, Norm, Parameter, check_features
+from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
 
-FEATURES: Final[frozenset[Feature]] = frozenset()  # those that this model computes
 _ACTIVATION: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -44,9 +43,9 @@ def _linear(*products: Module) -> Linear:
     return Linear(inputs, outputs, bias=products[0].bias)
 
 
-def _norm(module: Module | None, norm: Norm | None) -> nn.LayerNorm:
-    assert module is not None and norm is not None, "other encoders have been refused"
-    return nn.LayerNorm(module.shape, norm.epsilon)
+def _norm(module: Module | None) -> nn.LayerNorm:
+    assert module is not None, "other encoders have been refused"
+    return nn.LayerNorm(module.shape, module.epsilon)
 
 
 class Layer(nn.Module):
@@ -57,10 +56,10 @@ class Layer(nn.Module):
         block, modules, rates = blueprint.blocks[index], blueprint.block_modules(index), blueprint.dropout
         self.qkv = _linear(modules.query, modules.key, modules.value)
         self.attention_output = _linear(modules.attention_output)
-        self.attention_norm = _norm(modules.attention_norm, block.norm)
+        self.attention_norm = _norm(modules.attention_norm)
         self.intermediate = _linear(modules.intermediate)
         self.output = _linear(modules.output)
-        self.output_norm = _norm(modules.output_norm, block.norm)
+        self.output_norm = _norm(modules.output_norm)
         self.activation = _ACTIVATION[block.feed_forward.activation]
         self.attention_rate = rates.attention_weights or 0.0
         self.attention_output_rate = rates.attention_output or 0.0
@@ -99,7 +98,7 @@ class Classifier(nn.Module):
             CheckpointError: the encoder has features that this model does not compute.
         """
         super().__init__()
-        check_features(blueprint, FEATURES, "the backend torch")
+        check_features(blueprint, "the backend torch")
         embeddings, head = blueprint.embedding_modules(), blueprint.head_modules(num_outputs)
         self.blueprint = blueprint
         self.num_outputs = num_outputs
@@ -107,7 +106,7 @@ class Classifier(nn.Module):
         self.word = nn.Parameter(torch.empty(embeddings.token.shape))
         self.position = _table(embeddings.position)
         self.token_type = _table(embeddings.token_type)
-        self.embedding_norm = _norm(embeddings.norm, blueprint.embeddings.norm)
+        self.embedding_norm = _norm(embeddings.norm)
         self.projection = None if embeddings.projection is None else _linear(embeddings.projection)
         self.layers = nn.ModuleList(Layer(blueprint, index) for index in range(blueprint.num_hidden_layers))
         self.head_dense = _linear(head.dense)
