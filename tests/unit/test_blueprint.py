@@ -28,7 +28,7 @@ from isinglass.models.blueprint import (
 )
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint, match_arrays, with_head
 from isinglass.models.families import FAMILIES
-from isinglass.models.families.family import Family
+from isinglass.models.families.family import ConfigJson, Family
 from isinglass.models.weights import read_header, read_safetensors
 from tests.backends.variants import VARIANTS, backend_for
 from tests.tiny import save_tiny
@@ -73,6 +73,13 @@ def modern_bert() -> Blueprint:
     )
 
 
+class ModernBertConfig(ConfigJson):
+    """Nothing is read."""
+
+    def blueprint(self) -> Blueprint:
+        return modern_bert()
+
+
 MODERN_BERT = Family(
     model_type="modernbert",
     architecture="ModernBertForSequenceClassification",
@@ -93,7 +100,7 @@ MODERN_BERT = Family(
         "head.output": "classifier",
     },
     ignored=("decoder",),
-    build=lambda values, origin: modern_bert(),
+    config=ModernBertConfig,
 )
 
 

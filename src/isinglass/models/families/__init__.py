@@ -1,6 +1,5 @@
 """Model families: one file each. Nothing else in the package asks for a model by name."""
 
-from types import MappingProxyType
 from typing import Final
 
 from isinglass.errors import CheckpointError
@@ -12,8 +11,7 @@ from isinglass.models.families.roberta import ROBERTA
 from isinglass.models.families.xlm_roberta import XLM_ROBERTA
 from isinglass.names import brief, did_you_mean
 
-_ALL: Final = (BERT, ROBERTA, DISTILBERT, ELECTRA, XLM_ROBERTA)
-FAMILIES: Final = MappingProxyType({family.model_type: family for family in _ALL})
+FAMILIES: Final = {family.model_type: family for family in (BERT, ROBERTA, DISTILBERT, ELECTRA, XLM_ROBERTA)}
 
 
 def get_family(model_type: object, origin: str) -> Family:

@@ -3,16 +3,7 @@
 from typing import Final
 
 from isinglass.models.blueprint import Attention, Block, Blueprint, Dropout, Embeddings, FeedForward, Head, Norm
-from isinglass.models.families.family import (
-    Activation,
-    ConfigJson,
-    Family,
-    NumBlocks,
-    OptionalRate,
-    Rate,
-    Size,
-    TokenId,
-)
+from isinglass.models.families.family import Activation, ConfigJson, Family, NumBlocks, OptionalRate, Rate, Size, TokenId
 
 
 class BertConfig(ConfigJson):
@@ -38,51 +29,54 @@ class BertConfig(ConfigJson):
         """The head's dropout rate, which is the hidden layers' where it is not set."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
+    def blueprint(self) -> Blueprint:
+        """Return BERT's encoder and head."""
+        return self.encoder(head_activation="tanh")
 
-def bert_blueprint(
-    config: BertConfig,
-    *,
-    head_activation: str = "tanh",
-    head_input_dropout: float | None = None,
-    embedding_size: int | None = None,
-    first_position: int = 0,
-) -> Blueprint:
-    """Return an encoder laid out like BERT.
+    def encoder(
+        self,
+        *,
+        head_activation: str,
+        head_input_dropout: float | None = None,
+        embedding_size: int | None = None,
+        first_position: int = 0,
+    ) -> Blueprint:
+        """Return an encoder laid out like BERT.
 
-    Args:
-        head_input_dropout: rate before the head's dense product; None: no dropout.
-        embedding_size: None: the hidden size.
-        first_position: the position id of an example's first token.
-    """
-    norm, heads = Norm(epsilon=config.layer_norm_eps), config.num_attention_heads
-    block = Block(
-        attention=Attention(num_heads=heads, num_key_heads=heads),
-        feed_forward=FeedForward(size=config.intermediate_size, activation=config.hidden_act),
-        norm=norm,
-    )
-    return Blueprint(
-        hidden_size=config.hidden_size,
-        max_length=config.max_position_embeddings - first_position,
-        embeddings=Embeddings(
-            vocab_size=config.vocab_size,
-            size=embedding_size or config.hidden_size,
-            pad_token_id=config.pad_token_id or 0,
-            first_position=first_position,
-            token_types=config.type_vocab_size,
+        Args:
+            head_input_dropout: rate before the head's dense product; None: no dropout.
+            embedding_size: None: the hidden size.
+            first_position: the position id of an example's first token.
+        """
+        norm, heads = Norm(epsilon=self.layer_norm_eps), self.num_attention_heads
+        block = Block(
+            attention=Attention(num_heads=heads, num_key_heads=heads),
+            feed_forward=FeedForward(size=self.intermediate_size, activation=self.hidden_act),
             norm=norm,
-        ),
-        blocks=(block,) * config.num_hidden_layers,
-        head=Head(activation=head_activation),
-        dropout=Dropout(
-            embeddings=config.hidden_dropout_prob,
-            attention_weights=config.attention_probs_dropout_prob,
-            attention_output=config.hidden_dropout_prob,
-            feed_forward=config.hidden_dropout_prob,
-            head_input=head_input_dropout,
-            head=config.head_dropout,
-        ),
-        initializer_range=config.initializer_range,
-    )
+        )
+        return Blueprint(
+            hidden_size=self.hidden_size,
+            max_length=self.max_position_embeddings - first_position,
+            embeddings=Embeddings(
+                vocab_size=self.vocab_size,
+                size=embedding_size or self.hidden_size,
+                pad_token_id=self.pad_token_id or 0,
+                first_position=first_position,
+                token_types=self.type_vocab_size,
+                norm=norm,
+            ),
+            blocks=(block,) * self.num_hidden_layers,
+            head=Head(activation=head_activation),
+            dropout=Dropout(
+                embeddings=self.hidden_dropout_prob,
+                attention_weights=self.attention_probs_dropout_prob,
+                attention_output=self.hidden_dropout_prob,
+                feed_forward=self.hidden_dropout_prob,
+                head_input=head_input_dropout,
+                head=self.head_dropout,
+            ),
+            initializer_range=self.initializer_range,
+        )
 
 
 def bert_names(prefix: str, dense: str, output: str) -> dict[str, str]:
@@ -97,5 +91,5 @@ BERT: Final = Family(
     prefix="bert",
     names=bert_names("bert", dense="bert.pooler.dense", output="classifier"),
     ignored=("cls",),
-    build=lambda values, origin: bert_blueprint(BertConfig.read(values, origin)),
+    config=BertConfig,
 )

@@ -1,60 +1,34 @@
 """DistilBERT: BERT's encoder without token types and without dropout after attention, under other names."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import ClassVar, Final
 
-from isinglass.models.blueprint import Attention, Block, Blueprint, Dropout, Embeddings, FeedForward, Head, Norm
-from isinglass.models.families.family import Activation, ConfigJson, Family, NumBlocks, Rate, Size, TokenId
+from pydantic import Field
+
+from isinglass.models.blueprint import Blueprint
+from isinglass.models.families.bert import BertConfig
+from isinglass.models.families.family import Activation, Family, NumBlocks, Rate, Size
 
 
-class DistilBertConfig(ConfigJson):
+class DistilBertConfig(BertConfig):
     """What is read of DistilBERT's `config.json`."""
 
-    vocab_size: Size = 30522
-    dim: Size = 768
-    n_layers: NumBlocks = 6
-    n_heads: Size = 12
-    hidden_dim: Size = 3072
-    activation: Activation = "gelu"
-    dropout: Rate = 0.1
-    attention_dropout: Rate = 0.1
+    hidden_size: Size = Field(768, alias="dim")
+    num_hidden_layers: NumBlocks = Field(6, alias="n_layers")
+    num_attention_heads: Size = Field(12, alias="n_heads")
+    intermediate_size: Size = Field(3072, alias="hidden_dim")
+    hidden_act: Activation = Field("gelu", alias="activation")
+    hidden_dropout_prob: Rate = Field(0.1, alias="dropout")
+    attention_probs_dropout_prob: Rate = Field(0.1, alias="attention_dropout")
     seq_classif_dropout: Rate = 0.2
-    max_position_embeddings: Size = 512
-    pad_token_id: TokenId = 0
-    initializer_range: Rate = 0.02
+    layer_norm_eps: ClassVar[float] = 1e-12  # type: ignore[misc] # fixed: not read
+    classifier_dropout: ClassVar[None] = None  # type: ignore[misc]
+    type_vocab_size: ClassVar[int] = 0  # type: ignore[misc]
 
-
-def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
-    config = DistilBertConfig.read(values, origin)
-    norm = Norm(epsilon=1e-12)
-    block = Block(
-        attention=Attention(num_heads=config.n_heads, num_key_heads=config.n_heads),
-        feed_forward=FeedForward(size=config.hidden_dim, activation=config.activation),
-        norm=norm,
-    )
-    return Blueprint(
-        hidden_size=config.dim,
-        max_length=config.max_position_embeddings,
-        embeddings=Embeddings(
-            vocab_size=config.vocab_size,
-            size=config.dim,
-            pad_token_id=config.pad_token_id or 0,
-            first_position=0,
-            token_types=0,
-            norm=norm,
-        ),
-        blocks=(block,) * config.n_layers,
-        head=Head(activation="relu"),
-        dropout=Dropout(
-            embeddings=config.dropout,
-            attention_weights=config.attention_dropout,
-            attention_output=None,
-            feed_forward=config.dropout,
-            head_input=None,
-            head=config.seq_classif_dropout,
-        ),
-        initializer_range=config.initializer_range,
-    )
+    def blueprint(self) -> Blueprint:
+        """Return DistilBERT's encoder and head."""
+        encoder = self.encoder(head_activation="relu")
+        return replace(encoder, dropout=replace(encoder.dropout, attention_output=None, head=self.seq_classif_dropout))
 
 
 _BLOCK: Final = {
@@ -79,5 +53,5 @@ DISTILBERT: Final = Family(
         **{f"encoder.layer.{{i}}.{ours}": f"distilbert.transformer.layer.{{i}}.{theirs}" for ours, theirs in _BLOCK.items()},
     },
     ignored=("vocab_transform", "vocab_layer_norm", "vocab_projector"),
-    build=_build,
+    config=DistilBertConfig,
 )

@@ -1,10 +1,9 @@
 """ELECTRA: BERT's encoder with smaller embeddings, and a head of its own."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from isinglass.models.blueprint import Blueprint
-from isinglass.models.families.bert import BertConfig, bert_blueprint, bert_names
+from isinglass.models.families.bert import BertConfig, bert_names
 from isinglass.models.families.family import Family, Size
 
 
@@ -16,15 +15,10 @@ class ElectraConfig(BertConfig):
     num_attention_heads: Size = 4
     intermediate_size: Size = 1024
 
-
-def _build(values: Mapping[str, Any], origin: str) -> Blueprint:
-    config = ElectraConfig.read(values, origin)
-    return bert_blueprint(
-        config,
-        head_activation="gelu",
-        head_input_dropout=config.head_dropout,
-        embedding_size=config.embedding_size,
-    )
+    def blueprint(self) -> Blueprint:
+        """Return ELECTRA's encoder and head."""
+        rate, size = self.head_dropout, self.embedding_size
+        return self.encoder(head_activation="gelu", head_input_dropout=rate, embedding_size=size)
 
 
 ELECTRA: Final = Family(
@@ -33,5 +27,5 @@ ELECTRA: Final = Family(
     prefix="electra",
     names=bert_names("electra", dense="classifier.dense", output="classifier.out_proj"),
     ignored=("discriminator_predictions", "generator_predictions", "generator_lm_head"),
-    build=_build,
+    config=ElectraConfig,
 )

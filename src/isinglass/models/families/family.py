@@ -1,6 +1,7 @@
 """What a model family is: how its `config.json` is read, and what its weights are called in files."""
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -37,21 +38,20 @@ def _computed(name: str) -> str:
 
 
 # Values of a `config.json`. The description ends the message about any other value.
-_SIZE: Final = f"a whole number from 1 to {MAX_SIZE} was expected"
-_TOKEN_ID: Final = f"a whole number from 0 to {MAX_SIZE} was expected"
-_BLOCKS: Final = f"a whole number from 1 to {MAX_BLOCKS} was expected"
-_RATE: Final = "a number from 0 to 1 was expected"
-_ENCODERS: Final = "only encoders with learned positions are served"
-Size = Annotated[int, Field(ge=1, le=MAX_SIZE, description=_SIZE)]
-TokenId = Annotated[int | None, Field(ge=0, le=MAX_SIZE, description=_TOKEN_ID)]
-NumBlocks = Annotated[int, Field(ge=1, le=MAX_BLOCKS, description=_BLOCKS)]
-Rate = Annotated[float, Field(ge=0, lt=1, description=_RATE)]
-OptionalRate = Annotated[float | None, Field(ge=0, lt=1, description=_RATE)]
+def _whole_number(low: int, high: int) -> Any:
+    return Field(ge=low, le=high, description=f"a whole number from {low} to {high} was expected")
+
+
+Size = Annotated[int, _whole_number(1, MAX_SIZE)]
+TokenId = Annotated[int | None, _whole_number(0, MAX_SIZE)]
+NumBlocks = Annotated[int, _whole_number(1, MAX_BLOCKS)]
+Rate = Annotated[float, Field(ge=0, lt=1, description="a number from 0 to 1 was expected")]
+OptionalRate = Annotated[float | None, Field(ge=0, lt=1, description="a number from 0 to 1 was expected")]
 Activation = Annotated[str, AfterValidator(_computed), Field(description=f"served are {', '.join(ACTIVATIONS)}")]
-Unset = Annotated[Literal[False] | None, Field(description=_ENCODERS)]
+Unset = Annotated[Literal[False] | None, Field(description="only encoders with learned positions are served")]
 
 
-class ConfigJson(BaseModel):
+class ConfigJson(BaseModel, ABC):
     """What a family reads of its `config.json`. A field's default is what an absent key means in `transformers`."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -74,6 +74,10 @@ class ConfigJson(BaseModel):
             key = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0]
         expected = {field.alias or name: field.description for name, field in cls.model_fields.items()}[str(key)]
         raise CheckpointError(f"{origin}: {key} is {brief(values[str(key)])}; {expected}.")
+
+    @abstractmethod
+    def blueprint(self) -> Blueprint:
+        """Return the encoder and its head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,7 @@ class Family:
         names: canonical name of a module, or the beginning of several, -> its spelling in files. `{i}` stands for the
             number of a block. Modules of the same spelling are one array in files, in the order of the blueprint.
         ignored: first parts of names, behind the prefix, that a classifier does not use: heads of pretraining.
-        build: returns the blueprint for the values of a `config.json`; its second argument names the file in messages.
+        config: what is read of a `config.json`.
     """
 
     model_type: str
@@ -121,7 +125,7 @@ class Family:
     prefix: str
     names: Mapping[str, str]
     ignored: tuple[str, ...]
-    build: Callable[[Mapping[str, Any], str], Blueprint]
+    config: type[ConfigJson]
 
     def blueprint(self, config_json: Mapping[str, Any], origin: str) -> Blueprint:
         """Return the model that a `config.json` describes.
@@ -133,7 +137,7 @@ class Family:
             CheckpointError: a value is of another type, out of range, does not fit the others, or asks for what is not
                 served.
         """
-        blueprint = self.build(config_json, origin)
+        blueprint = self.config.read(config_json, origin).blueprint()
         heads, pad, V = blueprint.num_attention_heads, blueprint.pad_token_id, blueprint.vocab_size
         if blueprint.hidden_size % heads:
             raise CheckpointError(f"{origin}: hidden_size {blueprint.hidden_size} is not a multiple of the {heads} heads.")

@@ -3,7 +3,7 @@
 from typing import Final
 
 from isinglass.models.blueprint import Blueprint
-from isinglass.models.families.bert import BertConfig, bert_blueprint, bert_names
+from isinglass.models.families.bert import BertConfig, bert_names
 from isinglass.models.families.family import Family, Size, TokenId
 
 
@@ -13,11 +13,10 @@ class RobertaConfig(BertConfig):
     vocab_size: Size = 50265
     pad_token_id: TokenId = 1
 
-
-def roberta_blueprint(config: RobertaConfig) -> Blueprint:
-    """Return an encoder laid out like RoBERTa."""
-    first_position = (config.pad_token_id or 0) + 1
-    return bert_blueprint(config, head_input_dropout=config.head_dropout, first_position=first_position)
+    def blueprint(self) -> Blueprint:
+        """Return RoBERTa's encoder and head."""
+        rate, first = self.head_dropout, (self.pad_token_id or 0) + 1
+        return self.encoder(head_activation="tanh", head_input_dropout=rate, first_position=first)
 
 
 ROBERTA: Final = Family(
@@ -26,5 +25,5 @@ ROBERTA: Final = Family(
     prefix="roberta",
     names=bert_names("roberta", dense="classifier.dense", output="classifier.out_proj"),
     ignored=("lm_head", "pooler"),
-    build=lambda values, origin: roberta_blueprint(RobertaConfig.read(values, origin)),
+    config=RobertaConfig,
 )
