@@ -42,8 +42,9 @@ from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
 from isinglass.data.unlabelled import read_texts, read_user_texts
 from isinglass.errors import IsinglassError
-from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint, read_safetensors
+from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint
 from isinglass.models.families import FAMILIES
+from isinglass.models.weights import read_header, read_safetensors
 from isinglass.results import RESULTS, FailedRun, RunResult, read_records
 from isinglass.submission import check_submission
 from isinglass.submission.files import LARGEST_FILE
@@ -807,7 +808,7 @@ def make_safetensors(rng: Random) -> Case:
 
 
 def _read_weights(directory: Path) -> bool:
-    weights = read_safetensors(directory / WEIGHTS)
+    weights = read_safetensors(directory / WEIGHTS, read_header(directory / WEIGHTS))
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
     return True
 

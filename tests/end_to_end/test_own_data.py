@@ -18,6 +18,7 @@ from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.runs.directory import write_run
 from isinglass.runs.finished import load_run
+from isinglass.tasks import MULTILABEL
 from isinglass.tasks.custom import custom_task
 from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, Interval
@@ -81,7 +82,7 @@ def test_each_kind_of_task_trains_and_is_the_same_when_loaded(
     again, _ = evaluate(finished.config, finished.checkpoint)
     assert again.metrics == trained.result.metrics
     saved = load_checkpoint(tmp_path / "run" / "model")
-    assert saved.is_multilabel == (file == "tags.jsonl")
+    assert (saved.config_json["problem_type"] == MULTILABEL.problem_type) == (file == "tags.jsonl")
 
 
 def test_pipeline_of_transformers_gives_the_probabilities_of_several_labels(

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from isinglass.models.checkpoint import Checkpoint, load_checkpoint, read_safetensors, save_checkpoint
+from isinglass.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from isinglass.models.weights import read_header, read_safetensors
 from tests.backends.gradients import loss_and_gradients
 from tests.backends.variants import VARIANTS, backend_for, pack
 from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer, types_of
@@ -106,7 +107,9 @@ def test_a_saved_checkpoint_is_the_same_files_content(family: str, variant: str,
     _, checkpoint = save_reference(tmp_path / "a", family)
     (tmp_path / "b").mkdir()
     save_checkpoint(checkpoint, backend_for(variant, checkpoint).weights(), tmp_path / "b")
-    before, after = (read_safetensors(tmp_path / x / "model.safetensors") for x in "ab")
+    before, after = (
+        read_safetensors(tmp_path / x / "model.safetensors", read_header(tmp_path / x / "model.safetensors")) for x in "ab"
+    )
     assert before.keys() == after.keys()
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
@@ -118,7 +121,7 @@ def test_a_bare_encoder_without_prefix_and_with_gamma_and_beta_loads(tmp_path: P
 
     directory = save_tiny(tmp_path / "plain", "bert")
     expected = load_checkpoint(directory).weights
-    weights = read_safetensors(directory / "model.safetensors")
+    weights = read_safetensors(directory / "model.safetensors", read_header(directory / "model.safetensors"))
     renamed = {
         "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
         for name, array in weights.items()

@@ -26,10 +26,9 @@ from isinglass.models.blueprint import (
     Norm,
     Rotary,
 )
-from isinglass.models.checkpoint import Checkpoint, load_checkpoint, match_arrays, with_head
+from isinglass.models.checkpoint import Checkpoint, load_checkpoint, load_weights, with_head
 from isinglass.models.families import FAMILIES
 from isinglass.models.families.family import ConfigJson, Family
-from isinglass.models.weights import read_header, read_safetensors
 from tests.backends.variants import VARIANTS, backend_for
 from tests.tiny import save_tiny
 
@@ -142,11 +141,7 @@ def test_arrays_that_files_fuse_are_split_and_joined_again(tmp_path: Path) -> No
     stored = {array.name: rng.random(array.shape, np.float32) for array in arrays}
     save_file(stored | {"decoder.bias": np.zeros(V, np.float32)}, tmp_path / "x.safetensors")
 
-    found = match_arrays(read_header(tmp_path / "x.safetensors"), MODERN_BERT, blueprint, tmp_path / "x.safetensors")
-    weights = {}
-    for name, array in read_safetensors(tmp_path / "x.safetensors").items():
-        if name in found:
-            weights |= found[name].split(array)
+    weights = load_weights(tmp_path / "x.safetensors", MODERN_BERT, blueprint)
     expected = {parameter.name: parameter.shape for parameter in blueprint.parameters(3)}
     assert {name: array.shape for name, array in weights.items()} == expected
     qkv = stored["model.layers.1.attn.Wqkv.weight"]

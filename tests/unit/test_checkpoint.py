@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from isinglass.errors import CheckpointError, MissingDependencyError
 from isinglass.models import source
-from isinglass.models.checkpoint import load_checkpoint, read_safetensors
+from isinglass.models.checkpoint import load_checkpoint
+from isinglass.models.weights import read_header, read_safetensors
 from tests.tiny import save_tiny
 
 
@@ -65,7 +66,7 @@ def test_a_weights_file_cut_short_is_refused(size: int, checkpoint: Path) -> Non
 
 
 def test_nan_in_a_weight_is_refused(checkpoint: Path) -> None:
-    weights = read_safetensors(checkpoint / "model.safetensors")
+    weights = read_safetensors(checkpoint / "model.safetensors", read_header(checkpoint / "model.safetensors"))
     weights["classifier.bias"][0] = np.nan
     save_file(weights, checkpoint / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"classifier\.bias holds NaN"):
@@ -84,7 +85,7 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
 
     values = torch.tensor([1.0, -2.5, 3.140625])
     save_torch({"a": values.bfloat16(), "b": values.half(), "ids": torch.arange(3)}, tmp_path / "x.safetensors")
-    found = read_safetensors(tmp_path / "x.safetensors")
+    found = read_safetensors(tmp_path / "x.safetensors", read_header(tmp_path / "x.safetensors"))
     assert found.keys() == {"a", "b"}
     for array in found.values():
         np.testing.assert_array_equal(array, values.numpy())

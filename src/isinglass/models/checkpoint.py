@@ -5,14 +5,14 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float32
 
 from isinglass.errors import CheckpointError
-from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint, Parameter
+from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint
 from isinglass.models.families import get_family
 from isinglass.models.families.family import Family, FileArray
 from isinglass.models.files import check_regular, read_json, read_text
@@ -31,7 +31,6 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"  # carried along: `transformer
 CONFIG_BYTES: Final = 10_000_000  # the names of 100,000 labels take 5 MB; without such, a config has 2 kB
 TOKENIZER_BYTES: Final = 64_000_000  # four times the largest that served models have (multilingual, 250,000 pieces)
 
-MULTILABEL: Final = "multi_label_classification"  # `problem_type` in a config
 # Where a config names Python files beside it for `transformers` to run. None is run here, nor handed on.
 CODE: Final = ("auto_map", "custom_code", "custom_pipelines", "trust_remote_code")
 # Where older versions of `transformers` noted the user's directory that they had read from.
@@ -50,7 +49,6 @@ class Checkpoint:
         config_json: everything in `config.json`, so that saving keeps what only others read.
         weights: canonical name -> float32 array. Those of the head may be absent (a pretrained encoder).
         label_names: of a trained head, in the order of its outputs; None without a head or for a single output.
-        is_multilabel: whether each output is a label of its own, independent of the others.
         tokenizer_json: the text of `tokenizer.json`.
         tokenizer_config: everything in `tokenizer_config.json`, if there is one.
         commit: of the hub's repository, if it came from there.
@@ -64,7 +62,6 @@ class Checkpoint:
     tokenizer_json: str
     tokenizer_config: Mapping[str, Any] | None
     commit: str | None = None
-    is_multilabel: bool = False
 
     @property
     def family(self) -> Family:
@@ -99,7 +96,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     tokenizer_config = None
     if os.path.lexists(directory / TOKENIZER_CONFIG):
         tokenizer_config = read_json(directory / TOKENIZER_CONFIG, limit=CONFIG_BYTES)
-    weights = _load_weights(directory / WEIGHTS, family, blueprint)
+    weights = load_weights(directory / WEIGHTS, family, blueprint)
     checkpoint = Checkpoint(
         origin=str(directory),
         blueprint=blueprint,
@@ -108,45 +105,37 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         label_names=_label_names(config_json, weights, directory / CONFIG),
         tokenizer_json=tokenizer_json,
         tokenizer_config=tokenizer_config,
-        is_multilabel=config_json.get("problem_type") == MULTILABEL,
     )
     _warn_of_code(checkpoint)
     return checkpoint
 
 
-def _load_weights(path: Path, family: Family, blueprint: Blueprint) -> Weights:
-    header = read_header(path)
-    contents = match_arrays(header, family, blueprint, path)
-    arrays = read_safetensors(path, {name: header[name] for name in contents})
-    weights: Weights = {}
-    for name, content in contents.items():
-        weights |= content.split(arrays[name])
-    return weights
-
-
-def match_arrays(header: Mapping[str, Stored], family: Family, blueprint: Blueprint, path: Path) -> dict[str, FileArray]:
-    """Return name in the file -> what it holds, for all arrays of the encoder and those of the head that are there.
+def load_weights(path: Path, family: Family, blueprint: Blueprint) -> Weights:
+    """Read the encoder, and the parts of the head that are there, by canonical names.
 
     Args:
-        header: of the weights file `path`.
-        blueprint: of the `config.json` beside it.
+        blueprint: of the `config.json` beside the file.
 
     Raises:
-        CheckpointError: an array is missing, has another shape, or is not accounted for.
+        CheckpointError: the file is damaged, or an array is missing, has another shape, or is not accounted for.
     """
+    header = read_header(path)
     unread = _current_names(header, path)
-    found: dict[str, FileArray] = {}
+    contents: dict[str, FileArray] = {}
     for array in family.arrays(blueprint, num_outputs=1):
         bare = array.name.removeprefix(f"{family.prefix}.")
         stored = unread.pop(array.name, None) or unread.pop(bare, None)
         if stored is not None:
             _check_shape(array, header[stored].shape, path)
-            found[stored] = array
+            contents[stored] = array
         elif array.parameters[0].depth <= blueprint.num_hidden_layers:  # the head may be missing
             raise CheckpointError(f"{path} has no weight {array.name}, which config.json calls for.")
     _check_surplus(unread, family, path)
-    _check_head({array.parameters[0].name: header[name].shape[0] for name, array in found.items()}, blueprint, path)
-    return found
+    _check_head({array.parameters[0].name: header[name].shape[0] for name, array in contents.items()}, blueprint, path)
+    weights: Weights = {}
+    for name, values in read_safetensors(path, {name: header[name] for name in contents}).items():
+        weights |= contents[name].split(values)
+    return weights
 
 
 def _current_names(header: Mapping[str, Stored], path: Path) -> dict[str, str]:
@@ -203,17 +192,14 @@ def with_head(weights: Weights, blueprint: Blueprint, num_outputs: int, seed: in
     """
     rng = np.random.default_rng([seed, _HEAD])
     complete = dict(weights)
-    for module in blueprint.head_modules(num_outputs):
-        for parameter in module.parameters:
-            if parameter.name not in weights:
-                complete[parameter.name] = _initial(parameter, blueprint.initializer_range, rng)
+    for parameter in chain.from_iterable(module.parameters for module in blueprint.head_modules(num_outputs)):
+        if parameter.name in weights:
+            continue
+        array = np.full(parameter.shape, 1.0 if parameter.role == "norm" else 0.0)
+        if parameter.role == "matrix":
+            array = rng.normal(0, blueprint.initializer_range, parameter.shape)
+        complete[parameter.name] = array.astype(np.float32)
     return complete
-
-
-def _initial(parameter: Parameter, deviation: float, rng: np.random.Generator) -> Float32[np.ndarray, "..."]:
-    if parameter.role == "matrix":
-        return rng.normal(0, deviation, parameter.shape).astype(np.float32)
-    return np.full(parameter.shape, 1 if parameter.role == "norm" else 0, np.float32)
 
 
 def _warn_of_code(checkpoint: Checkpoint) -> None:
@@ -246,12 +232,13 @@ def save_checkpoint(checkpoint: Checkpoint, weights: Weights, directory: Path) -
 def save_config_and_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
     """Write everything of a checkpoint but its weights; as `save_checkpoint`."""
     labels = checkpoint.label_names or ("LABEL_0",)
+    problem_type = checkpoint.config_json.get("problem_type") or "single_label_classification"
     config_json = {
         **_without(checkpoint.config_json, *CODE, *READ_FROM, *DTYPE),
         "architectures": [checkpoint.family.architecture],
-        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": _problem_type(checkpoint),
+        "problem_type": "regression" if checkpoint.label_names is None else problem_type,
         "dtype": "float32",
     }
     _write_json(directory / CONFIG, config_json)
@@ -271,12 +258,6 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _problem_type(checkpoint: Checkpoint) -> str:
-    if checkpoint.label_names is None:
-        return "regression"
-    return MULTILABEL if checkpoint.is_multilabel else "single_label_classification"
-
-
 def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -> tuple[str, ...] | None:
     """Return the labels in `id2label`, in the order of the outputs; None without a head or for a single output."""
     output = weights.get(f"{HEAD_OUTPUT}.weight")
@@ -289,14 +270,10 @@ def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -
             f"{path}: id2label is {brief(id2label)}; the head has {len(keys)} outputs, 0 to {len(keys) - 1}."
         )
     for name in id2label.values():
-        _check_label(name, path)
+        # labels are shown, and stand in tab-separated files
+        if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
+            raise CheckpointError(f"{path}: a label in id2label is {brief(name)}; printable characters were expected.")
     return tuple(str(id2label[key]) for key in keys)
-
-
-def _check_label(name: object, path: Path) -> None:
-    """Refuse a label that does not print: labels are shown, and stand in tab-separated files."""
-    if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
-        raise CheckpointError(f"{path}: a label in id2label is {brief(name)}; a name of printable characters was expected.")
 
 
 def _missing(directory: Path, name: str) -> str:

@@ -6,20 +6,24 @@ tokenizers are listed here, and everything else is refused.
 """
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final
 
 import numpy as np
-from annotated_types import Len
-from jaxtyping import Int64, UInt8
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isinglass.errors import CheckpointError
 from isinglass.models.files import parse_json
 from isinglass.names import brief, printable
+
+# Section -> the key under which a part of type `Sequence` has its own parts, and the types of the parts that the section may
+# be made of. BERT, DistilBERT and ELECTRA have those named after BERT, RoBERTa has ByteLevel; the others are those of models
+# trained with SentencePiece or by hand.
+SECTIONS: Final = {
+    "normalizer": ("normalizers", "BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Replace Strip StripAccents"),
+    "pre_tokenizer": ("pretokenizers", "BertPreTokenizer ByteLevel Digits Metaspace Punctuation Whitespace WhitespaceSplit"),
+    "post_processor": ("processors", "BertProcessing ByteLevel RobertaProcessing TemplateProcessing"),
+}
 
 # The regular expressions that a file may contain -> the least number of characters that each matches. Served tokenizers have
 # none (that of ByteLevel is built in), except for this one of models converted from SentencePiece, which never backtracks.
@@ -31,37 +35,11 @@ MAX_TOKEN_TYPE: Final = 255
 TOKEN_IDS: Final = 2**31  # ids are below this
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Section:
-    """A section of the file.
-
-    Attributes:
-        sequence: the key under which a part of type `Sequence` has its own parts.
-        parts: types of the parts that the section may be made of. BERT, DistilBERT and ELECTRA have those named after BERT,
-            RoBERTa has ByteLevel; the others are those of models trained with SentencePiece or by hand.
-    """
-
-    name: str
-    sequence: str
-    parts: frozenset[str]
-
-    def flatten(self, part: Any) -> Iterator[Any]:
-        """Yield the parts that `part` is made of: those of a sequence at any depth, and nothing for null."""
-        if isinstance(part, dict) and part.get("type") == "Sequence" and isinstance(part.get(self.sequence), list):
-            for inner in part[self.sequence]:
-                yield from self.flatten(inner)
-        elif part is not None:
-            yield part
+_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError)  # what a part without its fields raises
 
 
-_NORMALIZERS: Final = "BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Replace Strip StripAccents"
-_PRE_TOKENIZERS: Final = "BertPreTokenizer ByteLevel Digits Metaspace Punctuation Whitespace WhitespaceSplit"
-_PROCESSORS: Final = "BertProcessing ByteLevel RobertaProcessing TemplateProcessing"
-SECTIONS: Final = (
-    _Section(name="normalizer", sequence="normalizers", parts=frozenset(_NORMALIZERS.split())),
-    _Section(name="pre_tokenizer", sequence="pretokenizers", parts=frozenset(_PRE_TOKENIZERS.split())),
-    _Section(name="post_processor", sequence="processors", parts=frozenset(_PROCESSORS.split())),
-)
+class _RefusedError(Exception):
+    """What is wrong with a tokenizer, as the rest of a sentence that begins with its path."""
 
 
 def check_tokenizer(tokenizer_json: str, path: Path) -> None:
@@ -74,35 +52,38 @@ def check_tokenizer(tokenizer_json: str, path: Path) -> None:
         CheckpointError: it is so, or it is made of parts that none of the served families has.
     """
     values = parse_json(tokenizer_json, str(path))
-    faults = chain(
-        *(_faults_in_section(section, values.get(section.name)) for section in SECTIONS),
-        _faults_in_decoder(values.get("decoder")),
-        _faults_in_model(values.get("model")),
-        _faults_in_use(tokenizer_json),
-    )
-    fault = next(faults, None)
-    if fault is not None:
-        raise CheckpointError(f"{path} {fault}: choose a checkpoint with a tokenizer like BERT's or RoBERTa's.")
+    try:
+        for section, (sequence, served) in SECTIONS.items():
+            _check_parts(section, [*_flatten(values.get(section), sequence)], served.split())
+        for pattern in _regular_expressions(values.get("decoder")):
+            if pattern not in PATTERNS:
+                raise _RefusedError(f"has a decoder with the regular expression {brief(pattern)}, which is not served")
+        _check_model(values.get("model"))
+        _check_use(tokenizer_json)
+    except _RefusedError as fault:
+        raise CheckpointError(f"{path} {fault}: choose a checkpoint with a tokenizer like BERT's or RoBERTa's.") from None
 
 
-def _faults_in_section(section: _Section, value: Any) -> Iterator[str]:
+def _flatten(part: Any, sequence: str) -> Iterator[Any]:
+    """Yield the parts that `part` is made of: those of a sequence at any depth, and nothing for null."""
+    if isinstance(part, dict) and part.get("type") == "Sequence" and isinstance(part.get(sequence), list):
+        for inner in part[sequence]:
+            yield from _flatten(inner, sequence)
+    elif part is not None:
+        yield part
+
+
+def _check_parts(section: str, parts: Sequence[Any], served: Sequence[str]) -> None:
     seen = set()
-    for part in section.flatten(value):
+    for part in parts:
         kind = part.get("type") if isinstance(part, dict) else part
-        if not isinstance(kind, str) or kind not in section.parts:
-            yield f"has a {section.name} of type {brief(kind)}, which is not served"
-            return
+        if not isinstance(part, dict) or kind not in served:
+            raise _RefusedError(f"has a {section} of type {brief(kind)}, which is not served")
         if kind in seen and kind != "Replace":  # which never makes a text longer
-            yield f"has {kind} twice in its {section.name}, which could make texts longer without end"
+            raise _RefusedError(f"has {kind} twice in its {section}, which could make texts longer without end")
         seen.add(kind)
-        if kind in _PART_FAULTS:
-            yield from _PART_FAULTS[kind](part)
-
-
-def _faults_in_decoder(value: Any) -> Iterator[str]:
-    for pattern in _regular_expressions(value):
-        if pattern not in PATTERNS:
-            yield f"has a decoder with the regular expression {brief(pattern)}, which is not served"
+        if kind in _CHECKS:
+            _CHECKS[str(kind)](part)
 
 
 def _regular_expressions(value: Any) -> Iterator[str]:
@@ -116,179 +97,140 @@ def _regular_expressions(value: Any) -> Iterator[str]:
             yield from _regular_expressions(inner)
 
 
-def _faults_in_model(model: Any) -> Iterator[str]:
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
-        yield "has no model with a vocabulary"
-        return
-    if "merges" in model and model.get("continuing_subword_prefix"):
-        yield "has merges and a continuing_subword_prefix, which do not go together"
-    longest = model.get("max_input_chars_per_word")
-    if isinstance(longest, int) and longest > MAX_WORD:
-        yield f"splits words of up to {brief(longest)} characters; at most {MAX_WORD} were expected"
-    if isinstance(model["vocab"], list) and model.get("unk_id") is None:
-        yield "has no unk_id, which stands for what is not in the vocabulary"
-
-
-# ---- parts that need a closer look -------------------------------------
-
-
-class _Replace(BaseModel):
-    """A replacement of a literal text or of what a regular expression matches."""
-
-    model_config = ConfigDict(strict=True)
-
-    pattern: Annotated[dict[Literal["String", "Regex"], str], Len(1, 1)]
-    content: str
-
-
-def _faults_in_replacement(part: Mapping[str, Any]) -> Iterator[str]:
-    """A replacement must not make a text longer."""
+def _check_replacement(part: Mapping[str, Any]) -> None:
+    """Refuse a replacement that makes a text longer."""
     try:
-        replacement = _Replace.model_validate(part)
-    except ValidationError:
-        yield "has a Replace that names no pattern or no content"
-        return
-    ((kind, pattern),) = replacement.pattern.items()
-    if kind == "Regex" and pattern not in PATTERNS:
-        yield f"has a Replace with the regular expression {brief(pattern)}, which is not served"
-        return
-    least = PATTERNS[pattern] if kind == "Regex" else len(pattern)
-    if least == 0 or len(replacement.content) > least:
-        yield f"has a Replace of {brief(pattern)} by {brief(replacement.content)}, which could make texts longer without end"
+        ((kind, pattern),) = part["pattern"].items()
+        least = {"String": len(pattern), "Regex": PATTERNS.get(pattern, -1)}[kind]
+        can_grow = least == 0 or len(part["content"]) > least
+    except _MALFORMED:
+        raise _RefusedError("has a Replace that names no pattern or no content") from None
+    if least < 0:
+        raise _RefusedError(f"has a Replace with the regular expression {brief(pattern)}, which is not served")
+    if can_grow:
+        fault = f"has a Replace of {brief(pattern)} by {brief(part['content'])}"
+        raise _RefusedError(f"{fault}, which could make texts longer without end")
 
 
-@dataclass(frozen=True)
-class _Charsmap:
-    """SentencePiece's table of replacements: a trie, whose leaves say where in a pool of texts the replacement begins.
+def _check_charsmap(part: Mapping[str, Any]) -> None:
+    """Refuse a table that makes a text much longer, or that leads out of itself."""
+    try:
+        longest = _longest_replacement(str(part.get("precompiled_charsmap")))
+    except ValueError:  # also that of base64 and of UTF-8
+        raise _RefusedError("has a precompiled_charsmap that is damaged") from None
+    if longest > MAX_REPLACEMENT:
+        limit = f"{MAX_REPLACEMENT} bytes"
+        raise _RefusedError(f"has a precompiled_charsmap in which a character becomes more than {limit}")
+
+
+def _longest_replacement(encoded: str) -> int:
+    """Return the most bytes that a replacement has in SentencePiece's table, base64.
+
+    It is a trie, whose leaves say where in a pool of texts the replacement begins:
 
         bytes 0 to 4     length of the trie, unsigned, little endian
         trie             uint32, each a node of a double array as the library Darts-clone lays it out
         pool             UTF-8, each text closed by a zero byte
 
     The library follows the trie unchecked: wherever a byte of a text can lead must lie inside.
+
+    Raises:
+        ValueError: a node leads out of the trie, or a leaf out of the pool or into the middle of a character; or the text
+            is not base64, or the table is cut short or not UTF-8.
     """
-
-    trie: Int64[np.ndarray, " U"]
-    pool: UInt8[np.ndarray, " P"]
-
-    @classmethod
-    def decode(cls, encoded: str) -> "_Charsmap":
-        """Decode base64.
-
-        Raises:
-            ValueError: the text is not base64, or the table is cut short or not UTF-8.
-        """
-        table = base64.b64decode(encoded, validate=True)
-        length = int.from_bytes(table[:4], "little")
-        trie = np.frombuffer(table, "<u4", length // 4, 4).astype(np.int64)
-        pool = table[4 + length // 4 * 4 :]
-        pool.decode()
-        if not len(trie) or base64.b64encode(table).decode() != encoded:
-            raise ValueError("an empty trie, or text that another table has too")
-        return cls(trie, np.frombuffer(pool, np.uint8))
-
-    def longest_replacement(self) -> int:
-        """Return the most bytes that a replacement has.
-
-        Raises:
-            ValueError: a node leads out of the trie, or a leaf out of the pool or into the middle of a character.
-        """
-        trie, pool = self.trie, self.pool
-        children = np.arange(len(trie)) ^ ((trie >> 10) << ((trie & 0x200) >> 6))  # where a node's children begin
-        is_inner = (trie >> 31) == 0  # the other nodes are leaves, from which no byte leads on
-        is_inner[0] = True
-        if (children[is_inner] | 0xFF).max() >= len(trie):
-            raise ValueError("a node leads out of the trie")
-        has_leaf = is_inner & ((trie & 0x100) != 0)
-        starts = trie[children[has_leaf]] & 0x7FFFFFFF
-        if (starts >= len(pool)).any() or ((pool[starts] & 0xC0) == 0x80).any():
-            raise ValueError("a leaf leads out of the pool or into a character")
-        ends = np.append(np.flatnonzero(pool == 0), len(pool))
-        lengths = ends[np.searchsorted(ends, starts)] - starts
-        return int(lengths.max(initial=0))
+    table = base64.b64decode(encoded, validate=True)
+    length = int.from_bytes(table[:4], "little") // 4
+    trie = np.frombuffer(table, "<u4", length, 4).astype(np.int64)
+    texts = table[4 + length * 4 :]
+    texts.decode()
+    if length == 0 or base64.b64encode(table).decode() != encoded:
+        raise ValueError("an empty trie, or text that another table has too")
+    pool = np.frombuffer(texts, np.uint8)
+    children = np.arange(length) ^ ((trie >> 10) << ((trie & 0x200) >> 6))  # where a node's children begin
+    is_inner = (trie >> 31) == 0  # the other nodes are leaves, from which no byte leads on
+    is_inner[0] = True
+    if (children[is_inner] | 0xFF).max() >= length:
+        raise ValueError("a node leads out of the trie")
+    has_leaf = is_inner & ((trie & 0x100) != 0)
+    starts = trie[children[has_leaf]] & 0x7FFFFFFF
+    if (starts >= len(pool)).any() or ((pool[starts] & 0xC0) == 0x80).any():
+        raise ValueError("a leaf leads out of the pool or into a character")
+    ends = np.append(np.flatnonzero(pool == 0), len(pool))
+    lengths = ends[np.searchsorted(ends, starts)] - starts
+    return int(lengths.max(initial=0))
 
 
-def _faults_in_charsmap(part: Mapping[str, Any]) -> Iterator[str]:
-    try:
-        longest = _Charsmap.decode(str(part.get("precompiled_charsmap"))).longest_replacement()
-    except ValueError:  # also that of base64 and of UTF-8
-        yield "has a precompiled_charsmap that is damaged"
-        return
-    if longest > MAX_REPLACEMENT:
-        yield f"has a precompiled_charsmap in which a character becomes more than {MAX_REPLACEMENT} bytes"
+def _check_template(part: Mapping[str, Any]) -> None:
+    """Refuse a template that has not each text once, or special tokens that it does not define."""
+    for name, texts in (("single", ["A"]), ("pair", ["A", "B"])):
+        ids: dict[str, list[str]] = {"Sequence": [], "SpecialToken": []}
+        try:
+            for piece in part[name]:
+                ((kind, value),) = piece.items()
+                ids[kind].append(str(value["id"]))
+            is_sound = sorted(ids["Sequence"]) == texts and part["special_tokens"].keys() >= {*ids["SpecialToken"]}
+        except _MALFORMED:
+            raise _RefusedError("has a TemplateProcessing without its parts") from None
+        if not is_sound:
+            made_of = f"{' and '.join(texts)} and of tokens that it defines"
+            raise _RefusedError(f"has a template for {name} texts that is not made of {made_of}")
 
 
-_Piece = Literal["Sequence", "SpecialToken"]
-_PIECES: Final[tuple[_Piece, ...]] = get_args(_Piece)
-
-
-class _Template(BaseModel):
-    """What is added to one text, and to two: pieces, each of which names a text or a special token by its `id`."""
-
-    model_config = ConfigDict(strict=True)
-
-    special_tokens: dict[str, Any]
-    single: list[dict[_Piece, dict[str, Any]]]
-    pair: list[dict[_Piece, dict[str, Any]]]
-
-
-def _faults_in_template(part: Mapping[str, Any]) -> Iterator[str]:
-    """A template must have each text once, and only special tokens that it defines."""
-    try:
-        template = _Template.model_validate(part)
-    except ValidationError:
-        yield "has a TemplateProcessing without its parts"
-        return
-    for name, pieces, texts in (("single", template.single, ["A"]), ("pair", template.pair, ["A", "B"])):
-        ids = {kind: [str(piece[kind].get("id")) for piece in pieces if kind in piece] for kind in _PIECES}
-        if sorted(ids["Sequence"]) != texts or not {*ids["SpecialToken"]} <= template.special_tokens.keys():
-            yield f"has a template for {name} texts that is not made of {' and '.join(texts)} and of tokens that it defines"
-
-
-_PART_FAULTS: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]]] = {
-    "Replace": _faults_in_replacement,
-    "Precompiled": _faults_in_charsmap,
-    "TemplateProcessing": _faults_in_template,
+_CHECKS: Final[Mapping[str, Callable[[Mapping[str, Any]], None]]] = {
+    "Replace": _check_replacement,
+    "Precompiled": _check_charsmap,
+    "TemplateProcessing": _check_template,
 }
 
 
-# ---- the parts together ------------------------------------------------
+def _check_model(model: Any) -> None:
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        raise _RefusedError("has no model with a vocabulary")
+    if "merges" in model and model.get("continuing_subword_prefix"):
+        raise _RefusedError("has merges and a continuing_subword_prefix, which do not go together")
+    longest = model.get("max_input_chars_per_word")
+    if isinstance(longest, int) and longest > MAX_WORD:
+        raise _RefusedError(f"splits words of up to {brief(longest)} characters; at most {MAX_WORD} were expected")
+    if isinstance(model["vocab"], list) and model.get("unk_id") is None:
+        raise _RefusedError("has no unk_id, which stands for what is not in the vocabulary")
 
 
-def _faults_in_use(tokenizer_json: str) -> Iterator[str]:
-    """Yield what is wrong with the parts together, found by trying."""
+def _check_use(tokenizer_json: str) -> None:
+    """Refuse parts that do not go together, which is found by trying."""
     from tokenizers import Tokenizer  # imported where used, as in `data.tokenization`
 
     try:
         tokenizer: Any = Tokenizer.from_str(tokenizer_json)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        yield from _faults_in_vocabulary(tokenizer)
+        _check_vocabulary(tokenizer)
         for texts in (("a b",), ("a b", "c")):
-            yield from _faults_in_encoding(tokenizer, texts)
+            _check_encoding(tokenizer, texts)
+    except _RefusedError:
+        raise
     except BaseException as error:  # a panic in Rust is no Exception, and its class cannot be imported
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        yield f"cannot be used ({printable(str(error))[:200]})"
+        raise _RefusedError(f"cannot be used ({printable(str(error))[:200]})") from None
 
 
-def _faults_in_vocabulary(tokenizer: Any) -> Iterator[str]:
+def _check_vocabulary(tokenizer: Any) -> None:
     unknown = getattr(tokenizer.model, "unk_token", None)
     if unknown is not None and tokenizer.model.token_to_id(unknown) is None:
-        yield f"has no {brief(unknown)} in its vocabulary, which stands for what is not in it"
+        raise _RefusedError(f"has no {brief(unknown)} in its vocabulary, which stands for what is not in it")
     if max(tokenizer.get_vocab().values(), default=0) >= TOKEN_IDS:
-        yield "has a token id beyond those of any model"
+        raise _RefusedError("has a token id beyond those of any model")
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
-            yield f"has the added token {brief(token.content)}, of which its normalizer leaves nothing"
+            raise _RefusedError(f"has the added token {brief(token.content)}, of which its normalizer leaves nothing")
 
 
-def _faults_in_encoding(tokenizer: Any, texts: tuple[str, ...]) -> Iterator[str]:
+def _check_encoding(tokenizer: Any, texts: tuple[str, ...]) -> None:
     with_specials = tokenizer.encode(*texts, add_special_tokens=True)
     without = tokenizer.encode(*texts, add_special_tokens=False)
     specials = tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
     adds_more = len(with_specials) != len(without) + specials
     if adds_more or max(with_specials.type_ids, default=0) > MAX_TOKEN_TYPE:
-        yield "adds more to a text than its special tokens and their types"
+        raise _RefusedError("adds more to a text than its special tokens and their types")
     if max(with_specials.ids, default=0) >= TOKEN_IDS:
-        yield "has a token id beyond those of any model"
+        raise _RefusedError("has a token id beyond those of any model")

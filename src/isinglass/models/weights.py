@@ -26,33 +26,30 @@ Weights = dict[str, Float32[np.ndarray, "..."]]
 
 MAX_HEADER: Final = 1_000_000  # bytes; an encoder of 48 layers has 800 weights and a header of 0.1 MB
 MAX_AXES: Final = 8  # no weight here has more than two
-READ: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16: the upper half of a float32
-BUFFERS: Final = ("I64", "I32", "U8", "BOOL")  # position_ids and the like: nothing learned
-SIZES: Final = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}  # bytes of a number
+# Kind -> how its numbers are read. NumPy has no bfloat16: the upper half of a float32.
+FLOATS: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+DTYPES: Final = FLOATS | {"I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 _PREFIX: Final = 8  # bytes
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where an array lies: `kind` is a key of SIZES, `start` counts bytes from the beginning of the file."""
+    """Where an array lies: `kind` is a key of DTYPES, `start` counts bytes from the beginning of the file."""
 
     kind: str
     shape: tuple[int, ...]
     start: int
 
     @property
-    def count(self) -> int:
-        """How many numbers the array has."""
-        return math.prod(self.shape)
-
-    @property
     def end(self) -> int:
         """The byte behind the array."""
-        return self.start + self.count * SIZES[self.kind]
+        return self.start + math.prod(self.shape) * np.dtype(DTYPES[self.kind]).itemsize
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """Return where the arrays of a safetensors file lie, without integers, once it is certain that the file holds them.
+    """Return where the arrays of a safetensors file lie, once it is certain that the file holds them.
+
+    Arrays of integers, as `position_ids`, are left out: nothing in them is learned.
 
     Raises:
         CheckpointError: the header does not describe this file, or an array is of another kind.
@@ -60,44 +57,48 @@ def read_header(path: Path) -> dict[str, Stored]:
     check_regular(path)
     size = path.stat().st_size
     with open(path, "rb") as stream:
-        header = _read_header_bytes(stream, path, size)
+        prefix = stream.read(_PREFIX)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < _PREFIX or length > size - _PREFIX:
+            raise _unreadable(path, f"its header would have {length:,} bytes, and the file has {size:,}")
+        if length > MAX_HEADER:
+            raise _unreadable(path, f"its header has {length:,} bytes; at most {MAX_HEADER:,} were expected")
+        header = stream.read(length)
     try:
-        text = header.decode()
+        entries = parse_json(header.decode(), f"{path} is not a readable safetensors file: its header")
     except UnicodeDecodeError:
         raise _unreadable(path, "its header is not UTF-8 text") from None
-    entries = parse_json(text, f"{path} is not a readable safetensors file: its header")
     entries.pop("__metadata__", None)
-    start = _PREFIX + len(header)
+    start = _PREFIX + length
     arrays = {name: _parse_entry(path, name, entry, start, size) for name, entry in entries.items()}
     _check_end_to_end(path, arrays.values(), start, size)
-    return {name: array for name, array in arrays.items() if array.kind not in BUFFERS}
+    return {name: array for name, array in arrays.items() if array.kind in FLOATS}
 
 
-def read_safetensors(path: Path, header: Mapping[str, Stored] | None = None) -> Weights:
-    """Read arrays of a safetensors file as float32: bfloat16 and float16 are widened, integers left out.
+def read_safetensors(path: Path, header: Mapping[str, Stored]) -> Weights:
+    """Read arrays of a safetensors file as float32: bfloat16 and float16 are widened.
 
     Args:
-        header: the arrays to read, of those that `read_header` returns; None: all of them.
+        header: the arrays to read, of those that `read_header` returns.
 
     Raises:
-        CheckpointError: as `read_header`, or an array holds NaN or infinity, or does not fit into memory.
+        CheckpointError: an array holds NaN or infinity, or does not fit into memory.
     """
-    if header is None:
-        header = read_header(path)
     with open(path, "rb") as stream:
         return {name: _read_array(stream, path, name, stored) for name, stored in header.items()}
 
 
 def _read_array(stream: BinaryIO, path: Path, name: str, stored: Stored) -> Float32[np.ndarray, "..."]:
     stream.seek(stored.start)
+    count = math.prod(stored.shape)
     try:
-        array: NDArray[Any] = np.fromfile(stream, READ[stored.kind], stored.count)
+        array: NDArray[Any] = np.fromfile(stream, FLOATS[stored.kind], count)
         if stored.kind == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         array = array.astype(np.float32, copy=False)
     except MemoryError:
         raise CheckpointError(f"{path}: {brief(name)} of shape {stored.shape} does not fit into memory.") from None
-    if array.size != stored.count:
+    if array.size != count:
         raise CheckpointError(f"{path} was cut short while it was read: try again when nothing writes to it.")
     if not np.isfinite(array).all():
         raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged or its training diverged.")
@@ -108,21 +109,11 @@ def _unreadable(path: Path, problem: str) -> CheckpointError:
     return CheckpointError(f"{path} is not a readable safetensors file: {problem}.")
 
 
-def _read_header_bytes(stream: BinaryIO, path: Path, size: int) -> bytes:
-    prefix = stream.read(_PREFIX)
-    length = int.from_bytes(prefix, "little")
-    if len(prefix) < _PREFIX or length > size - _PREFIX:
-        raise _unreadable(path, f"its header would have {length:,} bytes, and the file has {size:,}")
-    if length > MAX_HEADER:
-        raise _unreadable(path, f"its header has {length:,} bytes; at most {MAX_HEADER:,} were expected")
-    return stream.read(length)
-
-
 def _parse_entry(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
     """Return where an array lies, according to the header of a file of `size` bytes whose data begin at `start`."""
     values = entry if isinstance(entry, dict) else {}
     kind, shape, span = (values.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(kind, str) or kind not in SIZES:
+    if not isinstance(kind, str) or kind not in DTYPES:
         raise CheckpointError(f"{path}: {brief(name)} is of kind {brief(kind)}; F32, F16 or BF16 was expected.")
     data = size - start
     if not _are_counts(shape, data, MAX_AXES) or not _are_counts(span, data, 2) or len(span) != 2:
@@ -130,10 +121,8 @@ def _parse_entry(path: Path, name: str, entry: Any, start: int, size: int) -> St
         raise _unreadable(path, f"{described}; there are {data:,} bytes of data")
     stored = Stored(kind, tuple(shape), start + span[0])
     if stored.end != start + span[1]:
-        needed = f"{stored.end - stored.start:,} bytes"
-        raise _unreadable(
-            path, f"{brief(name)} of shape {shape} takes {needed}, and has those from {span[0]:,} to {span[1]:,}"
-        )
+        needed = f"takes {stored.end - stored.start:,} bytes"
+        raise _unreadable(path, f"{brief(name)} of shape {shape} {needed}, and has those from {span[0]:,} to {span[1]:,}")
     return stored
 
 

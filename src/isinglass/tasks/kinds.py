@@ -44,12 +44,14 @@ class Kind:
 
     Attributes:
         name: in settings and files.
+        problem_type: the name that `transformers` has for it, in `config.json`.
         baseline: the prediction without a look at the text, in words.
         usage: what the model prints for a text, in words.
         score_notes: sentences below the scores on a model's card.
     """
 
     name: ClassVar[KindName] = "classification"
+    problem_type: ClassVar[str] = "single_label_classification"
     baseline: ClassVar[str] = "always answering the most frequent label"
     usage: ClassVar[str] = "It prints each label with its probability, the likeliest first."
     score_notes: ClassVar[tuple[str, ...]] = ()
@@ -136,6 +138,7 @@ class Kind:
 
 class _Multilabel(Kind):
     name = "multilabel"
+    problem_type = "multi_label_classification"
     baseline = "always answering the most frequent labels"
     usage = "It prints each label with its probability: a text has those above 0.5."
     score_notes = ("Accuracy asks for exactly the labels of an example.",)
@@ -189,6 +192,7 @@ class _Multilabel(Kind):
 
 class _Regression(Kind):
     name = "regression"
+    problem_type = "regression"
     baseline = "always answering the mean"
     usage = "It prints one score, in the unit of the training data."
     score_notes = ("An answer that never changes correlates with nothing: NaN.",)

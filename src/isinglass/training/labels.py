@@ -15,7 +15,7 @@ from isinglass.errors import CheckpointError, ConfigError
 from isinglass.models.blueprint import HEAD_OUTPUT
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.names import brief, shortened
-from isinglass.tasks import MULTILABEL, Labels, Task
+from isinglass.tasks import Labels, Task
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str |
     A head whose label names are the task's is kept, in its own order, under the task's names. Any other output layer is
     replaced by a new one, in the task's order; the layer below it is kept.
     """
-    checkpoint = replace(checkpoint, is_multilabel=task.kind is MULTILABEL)
+    config_json = {**checkpoint.config_json, "problem_type": task.kind.problem_type}
+    checkpoint = replace(checkpoint, config_json=config_json)
     output = checkpoint.weights.get(f"{HEAD_OUTPUT}.weight")
     if output is None:
         return replace(checkpoint, label_names=task.labels), None
