@@ -4,8 +4,16 @@ from typer.main import get_command
 
 from isinglass import errors
 from isinglass.cli import app
-from isinglass.config import GROUPS, RECIPES, SETTINGS
+from isinglass.config import RECIPES, SETTINGS, settings
 
+GROUPS = {
+    "Your own files": settings.TableSettings,
+    "Data": settings.DataSettings,
+    "Model": settings.ModelSettings,
+    "Training": settings.TrainingSettings,
+    "Optimizer": settings.OptimizerSettings,
+    "Execution": settings.ExecutionSettings,
+}
 HEAD = """# Reference
 
 Made by `make docs` from the declarations in `src/isinglass`.

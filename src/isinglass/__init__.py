@@ -4,24 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isinglass.config import TrainConfig as TrainConfig
-    from isinglass.config import resolve as resolve
+    from isinglass.config import TrainConfig as TrainConfig, resolve as resolve
     from isinglass.errors import IsinglassError as IsinglassError
-    from isinglass.estimators.text import TextClassifier as TextClassifier
-    from isinglass.estimators.text import TextRegressor as TextRegressor
-    from isinglass.estimators.text import load as load
+    from isinglass.estimators.text import TextClassifier as TextClassifier, TextRegressor as TextRegressor, load as load
     from isinglass.results import RunResult as RunResult
     from isinglass.runs.directory import write_run as write_run
     from isinglass.runs.finished import load_run as load_run
-    from isinglass.runs.perform import Run as Run
-    from isinglass.runs.perform import Saving as Saving
-    from isinglass.runs.perform import perform as perform
-    from isinglass.tasks import TASKS as TASKS
-    from isinglass.tasks import Task as Task
-    from isinglass.tasks import get_task as get_task
+    from isinglass.runs.perform import Run as Run, Saving as Saving, perform as perform
+    from isinglass.tasks import TASKS as TASKS, Task as Task, get_task as get_task
     from isinglass.training.observers import Observer as Observer
-    from isinglass.training.trainer import evaluate as evaluate
-    from isinglass.training.trainer import train as train
+    from isinglass.training.trainer import evaluate as evaluate, train as train
 
 _NAMES = {
     "config": ("TrainConfig", "resolve"),

@@ -296,7 +296,7 @@ def test_a_wrong_parameter_is_told_by_fit(make) -> None:
         (dict(precision="fp8"), "precision is 'fp8'"),
         (dict(class_weight="even"), "class_weight is 'even'"),
         (dict(class_weight={"animals": 2}), r"class_weight has the label 'animals' \(did you mean 'animal'\?\)"),
-        (dict(class_weight={"animal": 0}), "class_weight of 'animal' is 0; a number above 0"),
+        (dict(class_weight={"animal": 0}), "the weight of 'animal' is 0; a number above 0"),
         (dict(max_length=1000), "max_length is 1000"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from isinglass.cli import app
 from isinglass.config import SETTINGS
-from isinglass.config.setting import Panel
+from isinglass.config.setting import PANELS
 
 # as `isinglass COMMAND --help` listed them when the settings were not yet declared in one place
 TABLES = (
@@ -96,7 +96,7 @@ def test_help_fits_the_width_and_cuts_no_option(command: str, columns: int, monk
 def test_the_ten_options_that_everybody_needs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = help_of("train", 80, monkeypatch)
     titles = [match[1] for line in lines if (match := re.match("╭─ (.*?) ─", line))]
-    assert titles == ["Arguments", *Panel, "Options"]
+    assert titles == ["Arguments", *PANELS, "Options"]
     first = lines.index(next(line for line in lines if line.startswith("╭─ Most used")))
     last = lines.index(next(line for line in lines if line.startswith("╭─ Data")))
     shown = re.findall(r"│ (--[a-z-]+)", "\n".join(lines[first:last]))

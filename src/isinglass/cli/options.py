@@ -10,11 +10,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from isinglass.cli.exits import errors_in_one_line
 from isinglass.config import RECIPES, SETTINGS
-from isinglass.config.setting import Panel, Setting, Settings
+from isinglass.config.setting import PANELS, Setting, Settings
 
 Command = Callable[..., None]
 WIDEST: Final = 120  # characters of a line of help; longer lines are hard to read
-_PANELS: Final = ("Arguments", *Panel, "Options", "Cluster", "Commands")
+_PANELS: Final = ("Arguments", *PANELS, "Options", "Cluster", "Commands")
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 

@@ -15,7 +15,7 @@ from isinglass.cli.exits import announce, how_to_resume, processes
 from isinglass.cli.options import command
 from isinglass.cli.progress import progress
 from isinglass.config import PLACES, SETTINGS, TrainConfig, resolve
-from isinglass.config.setting import Panel, Settings, setting
+from isinglass.config.setting import Settings, setting
 from isinglass.config.settings import AT_LEAST_1, ClusterSettings, SavingSettings, TableSettings
 from isinglass.errors import ConfigError, RunFailedError
 from isinglass.names import percent, printable
@@ -65,11 +65,11 @@ class SourceOptions(Settings):
 class TrainOptions(SourceOptions):
     """Where a run goes, and what is shown."""
 
-    output_dir: Path | None = setting(None, panel=Panel.MOST_USED, unset="a new directory in runs/", metavar="DIR")
+    output_dir: Path | None = setting(None, panel="Most used", unset="a new directory in runs/", metavar="DIR")
     """Directory of the run."""
-    runs: int = setting(1, AT_LEAST_1, panel=Panel.OUTPUT)
+    runs: int = setting(1, AT_LEAST_1, panel="Output")
     """Number of runs; each uses the next seed."""
-    log_to: Literal["tensorboard"] | None = setting(None, panel=Panel.OUTPUT)
+    log_to: Literal["tensorboard"] | None = setting(None, panel="Output")
     """Write scalars to tensorboard/RUN, beside the run."""
     check_only: bool = setting(False)
     """Read, tokenize and check the data, report what was found, and stop."""

@@ -1,12 +1,127 @@
-"""Settings of a run: declared once in `settings`, put together by `resolve`, saved with each result."""
+"""Settings of a run: declared once in `settings`, put together here, saved with each result.
 
-from isinglass.config.recipes import RECIPES as RECIPES
-from isinglass.config.resolution import PLACES as PLACES
-from isinglass.config.resolution import as_dict as as_dict
-from isinglass.config.resolution import resolve as resolve
-from isinglass.config.resolution import without_places as without_places
-from isinglass.config.settings import GROUPS as GROUPS
-from isinglass.config.settings import SETTINGS as SETTINGS
-from isinglass.config.settings import KindChoice as KindChoice
-from isinglass.config.settings import Precision as Precision
-from isinglass.config.settings import TrainConfig as TrainConfig
+Their order: default < recipe < environment < config file < flag < `--set`.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from isinglass.config.settings import SETTINGS, KindChoice, Precision, TrainConfig
+from isinglass.errors import ConfigError
+from isinglass.names import did_you_mean
+
+__all__ = ["PLACES", "RECIPES", "SETTINGS", "KindChoice", "Precision", "TrainConfig", "as_dict", "resolve", "without_places"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Values that take the place of defaults.
+
+    Attributes:
+        source: where the values come from.
+        values_of_tasks: task -> setting -> value, where a task needs others.
+        values: setting -> value, for all tasks.
+    """
+
+    source: str
+    values_of_tasks: Mapping[str, Mapping[str, Any]]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def values_for(self, task: str) -> dict[str, Any]:
+        """Return the values for a task: setting -> value."""
+        return {**self.values, **self.values_of_tasks.get(task, {})}
+
+
+_MINILM: Final = (
+    "for encoders of MiniLM's size: the best of four on held-out parts of RTE's and MRPC's train (benchmarks.md)"
+)
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "classic": Recipe("the PyTorch table of the classic GLUE example script of `transformers`", {"wnli": {"epochs": 5}}),
+    "small": Recipe(_MINILM, {"wnli": {"epochs": 5}}, {"learning_rate": 2e-4}),
+}
+_SWITCHED: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
+PLACES: Final = tuple(name for name, setting in SETTINGS.items() if setting.is_path_of_data)
+
+
+def resolve(
+    *,
+    task: str,
+    recipe: str | None = None,
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> TrainConfig:
+    """Return the settings of a run.
+
+    Args:
+        task: the task's name.
+        recipe: the name of a recipe; None: the one that another source names, or `classic`.
+        config_file: a TOML or JSON file, an object of settings.
+        flags: setting -> value from the command line; None means that the flag was not used.
+        assignments: texts `setting=value`.
+        environment: where USE_XLA and USE_AMP are looked up, the switches of the classic TensorFlow example. With the
+            backend tensorflow they stand for `xla` and for the precision `amp`.
+
+    Raises:
+        ConfigError: an unknown setting or recipe, or a value of the wrong kind or out of range.
+    """
+    chosen = {} if config_file is None else _read_config_file(config_file)
+    chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
+    chosen |= dict(_parse_assignment(text) for text in assignments)
+    recipe = str(recipe or chosen.get("recipe") or SETTINGS["recipe"].default)
+    if recipe not in RECIPES:
+        raise ConfigError(f"There is no recipe {recipe!r}{did_you_mean(recipe, RECIPES)}; there are {', '.join(RECIPES)}.")
+    merged = RECIPES[recipe].values_for(task) | chosen
+    if merged.get("backend") == "tensorflow":
+        merged = _read_switches(environment or {}) | merged
+    merged |= {"task": task, "recipe": recipe}
+    for name in merged.keys() - SETTINGS.keys():
+        raise ConfigError(f"There is no setting {name!r}{did_you_mean(name, SETTINGS)}; there are {', '.join(SETTINGS)}.")
+    return TrainConfig(**{name: SETTINGS[name].parse(value) for name, value in merged.items()})
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as plain values that JSON knows, in the order of the fields."""
+    plain = dataclasses.asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings but those that say where the data lie: two runs with these alike are the same run."""
+    return {name: value for name, value in settings.items() if name not in PLACES}
+
+
+def _read_config_file(path: Path) -> dict[str, Any]:
+    read = json.loads if path.suffix == ".json" else tomllib.loads
+    try:
+        return dict(read(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error}.") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"The config file {path} is not a {path.suffix or 'TOML'} object of settings: {error}.") from None
+
+
+def _parse_assignment(text: str) -> tuple[str, str]:
+    name, equals_sign, value = text.partition("=")
+    if not equals_sign:
+        raise ConfigError(f"--set {text!r}: a setting and its value are expected, as in --set weight_decay=0.01.")
+    return name.strip(), value.strip()
+
+
+def _read_switches(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return setting -> value of the environment variables that are switched on."""
+    values = {}
+    switches = [(name, *switch) for name, setting in SETTINGS.items() for switch in setting.switch.items()]
+    for name, variable, value in switches:
+        text = environment.get(variable, "")
+        if text.lower() not in _SWITCHED:
+            raise ConfigError(f"The environment variable {variable} is {text!r}; 0 or 1 was expected.")
+        if _SWITCHED[text.lower()]:
+            values[name] = value
+    return values

@@ -20,7 +20,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -30,17 +29,8 @@ from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
 
 Default = TypeVar("Default")
-
-
-class Panel(StrEnum):
-    """The panels in which `isinglass train --help` shows the options of settings, in this order."""
-
-    MOST_USED = "Most used"
-    DATA = "Data"
-    MODEL = "Model"
-    TRAINING = "Training"
-    SPEED = "Speed"
-    OUTPUT = "Output"
+PANELS: Final = ("Most used", "Data", "Model", "Training", "Speed", "Output")
+"""The panels in which `isinglass train --help` shows the options of settings, in this order."""
 
 
 class Limits(NamedTuple):
@@ -131,7 +121,9 @@ class Settings:
     def declared(cls) -> Mapping[str, Setting]:
         """Return the settings of the group, inherited ones too: name -> declaration."""
         hints = typing.get_type_hints(cls)
-        meanings = {name: text for base in cls.__mro__ for name, text in _docstrings(base.__module__, base.__name__).items()}
+        meanings: dict[str, str] = {}
+        for base in cls.__mro__:
+            meanings |= _meanings(base.__module__).get(base.__name__, {})
         fields = dataclasses.fields(typing.cast("Any", cls))
         return {field.name: _read(field, hints[field.name], meanings) for field in fields if field.metadata}
 
@@ -153,25 +145,19 @@ def _read(field: "dataclasses.Field[Any]", hint: Any, meanings: Mapping[str, str
     return Setting(**inferred | field.metadata)
 
 
-def _docstrings(module: str, group: str) -> dict[str, str]:
-    """Return the text below each field of a class: name -> text. Python keeps it in the source only."""
-    return {
-        field.target.id: " ".join(str(text.value.value).split())
-        for class_ in _classes(module)
-        if class_.name == group
-        for field, text in pairwise(class_.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
-
-
 @cache
-def _classes(module: str) -> list[ast.ClassDef]:
+def _meanings(module: str) -> Mapping[str, Mapping[str, str]]:
+    """Return the text below each field of each class of a module: class -> field -> text. Only the source has it."""
     if not module.startswith("isinglass."):
-        return []
+        return {}
     loader: Any = sys.modules[module].__loader__
-    source = loader.get_source(module) or ""  # empty where only byte code is installed
-    return [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    body = ast.parse(loader.get_source(module) or "").body  # empty where only byte code is installed
+    groups: list[Any] = [node for node in body if isinstance(node, ast.ClassDef)]
+    meanings = {}
+    for group in groups:
+        texts = [pair for pair in pairwise(group.body) if tuple(map(type, pair)) == (ast.AnnAssign, ast.Expr)]
+        meanings[group.name] = {field.target.id: " ".join(text.value.value.split()) for field, text in texts}
+    return meanings
 
 
 _METAVARS: Final = {bool: None, int: "N", float: "NUMBER", str: "TEXT", tuple: "NAME", Path: "PATH"}

@@ -1,11 +1,10 @@
 """Every setting of a run, in groups; each is declared here and nowhere else."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from isinglass.config.setting import Limits, Panel, Settings, setting
+from isinglass.config.setting import Limits, Settings, setting
 from isinglass.errors import ConfigError
 
 Backend = Literal["torch", "tensorflow", "jax"]
@@ -28,33 +27,33 @@ SEED: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 class TableSettings(Settings):
     """Your own files: where they are, and what their columns mean."""
 
-    train_file: tuple[str, ...] = setting((), panel=Panel.MOST_USED, metavar="FILE", is_path_of_data=True)
+    train_file: tuple[str, ...] = setting((), panel="Most used", metavar="FILE", is_path_of_data=True)
     """Your own training data: a CSV, TSV, JSON Lines or Parquet file, compressed or not, or a pattern (`*.csv`). Repeat the
     option for several files.
     """
     validation_file: tuple[str, ...] = setting(
-        (), unset="a share of the training rows", panel=Panel.MOST_USED, metavar="FILE", is_path_of_data=True
+        (), unset="a share of the training rows", panel="Most used", metavar="FILE", is_path_of_data=True
     )
     """Your own data that score the model while you choose settings."""
-    test_file: tuple[str, ...] = setting((), panel=Panel.DATA, metavar="FILE", is_path_of_data=True)
+    test_file: tuple[str, ...] = setting((), panel="Data", metavar="FILE", is_path_of_data=True)
     """Your own data that score the model in the end or, without labels, are predicted."""
-    validation_fraction: float = setting(0.1, BETWEEN_0_AND_1, panel=Panel.DATA)
+    validation_fraction: float = setting(0.1, BETWEEN_0_AND_1, panel="Data")
     """Share of the training rows that is held out for validation without a validation file. Each label keeps its share."""
-    text_column: str | None = setting(None, unset="guessed, if only one column fits", panel=Panel.DATA, metavar="NAME")
+    text_column: str | None = setting(None, unset="guessed, if only one column fits", panel="Data", metavar="NAME")
     """Column of the text, or of the first text of a pair."""
-    text_column2: str | None = setting(None, unset="as --text-column", panel=Panel.DATA, metavar="NAME")
+    text_column2: str | None = setting(None, unset="as --text-column", panel="Data", metavar="NAME")
     """Column of the second text of a pair."""
-    label_column: str | None = setting(None, unset="as --text-column", panel=Panel.DATA, metavar="NAME")
+    label_column: str | None = setting(None, unset="as --text-column", panel="Data", metavar="NAME")
     """Column of the label."""
-    delimiter: str | None = setting(None, unset="found in the header", panel=Panel.DATA)
+    delimiter: str | None = setting(None, unset="found in the header", panel="Data")
     """Character between the columns of CSV and TSV files."""
-    kind: KindChoice = setting("auto", panel=Panel.DATA)
+    kind: KindChoice = setting("auto", panel="Data")
     """Kind of task; `auto` decides by the labels."""
-    label_delimiter: str | None = setting(None, panel=Panel.DATA)
+    label_delimiter: str | None = setting(None, panel="Data")
     """Character between several labels of one example; it makes the task multi-label."""
-    positive_label: str | None = setting(None, panel=Panel.DATA)
+    positive_label: str | None = setting(None, panel="Data")
     """Which of two labels F1 counts as positive."""
-    drop_incomplete: bool = setting(False, panel=Panel.DATA)
+    drop_incomplete: bool = setting(False, panel="Data")
     """Leave out rows without a text or a label, and count them, instead of refusing them."""
 
     def __post_init__(self) -> None:
@@ -69,15 +68,15 @@ class DataSettings(TableSettings):
 
     task: str = setting("demo")
     """Name of a task that `isinglass tasks` lists or, with `train_file`, a name for your own."""
-    data_dir: str | None = setting(None, unset="the Hugging Face hub", panel=Panel.DATA, metavar="DIR", is_path_of_data=True)
+    data_dir: str | None = setting(None, unset="the Hugging Face hub", panel="Data", metavar="DIR", is_path_of_data=True)
     """Directory in GLUE's layout (holds MRPC/train.tsv ...)."""
-    max_train_examples: int | None = setting(None, AT_LEAST_1, unset="all", panel=Panel.DATA)
+    max_train_examples: int | None = setting(None, AT_LEAST_1, unset="all", panel="Data")
     """Number of training rows to use, drawn by `split_seed`."""
     split_seed: int = setting(42, SEED)
     """Seed that draws the validation rows and the rows of `max_train_examples`. The seed of training can change alone."""
-    max_length: int = setting(128, AT_LEAST_1, panel=Panel.MOST_USED)
+    max_length: int = setting(128, AT_LEAST_1, panel="Most used")
     """Maximum number of tokens of an example, special tokens included."""
-    long_texts: LongTexts = setting("truncate", panel=Panel.DATA)
+    long_texts: LongTexts = setting("truncate", panel="Data")
     """How to handle longer texts: `truncate` them, or train on `windows` of `max_length` tokens, each with the label of its
     text, and average their logits.
     """
@@ -104,13 +103,13 @@ class DataSettings(TableSettings):
 class ModelSettings(Settings):
     """The checkpoint to start from, and which parts of it are trained."""
 
-    model: str = setting("demo", panel=Panel.MOST_USED, metavar="NAME")
+    model: str = setting("demo", panel="Most used", metavar="NAME")
     """Checkpoint directory, name on the Hugging Face hub (USER/NAME or USER/NAME@COMMIT), or `demo`."""
     dropout: float | None = setting(None, ZERO_TO_BELOW_1, unset="the rates of the model's config")
     """Rate of all three dropouts."""
-    freeze_embeddings: bool = setting(False, panel=Panel.MODEL)
+    freeze_embeddings: bool = setting(False, panel="Model")
     """Do not train the embeddings."""
-    freeze_layers: int = setting(0, NOT_NEGATIVE, panel=Panel.MODEL)
+    freeze_layers: int = setting(0, NOT_NEGATIVE, panel="Model")
     """Number of layers, from the lowest up, that are not trained. The embeddings are then frozen too."""
 
 
@@ -118,25 +117,25 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """The course of training: epochs, batches, loss, and which epoch is kept."""
 
-    recipe: str = setting("classic", panel=Panel.MOST_USED, metavar="NAME")
+    recipe: str = setting("classic", panel="Most used", metavar="NAME")
     """Values to start from: `classic` (of the GLUE example script) or `small` (for encoders of MiniLM's size)."""
-    epochs: int = setting(3, AT_LEAST_1, panel=Panel.MOST_USED)
+    epochs: int = setting(3, AT_LEAST_1, panel="Most used")
     """Number of passes over the training set."""
-    batch_size: int = setting(32, AT_LEAST_1, panel=Panel.MOST_USED)
+    batch_size: int = setting(32, AT_LEAST_1, panel="Most used")
     """Number of examples in a step, however many tokens they have."""
-    class_weights: str | None = setting(None, unset="all alike", panel=Panel.TRAINING)
+    class_weights: str | None = setting(None, unset="all alike", panel="Training")
     """Weights of the classes in the loss: `balanced`, or a JSON file of label -> weight, or such an object as text. They are
     scaled to a mean of 1 over the training examples.
     """
-    label_smoothing: float = setting(0.0, ZERO_TO_BELOW_1, panel=Panel.TRAINING)
+    label_smoothing: float = setting(0.0, ZERO_TO_BELOW_1, panel="Training")
     """Share of each label's probability that is spread evenly over all classes."""
-    keep_best: bool = setting(False, panel=Panel.TRAINING)
+    keep_best: bool = setting(False, panel="Training")
     """Score the dev sets after each epoch, and keep the weights of the best epoch instead of the last."""
-    early_stopping: int | None = setting(None, AT_LEAST_1, unset="train all epochs", panel=Panel.TRAINING)
+    early_stopping: int | None = setting(None, AT_LEAST_1, unset="train all epochs", panel="Training")
     """Keep the best epoch and stop after N epochs without improvement."""
-    best_metric: str | None = setting(None, unset="the task's first", panel=Panel.TRAINING, metavar="NAME")
+    best_metric: str | None = setting(None, unset="the task's first", panel="Training", metavar="NAME")
     """Metric that decides which epoch is the best, averaged over the dev sets."""
-    seed: int = setting(42, SEED, panel=Panel.TRAINING)
+    seed: int = setting(42, SEED, panel="Training")
     """Seed of batches, dropout and a new head."""
 
     @property
@@ -149,7 +148,7 @@ class TrainingSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW and its learning rate."""
 
-    learning_rate: float = setting(2e-5, POSITIVE, panel=Panel.MOST_USED)
+    learning_rate: float = setting(2e-5, POSITIVE, panel="Most used")
     """Peak learning rate."""
     schedule: Schedule = setting("linear")
     """Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at its peak."""
@@ -165,7 +164,7 @@ class OptimizerSettings(Settings):
     """Number that AdamW adds to its denominator."""
     max_grad_norm: float = setting(1.0, POSITIVE)
     """Maximum 2-norm of the gradient; a larger gradient is scaled down to it."""
-    layer_decay: float = setting(1.0, ABOVE_0_TO_1, panel=Panel.TRAINING)
+    layer_decay: float = setting(1.0, ABOVE_0_TO_1, panel="Training")
     """Learning rate of each layer, as a multiple of that of the layer above it."""
 
 
@@ -173,15 +172,15 @@ class OptimizerSettings(Settings):
 class ExecutionSettings(Settings):
     """What computes, and how fast: backend, precision, compiler, layout."""
 
-    backend: Backend = setting("torch", panel=Panel.SPEED)
+    backend: Backend = setting("torch", panel="Speed")
     """Framework that computes."""
-    precision: Precision = setting("fp32", panel=Panel.MOST_USED, switch={"USE_AMP": "amp"})
+    precision: Precision = setting("fp32", panel="Most used", switch={"USE_AMP": "amp"})
     """Precision of the matrix products; weights, optimizer and loss stay in fp32. tf32 (torch) and fp16 need a GPU; amp is
     fp16 on a GPU and bf16 on a CPU.
     """
-    compile: bool = setting(False, panel=Panel.SPEED)
+    compile: bool = setting(False, panel="Speed")
     """Compile the model by torch.compile, for a few fixed shapes (torch only)."""
-    xla: bool = setting(False, panel=Panel.SPEED, switch={"USE_XLA": True})
+    xla: bool = setting(False, panel="Speed", switch={"USE_XLA": True})
     """Compile the training step by XLA (tensorflow only; jax always does)."""
     layout: Layout = setting("auto")
     """Layout of packed batches. `auto` is `flat` for torch, and `rows` when compiling and for the other backends."""
@@ -228,13 +227,13 @@ class ExecutionSettings(Settings):
 class SavingSettings(Settings):
     """How a run is saved while it is trained, and what may stand in its directory before; not part of its configuration."""
 
-    overwrite: bool = setting(False, panel=Panel.OUTPUT)
+    overwrite: bool = setting(False, panel="Output")
     """Replace the run in --output-dir."""
-    resume: bool = setting(False, panel=Panel.OUTPUT)
+    resume: bool = setting(False, panel="Output")
     """Resume the run in --output-dir from its last checkpoint."""
-    checkpoint_every: str = setting("10min", panel=Panel.OUTPUT, metavar="INTERVAL")
+    checkpoint_every: str = setting("10min", panel="Output", metavar="INTERVAL")
     """Time between checkpoints: 200steps, 1epoch, 5min, or never."""
-    keep_checkpoints: int = setting(2, AT_LEAST_1, panel=Panel.OUTPUT)
+    keep_checkpoints: int = setting(2, AT_LEAST_1, panel="Output")
     """Number of newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
@@ -269,16 +268,8 @@ class ClusterSettings(Settings):
 class TrainConfig(ExecutionSettings, OptimizerSettings, TrainingSettings, ModelSettings, DataSettings):
     """All settings of a training run, checked when created. `docs/reference.md` lists and explains them.
 
-    The fields stand in the order of `GROUPS`: those of the last base class come first.
+    The fields of the last base class come first.
     """
 
 
 SETTINGS: Final = TrainConfig.declared()
-GROUPS: Final[Mapping[str, type[Settings]]] = {
-    "Your own files": TableSettings,
-    "Data": DataSettings,
-    "Model": ModelSettings,
-    "Training": TrainingSettings,
-    "Optimizer": OptimizerSettings,
-    "Execution": ExecutionSettings,
-}

@@ -3,8 +3,9 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -13,12 +14,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from isinglass.backends.process_group import SingleProcess
-from isinglass.config import SETTINGS, TrainConfig, as_dict, resolve
+from isinglass.config import SETTINGS, as_dict, resolve
 from isinglass.data.custom.holdout import divide
 from isinglass.data.examples import Examples
 from isinglass.data.source import LoadedSplits
 from isinglass.errors import ConfigError, DataError
-from isinglass.estimators.inputs import Target, Texts, check_lengths, indicator, numbers, plain, text_columns
+from isinglass.estimators.inputs import Target, Texts, indicator, numbers, plain, text_columns
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, write_run
@@ -30,18 +31,42 @@ from isinglass.training.labels import label_order
 from isinglass.training.observers import Progress, ProgressObserver, StepRecord
 from isinglass.training.trainer import TrainedRun
 
+Estimator = TypeVar("Estimator", bound="TextEstimator")
 logger = logging.getLogger(__name__)
 
-DEFAULT_SEED: Final = 42
 RENAMED: Final = {"class_weight": "class_weights", "random_state": "seed"}  # scikit-learn's name -> that of the setting
 
 
+@dataclass(eq=False, repr=False)
 class TextEstimator(BaseEstimator):
     """What both estimators share: texts in, a run, outputs out."""
 
-    result_: RunResult
-    _predictor: Predictor
-    _steps: list[StepRecord]
+    model: str | Path = "demo"
+    _: KW_ONLY
+    backend: str = "torch"
+    precision: str = "fp32"
+    recipe: str = "classic"
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    warmup_ratio: float | None = None
+    weight_decay: float | None = None
+    max_length: int | None = None
+    dropout: float | None = None
+    long_texts: str | None = None
+    window_overlap: int | None = None
+    layer_decay: float | None = None
+    freeze_layers: int | None = None
+    freeze_embeddings: bool | None = None
+    keep_best: bool | None = None
+    early_stopping: int | None = None
+    validation_fraction: float | None = None
+    max_train_examples: int | None = None
+    random_state: int | np.random.RandomState | None = None
+    verbose: bool | int = False
+    result_: RunResult = field(init=False)
+    _predictor: Predictor = field(init=False)
+    _steps: list[StepRecord] = field(init=False)
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> RunResult:
         """Write a run directory, which `isinglass.load` and the command line read, and `transformers` its `model/`.
@@ -62,18 +87,12 @@ class TextEstimator(BaseEstimator):
 
     @property
     def _task(self) -> Task:
-        task: Task = self._predictor.model.task
-        return task
+        return self._predictor.model.task
 
     @classmethod
     def _settings(cls) -> dict[str, str]:
         """Return parameter -> setting."""
         return {name: RENAMED.get(name, name) for name in cls._get_param_names() if name != "verbose"}
-
-    def _store(self, parameters: dict[str, Any]) -> None:
-        """Keep the parameters of `__init__` as attributes, as scikit-learn has it."""
-        for name in self._get_param_names():
-            setattr(self, name, parameters[name])
 
     def _fit(self, kind: KindName, names: Sequence[str] | None, texts: Texts, labels: Sequence[Any], **changes: Any) -> Self:
         """Train on texts and the names of their labels.
@@ -82,11 +101,13 @@ class TextEstimator(BaseEstimator):
             names: of all labels; None for regression.
             changes: settings that differ from the parameter.
         """
+        if len(texts[0]) != len(labels):
+            raise DataError(f"X has {len(texts[0]):,} texts and y {len(labels):,} labels; as many of each were expected.")
         flags = {setting: getattr(self, name) for name, setting in self._settings().items()} | changes
         if isinstance(flags["seed"], np.random.RandomState):
             flags["seed"] = flags["seed"].randint(2**31)
         name = "text-regressor" if kind == "regression" else "text-classifier"
-        config = resolve(task=name, flags={"seed": DEFAULT_SEED} | flags | {"model": str(flags["model"])})
+        config = resolve(task=name, flags=flags | {"model": str(self.model)})
         task = custom_task(
             name=name,
             kind=kind,
@@ -95,10 +116,13 @@ class TextEstimator(BaseEstimator):
             label_column="label",
             splits=["train", "dev"] if config.picks_best else ["train"],
         )
+        examples = _examples(texts, labels)
+        data = LoadedSplits(task=task, splits={"train": examples})
+        if config.picks_best:
+            train, dev, note = divide(examples, task, config.validation_fraction, config.split_seed)
+            data = LoadedSplits(task=task, splits={"train": train, "dev": dev}, notes=(note,))
         observers = [ProgressObserver(_log)] if self.verbose else []
-        run = perform(
-            config, observers=observers, data=_source(task, _examples(texts, labels), config), group=SingleProcess()
-        )
+        run = perform(config, observers=observers, data=data, group=SingleProcess())
         assert run.trained is not None
         model = FinishedModel(checkpoint=run.trained.trained_model(), config=config, task=task)
         return self._become(model, run.result, run.trained.steps)
@@ -122,19 +146,12 @@ def _examples(texts: Texts, labels: Sequence[Any] | None) -> Examples:
     return Examples(texts=texts, labels=labels, origin="X", line_numbers=range(len(texts[0])), unit="row")
 
 
-def _source(task: Task, train: Examples, config: TrainConfig) -> LoadedSplits:
-    """Return the examples as a source, a part of them held out where the best epoch is picked."""
-    if not config.picks_best:
-        return LoadedSplits(task=task, splits={"train": train})
-    train, dev, note = divide(train, task, config.validation_fraction, config.split_seed)
-    return LoadedSplits(task=task, splits={"train": train, "dev": dev}, notes=(note,))
-
-
-def _explained(estimator: type[TextEstimator]) -> None:
+def _explained(estimator: type[Estimator]) -> type[Estimator]:
     """Put the meaning of the parameters that are settings into the docstring, in place of `{settings}`."""
     names = [name for name in estimator._settings() if name in SETTINGS and name != "validation_fraction"]
     lines = [f"{name}: {SETTINGS[name].meaning}" for name in names]
     estimator.__doc__ = (estimator.__doc__ or "").replace("{settings}", f"\n{' ' * 8}".join(lines))
+    return estimator
 
 
 def _log(progress: Progress) -> None:
@@ -142,6 +159,8 @@ def _log(progress: Progress) -> None:
     logger.info(f"{progress.stage}: {progress.done} of {progress.total}{loss}")
 
 
+@_explained
+@dataclass(eq=False, repr=False, kw_only=True)
 class TextClassifier(ClassifierMixin, TextEstimator):
     """A BERT-like classifier of texts, or of pairs of texts, that is fine-tuned by `fit`.
 
@@ -163,38 +182,10 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         result_: the RunResult: settings, times, versions, and notes on what a reader must know.
     """
 
-    classes_: NDArray[Any]
-    _names: tuple[str, ...]  # what the task calls `classes_`
-
-    def __init__(
-        self,
-        model: str | Path = "demo",
-        *,
-        backend: str = "torch",
-        precision: str = "fp32",
-        recipe: str = "classic",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        warmup_ratio: float | None = None,
-        weight_decay: float | None = None,
-        max_length: int | None = None,
-        dropout: float | None = None,
-        long_texts: str | None = None,
-        window_overlap: int | None = None,
-        class_weight: str | Mapping[Any, float] | None = None,
-        label_smoothing: float | None = None,
-        layer_decay: float | None = None,
-        freeze_layers: int | None = None,
-        freeze_embeddings: bool | None = None,
-        keep_best: bool | None = None,
-        early_stopping: int | None = None,
-        validation_fraction: float | None = None,
-        max_train_examples: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
-    ) -> None:
-        self._store(locals())
+    class_weight: str | Mapping[Any, float] | None = None
+    label_smoothing: float | None = None
+    classes_: NDArray[Any] = field(init=False)
+    _names: tuple[str, ...] = field(init=False)  # what the task calls `classes_`
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fine-tune on the texts X and their labels y.
@@ -204,14 +195,9 @@ class TextClassifier(ClassifierMixin, TextEstimator):
             ConfigError: a parameter is out of range, or does not fit another; it is a ValueError.
         """
         texts, target = text_columns(X, to_train=True), Target.of(y)
-        check_lengths(texts, len(target.encoded))
         self.classes_, self._names = target.classes, target.names
-        weights = self._class_weights()
-        if target.is_multilabel:
-            sets = [tuple(self._names[i] for i in np.flatnonzero(row)) for row in target.encoded]
-            return self._fit("multilabel", self._names, texts, sets, class_weights=weights)
-        labels = [self._names[i] for i in target.encoded]
-        return self._fit("classification", self._names, texts, labels, class_weights=weights)
+        kind: KindName = "multilabel" if isinstance(target.labels[0], tuple) else "classification"
+        return self._fit(kind, self._names, texts, target.labels, class_weights=self._class_weights())
 
     def decision_function(self, X: Any) -> Float32[np.ndarray, "..."]:
         """Return the logits, float32 (N, K).
@@ -221,8 +207,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         logits = self._logits(X)
         if self._task.kind is MULTILABEL or logits.shape[1] > 2:
             return logits
-        difference: Float32[np.ndarray, " N"] = logits[:, 1] - logits[:, 0]
-        return difference
+        return np.diff(logits).ravel()
 
     def predict_proba(self, X: Any) -> Float64[np.ndarray, "N K"]:
         """Return the probability of each class, float64 (N, K), in the order of `classes_`."""
@@ -254,27 +239,27 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         outputs = self._outputs(X)
         order = label_order(self._predictor.model.checkpoint, self._task)
         assert order is not None
-        logits: Float32[np.ndarray, "N K"] = outputs[:, [order.index(name) for name in self._names]]
-        return logits
+        return outputs.take([order.index(name) for name in self._names], axis=1)
 
     def _class_weights(self) -> str | None:
         """Return `class_weight` as the setting has it: a dictionary as JSON, by the names of the labels."""
         weights: Any = self.class_weight
+        if weights is None or (isinstance(weights, str) and weights == "balanced"):
+            return weights
         if not isinstance(weights, Mapping):
-            if weights not in (None, "balanced"):
-                raise ConfigError(f"class_weight is {brief(weights)}; None, 'balanced' or a dictionary was expected.")
-            return None if weights is None else "balanced"
-        labels = self.classes_.tolist()
+            raise ConfigError(f"class_weight is {brief(weights)}; None, 'balanced' or a dictionary was expected.")
+        by_name: dict[str, Any] = dict.fromkeys(self._names, 1.0)
+        names = dict(zip(self.classes_.tolist(), self._names, strict=True))
         for label, weight in weights.items():
-            if label not in labels:
+            if label not in names:
                 hint = did_you_mean(str(label), self._names)
-                raise ConfigError(f"class_weight has the label {brief(label)}{hint}; y has {listed(labels)}.")
-            is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-            if not is_number or not 0 < weight < np.inf:
-                raise ConfigError(f"class_weight of {brief(label)} is {brief(weight)}; a number above 0 was expected.")
-        return json.dumps({name: float(weights.get(label, 1)) for label, name in zip(labels, self._names, strict=True)})
+                raise ConfigError(f"class_weight has the label {brief(label)}{hint}; y has {listed(names)}.")
+            by_name[names[label]] = weight
+        return json.dumps(by_name, default=float)
 
 
+@_explained
+@dataclass(eq=False, repr=False, kw_only=True)
 class TextRegressor(RegressorMixin, TextEstimator):
     """A BERT-like model that predicts a number for texts, or pairs of texts, fine-tuned by `fit` on the squared error.
 
@@ -289,34 +274,6 @@ class TextRegressor(RegressorMixin, TextEstimator):
         result_: the RunResult: settings, times, versions, and notes on what a reader must know.
     """
 
-    def __init__(
-        self,
-        model: str | Path = "demo",
-        *,
-        backend: str = "torch",
-        precision: str = "fp32",
-        recipe: str = "classic",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        warmup_ratio: float | None = None,
-        weight_decay: float | None = None,
-        max_length: int | None = None,
-        dropout: float | None = None,
-        long_texts: str | None = None,
-        window_overlap: int | None = None,
-        layer_decay: float | None = None,
-        freeze_layers: int | None = None,
-        freeze_embeddings: bool | None = None,
-        keep_best: bool | None = None,
-        early_stopping: int | None = None,
-        validation_fraction: float | None = None,
-        max_train_examples: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
-    ) -> None:
-        self._store(locals())
-
     def fit(self, X: Any, y: Any) -> Self:
         """Fine-tune on the texts X and their numbers y.
 
@@ -325,7 +282,6 @@ class TextRegressor(RegressorMixin, TextEstimator):
             ConfigError: a parameter is out of range, or does not fit another; it is a ValueError.
         """
         texts, values = text_columns(X, to_train=True), numbers(y)
-        check_lengths(texts, len(values))
         return self._fit("regression", None, texts, [*map(repr, values.tolist())])
 
     def predict(self, X: Any) -> Float64[np.ndarray, " N"]:
@@ -335,10 +291,6 @@ class TextRegressor(RegressorMixin, TextEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R^2: 1 for perfect predictions, 0 for always predicting the mean of y."""
         return float(super().score(X, plain(y), sample_weight))
-
-
-_explained(TextClassifier)
-_explained(TextRegressor)
 
 
 def load(directory: str | Path) -> TextClassifier | TextRegressor:
@@ -357,26 +309,13 @@ def load(directory: str | Path) -> TextClassifier | TextRegressor:
         regressor = TextRegressor(**{name: settings[key] for name, key in TextRegressor._settings().items()})
         return regressor._become(model, result, [])
     label_order(model.checkpoint, model.task)  # refuses a head for other labels
-    labels = _labels(model.task.labels)
-    parameters = {name: settings[key] for name, key in TextClassifier._settings().items()}
-    if parameters["class_weight"] != "balanced":
-        parameters["class_weight"] = _class_weight(parameters["class_weight"], labels)
-    classifier = TextClassifier(**parameters)
-    classifier.classes_ = np.array(sorted(labels))
-    classifier._names = tuple(labels[label] for label in classifier.classes_.tolist())
+    are_numbers = all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in model.task.labels)
+    names = {int(name) if are_numbers else name: name for name in model.task.labels}
+    classifier = TextClassifier(**{name: settings[key] for name, key in TextClassifier._settings().items()})
+    weights = settings["class_weights"]
+    if weights not in (None, "balanced"):  # those of a file are not read again
+        is_json = weights.lstrip().startswith("{")
+        classifier.class_weight = {label: json.loads(weights)[names[label]] for label in names} if is_json else None
+    classifier.classes_ = np.array(sorted(names))
+    classifier._names = tuple(names[label] for label in classifier.classes_.tolist())
     return classifier._become(model, result, [])
-
-
-def _labels(names: Sequence[str]) -> dict[Any, str]:
-    """Return label -> its name: labels are numbers if all names are those of whole numbers."""
-    if all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in names):
-        return {int(name): name for name in names}
-    return {name: name for name in names}
-
-
-def _class_weight(setting: str | None, labels: dict[Any, str]) -> dict[Any, float] | None:
-    """Return the parameter `class_weight`; None if the run read its weights from a file, which is not read again."""
-    if setting is None or not setting.lstrip().startswith("{"):
-        return None
-    weights = json.loads(setting)
-    return {label: weights[name] for label, name in labels.items()}
