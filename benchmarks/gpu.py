@@ -45,8 +45,7 @@ from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.families.bert import BERT
 from isinglass.results import installed_versions
 from isinglass.training.loop import Loop
-from isinglass.training.packer import Packer
-from isinglass.training.preparation import PreparedSplit
+from isinglass.training.preparation import Packer, PreparedSplit
 from scaling import Model
 
 HERE = pathlib.Path(__file__).parent

@@ -26,7 +26,7 @@ from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
 from isinglass.results import installed_versions
-from isinglass.training.packer import Packer
+from isinglass.training.preparation import Packer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "growth.jsonl"
 LENGTHS = (16, 32, 64, 128, 256, 512)

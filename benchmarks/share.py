@@ -26,7 +26,7 @@ from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
 from isinglass.models.vocabulary import Vocabulary, trim_vocabulary
-from isinglass.training.packer import Packer
+from isinglass.training.preparation import Packer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "share.jsonl"
 ROUNDS, WARM_UP, BATCH, SQUARE, WORDS = 40, 10, 32, 2048, 6652

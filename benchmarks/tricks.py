@@ -28,7 +28,7 @@ from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model
-from isinglass.training.packer import Packer
+from isinglass.training.preparation import Packer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "tricks.jsonl"
 CPU = torch.device("cpu")

@@ -18,9 +18,8 @@ from scipy.stats import ttest_ind
 
 from isinglass.config import resolve
 from isinglass.report.tables import pytorch_table, tensorflow_table
-from isinglass.results import read_records
+from isinglass.results import CLOCK, read_records
 from isinglass.tasks import TASKS
-from isinglass.training.timing import CLOCK
 from reference import reference
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import numpy as np
 from isinglass.config import as_dict, resolve
 from isinglass.metrics import Metric, scores
 from isinglass.results import RunResult, Score, Scores, append_record
-from isinglass.runs.prediction_files import prediction_rows
+from isinglass.runs.directory import prediction_rows
 from isinglass.tasks import TASKS
 
 

@@ -8,8 +8,8 @@ from isinglass.backends.protocol import LEAST_PARALLEL_TOKENS, parts_of_step
 from isinglass.backends.torch.cpu.parallel import PARALLEL_BATCHES, in_parallel
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
-from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
+from isinglass.training.preparation import Packer
 from tests.backends.variants import backend_for
 from tests.tiny import random_tokens, save_tiny
 

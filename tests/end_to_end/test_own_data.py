@@ -20,11 +20,11 @@ from isinglass.runs.directory import write_run
 from isinglass.runs.finished import load_run
 from isinglass.tasks import MULTILABEL
 from isinglass.tasks.custom import custom_task
-from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, Interval
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.labels import class_weights
 from isinglass.training.observers import Observer, ProgressObserver
+from isinglass.training.preparation import class_weights
+from isinglass.training.scoring import BestEpoch
 from isinglass.training.trainer import TrainedRun, evaluate, train
 from tests.end_to_end.test_cli import isinglass
 from tests.tiny import WORDS, save_tiny

@@ -12,7 +12,7 @@ from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.vocabulary import Vocabulary, restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.tasks import TASKS
 from isinglass.training import trainer
-from isinglass.training.packer import Packer
+from isinglass.training.preparation import Packer
 from isinglass.training.trainer import train
 from tests.tiny import FAMILIES, random_tokens, save_tiny, write_glue
 

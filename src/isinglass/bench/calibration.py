@@ -12,8 +12,7 @@ from isinglass.data import open_data
 from isinglass.executors.messages import Calibration, CalibrationRequest
 from isinglass.executors.worker import Send
 from isinglass.packing import plan_epoch
-from isinglass.training.packer import Packer
-from isinglass.training.preparation import PreparedRun, PreparedSplit, prepare_run
+from isinglass.training.preparation import Packer, PreparedRun, PreparedSplit, prepare_run
 
 MOST_SECONDS: Final = 5.0
 MOST_STEPS: Final = 20

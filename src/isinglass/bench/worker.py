@@ -12,9 +12,8 @@ from isinglass.data import open_data
 from isinglass.errors import DataError
 from isinglass.executors.messages import CalibrationRequest, RunFinished, RunRequest
 from isinglass.executors.worker import Send, serve, train_requested
-from isinglass.runs.directory import write_run
+from isinglass.runs.directory import Rows, write_run
 from isinglass.runs.finished import FinishedModel, predict_split
-from isinglass.runs.prediction_files import Rows
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
 from isinglass.training.scoring import Scored

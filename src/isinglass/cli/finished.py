@@ -90,8 +90,8 @@ class PredictOptions(FinishedRunOptions):
 @command("data_dir", "precision", of_a_run=True)
 def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any]) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
+    from isinglass.runs.directory import check_predictions, write_predictions
     from isinglass.runs.finished import predict_split, predict_texts
-    from isinglass.runs.prediction_files import check_predictions, write_predictions
 
     source, output = options.input, options.output
     if source is not None and options.split is not None:

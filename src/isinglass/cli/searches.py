@@ -16,10 +16,9 @@ from isinglass.names import duration, printable
 from isinglass.report.answers import read_answers
 from isinglass.report.own_tasks import tasks_of
 from isinglass.report.tables import pytorch_table, scores_table, speed_table, tensorflow_table
-from isinglass.results import FailedRun, RunResult, read_records, run_key
+from isinglass.results import CLOCK, FailedRun, RunResult, read_records, run_key
 from isinglass.tables import Table
 from isinglass.training.observers import Progress
-from isinglass.training.timing import CLOCK
 from isinglass.tuning import Tuned, TunedTrial, TuningObserver
 
 

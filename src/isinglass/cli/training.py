@@ -109,8 +109,8 @@ def _perform_all(
     """Perform one run after another, and show the result of each as soon as it is known."""
     from isinglass.cli.display import OwnDataFacts, show_result
     from isinglass.runs.perform import RunNotWrittenError, perform
-    from isinglass.runs.tensorboard import TensorBoardLog
     from isinglass.training.interruption import Interruption
+    from isinglass.training.observers import TensorBoardLog
 
     leads = group.rank == 0
     if leads:

@@ -27,8 +27,8 @@ from isinglass.runs.finished import FinishedModel, Predictor, load_run
 from isinglass.runs.perform import perform
 from isinglass.tasks import MULTILABEL, KindName, Task
 from isinglass.tasks.custom import custom_task
-from isinglass.training.labels import label_order
 from isinglass.training.observers import Progress, ProgressObserver, StepRecord
+from isinglass.training.preparation import label_order
 from isinglass.training.trainer import TrainedRun
 
 Estimator = TypeVar("Estimator", bound="TextEstimator")

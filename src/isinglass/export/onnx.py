@@ -26,7 +26,7 @@ from isinglass.export.onnx_graph import AXES, OPSET, build_model, input_names
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, save_config_and_tokenizer
 from isinglass.runs.finished import FinishedModel
 from isinglass.storage import check_parent, held, take_place
-from isinglass.training.labels import label_order
+from isinglass.training.preparation import label_order
 
 if TYPE_CHECKING:
     from onnx import ModelProto

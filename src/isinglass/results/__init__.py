@@ -2,9 +2,10 @@
 
 from isinglass.results.files import RESULTS, DamagedLine, Records, append_record, file_below, read_records, run_key
 from isinglass.results.provenance import installed_versions, source_commit
-from isinglass.results.record import FailedRun, RunResult, Score, Scores
+from isinglass.results.record import CLOCK, FailedRun, RunResult, Score, Scores
 
 __all__ = [
+    "CLOCK",
     "RESULTS",
     "DamagedLine",
     "FailedRun",

@@ -14,6 +14,11 @@ SCHEMA_VERSION: Final = 2  # 1 had no field of that name, and `split`, `metrics`
 # Of one split: name -> score. Of several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
 FlatScores = dict[str, float | None] | dict[str, dict[str, float | None]]
 VERSION_1_KEYS: Final = ("split", "metrics", "majority")
+# what the clock covers: one definition, for every figure in seconds or per second
+CLOCK: Final = (
+    "Training time is the wall clock of all training steps with their input, the device synchronised before each reading; "
+    "tokenizing, evaluation and writing are not in it. Compile time falls in the first epoch and is part of it."
+)
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,22 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from jaxtyping import Float32
 from safetensors import SafetensorError
 
 from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.errors import OutputExistsError, StorageError
 from isinglass.models.checkpoint import save_checkpoint
 from isinglass.results import RunResult
-from isinglass.runs.prediction_files import Rows, prediction_rows, write_rows
-from isinglass.storage import check_parent, held, take_place
-from isinglass.tasks import TASKS, custom
+from isinglass.storage import check_parent, held, replacing, take_place
+from isinglass.tasks import TASKS, Task, custom
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
 from isinglass.training.trainer import TrainedRun
@@ -38,6 +39,9 @@ MODEL: Final = "model"
 RESULT: Final = "result.json"
 TASK: Final = "task.json"  # the user's own task
 LOCK: Final = ".lock"  # held by the process that trains
+
+Rows = list[tuple[str, ...]]
+"""The rows of a predictions file, the header first."""
 
 
 def new_run_name(config: TrainConfig) -> str:
@@ -217,3 +221,55 @@ def _partial_directory(directory: Path) -> Path:
 def _real_path(path: Path) -> Path:
     """Return the absolute path with symbolic links followed: the target of a link is replaced, not the link."""
     return Path(os.path.realpath(path))
+
+
+def prediction_rows(
+    outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None, task: Task
+) -> Iterator[tuple[str, ...]]:
+    """Yield a header and one row for each example: its index from 0, the label's name (or the value), the probabilities.
+
+    The labels of a multi-label example are joined by `|`.
+
+    Args:
+        label_order: name of each output; None for regression.
+    """
+    order = label_order or ()
+    yield ("index", "prediction", *(f"probability:{name}" for name in order))
+    for i, shares in enumerate(task.kind.probabilities(outputs)):
+        yield (str(i), task.kind.names(shares, order), *(f"{share:.6g}" for share in shares[: len(order)]))
+
+
+def write_rows(rows: Sequence[tuple[str, ...]], path: Path) -> None:
+    """Write the rows to a file, their cells separated by tabs."""
+    with open(path, "w", encoding="utf-8") as lines:
+        lines.writelines("\t".join(row) + "\n" for row in rows)
+
+
+def check_predictions(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, a path that the predictions cannot or must not be written to.
+
+    Raises:
+        OutputExistsError: `path` exists and `overwrite` is false, or is a directory or a device.
+        ConfigError: `path` cannot be made.
+    """
+    if path.exists() and not path.is_file():
+        raise OutputExistsError(f"{path} is a directory or a device; --output names a file.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
+    check_parent(path, option="--output")
+
+
+def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
+    """Write the rows to a file: all of them, or nothing.
+
+    Raises:
+        OutputExistsError, ConfigError: as `check_predictions`.
+        StorageError: the disk is full, say. Nothing is left of the rows.
+    """
+    check_predictions(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            write_rows(rows, partial)
+    except OSError as error:
+        raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error

@@ -19,14 +19,11 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint
 from isinglass.models.files import read_json
 from isinglass.results import RunResult
-from isinglass.runs.directory import MODEL, RESULT, TASK
-from isinglass.runs.prediction_files import Rows, prediction_rows
+from isinglass.runs.directory import MODEL, RESULT, TASK, Rows, prediction_rows
 from isinglass.tasks import Task, custom, get_task
-from isinglass.training.labels import label_order
 from isinglass.training.observers import Observers
-from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
-from isinglass.training.preparation import prepare_texts
+from isinglass.training.preparation import Packer, label_order, prepare_texts
 
 logger = logging.getLogger(__name__)
 

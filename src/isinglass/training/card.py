@@ -19,11 +19,10 @@ from isinglass.errors import ConfigError
 from isinglass.metrics import Metric
 from isinglass.models.source import DEMO as DEMO_MODEL
 from isinglass.names import brief, duration, printable, short_name, shortened
-from isinglass.results import RunResult
+from isinglass.results import CLOCK, RunResult
 from isinglass.tables import Table, escaped
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.glue import GLUE, HUB_REPO
-from isinglass.training.timing import CLOCK
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData

@@ -3,7 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 import numpy as np
@@ -16,10 +18,7 @@ from isinglass.errors import DeviceMemoryError, TrainingDivergedError
 from isinglass.packing import PackedBatch, num_steps, plan_epoch, shard_step
 from isinglass.training.checkpoints import TrainingState
 from isinglass.training.observers import REPORT_SECONDS, Observers, Progress, StepRecord
-from isinglass.training.packer import Packer
-from isinglass.training.preparation import PreparedSplit
-from isinglass.training.schedule import learning_rate
-from isinglass.training.timing import EpochClock
+from isinglass.training.preparation import Packer, PreparedSplit
 
 FP16_OVERFLOWS: Final = 20  # losses in a row: the loss scale begins at 2^16 and is halved at each
 SMOOTHED_LOSSES: Final = 20  # finite ones, whose mean is reported
@@ -28,6 +27,69 @@ Index = Int64[np.ndarray, " S"]
 """The examples of a step: their numbers in the tokenized split."""
 
 logger = logging.getLogger(__name__)
+
+
+def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Return the learning rate of step `step`, counted from 0 over all epochs.
+
+    It rises linearly from 0 over the first `warmup_ratio` of all steps (rounded up). Then it falls linearly so that it would
+    reach 0 at step `total_steps`, or it stays constant.
+
+    Example: 4 steps at 2e-5 without warm-up: 2e-5, 1.5e-5, 1e-5, 5e-6.
+    """
+    warmup = -int(-config.warmup_ratio * total_steps // 1)
+    if step < warmup:
+        return config.learning_rate * step / warmup
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * (total_steps - step) / (total_steps - warmup)
+
+
+class EpochClock:
+    """A stopwatch: `with clock:` around each epoch, and `clock.seconds` has one figure for each.
+
+    Args:
+        synchronize: waits until the device has finished all its work.
+        seconds: of the epochs that an earlier process finished.
+        carried: of the epoch that it left unfinished.
+    """
+
+    def __init__(self, synchronize: Callable[[], None], seconds: Sequence[float] = (), *, carried: float = 0.0) -> None:
+        self.seconds = list(seconds)
+        self._carried = carried
+        self._started: float | None = None
+        self._synchronize = synchronize
+
+    def __enter__(self) -> None:
+        self._synchronize()
+        self._started = time.perf_counter() - self._carried
+        self._carried = 0.0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        now = self.read()
+        self._started = None
+        if kind is None:
+            self.seconds = now
+        else:
+            self._carried = now[-1]
+
+    def read(self) -> list[float]:
+        """Return the seconds of each epoch, those of an unfinished one included."""
+        if self._started is None:
+            return [*self.seconds, self._carried] if self._carried else list(self.seconds)
+        self._synchronize()
+        return [*self.seconds, time.perf_counter() - self._started]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out."""
+        self._synchronize()
+        paused = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._started is not None:
+                self._started += time.perf_counter() - paused
 
 
 class Loop:

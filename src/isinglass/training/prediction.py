@@ -13,7 +13,7 @@ from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import DeviceMemoryError
 from isinglass.packing import PackedBatch
 from isinglass.training.observers import REPORT_SECONDS, Observers, Progress
-from isinglass.training.packer import Packer
+from isinglass.training.preparation import Packer
 
 logger = logging.getLogger(__name__)
 

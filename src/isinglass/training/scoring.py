@@ -1,19 +1,25 @@
 """The scores of predicted splits, and the figures of a run as one result."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from isinglass.backends.process_group import ProcessGroup, SingleProcess, largest
 from isinglass.backends.protocol import Backend
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.metrics import Metric, scores
+from isinglass.models.checkpoint import Weights
 from isinglass.results import RunResult, Score, installed_versions, source_commit
 from isinglass.tasks import Task
 from isinglass.training.preparation import PreparedSplit
+
+_PREFIX: Final = "best."  # of the names of the best epoch's weights in a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,64 @@ def score(task: Task, scored: Scored) -> Scores:
         by_metric={metric: Score.of(found[metric], baseline[metric]) for metric in task.metrics},
         collapsed=task.kind.is_collapsed(predicted),
     )
+
+
+class BestEpoch:
+    """The score after each epoch so far, and the weights of the best epoch: of equal ones the first.
+
+    Args:
+        metric: what is compared.
+        patience: number of epochs without a better one after which training ends; None: it never ends early.
+    """
+
+    def __init__(self, metric: Metric, patience: int | None = None) -> None:
+        self.metric = metric
+        self.scores: list[float] = []
+        self.weights: Weights = {}
+        self._patience = patience
+
+    def add(self, score: float, weights: Weights) -> None:
+        """Add one epoch: its score, averaged over the dev sets, and the weights after it."""
+        self.scores.append(score)
+        if self.best == len(self.scores) - 1:
+            self.weights = weights
+
+    @property
+    def best(self) -> int:
+        """The best epoch, counted from 0. NaN is worse than any number."""
+        ranks = [*map(self.metric.rank, self.scores)]
+        return ranks.index(max(ranks))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training is to stop, because the last epochs brought nothing better."""
+        if self._patience is None or not self.scores:
+            return False
+        return len(self.scores) - 1 - self.best >= self._patience
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the weights, under names for a checkpoint."""
+        return {f"{_PREFIX}{name}": array for name, array in self.weights.items()}
+
+    def restore(self, scores: Sequence[float | None], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the scores and weights of a checkpoint, where None stands for NaN."""
+        self.scores = [float("nan") if score is None else score for score in scores]
+        self.weights = {name.removeprefix(_PREFIX): a for name, a in arrays.items() if name.startswith(_PREFIX)}
+
+    def plain_scores(self) -> list[float | None]:
+        """Return the scores for JSON, which has no NaN."""
+        return [None if math.isnan(score) else score for score in self.scores]
+
+    def notes(self, epochs: int) -> list[str]:
+        """Return what a reader of the result must know."""
+        if not self.scores:
+            return []
+        scores = ", ".join("NaN" if math.isnan(score) else f"{score:.4f}" for score in self.scores)
+        stopped = f", stopped early of {epochs}" if len(self.scores) < epochs else ""
+        return [
+            f"The weights of epoch {self.best + 1} of {len(self.scores)}{stopped} are kept: the best by {self.metric} on "
+            f"dev ({scores}). Scores on the set that chose are optimistic."
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,16 +24,13 @@ from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Split, Task
-from isinglass.training.best_epoch import BestEpoch
 from isinglass.training.checkpoints import Checkpoints, arrays_digest, run_identity
 from isinglass.training.interruption import Interrupted, Interruption
-from isinglass.training.labels import label_order
 from isinglass.training.loop import Loop
 from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
-from isinglass.training.packer import Packer
 from isinglass.training.prediction import predict
-from isinglass.training.preparation import PreparedRun, PreparedSplit, prepare_run, prepare_split
-from isinglass.training.scoring import Figures, Scored, make_result, score
+from isinglass.training.preparation import Packer, PreparedRun, PreparedSplit, label_order, prepare_run, prepare_split
+from isinglass.training.scoring import BestEpoch, Figures, Scored, make_result, score
 
 logger = logging.getLogger(__name__)
 

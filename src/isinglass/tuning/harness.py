@@ -20,8 +20,8 @@ from isinglass.errors import ConfigError, RunFailedError
 from isinglass.executors.ray import Cluster, connected
 from isinglass.metrics import Metric
 from isinglass.storage import locked_output
-from isinglass.training.best_epoch import selection_metric
 from isinglass.training.interruption import Interrupted, Interruption
+from isinglass.training.preparation import selection_metric
 from isinglass.tuning.data import digest_of, tuning_data
 from isinglass.tuning.recipe import RECIPE, TRIALS
 from isinglass.tuning.search_space import SearchSpace

@@ -10,8 +10,7 @@ from isinglass.report.plots import SpeedPanel
 from isinglass.report.runs import Bench, by_series
 from isinglass.report.sections.parts import Plot, Section
 from isinglass.report.tables import speed_table
-from isinglass.results import RunResult
-from isinglass.training.timing import CLOCK
+from isinglass.results import CLOCK, RunResult
 
 MEASURES: Final[Mapping[str, Callable[[RunResult], float]]] = {
     "examples/s": lambda result: result.examples_per_second,

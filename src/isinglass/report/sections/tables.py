@@ -5,8 +5,8 @@ from isinglass.report.own_tasks import title_of
 from isinglass.report.runs import Bench, Reader
 from isinglass.report.sections.parts import Section, names_of_groups
 from isinglass.report.tables import differences_table, pytorch_table, scores_table, tensorflow_table
+from isinglass.results import CLOCK
 from isinglass.tables import Table
-from isinglass.training.timing import CLOCK
 
 
 def tables(bench: Bench, reader: Reader, *, with_published: bool) -> Section:
