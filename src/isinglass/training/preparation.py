@@ -223,8 +223,6 @@ def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str |
     A head whose label names are the task's is kept, in its own order, under the task's names. Any other output layer is
     replaced by a new one, in the task's order; the layer below it is kept.
     """
-    config_json = {**checkpoint.config_json, "problem_type": task.kind.problem_type}
-    checkpoint = replace(checkpoint, config_json=config_json)
     output = checkpoint.weights.get(f"{HEAD_OUTPUT}.weight")
     if output is None:
         return replace(checkpoint, label_names=task.labels), None

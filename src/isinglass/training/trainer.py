@@ -243,10 +243,11 @@ class Trainer:
         result = make_result(self._config, prepared.task, scored, self._backend, figures, notes, self._group)
         for observer in self._observers:
             observer.on_train_end(result)
+        config_json = {**prepared.model.config_json, "problem_type": prepared.task.kind.problem_type}
         return TrainedRun(
             task=prepared.task,
             result=result,
-            model=prepared.model,
+            model=replace(prepared.model, config_json=config_json),
             weights=restore_vocabulary(self._backend.weights(), prepared.model, self._vocabulary),
             steps=loop.records(),
             scored=scored,
