@@ -293,11 +293,10 @@ def test_a_directory_without_results_is_refused_in_one_sentence(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
 
 
-@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
-def test_a_missing_package_is_named_with_what_installs_it(package, tmp_path):
+def test_a_missing_package_is_named_with_what_installs_it(tmp_path):
     """A traceback from a plain `pip install isinglass`."""
     program = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        "import sys; sys.modules['matplotlib'] = None\n"
         "from pathlib import Path\n"
         "from isinglass.errors import MissingDependencyError\n"
         "from isinglass.report.html import write_report\n"
@@ -305,7 +304,7 @@ def test_a_missing_package_is_named_with_what_installs_it(package, tmp_path):
         "except MissingDependencyError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout == f"The report needs {package}: `pip install 'isinglass[report]'`.\n"
+    assert done.stdout == "The report needs matplotlib: `pip install 'isinglass[report]'`.\n"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def write_report(directory: Path, *, with_published: bool = False) -> list[Path]
 
     Raises:
         DataError: there are no results.
-        MissingDependencyError: jinja2 or matplotlib is not installed.
+        MissingDependencyError: matplotlib is not installed.
         OSError: the files cannot be written.
     """
     render = _renderer()
@@ -32,11 +32,10 @@ def _renderer() -> Callable[[Report], str]:
     """Return the function that makes the page of a report.
 
     Raises:
-        MissingDependencyError: jinja2, or matplotlib for its plots, is not installed.
+        MissingDependencyError: matplotlib, for its plots, is not installed.
     """
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingDependencyError(f"The report needs {package}: `pip install 'isinglass[report]'`.")
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError("The report needs matplotlib: `pip install 'isinglass[report]'`.")
     import jinja2
 
     environment = jinja2.Environment(
