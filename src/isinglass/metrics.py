@@ -1,9 +1,9 @@
 """The metrics, as values that know their names, their unit and their formula (scikit-learn's and SciPy's)."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,59 +81,32 @@ def scores(metrics: Iterable[Metric], labels: Values, predicted: Values, positiv
     those that occur or are predicted. The accuracy of sets asks for the same set. Matthews' correlation is 0 where one
     class only is predicted; the others are NaN where labels or predictions are all the same.
     """
-    return {metric: float(_FORMULAS[metric](labels, predicted, positive)) for metric in metrics}
+    return {metric: float(_score(metric, labels, predicted, positive)) for metric in metrics}
 
 
-def _accuracy(labels: Values, predicted: Values, _positive: int) -> float:
-    from sklearn.metrics import accuracy_score  # a second to import: not before a score is due
+def _score(metric: Metric, labels: Values, predicted: Values, positive: int) -> Any:
+    """Return the value as scikit-learn and SciPy give it: a float of Python's or of NumPy's."""
+    from sklearn import metrics  # a second to import: not before a score is due
 
-    return float(accuracy_score(labels, predicted))
-
-
-def _f1(labels: Values, predicted: Values, positive: int) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels == positive, predicted == positive, zero_division=0))
-
-
-def _averaged_f1(average: str) -> Callable[[Values, Values, int], float]:
-    def formula(labels: Values, predicted: Values, _positive: int) -> float:
-        from sklearn.metrics import f1_score
-
-        return float(f1_score(labels, predicted, average=average, zero_division=0))
-
-    return formula
+    match metric:
+        case Metric.ACCURACY:
+            return metrics.accuracy_score(labels, predicted)
+        case Metric.F1:
+            return metrics.f1_score(labels == positive, predicted == positive, zero_division=0)
+        case Metric.MACRO_F1 | Metric.MICRO_F1:
+            return metrics.f1_score(labels, predicted, average=metric.average, zero_division=0)
+        case Metric.MATTHEWS:
+            return metrics.matthews_corrcoef(labels, predicted)
+        case Metric.RMSE:
+            return metrics.root_mean_squared_error(labels.astype(np.float64), predicted.astype(np.float64))
+        case Metric.PEARSON | Metric.SPEARMAN:
+            return _correlation(metric, labels.astype(np.float64), predicted.astype(np.float64))
 
 
-def _matthews(labels: Values, predicted: Values, _positive: int) -> float:
-    from sklearn.metrics import matthews_corrcoef
+def _correlation(metric: Metric, x: Values, y: Values) -> float:
+    from scipy.stats import pearsonr, spearmanr
 
-    return float(matthews_corrcoef(labels, predicted))
-
-
-def _correlation(name: str) -> Callable[[Values, Values, int], float]:
-    def formula(labels: Values, predicted: Values, _positive: int) -> float:
-        from scipy import stats
-
-        x, y = labels.astype(np.float64), predicted.astype(np.float64)
-        if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-            return math.nan
-        return float(getattr(stats, name)(x, y).statistic)
-
-    return formula
-
-
-def _rmse(labels: Values, predicted: Values, _positive: int) -> float:
-    return float(np.sqrt(np.mean((labels.astype(np.float64) - predicted.astype(np.float64)) ** 2)))
-
-
-_FORMULAS: Final[Mapping[Metric, Callable[[Values, Values, int], float]]] = {
-    Metric.ACCURACY: _accuracy,
-    Metric.F1: _f1,
-    Metric.MATTHEWS: _matthews,
-    Metric.MACRO_F1: _averaged_f1("macro"),
-    Metric.MICRO_F1: _averaged_f1("micro"),
-    Metric.PEARSON: _correlation("pearsonr"),
-    Metric.SPEARMAN: _correlation("spearmanr"),
-    Metric.RMSE: _rmse,
-}
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    found = pearsonr(x, y) if metric is Metric.PEARSON else spearmanr(x, y)
+    return float(found.statistic)

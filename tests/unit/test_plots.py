@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isinglass.report import plots
-from isinglass.report.plots import ScorePanel, Series, SpeedPanel
+from isinglass.report.plots import Panel, Series
 
 FP32, BF16 = Series("torch fp32", 0), Series("torch bf16, a <b> & $x$", 1)
 
@@ -20,13 +20,13 @@ def draw(kind: str, key: str = "k") -> str:
         case "scores":
             scores = {FP32: [60.0, 65.0, None], BF16: [61.0, 52.7, 64.0]}
             panels = [
-                ScorePanel(label="accuracy (%)", scores=scores, majority=52.7),
-                ScorePanel(label="F1 (%)", scores=scores, majority=None),
+                Panel(label="accuracy (%)", values=scores, majority=52.7),
+                Panel(label="F1 (%)", values=scores, majority=None),
             ]
             return plots.seed_scores(key, "RTE $a$ <i>", panels)
         case "speed":
             units = ("examples/s", "real tokens/s", "training (minutes)")
-            panels = [SpeedPanel(label=unit, values={FP32: [30.0, 31.0], BF16: [1600.0]}) for unit in units]
+            panels = [Panel(label=unit, values={FP32: [30.0, 31.0], BF16: [1600.0]}) for unit in units]
             return plots.speed_bars(key, "RTE", panels)
         case "curves":
             return plots.learning_curves(key, "RTE", {FP32: [rng.random(90), rng.random(90)], BF16: [rng.random(90)]})
@@ -108,14 +108,14 @@ def test_a_score_that_is_not_a_number_is_counted():
 
 def test_a_task_without_a_majority_has_no_line_in_the_legend():
     """A regression whose legend explains a line that is not there."""
-    panel = ScorePanel(label="Pearson, in hundredths", scores={FP32: [80.0]}, majority=None)
+    panel = Panel(label="Pearson, in hundredths", values={FP32: [80.0]}, majority=None)
     assert "most frequent label" not in texts(plots.seed_scores("k", "STS-B", [panel]))
     assert "most frequent label" in texts(draw("scores"))
 
 
 def test_scores_that_are_all_missing_still_make_a_plot():
     """The smallest of no numbers."""
-    panel = ScorePanel(label="accuracy (%)", scores={FP32: [None, None]}, majority=None)
+    panel = Panel(label="accuracy (%)", values={FP32: [None, None]}, majority=None)
     assert "torch fp32 (2 NaN)" in texts(plots.seed_scores("k", "RTE", [panel]))
 
 

@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from isinglass.data.glue import read_tsv
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.results import RESULTS, append_record, read_records
-from isinglass.submission import check_submission, write_submission
-from isinglass.submission.checking import MOST_PROBLEMS
-from isinglass.submission.files import LARGEST_FILE, LARGEST_ZIP
+from isinglass.submission import LARGEST_FILE, LARGEST_ZIP, MOST_PROBLEMS, check_submission, write_submission
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result, with_scores, write_sample_run
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from isinglass.metrics import Metric
 from isinglass.report import plots
-from isinglass.report.plots import ScorePanel, Series
+from isinglass.report.plots import Panel, Series
 from isinglass.report.runs import Bench, Run
 from isinglass.report.sections.parts import Plot, Section
 
@@ -25,7 +25,7 @@ def scores(bench: Bench) -> Section:
     )
 
 
-def _score_panel(runs: Sequence[Run], split: str, metric: Metric) -> ScorePanel:
+def _score_panel(runs: Sequence[Run], split: str, metric: Metric) -> Panel:
     scores: dict[Series, list[float | None]] = {}
     majority = None
     for run in runs:
@@ -35,4 +35,4 @@ def _score_panel(runs: Sequence[Run], split: str, metric: Metric) -> ScorePanel:
             majority = metric.scale * score.majority
     several = len(runs[0].result.scores) > 1
     prefix = f"{split.removeprefix('dev_')}, " if several else ""
-    return ScorePanel(label=f"{prefix}{metric.axis}", scores=scores, majority=majority)
+    return Panel(label=f"{prefix}{metric.axis}", values=scores, majority=majority)

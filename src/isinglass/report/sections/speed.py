@@ -6,7 +6,7 @@ from typing import Final
 
 from isinglass.report import plots
 from isinglass.report.own_tasks import title_of
-from isinglass.report.plots import SpeedPanel
+from isinglass.report.plots import Panel
 from isinglass.report.runs import Bench, by_series
 from isinglass.report.sections.parts import Plot, Section
 from isinglass.report.tables import speed_table
@@ -26,9 +26,7 @@ def speed(bench: Bench) -> Section:
         timed = by_series([run for run in runs if run.result.epoch_seconds])
         if timed:
             panels = [
-                SpeedPanel(
-                    label=label, values={series: [measure(run.result) for run in some] for series, some in timed.items()}
-                )
+                Panel(label=label, values={series: [measure(run.result) for run in some] for series, some in timed.items()})
                 for label, measure in MEASURES.items()
             ]
             found.append(Plot(plots.speed_bars(f"speed-{name}", title_of(name), panels)))
