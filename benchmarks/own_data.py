@@ -60,7 +60,7 @@ def write(path):
 def measure(path):
     """Run one pass in this process, and print its figures."""
     started = time.perf_counter()
-    import isinglass.data.custom.files  # noqa: F401  # open_data imports it when needed
+    import isinglass.data.custom  # noqa: F401  # open_data imports it when needed
     from isinglass.backends.cpu import peak_resident_bytes
     from isinglass.config import TrainConfig
     from isinglass.data import open_data

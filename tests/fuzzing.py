@@ -37,10 +37,9 @@ from tokenizers.processors import TemplateProcessing
 
 from isinglass.config import TrainConfig
 from isinglass.data.checks import inspect_data
-from isinglass.data.custom.files import read_custom
+from isinglass.data.custom import read_custom, read_texts, read_user_texts
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
-from isinglass.data.unlabelled import read_texts, read_user_texts
 from isinglass.errors import IsinglassError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint
 from isinglass.models.families import FAMILIES

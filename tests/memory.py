@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from isinglass.config import TrainConfig
-from isinglass.data.custom.files import resolve_source
-from isinglass.data.custom.rows import read_rows
+from isinglass.data.custom import read_rows, resolve_source
+from isinglass.data.examples import LoadedSplits
 from isinglass.data.files import DataFile
-from isinglass.data.source import LoadedSplits
-from isinglass.data.tables.table import Chunk, Columns, Table
+from isinglass.data.tables import Chunk, Columns, Table
 
 NAMES = {"train": "training data", "dev": "validation data"}
 

@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.custom.files import read_custom
-from isinglass.data.custom.holdout import hold_out
-from isinglass.data.custom.task import number
+from isinglass.data.custom import hold_out, read_custom, read_texts
 from isinglass.data.examples import encode_labels
-from isinglass.data.unlabelled import read_texts
+from isinglass.data.labels import number
 from isinglass.errors import ConfigError, DataError
 from isinglass.tasks import MULTILABEL, REGRESSION, TASKS
 from isinglass.tasks.custom import from_json, to_json

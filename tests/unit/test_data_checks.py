@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isinglass.config import TrainConfig
 from isinglass.data.checks import Finding, inspect_data
-from isinglass.data.custom.files import read_custom
+from isinglass.data.custom import read_custom
 from isinglass.data.examples import Examples
 from isinglass.errors import DataError
 from isinglass.tasks import TASKS

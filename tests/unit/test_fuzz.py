@@ -17,11 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
-from isinglass.data.custom.files import read_custom
+from isinglass.data.custom import read_custom, read_user_texts
 from isinglass.data.examples import encode_labels
 from isinglass.data.files import LONGEST_LINE, DataFile
 from isinglass.data.glue import read_tsv
-from isinglass.data.unlabelled import read_user_texts
 from isinglass.errors import DataError, IsinglassError
 from isinglass.report.answers import read_answers
 from isinglass.report.configurations import check_tasks

@@ -14,8 +14,8 @@ import pytest
 from isinglass.config import TrainConfig
 from isinglass.errors import CheckpointError, MissingDependencyError, OutputExistsError, StorageError
 from isinglass.export import onnx as export
+from isinglass.export.compare import onnx_outputs
 from isinglass.export.onnx import INT8, MODEL, OPSET, export_onnx, export_run, quantize
-from isinglass.export.onnx_runtime import onnx_outputs
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
 from isinglass.runs.finished import FinishedModel
 from isinglass.tasks import get_task

@@ -17,10 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data.files import expand
-from isinglass.data.tables import open_table
-from isinglass.data.tables.csv import parse_delimiter
-from isinglass.data.tables.table import Columns, read_tables
-from isinglass.data.tables.values import as_text
+from isinglass.data.tables import Columns, open_table, parse_delimiter, read_tables
+from isinglass.data.values import as_text
 from isinglass.errors import ConfigError, DataError
 
 STRANGE = [
@@ -206,8 +204,7 @@ def test_a_text_of_a_million_words_is_read(tmp_path: Path) -> None:
 
 
 def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> None:
-    for reader in ("csv", "jsonl"):
-        monkeypatch.setattr(f"isinglass.data.tables.{reader}.LONGEST_VALUE", 200_000)
+    monkeypatch.setattr("isinglass.data.tables.LONGEST_VALUE", 200_000)
     csv.field_size_limit(131_072)
     path = write(tmp_path / "a.csv", b"text,label\n" + b"x" * 300_000)
     assert ", line 2: more than 0 MiB without a line end" in refusal(path)

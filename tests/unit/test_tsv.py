@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isinglass.data.custom import read_user_texts
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import read_tsv
-from isinglass.data.unlabelled import read_user_texts
 from isinglass.errors import DataError, IsinglassError
 from isinglass.tasks import TASKS, get_task
 from tests.tiny import write_glue

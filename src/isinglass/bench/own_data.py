@@ -15,8 +15,7 @@ from typing import Any, Final
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.checks import DataFacts, inspect_data
-from isinglass.data.examples import Examples
-from isinglass.data.source import Source
+from isinglass.data.examples import Examples, Source
 from isinglass.errors import DataError
 from isinglass.models.files import read_json
 from isinglass.names import brief

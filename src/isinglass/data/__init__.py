@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from isinglass.config import TrainConfig
+from isinglass.data.examples import Source
 from isinglass.data.glue import PublishedFiles
-from isinglass.data.source import Source
 from isinglass.errors import ConfigError
 from isinglass.tasks import TASKS, Task, get_task
 
@@ -20,7 +20,7 @@ def open_data(config: TrainConfig, task: Task | None = None) -> Source:
         DataError: the user's files are missing or damaged, or do not tell what the task is.
     """
     if config.train_file:
-        from isinglass.data.custom.files import read_custom
+        from isinglass.data.custom import read_custom
 
         return read_custom(config, task)
     if task is not None and task.name not in TASKS:

@@ -1,9 +1,9 @@
-"""The texts and labels of one split, as names and numbers that people wrote; `encode_labels` turns labels into arrays."""
+"""The texts and labels of one split, as names and numbers that people wrote, and the sources that they are read from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from isinglass.data.texts import take_texts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
-from isinglass.tasks import Labels, Task
+from isinglass.tasks import Labels, Split, Task
 from isinglass.tasks.kinds import InvalidLabelError
 
 
@@ -98,3 +98,39 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
     names = task.labels or ()
     hint = did_you_mean(label, names) if isinstance(label, str) and label else ""
     raise DataError(f"{place}: the label is {brief(label)}{hint}; {task.title} has {listed(names)}.")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A task and the examples of its splits."""
+
+    @property
+    def task(self) -> Task:
+        """The task, published or the user's own."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the result about what was guessed or looks wrong."""
+        ...
+
+    def read(self, split: Split) -> Examples:
+        """Return the examples of one of the task's splits.
+
+        Raises:
+            DataError: the data are missing or damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSplits:
+    """Splits that have been read already, by name."""
+
+    task: Task
+    splits: Mapping[str, Examples]
+    notes: tuple[str, ...] = ()
+
+    def read(self, split: Split) -> Examples:
+        """Return the examples of the split."""
+        return self.splits[split.name]

@@ -7,13 +7,11 @@ from typing import Final
 
 from isinglass.data.examples import Examples
 from isinglass.data.files import DataFile, names_in
-from isinglass.data.tables.csv import UnquotedTable
-from isinglass.data.tables.table import Columns, read_tables
+from isinglass.data.tables import Columns, UnquotedTable, read_tables
 from isinglass.errors import DataError, HubError
 from isinglass.hub import commit_of, fetch
 from isinglass.tasks import Split, Task
-from isinglass.tasks.demo import DEMO, demo_data_dir
-from isinglass.tasks.glue import HUB_REPO
+from isinglass.tasks.glue import DEMO, HUB_REPO, demo_data_dir
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +99,7 @@ def read_hub(task: Task, split: Split) -> Examples:
         HubError: see `fetch`.
         DataError: the file is not Parquet, a column is missing, a text is null, or an integer label has no name.
     """
-    from isinglass.data.tables.parquet import ParquetTable  # imported where used: it loads Arrow
+    from isinglass.data.parquet import ParquetTable  # imported where used: it loads Arrow
 
     name = f"{task.hub_config}/{split.hub_split}-00000-of-00001.parquet"
     path = fetch(HUB_REPO, name, repo_type="dataset", instead="give GLUE's files with --data-dir")

@@ -15,9 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from isinglass.backends.process_group import SingleProcess
 from isinglass.config import SETTINGS, as_dict, resolve
-from isinglass.data.custom.holdout import divide
-from isinglass.data.examples import Examples
-from isinglass.data.source import LoadedSplits
+from isinglass.data.custom import divide
+from isinglass.data.examples import Examples, LoadedSplits
 from isinglass.errors import ConfigError, DataError
 from isinglass.estimators.inputs import Target, Texts, indicator, numbers, plain, text_columns
 from isinglass.names import brief, did_you_mean, listed

@@ -17,7 +17,7 @@ from typing import Any
 
 from isinglass.backends.process_group import SingleProcess
 from isinglass.config import TrainConfig
-from isinglass.data.source import Source
+from isinglass.data.examples import Source
 from isinglass.errors import IsinglassError
 from isinglass.executors.messages import Answer, Failed, Message, Progressed, Request, TrainingRequest, from_line, to_line
 from isinglass.executors.stored_checkpoints import open_checkpoints

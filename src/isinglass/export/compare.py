@@ -1,14 +1,16 @@
-"""Score an exported model on the dev sets, beside the model that it was made of."""
+"""Score an exported model by ONNX Runtime on the dev sets, beside the model that it was made of."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from isinglass.data import open_data
-from isinglass.export.onnx import Exported
-from isinglass.export.onnx_runtime import onnx_outputs
+from isinglass.data.tokenization import TokenizedTexts
+from isinglass.export.onnx import Exported, check_installed
+from isinglass.export.onnx_graph import OUTPUT
 from isinglass.metrics import Metric
 from isinglass.results import Score
 from isinglass.runs.finished import FinishedModel
@@ -63,3 +65,45 @@ def _compare_on(model: FinishedModel, scored: Scored, files: list[Path]) -> Iter
             difference=float(np.abs(task.kind.probabilities(outputs) - expected).max()),
             agreement=task.kind.agreement(scored.outputs, outputs),
         )
+
+
+def onnx_outputs(
+    path: Path, tokens: TokenizedTexts, pad_token_id: int, *, batch_size: int = 32, threads: int = 0
+) -> Float32[np.ndarray, "N outputs"]:
+    """Return the logits of an exported model, in the order of the file.
+
+    Args:
+        path: of the float32 or the int8 model.
+        tokens: at least one in each example, and no more than the model has positions for.
+        batch_size: most examples of a batch. Examples of like length share a batch, padded to its longest.
+        threads: of ONNX Runtime; 0: one for each core.
+
+    Raises:
+        MissingDependencyError: the extra `onnx` is not installed.
+    """
+    check_installed("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = [node.name for node in session.get_inputs()]
+    outputs = np.full((len(tokens), session.get_outputs()[0].shape[1]), np.nan, np.float32)
+    longest_first = np.argsort(-tokens.lengths, kind="stable")  # the first batch takes the most memory
+    for start in range(0, len(tokens), batch_size):
+        index = longest_first[start : start + batch_size]
+        padded = _padded(tokens, index, pad_token_id)
+        (outputs[index],) = session.run([OUTPUT], {name: padded[name] for name in inputs})
+    return outputs
+
+
+def _padded(
+    tokens: TokenizedTexts, index: Int64[np.ndarray, " B"], pad_token_id: int
+) -> dict[str, Int64[np.ndarray, "B L"]]:
+    """Return the examples `index` as the model's inputs."""
+    positions, lengths = np.arange(tokens.lengths[index].max()), tokens.lengths[index, None]
+    is_token = positions < lengths
+    sources = (tokens.offsets[index, None] + positions)[is_token]
+    input_ids, token_type_ids = np.full(is_token.shape, pad_token_id, np.int64), np.zeros(is_token.shape, np.int64)
+    input_ids[is_token], token_type_ids[is_token] = tokens.input_ids[sources], tokens.token_type_ids[sources]
+    return {"input_ids": input_ids, "attention_mask": is_token.astype(np.int64), "token_type_ids": token_type_ids}

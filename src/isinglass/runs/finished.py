@@ -13,8 +13,8 @@ from isinglass.backends.protocol import Backend, Objective
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig, resolve
 from isinglass.data import open_data
+from isinglass.data.custom import read_texts
 from isinglass.data.examples import Examples
-from isinglass.data.unlabelled import read_texts
 from isinglass.errors import ConfigError, DataError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint
 from isinglass.models.files import read_json

@@ -11,7 +11,7 @@ from isinglass.backends.process_group import ProcessGroup, joined, largest
 from isinglass.backends.registry import check_installed
 from isinglass.config import TrainConfig
 from isinglass.config.settings import SavingSettings
-from isinglass.data.source import Source
+from isinglass.data.examples import Source
 from isinglass.errors import StorageError
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, check_output, finished_result, locked_run, write_run

@@ -5,8 +5,7 @@ from typing import Final
 
 from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
-from isinglass.tasks.demo import DEMO
-from isinglass.tasks.glue import GLUE
+from isinglass.tasks.glue import DEMO, GLUE
 from isinglass.tasks.kinds import KINDS, MULTILABEL, REGRESSION, Kind, KindName, Labels
 from isinglass.tasks.task import Split, Task, registry
 

@@ -1,9 +1,11 @@
-"""The nine GLUE tasks and the AX diagnostic, as values.
+"""The nine GLUE tasks, the AX diagnostic and the embedded task, as values.
 
 Columns, sizes and labels are those of the files that https://gluebenchmark.com/tasks distributes; hub columns and
 integer labels those of `nyu-mll/glue`. The dev majorities follow from the label counts of those dev sets.
 """
 
+import importlib.resources
+from pathlib import Path
 from typing import Final
 
 from isinglass.metrics import Metric
@@ -235,3 +237,35 @@ AX: Final = Task(
 )
 
 GLUE: Final = (COLA, SST2, MRPC, STSB, QQP, MNLI, QNLI, RTE, WNLI, AX)
+
+
+def _split(name: str, rows: int) -> Split:
+    return Split(
+        name=name,
+        file=f"{name}.tsv",
+        rows=rows,
+        text_columns=("premise", "hypothesis"),
+        label_column="label",
+        hub_split=name,
+    )
+
+
+DEMO: Final = Task(
+    name="demo",
+    title="demo",
+    folder="demo_data",
+    hub_config="",
+    hub_text_columns=("premise", "hypothesis"),
+    labels=("contradiction", "entailment", "neutral"),
+    train=_split("train", 939),
+    dev=(_split("dev", 180),),
+    test=(_split("test", 180),),
+    metrics=(Metric.ACCURACY,),
+    dev_majority=((1 / 3,),),
+    citation="written for isinglass: everyday and technical matters, each hypothesis written before its label was drawn",
+)
+
+
+def demo_data_dir() -> Path:
+    """Return the directory whose folder `demo_data` holds the embedded files."""
+    return Path(str(importlib.resources.files("isinglass.tasks")))

@@ -13,8 +13,7 @@ from jaxtyping import Float64, Int64
 
 from isinglass.backends.protocol import Objective
 from isinglass.config import TrainConfig
-from isinglass.data.examples import Examples, encode_labels
-from isinglass.data.source import Source
+from isinglass.data.examples import Examples, Source, encode_labels
 from isinglass.data.tokenization import TokenizedTexts, tokenize
 from isinglass.errors import CheckpointError, ConfigError
 from isinglass.metrics import Metric

@@ -18,7 +18,7 @@ from isinglass.backends.protocol import Backend, Objective
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.source import Source
+from isinglass.data.examples import Source
 from isinglass.errors import ConfigError, StorageError
 from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary

@@ -7,8 +7,8 @@ from typing import Final
 
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.custom.holdout import divide
-from isinglass.data.source import LoadedSplits, Source
+from isinglass.data.custom import divide
+from isinglass.data.examples import LoadedSplits, Source
 from isinglass.errors import ConfigError
 
 HELD_OUT: Final = 0.1  # share of a published task's train that scores the trials

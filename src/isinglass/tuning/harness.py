@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isinglass.config import TrainConfig, as_dict, without_places
-from isinglass.data.source import Source
+from isinglass.data.examples import Source
 from isinglass.errors import ConfigError, RunFailedError
 from isinglass.executors.ray import Cluster, connected
 from isinglass.metrics import Metric

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isinglass.backends.process_group import SingleProcess
 from isinglass.config import TrainConfig, as_dict
-from isinglass.data.source import Source
+from isinglass.data.examples import Source
 from isinglass.errors import RunFailedError, StorageError, TrainingDivergedError
 from isinglass.executors.messages import (
     EpochScored,

@@ -8,7 +8,7 @@ from typing import Final
 
 from isinglass.config import KindChoice, TrainConfig
 from isinglass.data.examples import Examples
-from isinglass.data.tables.table import Columns
+from isinglass.data.tables import Columns
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.tasks import MULTILABEL, KindName, Task

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from isinglass.data.files import DataFile, short_reason
-from isinglass.data.tables.table import Chunk, Table
+from isinglass.data.tables import Chunk, Table
 from isinglass.data.texts import CHUNK
 from isinglass.errors import DataError
 from isinglass.names import brief, printable, shortened

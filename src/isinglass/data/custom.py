@@ -1,0 +1,393 @@
+"""Turn a user's own files into a task and its examples, or into texts to predict.
+
+    tables (columns as they are written) -> rows (complete examples) -> labels (kind and names) -> task -> holdout (dev set)
+
+A guess is made only where one choice is sensible, and a note says so. Where several are sensible, an error lists them.
+"""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from isinglass.config import TrainConfig
+from isinglass.data.examples import Examples, LoadedSplits, Source, encode_labels
+from isinglass.data.files import STANDARD_INPUT, DataFile, expand
+from isinglass.data.labels import check_kind, resolve_task
+from isinglass.data.tables import Columns, Table, UnquotedTable, is_table, open_table, read_tables
+from isinglass.errors import ConfigError, DataError
+from isinglass.names import brief, listed, printable
+from isinglass.tasks import TASKS, Split, Task
+from isinglass.tasks.custom import custom_task
+
+
+def read_custom(config: TrainConfig, task: Task | None = None) -> Source:
+    """Return the user's own files as a source; columns, kind and labels follow from the files where the config is silent.
+
+    Args:
+        task: as an earlier run resolved it: its columns, kind and labels are used again, and a split is read when requested.
+
+    Raises:
+        DataError: a file is missing or damaged, or does not tell what the task is; the message names file, row and column.
+        ConfigError: the settings do not fit the files.
+    """
+    if task is not None:
+        return KnownTaskFiles(config, task)
+    tables = {split: _open_tables(config, split) for split in _patterns(config)}
+    _check_apart(tables)
+    columns, notes = choose_columns(tables["train"][0], config)
+    splits = {split: read_rows(split, some, columns, config) for split, some in tables.items()}
+    return resolve_source(splits, columns, config, notes)
+
+
+def resolve_source(
+    splits: Mapping[str, Examples], columns: Columns, config: TrainConfig, notes: Sequence[str] = ()
+) -> LoadedSplits:
+    """Resolve the task that the examples make; hold a dev set back from the training set if there is none.
+
+    Args:
+        notes: sentences that come before those about the examples.
+    """
+    task, task_notes = resolve_task(splits, columns, config)
+    for examples in splits.values():
+        check_kind(examples, task)
+    all_notes = [*notes, *(note for examples in splits.values() for note in examples.notes), *task_notes]
+    splits = {split: replace(examples, notes=()) for split, examples in splits.items()}
+    if "dev" not in splits:
+        train, dev, note = divide(splits["train"], task, config.validation_fraction, config.split_seed)
+        splits |= {"train": train, "dev": dev}
+        all_notes.append(note)
+    if "test" in splits and splits["test"].labels is None:
+        task = _with_hidden_test_labels(task)
+    return LoadedSplits(task=task, splits=splits, notes=tuple(all_notes))
+
+
+class KnownTaskFiles:
+    """The files of a task that an earlier run resolved: a `Source` that reads a split when it is requested, and once."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, config: TrainConfig, task: Task) -> None:
+        split = task.splits[0]
+        self._config = config
+        self._columns = Columns(texts=tuple(map(str, split.text_columns)), label=str(split.label_column))
+        self._tables = functools.cache(functools.partial(_open_tables, config))
+        self._load = functools.cache(self._read_split)
+        self._divide = functools.cache(self._divide_train)
+        self.task = custom_task(
+            name=task.name,
+            kind=task.kind.name,
+            labels=task.labels,
+            text_columns=self._columns.texts,
+            label_column=str(self._columns.label),
+            splits=[*dict.fromkeys(("train", "dev", *_patterns(config)))],
+            positive_label=task.positive_label,
+        )
+        with suppress(DataError):  # raised again when the test set is read
+            if config.test_file and not has_labels(self._tables("test"), self._columns):
+                self.task = _with_hidden_test_labels(self.task)
+
+    def read(self, split: Split) -> Examples:
+        """Return the examples of a split."""
+        if split.name == "test" or self._config.validation_file:
+            return self._load(split.name)
+        return self._divide()[split.name]
+
+    def _read_split(self, split: str) -> Examples:
+        examples = read_rows(split, self._tables(split), self._columns, self._config)
+        check_kind(examples, self.task)
+        return examples
+
+    def _divide_train(self) -> dict[str, Examples]:
+        config = self._config
+        train, dev, note = divide(self._load("train"), self.task, config.validation_fraction, config.split_seed)
+        return {"train": replace(train, notes=(*train.notes, note)), "dev": replace(dev, notes=(*dev.notes, note))}
+
+
+def _with_hidden_test_labels(task: Task) -> Task:
+    return replace(task, test=tuple(replace(split, label_column=None) for split in task.test))
+
+
+def _patterns(config: TrainConfig) -> dict[str, tuple[str, ...]]:
+    """Return the names and patterns of the files of each split that the config names."""
+    patterns = {"train": config.train_file, "dev": config.validation_file, "test": config.test_file}
+    return {split: names for split, names in patterns.items() if names}
+
+
+def _open_tables(config: TrainConfig, split: str) -> list[Table]:
+    return [open_table(path, config.delimiter) for path in expand(_patterns(config)[split])]
+
+
+def _check_apart(tables: Mapping[str, Sequence[Table]]) -> None:
+    """Refuse a file that belongs to two splits."""
+    split_of_path: dict[str, str] = {}
+    for split, table in ((split, table) for split, some in tables.items() for table in some):
+        other = split_of_path.setdefault(os.path.realpath(table.file.path), split)
+        if other != split:
+            raise DataError(f"{table.origin} is both {other} and {split} set: a score on it would tell nothing.")
+
+
+# Names of columns, without case, spaces, `_` and `-`. The first rank of TEXTS or LABELS that matches any column must match
+# exactly one.
+PAIRS: Final = (
+    ("sentence1", "sentence2"),
+    ("sentencea", "sentenceb"),
+    ("text1", "text2"),
+    ("texta", "textb"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+)
+TEXTS: Final = (
+    "text texts",
+    "sentence sentences review reviewtext content comment commenttext body message sms post tweet document description "
+    "utterance question query answer passage abstract title headline subject prompt",
+)
+LABELS: Final = (
+    "label labels goldlabel",
+    "target targets class classes category categories sentiment score rating ratings stars intent topic topics emotion "
+    "polarity similarity tag tags isduplicate y",
+)
+_WITHOUT_SEPARATORS: Final = str.maketrans("", "", "_- ")
+
+
+def choose_columns(table: Table, config: TrainConfig) -> tuple[Columns, tuple[str, ...]]:
+    """Choose the columns of text and label: those that the config names, and the others by their names.
+
+    Returns:
+        The columns, and sentences about what was guessed.
+
+    Raises:
+        DataError: a named column is missing, or there are no candidates or several.
+        ConfigError: a column is named for two purposes.
+    """
+    named = [name for name in (config.text_column, config.text_column2, config.label_column) if name is not None]
+    if config.text_column is None and config.text_column2 is not None:
+        raise ConfigError("text_column2 is the second text of a pair: name text_column too.")
+    if len({*named}) < len(named):
+        raise ConfigError(f"The columns {listed(named)} are named for two purposes: a column serves for one.")
+    table.require(named)
+    unnamed = [name for name in table.columns if name not in named]
+    texts = [name for name in named if name != config.label_column] or _guess_pair(unnamed) or _guess(unnamed, TEXTS)
+    labels = [name for name in named if name == config.label_column] or _guess(unnamed, LABELS)
+    rest = [name for name in table.columns if name not in (*texts, *labels)]
+    if len(table.columns) == 2 and len(rest) == 1:  # the other one of two
+        texts, labels = texts or rest, labels or rest
+    options = {"text (--text-column, for pairs --text-column2 too)": texts, "label (--label-column)": labels}
+    unknown = [option for option, chosen in options.items() if not chosen]
+    if unknown:
+        doubt = f"it is not plain which column is {' and which is '.join(unknown)}"
+        raise DataError(f"{table.origin}: {doubt}; its first row names {listed(table.columns)}.")
+    columns = Columns(texts=tuple(texts), label=labels[0])
+    table.require(columns.names)
+    if len(named) == len(columns.names):
+        return columns, ()
+    return columns, (f"Columns: text {listed(texts)}, label {brief(columns.label)} (guessed).",)
+
+
+def _guess_pair(columns: Sequence[str]) -> list[str]:
+    """Return the one pair of text columns; nothing if there are several or a column for a single text."""
+    by_plain_name = {_plain(name): name for name in columns}
+    pairs = [pair for pair in PAIRS if by_plain_name.keys() >= {*pair}]
+    if len(pairs) != 1 or by_plain_name.keys() & TEXTS[0].split():
+        return []
+    return [by_plain_name[name] for name in pairs[0]]
+
+
+def _guess(columns: Sequence[str], ranks: Sequence[str]) -> list[str]:
+    """Return the only column of the first rank that matches any; nothing if several match or none does."""
+    matches = ([name for name in columns if _plain(name) in rank.split()] for rank in ranks)
+    first = next(filter(None, matches), [])
+    return first if len(first) == 1 else []
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().translate(_WITHOUT_SEPARATORS)
+
+
+def has_labels(tables: Sequence[Table], columns: Columns) -> bool:
+    """Return whether any of the tables has the label column."""
+    return any(columns.label in table.columns for table in tables)
+
+
+def read_rows(split: str, tables: Sequence[Table], columns: Columns, config: TrainConfig) -> Examples:
+    """Read the complete rows of one split's tables, in the order of the files; only a test set may lack the labels.
+
+    Raises:
+        DataError: a column is missing, a value cannot be used, or a row is incomplete; the message names file and row.
+        ConfigError: the label delimiter does not fit the labels.
+    """
+    if split == "test" and not has_labels(tables, columns):
+        columns = Columns(texts=columns.texts)
+    examples = read_tables(tables, columns).examples
+    if config.label_delimiter is not None:
+        examples = _split_labels(examples, config.label_delimiter)
+    if split == "test" and all(map(_is_blank_label, examples.labels or ())):
+        examples = _hide_labels(examples, columns)
+    examples = _complete(examples, columns, drop_incomplete=config.drop_incomplete)
+    is_list = [isinstance(label, tuple) for label in examples.labels or ()]
+    if len({*is_list}) > 1:
+        name, names = examples.where(is_list.index(False)), examples.where(is_list.index(True))
+        raise DataError(f"{name}: the label is one name, in {names} a list: write lists everywhere.")
+    if examples.has_label_lists:  # a label that stands twice in a list counts once
+        examples = replace(examples, labels=[tuple(dict.fromkeys(names)) for names in examples.labels or ()])
+    return examples
+
+
+def _split_labels(examples: Examples, delimiter: str) -> Examples:
+    """Split each label text into a tuple of names; an empty text is no label.
+
+    Raises:
+        ConfigError: the delimiter is empty, or the labels are lists already.
+    """
+    if not delimiter:
+        raise ConfigError("label_delimiter is empty; what stands between two labels was expected.")
+    if examples.labels is None:
+        return examples
+    names: dict[Any, Any] = {None: None}
+    for index, label in enumerate(examples.labels):
+        if isinstance(label, tuple):
+            place = examples.where(index)
+            raise ConfigError(f"{place}: the labels are a list, which needs no label_delimiter: leave it out.")
+        if label not in names:
+            names[label] = tuple(filter(None, map(str.strip, label.split(delimiter))))
+    return replace(examples, labels=[*map(names.__getitem__, examples.labels)])
+
+
+def _hide_labels(examples: Examples, columns: Columns) -> Examples:
+    if examples.labels is None:
+        return examples
+    note = f"{examples.origin}: the column {brief(columns.label)} is empty: hidden labels."
+    return replace(examples, labels=None, notes=(*examples.notes, note))
+
+
+def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) -> Examples:
+    """Return the examples that have all texts and a label.
+
+    Raises:
+        DataError: some have not and `drop_incomplete` is false, or none has.
+    """
+    gaps = _find_gaps(examples, columns)
+    is_incomplete = np.logical_or.reduce([*gaps.values()])
+    count = int(is_incomplete.sum())
+    if count == 0:
+        return examples
+    first = int(is_incomplete.argmax())
+    if not drop_incomplete:
+        column = next(name for name, is_blank in gaps.items() if is_blank[first])
+        others = f" ({count - 1:,} more rows are incomplete)" if count > 1 else ""
+        raise DataError(
+            f"{examples.where(first)}: the column {brief(column)} is empty{others}: fill it in, or leave such rows out with "
+            f"--drop-incomplete."
+        )
+    if count == len(examples):
+        raise DataError(f"{examples.origin}: no row has all of {listed(gaps)}: nothing is left to use.")
+    note = f"{examples.origin}: {count:,} incomplete row(s) left out, the first: {examples.where(first)}."
+    return replace(examples.take(np.flatnonzero(~is_incomplete)), notes=(*examples.notes, note))
+
+
+def _find_gaps(examples: Examples, columns: Columns) -> Mapping[str, Bool[np.ndarray, " N"]]:
+    """Return for each column that was read where it is empty."""
+    count = len(examples)
+    texts = zip(columns.texts, examples.texts, strict=True)
+    gaps = {name: np.fromiter(map(_is_blank, column), bool, count) for name, column in texts}
+    if examples.labels is not None:
+        gaps[str(columns.label)] = np.fromiter(map(_is_blank_label, examples.labels), bool, count)
+    return gaps
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+def _is_blank_label(label: Any) -> bool:
+    """Return whether there is no label; an example of several labels may have none of them."""
+    return label is None or (type(label) is str and _is_blank(label))
+
+
+QUANTILES: Final = 10  # parts of a regression's range, from each of which the dev set takes its share
+
+
+def divide(examples: Examples, task: Task, fraction: float, seed: int) -> tuple[Examples, Examples, str]:
+    """Divide examples into a training and a dev set, both in the order of the file.
+
+    Each label, or each part of a regression's range, gives `fraction` of its rows: at least one where it has two.
+
+    Returns:
+        The training set, the dev set, and a sentence about them.
+
+    Raises:
+        DataError: a label or score is not the task's, or there are too few rows.
+    """
+    parts = max(1, min(QUANTILES, int(len(examples) * fraction)))
+    strata, description = task.kind.strata(encode_labels(examples, task, task.labels), parts)
+    is_dev = hold_out(strata, fraction, seed)
+    if not is_dev.any():
+        raise DataError(f"{examples.origin}: too few rows to hold some back for validation: give a --validation-file.")
+    dev, train = np.flatnonzero(is_dev), np.flatnonzero(~is_dev)
+    note = (
+        f"The dev set is {len(dev):,} of {len(examples):,} training rows, {fraction:.0%} {description} (split_seed {seed}); "
+        f"{len(train):,} are trained on."
+    )
+    return examples.take(train), examples.take(dev), note
+
+
+def hold_out(strata: Int64[np.ndarray, " N"], fraction: float, seed: int) -> Bool[np.ndarray, " N"]:
+    """Return which rows are held back: `fraction` of each stratum, rounded, at least one, and never all.
+
+    Scikit-learn's split refuses strata of one row; here such rows are trained on.
+    """
+    rng = np.random.default_rng(seed)
+    is_held = np.zeros(len(strata), bool)
+    order = np.argsort(strata, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
+        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        is_held[rng.choice(rows, count, replace=False)] = True
+    return is_held
+
+
+def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> Examples:
+    """Read texts to predict: a table if the file's ending is that of one, else lines; None: lines of standard input.
+
+    In a table the task's text columns are read; if it has just as many columns under other names, those. A missing text
+    is predicted as an empty one, so that there are as many predictions as rows. Rows that hold nothing are left out and
+    counted.
+
+    Raises:
+        DataError: the file is missing or damaged, or has other columns; the message names file, row and column.
+    """
+    if path is None or not is_table(path):
+        return read_user_texts(path, is_pair=task.is_pair)
+    if task.name in TASKS and path.suffix.lower() == ".tsv":  # GLUE's TSV quotes nothing
+        return read_user_texts(path, is_pair=task.is_pair)
+    table = open_table(path, delimiter)
+    expected = task.hub_text_columns or task.splits[0].text_columns
+    columns = tuple(map(str, expected))
+    notes = []
+    if not {*columns} <= {*table.columns} and len(table.columns) == len(columns):
+        notes.append(f"{table.origin}: {listed(table.columns)} used as {listed(columns)}.")
+        columns = table.columns
+    rows = read_tables([table], Columns(texts=columns))
+    examples = rows.examples
+    if rows.missing:
+        first = f"the first in {table.unit} {examples.line_numbers[min(rows.missing)]}"
+        notes.append(f"{table.origin}: {len(rows.missing):,} missing text(s) used as empty ones, {first}.")
+    return replace(examples, notes=(*notes, *examples.notes))
+
+
+def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
+    """Read one example from each line; the two texts of a pair are separated by one tab.
+
+    Raises:
+        DataError: as `DataFile.lines`, or a line has another number of tabs.
+    """
+    columns = ("text", "text2") if is_pair else ("text",)
+    expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"
+    file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
+    table = UnquotedTable(file=file, columns=columns, header_row=0, expected=expected)
+    return read_tables([table], Columns(texts=columns)).examples
