@@ -149,7 +149,7 @@ def ours(side, size):
         for _ in itertools.islice(steps, count):
             pass
         backend.synchronize()
-        return time.perf_counter(), loop.tokens, backend.compile_seconds
+        return time.perf_counter(), loop.state.tokens, backend.compile_seconds
 
     warm_up, count = (0, loop.total_steps) if side == WHOLE else (size.warm_up, size.steps)
     before = run(warm_up)
@@ -164,7 +164,7 @@ def ours(side, size):
         "compile_seconds": before[2],
         "compile_seconds_timed": compiling,
         "compilations": backend.compilations,
-        "notes": [*backend.notes, *loop.notes],
+        "notes": [*backend.notes, *loop.state.notes],
     }
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,8 +102,9 @@ def test_dropout_has_its_rate_and_is_a_function_of_seed_step_and_part() -> None:
 def test_an_epoch_of_mrpc_needs_at_most_four_training_programs(glue_dir) -> None:
     """Rows come in few sizes, and a short last batch is filled up: XLA compiles a handful of programs, not hundreds."""
     config = TrainConfig(task="mrpc", backend=KERAS, data_dir=str(glue_dir))
-    checkpoint, task = load_model("demo"), TASKS["mrpc"]
-    tokens = prepare_split(open_data(config), task.train, config, checkpoint, task.labels).tokens
+    task = TASKS["mrpc"]
+    checkpoint = replace(load_model("demo"), label_names=task.labels)
+    tokens = prepare_split(open_data(config), task.train, config, checkpoint).tokens
     packer = Packer.of(config, checkpoint)
     shapes = {packer.pack(tokens, index, None).input_ids.shape for index in plan_epoch(len(tokens), 32, seed=42, epoch=0)}
     assert len(shapes) <= 4

@@ -177,9 +177,9 @@ def resumed(settings: TrainConfig, directory: Path) -> TrainedRun:
 
 def assert_same(one: TrainedRun, other: TrainedRun) -> None:
     assert [step.loss for step in one.steps] == [step.loss for step in other.steps]
-    assert one.weights.keys() == other.weights.keys()
-    for name, array in one.weights.items():
-        np.testing.assert_array_equal(array, other.weights[name])
+    assert one.model.weights.keys() == other.model.weights.keys()
+    for name, array in one.model.weights.items():
+        np.testing.assert_array_equal(array, other.model.weights[name])
     np.testing.assert_array_equal(one.scored[0].outputs, other.scored[0].outputs)
 
 

@@ -48,8 +48,8 @@ def test_tasks_of_every_kind_train_and_score(task: str, glue: Path, model: Path)
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(glue: Path, model: Path) -> None:
     first, second, third = (run("mrpc", glue, model, seed=seed) for seed in (5, 5, 6))
     assert [step.loss for step in first.steps] == [step.loss for step in second.steps]
-    for name, array in first.weights.items():
-        np.testing.assert_array_equal(array, second.weights[name])
+    for name, array in first.model.weights.items():
+        np.testing.assert_array_equal(array, second.model.weights[name])
     assert [step.loss for step in first.steps] != [step.loss for step in third.steps]
 
 

@@ -212,19 +212,19 @@ def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, mo
     resumed = train(config, checkpoints=Checkpoints(directory=tmp_path / "c", every=Interval.parse("never"), resume=True))
     assert resumed.result.epoch_scores == whole.result.epoch_scores
     assert resumed.result.metrics == whole.result.metrics
-    for name, array in whole.weights.items():
-        np.testing.assert_array_equal(resumed.weights[name], array)
+    for name, array in whole.model.weights.items():
+        np.testing.assert_array_equal(resumed.model.weights[name], array)
 
 
 def test_the_best_epoch_by_an_error_is_the_lowest_and_nan_is_the_worst() -> None:
     best = BestEpoch(Metric.RMSE, patience=2)
-    for epoch, score in enumerate((float("nan"), 2.0, 1.0, 3.0)):
+    for epoch, score in enumerate((None, 2.0, 1.0, 3.0)):
         best.add(score, {"w": np.full(1, epoch, np.float32)})
     assert best.best == 2 and best.weights["w"] == 2 and not best.is_over
     best.add(1.0, {})
-    assert best.is_over and best.plain_scores() == [None, 2.0, 1.0, 3.0, 1.0]
+    assert best.is_over and best.scores == [None, 2.0, 1.0, 3.0, 1.0]
     again = BestEpoch(Metric.RMSE, patience=2)
-    again.restore(best.plain_scores(), best.arrays())
+    again.restore(best.scores, best.arrays())
     assert again.best == 2 and again.weights["w"] == 2 and again.is_over
 
 

@@ -76,7 +76,7 @@ def test_a_run_in_one_call_leaves_what_the_command_leaves(config: TrainConfig, t
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(run.result.to_json())
     finished = isinglass.load_run(tmp_path / "run")
     for name, array in finished.checkpoint.weights.items():
-        np.testing.assert_array_equal(array, run.trained.weights[name])
+        np.testing.assert_array_equal(array, run.trained.model.weights[name])
     with pytest.raises(OutputExistsError, match="not empty"):
         perform(config, tmp_path / "run")
     perform(config, tmp_path / "run", saving=Saving(overwrite=True))
@@ -103,8 +103,8 @@ def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_run(config: Tr
     assert (begin.step, begin.total_steps) == (4, 14)
     whole = train(config)
     assert resumed.trained.steps == whole.steps
-    for name, array in whole.weights.items():
-        np.testing.assert_array_equal(resumed.trained.weights[name], array)
+    for name, array in whole.model.weights.items():
+        np.testing.assert_array_equal(resumed.trained.model.weights[name], array)
     again = perform(config, tmp_path / "run", saving=Saving(resume=True))
     assert again.trained is None and again.result == resumed.result
 

@@ -67,8 +67,8 @@ def test_every_task_trains_evaluates_and_predicts(task: str, glue: Path, model: 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(glue: Path, model: Path) -> None:
     first, second = run("rte", glue, model, seed=5), run("rte", glue, model, seed=5)
     assert [step.loss for step in first.steps] == [step.loss for step in second.steps]
-    for name, array in first.weights.items():
-        np.testing.assert_array_equal(array, second.weights[name])
+    for name, array in first.model.weights.items():
+        np.testing.assert_array_equal(array, second.model.weights[name])
     third = run("rte", glue, model, seed=6)
     assert [step.loss for step in first.steps] != [step.loss for step in third.steps]
 
@@ -130,7 +130,7 @@ def test_a_trained_head_with_the_tasks_labels_is_kept(glue: Path, tmp_path: Path
     trained = run("rte", glue, model, learning_rate=1e-9)
     assert trained.model.label_names == ("not_entailment", "entailment")
     np.testing.assert_allclose(
-        trained.weights["head.output.weight"], load_checkpoint(model).weights["head.output.weight"], atol=1e-6
+        trained.model.weights["head.output.weight"], load_checkpoint(model).weights["head.output.weight"], atol=1e-6
     )
 
 

@@ -61,9 +61,9 @@ def test_training_ends_with_the_weights_of_a_run_on_all_ids(backend: str, tmp_pa
     assert sizes == [1, blueprint.vocab_size]
     np.testing.assert_allclose([s.loss for s in own.steps], [s.loss for s in whole.steps], rtol=1e-5)
     begun = load_checkpoint(model).weights
-    assert own.weights.keys() == whole.weights.keys()
-    for name, array in whole.weights.items():
-        np.testing.assert_allclose(own.weights[name], array, rtol=0, atol=2e-4, err_msg=name)
-    still = (whole.weights[table] == begun[table]).all(1)
+    assert own.model.weights.keys() == whole.model.weights.keys()
+    for name, array in whole.model.weights.items():
+        np.testing.assert_allclose(own.model.weights[name], array, rtol=0, atol=2e-4, err_msg=name)
+    still = (whole.model.weights[table] == begun[table]).all(1)
     assert still.any() and not still.all()
-    np.testing.assert_array_equal((own.weights[table] == begun[table]).all(1), still)
+    np.testing.assert_array_equal((own.model.weights[table] == begun[table]).all(1), still)

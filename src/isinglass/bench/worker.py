@@ -41,13 +41,12 @@ def perform_run(request: RunRequest, directory: Path, send: Send) -> RunFinished
 def _predict_test_sets(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
     """Return name -> rows of each test set that was not scored."""
     scored = {each.split.name for each in run.scored}
-    model = run.trained_model()
     predictions = {}
     for name, test_set in test_sets(config).items():
         if name in scored:
             continue
         task = run.task if test_set.task == run.task.name else get_task(test_set.task)
-        finished = FinishedModel(checkpoint=model, config=dataclasses.replace(config, task=task.name), task=task)
+        finished = FinishedModel(checkpoint=run.model, config=dataclasses.replace(config, task=task.name), task=task)
         predictions[name] = predict_split(finished, test_set.split)
     return predictions
 

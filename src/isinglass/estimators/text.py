@@ -74,8 +74,8 @@ class TextEstimator(BaseEstimator):
             OutputExistsError: it exists, and `overwrite` is false.
         """
         check_is_fitted(self)
-        model, weights = self._predictor.model.checkpoint, self._predictor.model.checkpoint.weights
-        run = TrainedRun(task=self._task, result=self.result_, model=model, weights=weights, steps=self._steps, scored=[])
+        model = self._predictor.model.checkpoint
+        run = TrainedRun(task=self._task, result=self.result_, model=model, steps=self._steps, scored=[])
         return write_run(run, Path(directory), overwrite=overwrite)
 
     def __sklearn_tags__(self) -> Any:
@@ -123,7 +123,7 @@ class TextEstimator(BaseEstimator):
         observers = [ProgressObserver(_log)] if self.verbose else []
         run = perform(config, observers=observers, data=data, group=SingleProcess())
         assert run.trained is not None
-        model = FinishedModel(checkpoint=run.trained.trained_model(), config=config, task=task)
+        model = FinishedModel(checkpoint=run.trained.model, config=config, task=task)
         return self._become(model, run.result, run.trained.steps)
 
     def _become(self, model: FinishedModel, result: RunResult, steps: list[StepRecord]) -> Self:

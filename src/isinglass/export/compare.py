@@ -61,7 +61,7 @@ def _compare_on(model: FinishedModel, scored: Scored, files: list[Path]) -> Iter
             file=file,
             split=scored.split.name,
             examples=len(outputs),
-            scores=score(task, replace(scored, outputs=outputs)).by_metric,
+            scores=score(task, replace(scored, outputs=outputs)),
             difference=float(np.abs(task.kind.probabilities(outputs) - expected).max()),
             agreement=task.kind.agreement(scored.outputs, outputs),
         )

@@ -193,7 +193,7 @@ def write_run(
 def _write_model(run: TrainedRun, directory: Path) -> None:
     """Write the model, its card, and the user's own task."""
     directory.mkdir()
-    save_checkpoint(run.model, run.weights, directory)
+    save_checkpoint(run.model, run.model.weights, directory)
     if run.task.name not in TASKS:
         (directory / TASK).write_text(custom.to_json(run.task), encoding="utf-8")
     card = model_card(run.result, run.task, run.model.label_names, base_model=run.result.model, license=None)

@@ -76,7 +76,7 @@ class Interval:
         return step % every == 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TrainingState:
     """A run between two steps.
 
@@ -85,8 +85,8 @@ class TrainingState:
         losses: the loss of each step.
         tokens: number of real tokens trained on.
         epoch_seconds: of each epoch; the last one may be unfinished.
-        parts: number of micro-batches that a step is cut into.
-        notes: of the loop.
+        parts: number of micro-batches of a step, one after another; more than 1 where memory is short.
+        notes: what a reader of the result should know about the steps.
         resumed_at: the steps after which the run was resumed.
         processes: number of processes that share each step.
         device: in words, with its threads; empty where it was not saved.
@@ -94,18 +94,18 @@ class TrainingState:
         arrays: those of the backend, and the weights of the best epoch.
     """
 
-    step: int
-    losses: list[float]
-    tokens: int
-    epoch_seconds: list[float]
-    compile_seconds: float
-    parts: int
-    notes: list[str]
-    resumed_at: list[int]
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    tokens: int = 0
+    epoch_seconds: list[float] = field(default_factory=list)
+    compile_seconds: float = 0.0
+    parts: int = 1
+    notes: list[str] = field(default_factory=list)
+    resumed_at: list[int] = field(default_factory=list)
     processes: int = 1
     device: str = ""
     epoch_scores: list[float | None] = field(default_factory=list)
-    arrays: Arrays = field(repr=False)
+    arrays: Arrays = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

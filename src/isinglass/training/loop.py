@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -46,91 +46,74 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
 
 
 class EpochClock:
-    """A stopwatch: `with clock:` around each epoch, and `clock.seconds` has one figure for each.
+    """A stopwatch of epochs.
 
     Args:
         synchronize: waits until the device has finished all its work.
-        seconds: of the epochs that an earlier process finished.
-        carried: of the epoch that it left unfinished.
+        seconds: of each epoch so far. Those of new epochs are added to the list; what an unfinished one took counts.
     """
 
-    def __init__(self, synchronize: Callable[[], None], seconds: Sequence[float] = (), *, carried: float = 0.0) -> None:
-        self.seconds = list(seconds)
-        self._carried = carried
-        self._started: float | None = None
+    def __init__(self, synchronize: Callable[[], None], seconds: list[float]) -> None:
         self._synchronize = synchronize
+        self._seconds = seconds
+        self._read_at: float | None = None  # while an epoch runs
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def running(self, epoch: int) -> Iterator[None]:
+        """Count the time of the block for an epoch."""
+        if epoch == len(self._seconds):
+            self._seconds.append(0.0)
         self._synchronize()
-        self._started = time.perf_counter() - self._carried
-        self._carried = 0.0
+        self._read_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.read()
+            self._read_at = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        now = self.read()
-        self._started = None
-        if kind is None:
-            self.seconds = now
-        else:
-            self._carried = now[-1]
-
-    def read(self) -> list[float]:
-        """Return the seconds of each epoch, those of an unfinished one included."""
-        if self._started is None:
-            return [*self.seconds, self._carried] if self._carried else list(self.seconds)
+    def read(self) -> None:
+        """Add the time since the last reading to the running epoch, if there is one."""
+        if self._read_at is None:
+            return
         self._synchronize()
-        return [*self.seconds, time.perf_counter() - self._started]
+        now = time.perf_counter()
+        self._seconds[-1] += now - self._read_at
+        self._read_at = now
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave the time of the block out."""
-        self._synchronize()
-        paused = time.perf_counter()
+        self.read()
         try:
             yield
         finally:
-            if self._started is not None:
-                self._started += time.perf_counter() - paused
+            if self._read_at is not None:
+                self._read_at = time.perf_counter()
 
 
+@dataclass(eq=False)
 class Loop:
     """The training steps of a run.
 
     Attributes:
-        step: number of steps done.
-        tokens: number of real tokens trained on.
-        clock: seconds of each epoch.
-        notes: what a reader of the result should know about the steps.
-        parts: number of micro-batches of a step, one after another; more than 1 where memory is short.
-        resumed_at: the steps after which the run was resumed.
+        state: what is done so far. Its newest losses and seconds are on the device, its arrays in `snapshot` only.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        backend: Backend,
-        packer: Packer,
-        split: PreparedSplit,
-        group: ProcessGroup | None = None,
-        observers: Observers = (),
-    ) -> None:
-        self.steps_per_epoch = num_steps(len(split.tokens), config.batch_size)
-        self.total_steps = self.steps_per_epoch * config.epochs
-        self.step = 0
-        self.tokens = 0
-        self.clock = EpochClock(backend.synchronize)
-        self.notes: list[str] = []
-        self._config = config
-        self._backend = backend
-        self._packer = packer
-        self._split = split
-        self._labels = split.labels_of_rows()
-        self._lengths = split.tokens.lengths
-        self._group = group or SingleProcess()
-        self._observers = observers
-        self._losses: list[float] = []
-        self.parts = 1
+    config: TrainConfig
+    backend: Backend
+    packer: Packer
+    split: PreparedSplit
+    group: ProcessGroup = SingleProcess()
+    observers: Observers = ()
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = num_steps(len(self.split.tokens), self.config.batch_size)
+        self.total_steps = self.steps_per_epoch * self.config.epochs
+        self.state = TrainingState()
+        self.clock = EpochClock(self.backend.synchronize, self.state.epoch_seconds)
+        self._labels = self.split.labels_of_rows()
+        self._lengths = self.split.tokens.lengths
         self._imbalances: list[float] = []  # of each step of this process: tokens of the largest shard over the mean
-        self.resumed_at: list[int] = []
         self._began = self._reported = 0.0  # readings of the clock
         self._first_tokens = 0
         self._reported_steps = 0
@@ -138,18 +121,18 @@ class Loop:
     @property
     def is_at_epoch_end(self) -> bool:
         """Whether the last step of an epoch has just been done."""
-        return self.step % self.steps_per_epoch == 0
+        return self.state.step % self.steps_per_epoch == 0
 
     def run(self) -> Iterator[None]:
         """Do the remaining steps. Yield after each: outside of the clock after the last step of an epoch."""
         self._began = self._reported = time.perf_counter()
-        self._first_tokens = self.tokens
-        for epoch in range(self.step // self.steps_per_epoch, self._config.epochs):
-            done = self.step - epoch * self.steps_per_epoch
-            with self.clock:
+        self._first_tokens = self.state.tokens
+        for epoch in range(self.state.step // self.steps_per_epoch, self.config.epochs):
+            done = self.state.step - epoch * self.steps_per_epoch
+            with self.clock.running(epoch):
                 for index in self._plan(epoch)[done:]:
                     self._train_on(index)
-                    if self.step == self.total_steps or time.perf_counter() - self._reported >= REPORT_SECONDS:
+                    if self.state.step == self.total_steps or time.perf_counter() - self._reported >= REPORT_SECONDS:
                         self.report()
                     if not self.is_at_epoch_end:
                         yield
@@ -158,22 +141,22 @@ class Loop:
     def report(self) -> None:
         """Read the losses of all steps from the device, and tell the observers about the steps since the last report."""
         self._take_losses()
-        if self._reported_steps == self.step:
+        if self._reported_steps == self.state.step:
             return
         self._reported = time.perf_counter()
-        recent = [loss for loss in self._losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
+        recent = [loss for loss in self.state.losses[-SMOOTHED_LOSSES:] if math.isfinite(loss)]
         progress = Progress(
             stage="train",
-            epoch=(self.step - 1) // self.steps_per_epoch,
-            epochs=self._config.epochs,
-            done=self.step,
+            epoch=(self.state.step - 1) // self.steps_per_epoch,
+            epochs=self.config.epochs,
+            done=self.state.step,
             total=self.total_steps,
             loss=float(np.mean(recent)) if recent else float("nan"),
-            tokens_per_second=(self.tokens - self._first_tokens) / (self._reported - self._began),
+            tokens_per_second=(self.state.tokens - self._first_tokens) / (self._reported - self._began),
         )
         steps = self.records(self._reported_steps)
-        self._reported_steps = self.step
-        for observer in self._observers:
+        self._reported_steps = self.state.step
+        for observer in self.observers:
             observer.on_step_end(progress, steps)
 
     def records(self, first: int = 0) -> list[StepRecord]:
@@ -183,110 +166,98 @@ class Loop:
                 epoch=step // self.steps_per_epoch,
                 step=step,
                 learning_rate=self._learning_rate(step),
-                loss=self._losses[step],
+                loss=self.state.losses[step],
             )
-            for step in range(first, len(self._losses))
+            for step in range(first, len(self.state.losses))
         ]
 
-    def state(self) -> TrainingState:
+    def snapshot(self) -> TrainingState:
         """Return what the remaining steps depend on, and what the result tells about those done."""
+        self.clock.read()
         self._take_losses()
-        return TrainingState(
-            step=self.step,
-            losses=self._losses,
-            tokens=self.tokens,
-            epoch_seconds=self.clock.read(),
-            compile_seconds=self._backend.compile_seconds,
-            parts=self.parts,
-            notes=self.notes,
-            resumed_at=self.resumed_at,
-            processes=self._group.size,
-            device=self._backend.device,
-            arrays=self._backend.state(),
+        return replace(
+            self.state,
+            compile_seconds=self.backend.compile_seconds,
+            processes=self.group.size,
+            device=self.backend.device,
+            arrays=self.backend.state(),
         )
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a state that another process left."""
-        self._backend.restore(state.arrays)
-        self._backend.compile_seconds += state.compile_seconds
-        finished_epochs = state.step // self.steps_per_epoch
-        self.step, self.tokens, self.notes = state.step, state.tokens, state.notes
-        self.clock = EpochClock(
-            self._backend.synchronize,
-            state.epoch_seconds[:finished_epochs],
-            carried=sum(state.epoch_seconds[finished_epochs:]),
-        )
-        self._losses, self.parts = state.losses, state.parts
+        self.backend.restore(state.arrays)
+        self.backend.compile_seconds += state.compile_seconds
+        self.state = replace(state, resumed_at=[*state.resumed_at, state.step], arrays={})
+        self.clock = EpochClock(self.backend.synchronize, self.state.epoch_seconds)
         self._reported_steps = state.step
-        if self.parts > 1:
-            self._backend.parallel_batches = 1
-        self.resumed_at = [*state.resumed_at, state.step]
-        if state.processes != self._group.size:
-            self.notes.append(
-                f"Processes that share a step: {state.processes} up to step {state.step}, {self._group.size} from there on. "
+        if state.parts > 1:
+            self.backend.parallel_batches = 1
+        if state.processes != self.group.size:
+            self.state.notes.append(
+                f"Processes that share a step: {state.processes} up to step {state.step}, {self.group.size} from there on. "
                 f"Each has dropout masks of its own."
             )
-        if state.device not in ("", self._backend.device):
-            self.notes.append(
-                f"On {state.device} up to step {state.step}, on {self._backend.device} from there on: not bit for bit a run "
+        if state.device not in ("", self.backend.device):
+            self.state.notes.append(
+                f"On {state.device} up to step {state.step}, on {self.backend.device} from there on: not bit for bit a run "
                 f"on either."
             )
 
     def closing_notes(self) -> list[str]:
         """Return all notes, those on shared steps and on resuming included."""
-        notes = list(self.notes)
+        notes = list(self.state.notes)
         if self._imbalances:
             excess = 100 * (sum(self._imbalances) / len(self._imbalances) - 1)
             notes.append(
-                f"{self._group.size} processes shared each step, whose tokens were dealt out evenly: the fullest shard has "
+                f"{self.group.size} processes shared each step, whose tokens were dealt out evenly: the fullest shard has "
                 f"{excess:.2f} % more than the mean, on average over the steps."
             )
-        if self.resumed_at:
-            steps = ", ".join(map(str, self.resumed_at))
+        if self.state.resumed_at:
+            steps = ", ".join(map(str, self.state.resumed_at))
             notes.append(f"Resumed after step {steps}: seconds are summed over all parts, and each part compiled again.")
         return notes
 
     def _plan(self, epoch: int) -> Sequence[Index]:
-        return plan_epoch(len(self._split.tokens), self._config.batch_size, seed=self._config.seed, epoch=epoch)
+        return plan_epoch(len(self.split.tokens), self.config.batch_size, seed=self.config.seed, epoch=epoch)
 
     def _learning_rate(self, step: int) -> float:
-        return learning_rate(self._config, step, self.total_steps)
+        return learning_rate(self.config, step, self.total_steps)
 
     def _train_on(self, index: Index) -> None:
         """Do one step, in smaller and smaller parts until it fits into memory."""
+        state = self.state
+        rate = self._learning_rate(state.step)
         shard, share = self._shard(index)
         while True:
             try:
-                self._backend.train_step(
-                    self._pack(shard), step=self.step, learning_rate=self._learning_rate(self.step), share=share
-                )
+                self.backend.train_step(self._pack(shard), step=state.step, learning_rate=rate, share=share)
                 break
             except DeviceMemoryError as error:
-                if self.parts >= len(index) or self._group.size > 1:  # the other processes wait for the complete shard
+                if state.parts >= len(index) or self.group.size > 1:  # the other processes wait for the complete shard
                     raise
                 self._cut_steps(error)
-        self.step += 1
-        self.tokens += int(self._lengths[index].sum())
+        state.step += 1
+        state.tokens += int(self._lengths[index].sum())
 
     def _pack(self, shard: Index) -> list[PackedBatch]:
         """Return a shard of a step as micro-batches: small enough for the memory, and enough to run in parallel."""
-        parts = max(self.parts, parts_of_step(int(self._lengths[shard].sum()), self._backend.parallel_batches))
-        return self._packer.pack_parts(self._split.tokens, shard, self._labels, parts)
+        parts = max(self.state.parts, parts_of_step(int(self._lengths[shard].sum()), self.backend.parallel_batches))
+        return self.packer.pack_parts(self.split.tokens, shard, self._labels, parts)
 
     def _cut_steps(self, error: DeviceMemoryError) -> None:
         """Cut all further steps into twice as many parts, because memory is short."""
-        self.parts *= 2
-        self._backend.parallel_batches = 1
-        note = f"Step {self.step}: {error} Steps are cut into {self.parts} micro-batches from here on."
+        self.state.parts *= 2
+        self.backend.parallel_batches = 1
+        note = f"Step {self.state.step}: {error} Steps are cut into {self.state.parts} micro-batches from here on."
         logger.warning(note)
-        self.notes.append(note)
+        self.state.notes.append(note)
 
     def _shard(self, index: Index) -> tuple[Index, float]:
         """Return this process's examples of the step, and their share of it.
 
         Where there are too few examples for all processes, it is one example with a share of 0.
         """
-        group, lengths = self._group, self._lengths[index]
+        group, lengths = self.group, self._lengths[index]
         if group.size == 1:
             return index, 1.0
         shards = shard_step(lengths, group.size)
@@ -303,16 +274,16 @@ class Loop:
         Raises:
             TrainingDivergedError: a loss is NaN or infinite; in fp16, too many in a row for the loss scale to be the reason.
         """
-        tolerated = FP16_OVERFLOWS if self._backend.precision == "fp16" else 1
-        for loss in self._backend.take_losses():
-            self._losses.append(loss)
-            if not any(map(math.isfinite, self._losses[-tolerated:])):
-                raise self._diverged(len(self._losses) - 1)
+        tolerated = FP16_OVERFLOWS if self.backend.precision == "fp16" else 1
+        for loss in self.backend.take_losses():
+            self.state.losses.append(loss)
+            if not any(map(math.isfinite, self.state.losses[-tolerated:])):
+                raise self._diverged(len(self.state.losses) - 1)
 
     def _diverged(self, step: int) -> TrainingDivergedError:
         """Return the error that names the loss, learning rate and examples of a step."""
         index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
         return TrainingDivergedError(
-            f"The loss is {self._losses[step]} at step {step}, at a learning rate of {self._learning_rate(step):.3g}, on "
-            f"{self._split.where(index)}: lower the learning rate, or use --precision fp32."
+            f"The loss is {self.state.losses[step]} at step {step}, at a learning rate of {self._learning_rate(step):.3g}, "
+            f"on {self.split.where(index)}: lower the learning rate, or use --precision fp32."
         )

@@ -24,7 +24,7 @@ def predict(
     tokens: TokenizedTexts,
     name: str,
     observers: Observers = (),
-    group: ProcessGroup | None = None,
+    group: ProcessGroup = SingleProcess(),
 ) -> Float32[np.ndarray, "N outputs"]:
     """Return the model's outputs for all examples, in the order of their file.
 
@@ -37,7 +37,6 @@ def predict(
     Raises:
         DeviceMemoryError: a single example does not fit into memory.
     """
-    group = group or SingleProcess()
     pending = _PendingBatches(packer, tokens, backend.parallel_batches, group)
     meter = _Meter(name, pending.num_examples, observers)
     outputs = np.zeros((len(tokens), 0), np.float32)

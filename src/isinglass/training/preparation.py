@@ -75,14 +75,12 @@ class PreparedRun:
 
     Attributes:
         model: the model to begin with; its head may be missing.
-        label_order: name of each output; None for regression.
         metric: what picks the best epoch.
         notes: what a reader of the result should know.
     """
 
     task: Task
     model: Checkpoint
-    label_order: tuple[str, ...] | None
     train: PreparedSplit
     dev: tuple[PreparedSplit, ...]
     test: tuple[PreparedSplit, ...]
@@ -114,18 +112,17 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
     metric = selection_metric(config, task)
     model, head_note = with_head_for(load_model(first_weights or config.model), task)
-    order = model.label_names
-    train = prepare_split(data, task.train, config, model, order, most=config.max_train_examples)
-    dev = tuple(prepare_split(data, split, config, model, order) for split in task.dev)
+    train = prepare_split(data, task.train, config, model, most=config.max_train_examples)
+    dev = tuple(prepare_split(data, split, config, model) for split in task.dev)
     test_splits = task.test if config.train_file else ()
-    test = tuple(prepare_split(data, split, config, model, order) for split in test_splits)
+    test = tuple(prepare_split(data, split, config, model) for split in test_splits)
     assert train.labels is not None
-    if config.label_smoothing and order is None:
+    if config.label_smoothing and model.label_names is None:
         raise ConfigError("label_smoothing is for classes: a regression has none, leave it out.")
     objective = Objective(
         kind=task.kind.name,
         num_outputs=task.num_outputs,
-        class_weights=class_weights(config.class_weights, task, train.labels, order),
+        class_weights=class_weights(config.class_weights, task, train.labels, model.label_names),
         label_smoothing=config.label_smoothing,
     )
     notes = [*data.notes, *train.notes]
@@ -136,7 +133,6 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
     return PreparedRun(
         task=task,
         model=model,
-        label_order=order,
         train=train,
         dev=dev,
         test=test,
@@ -147,17 +143,12 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
 
 
 def prepare_split(
-    data: Source,
-    split: Split,
-    config: TrainConfig,
-    model: Checkpoint,
-    label_order: Sequence[str] | None,
-    *,
-    most: int | None = None,
+    data: Source, split: Split, config: TrainConfig, model: Checkpoint, *, most: int | None = None
 ) -> PreparedSplit:
     """Read, check and tokenize one split of a task.
 
     Args:
+        model: its label names are those of the task, in the order of its outputs.
         most: the largest number of rows to use; they are drawn by `config.split_seed` and stay in their order.
     """
     examples = data.read(split)
@@ -166,7 +157,7 @@ def prepare_split(
         drawn = np.random.default_rng([config.split_seed, len(examples)]).choice(len(examples), most, replace=False)
         notes = (*notes, f"{most:,} of {len(examples):,} rows of {split.name} are used, drawn at random.")
         examples = examples.take(np.sort(drawn))
-    labels = None if examples.labels is None else encode_labels(examples, data.task, label_order)
+    labels = None if examples.labels is None else encode_labels(examples, data.task, model.label_names)
     tokens = prepare_texts(examples, config, model)
     return PreparedSplit(name=split.name, examples=examples, tokens=tokens, labels=labels, notes=notes)
 

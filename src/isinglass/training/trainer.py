@@ -20,17 +20,17 @@ from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.examples import Source
 from isinglass.errors import ConfigError, StorageError
-from isinglass.models.checkpoint import Checkpoint, Weights
+from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Split, Task
-from isinglass.training.checkpoints import Checkpoints, arrays_digest, run_identity
+from isinglass.training.checkpoints import Checkpoints, TrainingState, arrays_digest, run_identity
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
 from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
 from isinglass.training.prediction import predict
 from isinglass.training.preparation import Packer, PreparedRun, PreparedSplit, label_order, prepare_run, prepare_split
-from isinglass.training.scoring import BestEpoch, Figures, Scored, make_result, score
+from isinglass.training.scoring import BestEpoch, Scored, make_result, score
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ class TrainedRun:
     """A trained and scored run.
 
     Attributes:
-        model: what the run began with, its labels named as the task names them.
-        weights: the trained weights.
+        model: the trained model, its labels named as the task names them.
         steps: the training steps.
         scored: the splits that the result has scores of.
     """
@@ -49,13 +48,8 @@ class TrainedRun:
     task: Task
     result: RunResult
     model: Checkpoint
-    weights: Weights
     steps: list[StepRecord]
     scored: list[Scored]
-
-    def trained_model(self) -> Checkpoint:
-        """Return the model with its trained weights."""
-        return replace(self.model, weights=self.weights)
 
 
 def train(
@@ -66,7 +60,7 @@ def train(
     first_weights: str | None = None,
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,
-    group: ProcessGroup | None = None,
+    group: ProcessGroup = SingleProcess(),
 ) -> TrainedRun:
     """Fine-tune on a task's training set. Score its dev sets, and the user's own test set if its labels are known.
 
@@ -76,15 +70,14 @@ def train(
         first_weights: the model to begin with, if it is not `config.model` itself but one fine-tuned from it before.
         checkpoints: where checkpoints are written while training, and found to resume from; None: nowhere.
         interruption: tells that the process was asked to end; then a checkpoint is written, and Interrupted raised.
-        group: the processes that share each step, each of which calls this function; None: this process alone. Process 0
-            writes the checkpoints, where all processes can read them.
+        group: the processes that share each step, each of which calls this function. Process 0 writes the checkpoints, where
+            all processes can read them.
 
     Raises:
         IsinglassError: of the kind that says what is wrong with the settings, the data or the model.
         Interrupted: the process was asked to end.
     """
     check_installed(config.backend)
-    group = group or SingleProcess()
     interruption = interruption or Interruption()
     with in_turn(group):
         prepared = prepare_run(config, data or open_data(config), first_weights)
@@ -92,8 +85,8 @@ def train(
     trainer.begin()
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
-        scored, seconds = trainer.evaluate()
-    return trainer.finish(scored, seconds)
+        scored = trainer.predict(prepared.scored)
+    return trainer.finish(scored)
 
 
 def evaluate(
@@ -116,21 +109,15 @@ def evaluate(
     """
     check_installed(config.backend)
     data = data or open_data(config)
-    order = label_order(model, data.task)
-    splits = [prepare_split(data, split, config, model, order) for split in _labelled_splits(data.task, split_names)]
+    model = replace(model, label_names=label_order(model, data.task))
+    splits = [prepare_split(data, split, config, model) for split in _labelled_splits(data.task, split_names)]
     for split in splits:
         if split.labels is None:
             raise ConfigError(f"{split.examples.origin} has no labels to score by: use `isinglass predict`.")
     backend = create_backend(config, model, Objective.of(data.task))
-    started = time.perf_counter()
-    scored = _predict_splits(backend, Packer.of(config, model), splits, order, observers)
-    figures = Figures(
-        examples={split.name: len(split) for split in splits},
-        tokens=[split.tokens for split in splits],
-        evaluation_seconds=time.perf_counter() - started,
-    )
+    scored = _predict_splits(backend, Packer.of(config, model), splits, model.label_names, observers)
     notes = [*data.notes, *(note for split in splits for note in split.notes)]
-    return make_result(config, data.task, scored, backend, figures, notes), scored
+    return make_result(config, data.task, backend, scored, splits, notes, TrainingState()), scored
 
 
 def _predict_splits(
@@ -139,12 +126,13 @@ def _predict_splits(
     splits: Sequence[PreparedSplit],
     order: tuple[str, ...] | None,
     observers: Observers,
-    group: ProcessGroup | None = None,
+    group: ProcessGroup = SingleProcess(),
 ) -> list[Scored]:
     scored = []
     for split in splits:
+        started = time.perf_counter()
         outputs = predict(backend, packer, split.tokens, split.name, observers, group)
-        scored.append(Scored(split=split, outputs=outputs, label_order=order))
+        scored.append(Scored(split=split, outputs=outputs, label_order=order, seconds=time.perf_counter() - started))
     return scored
 
 
@@ -158,50 +146,48 @@ def _labelled_splits(task: Task, names: Sequence[str] | None) -> Sequence[Split]
     return splits
 
 
+@dataclass(eq=False)
 class Trainer:
     """One run while it is trained: its model on a device, its steps, its best epoch, its checkpoints."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        prepared: PreparedRun,
-        observers: Observers,
-        checkpoints: Checkpoints | None,
-        interruption: Interruption,
-        group: ProcessGroup,
-    ) -> None:
-        self._config = config
-        self._prepared = prepared
-        self._observers = observers if group.rank == 0 else ()
-        self._checkpoints = checkpoints
-        self._interruption = interruption
-        self._group = group
-        self._vocabulary = used_vocabulary(config, prepared.model.blueprint, [split.tokens for split in prepared.splits])
-        self._backend = create_backend(config, trim_vocabulary(prepared.model, self._vocabulary), prepared.objective, group)
-        self._packer = Packer.of(config, prepared.model, self._vocabulary)
-        self._loop = Loop(config, self._backend, self._packer, prepared.train, group, self._observers)
-        self._best = BestEpoch(prepared.metric, config.early_stopping)
+    config: TrainConfig
+    prepared: PreparedRun
+    observers: Observers
+    checkpoints: Checkpoints | None
+    interruption: Interruption
+    group: ProcessGroup
+
+    def __post_init__(self) -> None:
+        config, model = self.config, self.prepared.model
+        if self.group.rank > 0:
+            self.observers = ()
+        self._vocabulary = used_vocabulary(config, model.blueprint, [split.tokens for split in self.prepared.splits])
+        trimmed = trim_vocabulary(model, self._vocabulary)
+        self._backend = create_backend(config, trimmed, self.prepared.objective, self.group)
+        self._packer = Packer.of(config, model, self._vocabulary)
+        self._loop = Loop(config, self._backend, self._packer, self.prepared.train, self.group, self.observers)
+        self._best = BestEpoch(self.prepared.metric, config.early_stopping)
         self._identity: dict[str, Any] = {}
         self._newest_checkpoint: Path | None = None
         self._saved_at = 0.0  # when the newest checkpoint was written
 
     def begin(self) -> None:
         """Resume from the newest checkpoint, if that is requested and there is one, and tell the observers."""
-        group, model = self._group, self._prepared.model
-        if self._checkpoints is not None or group.size > 1:
-            self._identity = run_identity(self._config, self._prepared, self._vocabulary)
+        group, model = self.group, self.prepared.model
+        if self.checkpoints is not None or group.size > 1:
+            self._identity = run_identity(self.config, self.prepared, self._vocabulary)
         if group.size > 1:
             weights = arrays_digest(model.weights[name] for name in sorted(model.weights))
             _check_alike(group, [self._identity, weights], "settings, data or model: start all alike, on the same files")
-        if self._checkpoints is not None:
-            state = self._checkpoints.load(self._identity)
+        if self.checkpoints is not None:
+            state = self.checkpoints.load(self._identity)
             step = None if state is None else state.step
             _check_alike(group, step, "checkpoints: --output-dir must lie on storage that all hosts share")
             if state is not None:
                 self._loop.restore(state)
                 self._best.restore(state.epoch_scores, state.arrays)
-        for observer in self._observers:
-            observer.on_train_begin(self._prepared, self._state())
+        for observer in self.observers:
+            observer.on_train_begin(self.prepared, self._state())
 
     def run_steps(self) -> None:
         """Do the remaining steps, with evaluations and checkpoints between them, and load the best epoch's weights."""
@@ -210,7 +196,7 @@ class Trainer:
         steps = iter(()) if self._best.is_over else self._loop.run()
         for _ in steps:
             if self._loop.is_at_epoch_end:
-                for observer in self._observers:
+                for observer in self.observers:
                     observer.on_epoch_end(self._state())
                 self._evaluate_epoch()
             self._save_or_stop()
@@ -220,38 +206,29 @@ class Trainer:
         if self._best.weights:
             self._backend.load(self._best.weights)
 
-    def evaluate(self) -> tuple[list[Scored], float]:
-        """Predict all splits that the result has scores of, and return them with the seconds that it took."""
-        started = time.perf_counter()
-        return self._predict(self._prepared.scored), time.perf_counter() - started
+    def predict(self, splits: Sequence[PreparedSplit]) -> list[Scored]:
+        """Return the splits with the model's outputs for them."""
+        observers = self.observers
+        if self.group.size == 1:  # several processes stop together, between two steps
+            observers = (*observers, ProgressObserver(lambda _: self.interruption.check()))
+        order = self.prepared.model.label_names
+        return _predict_splits(self._backend, self._packer, splits, order, observers, self.group)
 
-    def finish(self, scored: list[Scored], evaluation_seconds: float) -> TrainedRun:
+    def finish(self, scored: list[Scored]) -> TrainedRun:
         """Return the run, its result included."""
-        loop, prepared = self._loop, self._prepared
-        figures = Figures(
-            examples={split.name: len(split) for split in prepared.splits},
-            tokens=[prepared.train.tokens],
-            evaluation_seconds=evaluation_seconds,
-            epoch_seconds=loop.clock.seconds,
-            trained_tokens=loop.tokens,
-            epoch_scores=self._best.plain_scores(),
-            model_commit=prepared.model.commit,
-            parts=loop.parts,
-            resumed_at=loop.resumed_at,
-        )
-        notes = [*prepared.notes, *self._best.notes(self._config.epochs), *loop.closing_notes()]
-        result = make_result(self._config, prepared.task, scored, self._backend, figures, notes, self._group)
-        for observer in self._observers:
+        loop, prepared, task = self._loop, self.prepared, self.prepared.task
+        state = replace(loop.state, epoch_scores=self._best.scores)
+        notes = [*prepared.notes, *self._best.notes(self.config.epochs), *loop.closing_notes()]
+        result = make_result(self.config, task, self._backend, scored, prepared.splits, notes, state, self.group)
+        result = replace(result, model_commit=prepared.model.commit)
+        for observer in self.observers:
             observer.on_train_end(result)
-        config_json = {**prepared.model.config_json, "problem_type": prepared.task.kind.problem_type}
-        return TrainedRun(
-            task=prepared.task,
-            result=result,
-            model=replace(prepared.model, config_json=config_json),
+        model = replace(
+            prepared.model,
             weights=restore_vocabulary(self._backend.weights(), prepared.model, self._vocabulary),
-            steps=loop.records(),
-            scored=scored,
+            config_json={**prepared.model.config_json, "problem_type": task.kind.problem_type},
         )
+        return TrainedRun(task=task, result=result, model=model, steps=loop.records(), scored=scored)
 
     @contextmanager
     def saves_when_interrupted(self) -> Iterator[None]:
@@ -259,39 +236,33 @@ class Trainer:
         try:
             yield
         except Interrupted as interrupted:
-            if self._checkpoints is None or self._group.rank > 0:
+            if self.checkpoints is None or self.group.rank > 0:
                 raise
-            self._save(self._checkpoints)
-            step, total, path = self._loop.step, self._loop.total_steps, self._newest_checkpoint
-            raise Interrupted(interrupted.number, f"stopped after step {step} of {total}, saved in {path}") from None
+            self._save(self.checkpoints)
+            progress = f"stopped after step {self._loop.state.step} of {self._loop.total_steps}"
+            raise Interrupted(interrupted.number, f"{progress}, saved in {self._newest_checkpoint}") from None
 
     def _state(self) -> RunState:
+        loop = self._loop
         return RunState(
-            step=self._loop.step,
-            total_steps=self._loop.total_steps,
-            epochs_done=self._loop.step // self._loop.steps_per_epoch,
-            epochs=self._config.epochs,
-            metric=self._prepared.metric,
-            epoch_scores=tuple(self._best.scores),
+            step=loop.state.step,
+            total_steps=loop.total_steps,
+            epochs_done=loop.state.step // loop.steps_per_epoch,
+            epochs=self.config.epochs,
+            metric=self.prepared.metric,
+            epoch_scores=tuple(math.nan if score is None else score for score in self._best.scores),
             checkpoint=self._newest_checkpoint,
         )
-
-    def _predict(self, splits: Sequence[PreparedSplit]) -> list[Scored]:
-        observers = self._observers
-        if self._group.size == 1:  # several processes stop together, between two steps
-            observers = (*observers, ProgressObserver(lambda _: self._interruption.check()))
-        order = self._prepared.label_order
-        return _predict_splits(self._backend, self._packer, splits, order, observers, self._group)
 
     def _evaluate_epoch(self) -> None:
         """Score the dev sets after an epoch, where the best one is picked and this one has no score yet."""
         next_epoch_end = (len(self._best.scores) + 1) * self._loop.steps_per_epoch
-        if not self._config.picks_best or self._loop.step != next_epoch_end:
+        if not self.config.picks_best or self._loop.state.step != next_epoch_end:
             return
-        metric = self._prepared.metric
-        values = [score(self._prepared.task, scored).by_metric[metric].value for scored in self._predict(self._prepared.dev)]
+        metric = self.prepared.metric
+        values = [score(self.prepared.task, scored)[metric].value for scored in self.predict(self.prepared.dev)]
         self._best.add(_mean(values), self._backend.weights())
-        for observer in self._observers:
+        for observer in self.observers:
             observer.on_evaluate(self._state())
 
     def _save_or_stop(self) -> None:
@@ -300,34 +271,33 @@ class Trainer:
         All processes decide alike: by the longest time since a checkpoint, and by any signal.
         """
         seconds = int(time.monotonic() - self._saved_at)
-        signal_number, seconds = largest(self._group, self._interruption.number, seconds)
-        loop, checkpoints = self._loop, self._checkpoints
-        if checkpoints is not None and checkpoints.every.is_due(loop.step, loop.steps_per_epoch, seconds):
+        signal_number, seconds = largest(self.group, self.interruption.number, seconds)
+        loop, checkpoints = self._loop, self.checkpoints
+        if checkpoints is not None and checkpoints.every.is_due(loop.state.step, loop.steps_per_epoch, seconds):
             try:
                 with loop.clock.paused():
-                    if self._group.rank == 0:
+                    if self.group.rank == 0:
                         self._save(checkpoints)
             except StorageError as error:
                 logger.warning(f"{error} Training continues.")
             self._saved_at = time.monotonic()
         if signal_number:
             raise Interrupted(signal_number)
-        if self._group.size == 1:  # several processes learn of a signal that came meanwhile after the next step
-            self._interruption.check()
+        if self.group.size == 1:  # several processes learn of a signal that came meanwhile after the next step
+            self.interruption.check()
 
     def _save(self, checkpoints: Checkpoints) -> None:
-        state = self._loop.state()
-        arrays = {**state.arrays, **self._best.arrays()}
-        state = replace(state, epoch_scores=self._best.plain_scores(), arrays=arrays)
+        state = self._loop.snapshot()
+        state = replace(state, epoch_scores=self._best.scores, arrays={**state.arrays, **self._best.arrays()})
         self._newest_checkpoint = checkpoints.save(state, self._identity)
-        for observer in self._observers:
+        for observer in self.observers:
             observer.on_save(self._state())
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    """Return the mean of scores; NaN if one of them is not defined."""
-    numbers = [math.nan if value is None else value for value in values]
-    return sum(numbers) / len(numbers)
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of scores; None if one of them is not defined."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if len(numbers) == len(values) else None
 
 
 def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
