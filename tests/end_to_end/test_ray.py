@@ -104,7 +104,7 @@ def workers(nodes: Nodes) -> dict[str, tuple[int, int]]:
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if b"isinglass.bench.worker" in (path / "cmdline").read_bytes().split(b"\0"):
+            if b"isinglass.executors.worker" in (path / "cmdline").read_bytes().split(b"\0"):
                 raylets = [one for one in above(int(path.name)) if one in nodes.raylets]
                 if raylets:
                     found[(path / "fd" / "2").readlink().stem] = int(path.name), raylets[0]

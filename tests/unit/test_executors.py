@@ -1,9 +1,9 @@
 """What travels between executors and workers, and how a cluster is shared among runs."""
 
-import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from isinglass.config import as_dict, resolve
@@ -11,7 +11,6 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.executors.messages import (
     Calibration,
     CalibrationRequest,
-    CheckpointLocation,
     EpochScored,
     Failed,
     Message,
@@ -25,8 +24,8 @@ from isinglass.executors.messages import (
     from_line,
     to_line,
 )
-from isinglass.executors.ray.files import put_in_place
-from isinglass.executors.ray.resources import Shares, share_nodes
+from isinglass.executors.ray.cluster import Shares, share_nodes
+from isinglass.executors.ray.files import Bundle, FileStore, put_in_place, unpack
 from isinglass.training.observers import Progress
 from tests.sample_bench import sample_result
 
@@ -38,7 +37,7 @@ INPUTS = RunInputs(
 PROGRESS = Progress(stage="train", epoch=1, epochs=3, done=40, total=120, loss=0.25, tokens_per_second=1234.5)
 MESSAGES = [
     RunRequest(runs=(INPUTS,), name="rte-x", start_from="mnli", keep_model=True, predict_test=False),
-    TrialRequest(runs=(INPUTS,), checkpoints=CheckpointLocation(path="s3://bucket/x", every="20steps")),
+    TrialRequest(runs=(INPUTS,), checkpoints="s3://bucket/x", checkpoint_every="20steps"),
     CalibrationRequest(runs=(INPUTS, INPUTS)),
     Started(),
     Progressed(progress=PROGRESS),
@@ -79,11 +78,28 @@ def test_what_is_no_message_is_refused(line: bytes, said: str) -> None:
         from_line(line)
 
 
-def test_the_files_of_a_request_are_relocated_and_its_settings_stay() -> None:
-    request = CalibrationRequest(runs=(INPUTS,))
-    moved = request.relocate(lambda run: dataclasses.replace(run, relocated={"data_dir": "/elsewhere"}))
-    assert moved.runs[0].config == INPUTS.config
-    assert moved.runs[0].resolve().data_dir == "/elsewhere"
+def test_the_files_of_a_run_are_relocated_and_its_settings_stay() -> None:
+    assert INPUTS.config["data_dir"] == "glue \udcff"
+    assert INPUTS.resolve().data_dir == "/node/glue"
+
+
+def test_files_are_packed_by_content_and_unpacked_once(tmp_path: Path, monkeypatch) -> None:
+    """Guards against a bundle that is stored for each run anew, and against one that stays after its file has changed."""
+    monkeypatch.setenv("ISINGLASS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "train.csv").write_text("text,label\n")
+    config = as_dict(resolve(task="own", flags={"train_file": str(tmp_path / "train.csv"), "class_weights": '{"a": 1}'}))
+    put: list[dict[str, np.ndarray]] = []
+    store = FileStore(lambda contents: put.append(contents) or len(put) - 1)
+    bundles: dict[str, Bundle] = {}
+    packed, again = (store.pack(RunInputs(config=config), bundles) for _ in range(2))
+    assert packed == again and len(put) == len(bundles) == 2, "the table and the demo model"
+    bundle = next(bundle for bundle in bundles.values() if bundle.origin == str(tmp_path / "train.csv"))
+    assert packed.relocated == {"train_file": [f"{bundle.mark}/000000/train.csv"]}
+    directory = unpack(bundle, put[store.references[bundle.digest]])
+    assert (directory / "000000" / "train.csv").read_text() == "text,label\n"
+    assert unpack(bundle, {}) == directory
+    (tmp_path / "train.csv").write_text("text,label\nmore,a\n")
+    assert store.pack(RunInputs(config=config), bundles).relocated != packed.relocated
 
 
 CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 4.0}

@@ -24,7 +24,7 @@ from isinglass.errors import (
 from isinglass.storage import held
 from isinglass.tasks import get_task
 from isinglass.training.interruption import Interrupted
-from isinglass.training.observers import RunState
+from isinglass.training.observers import Observer, RunState
 from isinglass.training.trainer import train
 from isinglass.tuning import SearchSpace, TuningObserver, tune, tuning_data
 from tests.tiny import save_tiny, sentence, write_glue
@@ -166,10 +166,10 @@ def test_other_settings_or_data_are_refused_by_name(config, table, tmp_path):
 
 
 def scripted(monkeypatch, script):
-    """Let `perform` report the scores of `script(number of the call)` instead of training."""
+    """Let trials report the scores of `script(number of the call)` instead of training."""
     calls = []
 
-    def fake(config, *, observers, **_: object):
+    def fake(_request, config, _data, _send, *observers: Observer, **_: object):
         calls.append(config)
         scores = script(len(calls) - 1, config)
         for epoch in range(config.epochs):
@@ -182,7 +182,7 @@ def scripted(monkeypatch, script):
                     )
                 )  # fmt: skip
 
-    monkeypatch.setattr("isinglass.tuning.trials.perform", fake)
+    monkeypatch.setattr("isinglass.tuning.harness.train_requested", fake)
     return calls
 
 

@@ -5,7 +5,7 @@ Killing a bench loses the runs in flight only.
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,16 +14,17 @@ from isinglass.bench.estimates import calibrate, estimates
 from isinglass.bench.own_data import OwnData, read_own_data, settle
 from isinglass.bench.plan import Plan, PlannedRun, left_to_do, make_plan
 from isinglass.bench.presets import Selection
-from isinglass.bench.records import finished_runs, set_damaged_aside
 from isinglass.config import as_dict
+from isinglass.config.settings import ClusterSettings
 from isinglass.executors.local import LocalExecutor
 from isinglass.executors.messages import Answer, Failed, Message, Progressed, RunFinished, RunInputs, RunRequest, Started
-from isinglass.executors.protocol import Executor
-from isinglass.executors.ray import Cluster, connected
-from isinglass.results import RESULTS, FailedRun, RunResult, append_record
-from isinglass.storage import locked_output
+from isinglass.executors.ray.cluster import connected
+from isinglass.executors.ray.executor import RayExecutor
+from isinglass.results import RESULTS, FailedRun, RunResult, append_record, read_records
+from isinglass.storage import locked_output, replacing
 from isinglass.training.observers import Progress
 
+DAMAGED: Final = "results.damaged.jsonl"
 LOCK_SECONDS: Final = 10.0  # the worker of a killed bench ends within this time
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,6 @@ class BenchObserver:
         """Called when the record of a run is written."""
 
 
-_SILENT: Final = BenchObserver()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a bench has done: its plan, the number of runs that were left to do, and the number of them that failed."""
@@ -73,9 +71,9 @@ def run(
     directory: Path,
     *,
     data_dir: str | None = None,
-    cluster: Cluster | None = None,
+    cluster: ClusterSettings | None = None,
     dry_run: bool = False,
-    observer: BenchObserver = _SILENT,
+    observer: BenchObserver = BenchObserver(),  # noqa: B008  # it has no state
 ) -> Outcome:
     """Perform all runs of a selection that `directory` has no result of.
 
@@ -93,38 +91,56 @@ def run(
     # mistakes in the files are found before anything is started
     own_data = read_own_data(plan.runs[0].config) if selection.has_own_files else None
     with ExitStack() as stack:
-        executor: Executor | None = None
+        executor: LocalExecutor | RayExecutor | None = None
         if cluster is not None:
             executor = stack.enter_context(connected(cluster, directory))
             observer.on_connect(executor.summary)
         lock = stack.enter_context(locked_output(directory, "bench", RESULTS, wait_seconds=LOCK_SECONDS))
         if executor is None:
-            executor = stack.enter_context(LocalExecutor(directory, lock))
+            executor = stack.enter_context(closing(LocalExecutor(directory, lock)))
+        results = _finished_runs(directory)
         if own_data is not None:
-            settle(own_data.description, directory, finished_runs(directory))
+            settle(own_data.description, directory, results)
             observer.on_data(own_data)
-        _warn_of_damage(directory)
-        remaining = left_to_do(plan, finished_runs(directory), directory)
+        remaining = left_to_do(plan, results, directory)
         seconds = estimates(remaining, calibrate(remaining, directory, executor))
         observer.on_plan(plan, seconds, executor.at_once)
         failed = 0 if dry_run else Harness(directory, remaining, executor, observer).run_all()
     return Outcome(plan=plan, performed=len(remaining), failed=failed)
 
 
-def _warn_of_damage(directory: Path) -> None:
-    for line in set_damaged_aside(directory):
-        logger.warning(
-            "%s, line %d is no record (%s) and was set aside in results.damaged.jsonl: its run is made again.",
-            directory / RESULTS,
-            line.number,
-            line.reason,
-        )
+def _finished_runs(directory: Path) -> list[RunResult]:
+    """Return the results of the finished runs; none if there is no file of them.
+
+    The damaged lines of `results.jsonl` are moved to `results.damaged.jsonl`, so that their runs are performed again. A line
+    that a kill cut off is damaged, or lacks only its line feed, which is added.
+    """
+    path = directory / RESULTS
+    if not path.exists():
+        return []
+    records = read_records(directory)
+    damaged = {line.number for line in records.damaged}
+    content = path.read_bytes()
+    lines = [(number, line + b"\n") for number, line in enumerate(content.split(b"\n"), start=1) if line]
+    if damaged:
+        with open(directory / DAMAGED, "ab") as aside:
+            aside.writelines(line for number, line in lines if number in damaged)
+    rest = b"".join(line for number, line in lines if number not in damaged)
+    if rest != content:
+        with replacing(path) as partial:
+            partial.write_bytes(rest)
+    for line in records.damaged:
+        reason = f"is no record ({line.reason}) and was set aside in {DAMAGED}: its run is made again."
+        logger.warning("%s, line %d %s", path, line.number, reason)
+    return records.results
 
 
 class Harness:
     """The remaining runs of a bench while they are performed."""
 
-    def __init__(self, directory: Path, remaining: list[PlannedRun], executor: Executor, observer: BenchObserver) -> None:
+    def __init__(
+        self, directory: Path, remaining: list[PlannedRun], executor: LocalExecutor | RayExecutor, observer: BenchObserver
+    ) -> None:
         self._directory = directory
         self._executor = executor
         self._observer = observer
@@ -132,45 +148,37 @@ class Harness:
         self._begun = 0
         self._waiting = [*remaining]
         self._pending: dict[str, PlannedRun] = {}  # by name
-        self._unfinished = {run.key for run in remaining}
-        self._failed: set[str] = set()
+        self._failed: list[PlannedRun] = []
 
     def run_all(self) -> int:
         """Perform all runs, and return the number of those that failed."""
         while self._waiting or self._pending:
-            self._submit_ready()
+            unfinished = [*self._waiting, *self._pending.values()]
+            for run in [run for run in self._waiting if run.start_from not in unfinished]:
+                if len(self._pending) < self._executor.capacity:
+                    self._waiting.remove(run)
+                    self._submit(run)
             if self._pending:
                 name, message = self._executor.wait()
                 self._handle(self._pending[name], message)
         return len(self._failed)
 
-    def _submit_ready(self) -> None:
-        """Submit the waiting runs whose source is finished, as long as there is room."""
-        for run in [run for run in self._waiting if self._is_ready(run)]:
-            if not self._executor.has_room():
-                return
-            self._waiting.remove(run)
-            source = run.start_from
-            if source is not None and source.key in self._failed:
-                self._begin(run)
-                self._fail(run, f"{source.title} failed, and this run starts from its model.")
-            else:
-                self._executor.submit(run.name, self._request(run))
-                self._pending[run.name] = run
-
-    def _is_ready(self, run: PlannedRun) -> bool:
-        return run.start_from is None or run.start_from.key not in self._unfinished
-
-    def _request(self, run: PlannedRun) -> RunRequest:
+    def _submit(self, run: PlannedRun) -> None:
         source = run.start_from
+        if source is not None and source in self._failed:
+            self._begin(run)
+            self._fail(run, f"{source.title} failed, and this run starts from its model.")
+            return
         model = None if source is None else str(source.model_in(self._directory))
-        return RunRequest(
+        request = RunRequest(
             runs=(RunInputs(config=as_dict(run.config), first_weights=model),),
             name=run.name,
             start_from=run.start_task,
             keep_model=run.keep_model,
             predict_test=run.predict_test,
         )
+        self._executor.submit(run.name, request)
+        self._pending[run.name] = run
 
     def _handle(self, run: PlannedRun, message: Message) -> None:
         if isinstance(message, Answer):
@@ -190,10 +198,9 @@ class Harness:
         self._observer.on_run_begin(run, self._begun, self._total)
 
     def _fail(self, run: PlannedRun, error: str) -> None:
-        self._failed.add(run.key)
+        self._failed.append(run)
         self._end(run, FailedRun(config=as_dict(run.config), start_from=run.start_task, error=error))
 
     def _end(self, run: PlannedRun, record: RunResult | FailedRun) -> None:
-        self._unfinished.discard(run.key)
         append_record(self._directory, record)
         self._observer.on_run_end(run, record)

@@ -4,8 +4,6 @@
 split.
 """
 
-import hashlib
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +13,7 @@ from typing import Any, Final
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.checks import DataFacts, inspect_data
-from isinglass.data.examples import Examples, Source
+from isinglass.data.examples import Source, digest_of
 from isinglass.errors import DataError
 from isinglass.models.files import read_json
 from isinglass.names import brief
@@ -54,7 +52,7 @@ def describe(data: Source) -> Description:
     """Return the task with those of its splits that have labels, and a digest of every split."""
     task = data.task
     labelled = replace(task, test=tuple(split for split in task.test if split.label_column is not None))
-    digests = {split.name: _digest(data.read(split)) for split in task.splits}
+    digests = {split.name: digest_of(data.read(split)) for split in task.splits}
     values: Description = json.loads(custom.to_json(labelled))
     return values | {DIGESTS: digests}
 
@@ -110,12 +108,3 @@ def _check_digests(description: Description, earlier: Description, path: Path) -
 
 def _path(description: Description, bench: Path) -> Path:
     return bench / "tasks" / f"{description['name']}.json"
-
-
-def _digest(examples: Examples) -> str:
-    """Return a digest of texts and labels, in their order."""
-    digest = hashlib.blake2b(digest_size=16)
-    labels = itertools.repeat(None) if examples.labels is None else examples.labels
-    for row in zip(*examples.texts, labels):  # `repeat` has no end
-        digest.update(json.dumps(row).encode() + b"\n")
-    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +13,9 @@ from isinglass.errors import ConfigError
 from isinglass.results import RunResult, run_key
 from isinglass.tasks import TASKS, Task, get_task
 
-STARTED: Final = (
-    "rte",
-    "mrpc",
-    "stsb",
-)  # small sets of pairs that gain by fine-tuning on MNLI first (RoBERTa, ModernBERT)
+# small sets of pairs that gain by fine-tuning on MNLI first (RoBERTa, ModernBERT)
+STARTED: Final = ("rte", "mrpc", "stsb")
+COMPILERS: Final = {"tensorflow": "xla", "torch": "compile"}  # backend -> the setting of its compiler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,29 +119,18 @@ def make_plan(selection: Selection, data_dir: str | None) -> Plan:
 
 
 def _configs(selection: Selection, task: str, data_dir: str | None) -> list[TrainConfig]:
-    """Return the settings of all runs of a task."""
+    """Return the settings of all runs of a task: without a compiler and, if the backend's is requested, with it."""
     configs = []
     for model, backend, precision in itertools.product(selection.models, selection.backends, selection.precisions):
-        for compiler in _compiler_settings(selection, backend):
-            combination = {"model": model, "backend": backend, "precision": precision, "data_dir": data_dir, **compiler}
-            first = resolve(
-                task=task,
-                recipe=selection.recipe,
-                flags={**selection.settings, **combination},
-                assignments=selection.assignments,
-            )
+        flags = {**selection.settings, "model": model, "backend": backend, "precision": precision, "data_dir": data_dir}
+        choices: list[dict[str, bool]] = [{}]
+        if backend in COMPILERS and getattr(selection, COMPILERS[backend]):
+            choices.append({COMPILERS[backend]: True})
+        for compiler in choices:
+            assignments = selection.assignments
+            first = resolve(task=task, recipe=selection.recipe, flags=flags | compiler, assignments=assignments)
             configs += [replace(first, seed=first.seed + number) for number in range(selection.seeds)]
     return configs
-
-
-def _compiler_settings(selection: Selection, backend: str) -> list[dict[str, bool]]:
-    """Return the settings without a compiler and, if it is requested and the backend knows one, with it."""
-    choices: list[dict[str, bool]] = [{}]
-    if selection.xla and backend == "tensorflow":
-        choices.append({"xla": True})
-    if selection.compile and backend == "torch":
-        choices.append({"compile": True})
-    return choices
 
 
 def _tasks_with_data(selection: Selection, data_dir: str | None) -> tuple[list[str], list[str]]:
@@ -175,23 +162,19 @@ def _first_missing(task: Task, data_dir: str | None) -> Path | None:
     return next((file for file in files if not file.is_file()), None)
 
 
-@dataclass(frozen=True)
-class TaskSplit:
-    """The names of a task and of one of its splits."""
+def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:
+    """Return the test sets whose files exist: name in a result's `predictions` -> names of task and split.
 
-    task: str
-    split: str
-
-
-def test_sets(config: TrainConfig) -> dict[str, TaskSplit]:
-    """Return the test sets whose files exist, by their names in a result's `predictions`. MNLI's model predicts AX too."""
+    MNLI's model predicts AX too.
+    """
     if config.train_file:
-        return {"test": TaskSplit(config.task, "test")} if config.test_file else {}
-    splits = {split.name: (TASKS[config.task], split) for split in TASKS[config.task].test}
+        return {"test": (config.task, "test")} if config.test_file else {}
+    task = TASKS[config.task]
+    splits = {split.name: (task, split) for split in task.test}
     if config.task == "mnli":
         splits["ax"] = (TASKS["ax"], TASKS["ax"].test[0])
     return {
-        name: TaskSplit(task.name, split.name)
+        name: (task.name, split.name)
         for name, (task, split) in splits.items()
         if config.data_dir is None or (Path(config.data_dir) / task.folder / split.file).is_file()
     }
@@ -203,23 +186,13 @@ def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> lis
     A model is missing if it is to be kept, or if a run that is left starts from it.
     """
     finished = {run_key(result.config, result.start_from): result for result in results}
-    sources = _source_keys(plan.runs)
-    incomplete = [run for run in plan.runs if not _is_complete(run, finished, sources, directory)]
-    needed_sources = _source_keys(incomplete)
-    left = {run.key for run in incomplete}
-    return [run for run in plan.runs if run.key in left or (run.key in needed_sources and not run.has_model_in(directory))]
-
-
-def _source_keys(runs: Sequence[PlannedRun]) -> set[str]:
-    return {run.start_from.key for run in runs if run.start_from is not None}
-
-
-def _is_complete(run: PlannedRun, finished: Mapping[str, RunResult], sources: set[str], directory: Path) -> bool:
-    """Return whether a run has all that is requested, except a model that only other runs need."""
-    result = finished.get(run.key)
-    if result is None:
-        return False
-    if run.predict_test and not test_sets(run.config).keys() <= result.predictions.keys():
-        return False
-    only_for_others = not run.keep_model or run.key in sources
-    return only_for_others or run.has_model_in(directory)
+    sources = [run.start_from for run in plan.runs]
+    incomplete = []
+    for run in plan.runs:
+        result = finished.get(run.key)
+        lacks_predictions = result and run.predict_test and not test_sets(run.config).keys() <= result.predictions.keys()
+        is_kept = run.keep_model and run not in sources  # a model that only other runs need is written again for them
+        if result is None or lacks_predictions or (is_kept and not run.has_model_in(directory)):
+            incomplete.append(run)
+    needed_sources = [run.start_from for run in incomplete]
+    return [run for run in plan.runs if run in incomplete or (run in needed_sources and not run.has_model_in(directory))]

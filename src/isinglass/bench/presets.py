@@ -83,44 +83,29 @@ PRESETS: Final[Mapping[str, Selection]] = MappingProxyType(
 )
 
 
-def get_preset(name: str) -> Selection:
-    """Return the preset of that name.
-
-    Raises:
-        ConfigError: there is none; the message offers the nearest name.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}{did_you_mean(name, PRESETS)}; there are {', '.join(PRESETS)}.")
-    return PRESETS[name]
-
-
-def select(preset: str | None, *, assignments: tuple[str, ...] = (), **changes: Any) -> Selection:
+def select(preset: str | None, **changes: Any) -> Selection:
     """Return a preset, or the default selection of `tasks`, with some values changed.
 
     Args:
-        assignments: texts `setting=value` for all runs.
         changes: field of a selection -> value; None leaves it as it is.
 
     Raises:
-        ConfigError: neither preset nor tasks are named, or the preset is unknown.
+        ConfigError: neither preset nor tasks are named, or the preset is unknown; the message offers the nearest name.
     """
     changes = _without_none(changes)
     if preset is None and "tasks" not in changes:
         raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), --tasks, or a --train-file of your own.")
-    base = Selection(tasks=()) if preset is None else get_preset(preset)
+    if preset is not None and preset not in PRESETS:
+        hint = did_you_mean(preset, PRESETS)
+        raise ConfigError(f"There is no preset {preset!r}{hint}; there are {', '.join(PRESETS)}.")
+    base = Selection(tasks=()) if preset is None else PRESETS[preset]
     if "tasks" in changes:
         changes["skip_missing"] = False
-    return replace(base, **changes, assignments=assignments)
+    return replace(base, **changes)
 
 
 def select_own(
-    task: str,
-    own_files: Mapping[str, Any],
-    *,
-    preset: str | None,
-    published: bool = False,
-    assignments: tuple[str, ...] = (),
-    **changes: Any,
+    task: str, own_files: Mapping[str, Any], *, preset: str | None, published: bool = False, **changes: Any
 ) -> Selection:
     """Return the default selection for your own files, with some values changed.
 
@@ -142,7 +127,7 @@ def select_own(
         )
     if changes.get("predict_test") and "test_file" not in settings:
         raise ConfigError("--predict-test predicts a test set: name it with --test-file.")
-    return select(None, tasks=(task,), settings=settings, assignments=assignments, **changes)
+    return select(None, tasks=(task,), settings=settings, **changes)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

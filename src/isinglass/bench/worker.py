@@ -1,33 +1,41 @@
-"""The worker of a bench: performs one run, or one calibration. See `isinglass.executors.worker`."""
+"""What a worker does for a bench: one run, or a few timed steps for an estimate. See `isinglass.executors.worker`."""
 
 import dataclasses
+import itertools
 import json
+import time
 from pathlib import Path
+from typing import Final
 
-from isinglass.bench.calibration import calibrate
+from isinglass.backends.registry import create_backend
 from isinglass.bench.own_data import check_same, describe
 from isinglass.bench.plan import test_sets
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.errors import DataError
-from isinglass.executors.messages import CalibrationRequest, RunFinished, RunRequest
-from isinglass.executors.worker import Send, serve, train_requested
+from isinglass.executors.messages import Calibration, CalibrationRequest, RunFinished, RunRequest
+from isinglass.executors.training import Send, train_requested
+from isinglass.packing import plan_epoch
 from isinglass.runs.directory import Rows, write_run
 from isinglass.runs.finished import FinishedModel, predict_split
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
+from isinglass.training.preparation import Packer, PreparedRun, prepare_run
 from isinglass.training.scoring import Scored
 from isinglass.training.trainer import TrainedRun
+
+MOST_SECONDS: Final = 5.0  # of timed steps
+MOST_STEPS: Final = 20
 
 
 def perform_run(request: RunRequest, directory: Path, send: Send) -> RunFinished:
     """Train, predict and write one run. Its prediction files are named relative to the bench's directory."""
-    config = request.run.resolve()
+    config = request.runs[0].resolve()
     data = open_data(config)
     if config.train_file:
         check_same(describe(data), directory)
     run = train_requested(request, config, data, send)
-    result = dataclasses.replace(run.result, config=request.run.config, start_from=request.start_from)
+    result = dataclasses.replace(run.result, config=request.runs[0].config, start_from=request.start_from)
     run = dataclasses.replace(run, result=result)
     predictions = _predict_test_sets(config, run) if request.predict_test else {}
     for scored in run.scored:
@@ -42,12 +50,11 @@ def _predict_test_sets(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
     """Return name -> rows of each test set that was not scored."""
     scored = {each.split.name for each in run.scored}
     predictions = {}
-    for name, test_set in test_sets(config).items():
-        if name in scored:
-            continue
-        task = run.task if test_set.task == run.task.name else get_task(test_set.task)
-        finished = FinishedModel(checkpoint=run.model, config=dataclasses.replace(config, task=task.name), task=task)
-        predictions[name] = predict_split(finished, test_set.split)
+    for name, (task_name, split) in test_sets(config).items():
+        if name not in scored:
+            task = run.task if task_name == run.task.name else get_task(task_name)
+            finished = FinishedModel(checkpoint=run.model, config=dataclasses.replace(config, task=task_name), task=task)
+            predictions[name] = predict_split(finished, split)
     return predictions
 
 
@@ -72,5 +79,44 @@ def _write_examples(scored: Scored, path: Path) -> None:
         partial.write_text(content, encoding="utf-8")
 
 
-if __name__ == "__main__":
-    serve({RunRequest: perform_run, CalibrationRequest: calibrate})
+def calibrate(request: CalibrationRequest, _directory: Path, _send: Send) -> Calibration:
+    """Time a few training steps of the first run, and count the tokens of all runs' tasks."""
+    train_tokens, dev_tokens = {}, {}
+    for inputs in reversed(request.runs):  # the first run comes last, and is the one that stays in memory
+        config = inputs.resolve()
+        prepared = prepare_run(config, open_data(config), inputs.first_weights)
+        train_tokens[config.task] = int(prepared.train.tokens.lengths.sum())
+        dev_tokens[config.task] = sum(int(split.tokens.lengths.sum()) for split in prepared.scored)
+    tokens_per_second, compile_seconds = time_steps(config, prepared)
+    return Calibration(
+        tokens_per_second=tokens_per_second,
+        compile_seconds=compile_seconds,
+        train_tokens=train_tokens,
+        dev_tokens=dev_tokens,
+    )
+
+
+def time_steps(config: TrainConfig, prepared: PreparedRun) -> tuple[float, float]:
+    """Train at most MOST_STEPS steps, or MOST_SECONDS. Return real tokens per second, and seconds of compiling.
+
+    Steps that warm up or compile are not counted.
+    """
+    tokens_of_train, labels = prepared.train.tokens, prepared.train.labels_of_rows()
+    backend = create_backend(config, prepared.model, prepared.objective)
+    packer = Packer.of(config, prepared.model)
+    seconds, tokens = 0.0, 0
+    # more than enough epochs: each has a step
+    epochs = (plan_epoch(len(tokens_of_train), config.batch_size, seed=config.seed, epoch=i) for i in range(MOST_STEPS))
+    steps = itertools.islice(itertools.chain.from_iterable(epochs), MOST_STEPS)
+    for step, index in enumerate(steps):
+        compiled_before = backend.compile_seconds
+        started = time.perf_counter()
+        batches = packer.pack_parts(tokens_of_train, index, labels, backend.parallel_batches)
+        backend.train_step(batches, step=step, learning_rate=config.learning_rate)
+        backend.synchronize()
+        if step > 0 and backend.compile_seconds == compiled_before:
+            seconds += time.perf_counter() - started
+            tokens += sum(batch.num_tokens for batch in batches)
+        if seconds > MOST_SECONDS:
+            break
+    return tokens / seconds, backend.compile_seconds

@@ -1,8 +1,10 @@
 """The texts and labels of one split, as names and numbers that people wrote, and the sources that they are read from."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,6 +75,16 @@ class Examples:
             line_numbers=np.asarray(self.line_numbers)[index],
             origins=[self.origins[i] for i in positions] if self.origins else (),
         )
+
+
+def digest_of(*parts: Examples) -> str:
+    """Return a digest of texts and labels, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for examples in parts:
+        labels = repeat(None) if examples.labels is None else examples.labels
+        for row in zip(*examples.texts, labels):  # `repeat` has no end
+            digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | None) -> Labels:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Self
 
 from isinglass.executors.messages import Answer, Failed, Message, Request, Started, from_line, to_line
 
@@ -18,9 +17,14 @@ class LocalExecutor:
         directory: where the workers write, and their logs go.
         lock: the descriptor of the directory's lock. Workers inherit it, so that the lock outlives a killed executor until
             its worker has ended too.
+
+    Attributes:
+        at_once: the number of requests that are performed at the same time.
+        capacity: the number of requests that can be pending.
     """
 
     at_once = 1
+    capacity = 1
 
     def __init__(self, directory: Path, lock: int) -> None:
         self._directory = directory
@@ -28,36 +32,24 @@ class LocalExecutor:
         self._name = ""
         self._messages: Generator[Message] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop(self._name)
-
-    def has_room(self) -> bool:
-        """Return whether nothing is pending."""
-        return self._messages is None
-
     def submit(self, name: str, request: Request) -> None:
         """Take a request on; its worker is started by the next `wait`."""
-        assert self._messages is None
-        self._name = name
         log = self._directory / "logs" / f"{name}.log"
+        self._name = name
         self._messages = run_worker(request, self._directory, log, inherited=[self._lock])
 
     def wait(self) -> tuple[str, Message]:
-        """Return the worker's next message."""
-        assert self._messages is not None
-        message = next(self._messages)
-        if isinstance(message, Answer):
-            self.stop(self._name)
-        return self._name, message
+        """Return the next message of the pending request, with the request's name.
 
-    def stop(self, name: str) -> None:
-        """End the worker, if it is the one of that name."""
-        if self._messages is not None and name == self._name:
+        Before an answer is returned, the worker's files lie in the executor's directory.
+        """
+        assert self._messages is not None
+        return self._name, next(self._messages)
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._messages is not None:
             self._messages.close()
-            self._messages = None
 
 
 def run_worker(
@@ -81,7 +73,7 @@ def run_worker(
     log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as errors:
         worker = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", request.worker, str(directory)],
+            [sys.executable, "-m", "isinglass.executors.worker", str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -97,7 +89,10 @@ def run_worker(
         with suppress(BrokenPipeError):
             worker.stdin.write(to_line(request))
             worker.stdin.flush()  # it stays open: the worker ends when it closes
-        for message in _read(worker.stdout):
+        for line in worker.stdout:
+            if not line.endswith(b"\n"):  # the worker was killed while it wrote the line
+                break
+            message = from_line(line)
             if isinstance(message, Answer):
                 answer = message
             else:
@@ -112,26 +107,13 @@ def run_worker(
     yield answer or _failure(worker.returncode, log)
 
 
-def _read(lines: IO[bytes]) -> Generator[Message]:
-    for line in lines:
-        if line.endswith(b"\n"):  # otherwise the worker was killed while it wrote the line
-            yield from_line(line)
-
-
 def _failure(status: int, log: Path) -> Failed:
     """Return the answer for a worker that ended with `status` and gave none."""
-    details = f"{log} has its last output{_last_line(log)}"
+    output = log.read_text(encoding="utf-8", errors="replace").strip()
+    last_line = output.rsplit("\n", 1)[-1].strip()
+    details = f"{log} has its last output{': ' if last_line else ''}{last_line}"
     if status >= 0:
         return Failed(error=f"the run's process ended with status {status}; {details}")
     hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return Failed(
-        error=f"the run's process was ended by {signal.Signals(-status).name}{hint}; {details}",
-        signal=-status,
-    )
-
-
-def _last_line(log: Path) -> str:
-    """Return the last line that is not blank, after a colon; empty if there is none."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {last}" if last else ""
+    reason = f"the run's process was ended by {signal.Signals(-status).name}{hint}"
+    return Failed(error=f"{reason}; {details}", signal=-status)

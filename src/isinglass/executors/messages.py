@@ -10,10 +10,9 @@ A worker gets one request. It sends any number of updates, and last of all one a
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar
 
 from isinglass.config import TrainConfig, resolve
 from isinglass.results import RunResult
@@ -51,46 +50,25 @@ class RunInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointLocation:
-    """Where the checkpoints of a run lie, and how often one is written.
+class Request(Message):
+    """What a worker is to do.
 
     Attributes:
-        path: a directory, or a URL.
-        every: an interval as `Interval.parse` takes it.
+        handler: the function that does it, as `MODULE:NAME`: see `executors.worker`.
+        runs: the only run, but for a calibration.
+        checkpoints: a directory or a URL for the run's checkpoints; None: it has none, and starts from step 0.
+        checkpoint_every: an interval as `Interval.parse` takes it.
     """
 
-    path: str
-    every: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request(Message):
-    """What a worker is to do. `worker` names the module that does it, for `python -m`."""
-
-    worker: ClassVar[str]
+    handler: ClassVar[str]
 
     runs: tuple[RunInputs, ...]
-
-    def relocate(self, locate: Callable[[RunInputs], RunInputs]) -> Self:
-        """Return the request with `locate` applied to the inputs of each of its runs."""
-        return replace(self, runs=tuple(map(locate, self.runs)))
+    checkpoints: str | None = None
+    checkpoint_every: str = "never"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRequest(Request):
-    """A request that trains one model. Without a location for checkpoints it starts from step 0 and writes none."""
-
-    checkpoints: CheckpointLocation | None = None
-
-    @property
-    def run(self) -> RunInputs:
-        """Return the inputs of its only run."""
-        (run,) = self.runs
-        return run
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest(TrainingRequest):
+class RunRequest(Request):
     """Train, predict and write one run of a bench, to `runs/NAME` in its directory.
 
     Attributes:
@@ -99,7 +77,7 @@ class RunRequest(TrainingRequest):
         predict_test: whether the test sets are predicted.
     """
 
-    worker: ClassVar[str] = "isinglass.bench.worker"
+    handler: ClassVar[str] = "isinglass.bench.worker:perform_run"
 
     name: str
     start_from: str | None
@@ -108,41 +86,36 @@ class RunRequest(TrainingRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialRequest(TrainingRequest):
+class TrialRequest(Request):
     """Train one trial of a search, and score it after each epoch."""
 
-    worker: ClassVar[str] = "isinglass.tuning.worker"
+    handler: ClassVar[str] = "isinglass.tuning.harness:perform_trial"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRequest(Request):
     """Time a few steps of the first run, and count the tokens of all runs' tasks."""
 
-    worker: ClassVar[str] = "isinglass.bench.worker"
+    handler: ClassVar[str] = "isinglass.bench.worker:calibrate"
 
 
 # ---- updates -----------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update(Message):
-    """A message that is followed by others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Started(Update):
+class Started(Message):
     """The worker's process was started."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progressed(Update):
+class Progressed(Message):
     """How far the run is."""
 
     progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochScored(Update):
+class EpochScored(Message):
     """The scores of a trial on its dev set after each epoch so far."""
 
     scores: tuple[float, ...]
@@ -197,57 +170,30 @@ class Failed(Answer):
 
 # ---- JSON --------------------------------------------------------------
 
-_KINDS: Final[Mapping[str, type[Message]]] = {
-    kind.__name__: kind
-    for kind in (
-        RunRequest,
-        TrialRequest,
-        CalibrationRequest,
-        Started,
-        Progressed,
-        EpochScored,
-        RunFinished,
-        TrialFinished,
-        Calibration,
-        Failed,
-    )
-}
-
-
-def to_plain(message: Message) -> dict[str, Any]:
-    """Return a message as values that JSON knows: the name of its class, with its fields."""
-    return {type(message).__name__: dataclasses.asdict(message)}
-
-
-def from_plain(values: Mapping[str, Any]) -> Message:
-    """Return the message that `to_plain` made the values of.
-
-    Raises:
-        ValueError: there is no such message, or its fields are of other types.
-    """
-    ((name, fields),) = values.items()
-    if name not in _KINDS:
-        raise ValueError(f"there is no message {name!r}")
-    message: Message = _validator(name).validate_python(fields)
-    return message
-
 
 def to_line(message: Message) -> bytes:
-    """Return a message as one line of JSON, which is ASCII: a path need not be UTF-8."""
-    return json.dumps(to_plain(message)).encode() + b"\n"
+    """Return a message as one line of JSON. It is ASCII, because a path need not be UTF-8."""
+    return json.dumps({type(message).__name__: dataclasses.asdict(message)}).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:
     """Return the message of one line.
 
     Raises:
-        ValueError: as `from_plain`, or it is not JSON.
+        ValueError: it is not JSON, there is no such message, or its fields are of other types.
     """
-    return from_plain(json.loads(line))
+    ((name, fields),) = json.loads(line).items()
+    validators = _validators()
+    if name not in validators:
+        raise ValueError(f"there is no message {name!r}")
+    message: Message = validators[name].validate_python(fields)
+    return message
 
 
 @cache
-def _validator(name: str) -> Any:
+def _validators() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(_KINDS[name])
+    requests = (RunRequest, TrialRequest, CalibrationRequest)
+    answers = (Started, Progressed, EpochScored, RunFinished, TrialFinished, Calibration, Failed)
+    return {kind.__name__: TypeAdapter(kind) for kind in (*requests, *answers)}

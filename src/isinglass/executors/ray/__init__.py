@@ -9,9 +9,3 @@
 A task whose node or process is lost is submitted again. Its run continues from its last checkpoint, which lies where all
 nodes see it. Only the driver writes in the bench's directory. Nothing that arrives as a file is executed.
 """
-
-from isinglass.config.settings import ClusterSettings as Cluster
-from isinglass.executors.ray.connection import connected
-from isinglass.executors.ray.executor import RayExecutor
-
-__all__ = ["Cluster", "RayExecutor", "connected"]

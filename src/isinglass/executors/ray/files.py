@@ -4,7 +4,7 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,17 +21,8 @@ from isinglass.models.source import DEMO, demo_directory
 from isinglass.storage import cache_dir, held, replacing, take_place
 from isinglass.tasks import TASKS
 
-Content = UInt8[np.ndarray, " bytes"]
-Files = Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class BundledFile:
-    """A file of a bundle: its name in the bundle, its path on the driver, the digest of its content."""
-
-    name: str
-    origin: str
-    digest: str
+Contents = Mapping[str, UInt8[np.ndarray, " bytes"]]
+"""Name of a file in its bundle -> its content, as an array because nodes read arrays without a copy."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +32,12 @@ class Bundle:
     Attributes:
         digest: of all names and contents.
         origin: the driver's path that stands for all of them.
+        origins: name of each file in the bundle -> its path on the driver.
     """
 
     digest: str
     origin: str
-    files: tuple[BundledFile, ...]
+    origins: Mapping[str, str]
 
     @property
     def mark(self) -> str:
@@ -54,113 +46,76 @@ class Bundle:
 
 
 class FileStore:
-    """The contents that Ray holds for the nodes. Each is stored once, however many runs need it.
+    """The contents that Ray holds for the nodes. Those of a bundle are stored once, however many runs need them.
 
     Args:
-        put: stores a content, and returns Ray's reference to it.
+        put: stores contents, and returns Ray's reference to them.
+
+    Attributes:
+        references: digest of a bundle -> Ray's reference to its contents.
     """
 
-    def __init__(self, put: Callable[[Content], Any]) -> None:
+    def __init__(self, put: Callable[[Contents], Any]) -> None:
+        self.references: dict[str, Any] = {}
         self._put = put
-        self._references: dict[str, Any] = {}  # by digest
-        self._digests: dict[tuple[str, int, int], str] = {}  # by path, time of change and size
+        self._digests: dict[tuple[Any, ...], str] = {}  # by name, path, time of change and size of each file
 
-    def reference(self, digest: str) -> Any:
-        """Return Ray's reference to a content."""
-        return self._references[digest]
+    def pack(self, inputs: RunInputs, bundles: dict[str, Bundle]) -> RunInputs:
+        """Return the inputs of a run with marks in the place of paths, or with what a small file says.
 
-    def bundle(self, origin: str, files: Mapping[str, Path]) -> Bundle:
-        """Store files, and return the bundle of them. `files` maps names in the bundle to paths."""
-        total = hashlib.blake2b(digest_size=16)
-        bundled = []
-        for name, path in files.items():
-            digest = self._store(path)
-            total.update(f"{name}\0{digest}\0".encode("utf-8", "surrogateescape"))
-            bundled.append(BundledFile(name, str(path), digest))
-        return Bundle(total.hexdigest(), origin, tuple(bundled))
+        Args:
+            bundles: digest -> bundle. Those of the run are added.
+        """
 
-    def _store(self, path: Path) -> str:
-        """Store the content of a file, and return its digest."""
-        status = path.stat()
-        key = (str(path), status.st_mtime_ns, status.st_size)
-        if key in self._digests:
-            return self._digests[key]
-        content = path.read_bytes()
-        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        if digest not in self._references:
-            self._references[digest] = self._put(np.frombuffer(content, np.uint8))  # nodes read arrays without a copy
-        self._digests[key] = digest
-        return digest
+        def bundle(origin: str, files: Mapping[str, Path]) -> str:
+            packed = self._bundle(origin, files)
+            bundles[packed.digest] = packed
+            return packed.mark
 
-
-class Packer:
-    """Packs the files of one request. `bundles` grows with each call of `pack`."""
-
-    def __init__(self, store: FileStore) -> None:
-        self._store = store
-        self.bundles: dict[str, Bundle] = {}  # by digest
-
-    def pack(self, inputs: RunInputs) -> RunInputs:
-        """Return the inputs of a run with marks in the place of paths, or with what a small file says."""
-        relocated = {
-            **self._pack_glue_files(inputs.config),
-            **self._pack_tables(inputs.config),
-            **_read_class_weights(inputs.config),
-        }
-        model = self._pack_model(inputs.first_weights or inputs.config["model"])
-        return replace(inputs, relocated=relocated, first_weights=model)
-
-    def _pack_glue_files(self, config: Mapping[str, Any]) -> dict[str, str]:
-        if config["data_dir"] is None:
-            return {}
-        directory = Path(config["data_dir"])
-        tasks = ("mnli", "ax") if config["task"] == "mnli" else (config["task"],)
-        names = [f"{TASKS[task].folder}/{split.file}" for task in tasks for split in TASKS[task].splits]
-        return {"data_dir": self._bundle(config["data_dir"], directory, names)}
-
-    def _pack_tables(self, config: Mapping[str, Any]) -> dict[str, list[str]]:
-        relocated = {}
+        config = inputs.config
+        relocated: dict[str, Any] = {}
+        if config["data_dir"] is not None:
+            tasks = ("mnli", "ax") if config["task"] == "mnli" else (config["task"],)
+            names = [f"{TASKS[task].folder}/{split.file}" for task in tasks for split in TASKS[task].splits]
+            relocated["data_dir"] = bundle(config["data_dir"], _existing(Path(config["data_dir"]), names))
         for setting in ("train_file", "validation_file", "test_file"):
-            if not config[setting]:
-                continue
-            files = {f"{number:06}/{path.name}": path for number, path in enumerate(expand(config[setting]))}
-            mark = self._add(self._store.bundle(", ".join(config[setting]), files))
-            relocated[setting] = [f"{mark}/{name}" for name in files]
-        return relocated
-
-    def _pack_model(self, model: str) -> str | None:
-        """Return the mark of a model's directory; None for a model of the hub, which each node downloads."""
+            if config[setting]:
+                files = {f"{number:06}/{path.name}": path for number, path in enumerate(expand(config[setting]))}
+                mark = bundle(", ".join(config[setting]), files)
+                relocated[setting] = [f"{mark}/{name}" for name in files]
+        weights = config["class_weights"]
+        if weights not in (None, "balanced") and not weights.lstrip().startswith("{"):
+            with suppress(OSError, UnicodeDecodeError):  # the run says what is wrong with the file
+                relocated["class_weights"] = Path(weights).read_text(encoding="utf-8")
+        model = inputs.first_weights or config["model"]
         directory = demo_directory() if model == DEMO else Path(model).expanduser()
-        if not directory.is_dir():
-            return None
-        return self._bundle(model, directory, [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG])
+        if directory.is_dir():  # otherwise it is a model of the hub, which each node downloads
+            model = bundle(model, _existing(directory, [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG]))
+            return replace(inputs, relocated=relocated, first_weights=model)
+        return replace(inputs, relocated=relocated, first_weights=None)
 
-    def _bundle(self, origin: str, directory: Path, names: list[str]) -> str:
-        """Bundle those of the named files that exist, and return the bundle's mark."""
-        files = {name: directory / name for name in names if (directory / name).is_file()}
-        return self._add(self._store.bundle(origin, files))
-
-    def _add(self, bundle: Bundle) -> str:
-        self.bundles[bundle.digest] = bundle
-        return bundle.mark
-
-
-def _read_class_weights(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the setting with the content of the file that it names, if it names one."""
-    weights = config["class_weights"]
-    if weights is None or weights == "balanced" or weights.lstrip().startswith("{"):
-        return {}
-    with suppress(OSError, UnicodeDecodeError):  # the run says what is wrong with the file
-        return {"class_weights": Path(weights).read_text(encoding="utf-8")}
-    return {}
+    def _bundle(self, origin: str, files: Mapping[str, Path]) -> Bundle:
+        """Store files, and return the bundle of them. `files` maps names in the bundle to paths."""
+        status = {name: path.stat() for name, path in files.items()}
+        key = tuple((name, str(path), status[name].st_mtime_ns, status[name].st_size) for name, path in files.items())
+        if key not in self._digests:
+            contents = {name: np.fromfile(path, np.uint8) for name, path in files.items()}
+            digest = hashlib.blake2b(digest_size=16)
+            for name, content in contents.items():
+                digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+                digest.update(content.data)
+            self._digests[key] = digest.hexdigest()
+            self.references[digest.hexdigest()] = self._put(contents)
+        origins = {name: str(path) for name, path in files.items()}
+        return Bundle(self._digests[key], origin, origins)
 
 
-def unpack(bundle: Bundle, contents: Mapping[str, Content]) -> Path:
-    """Return where this node has the files of a bundle. The first task that needs them writes them, completely.
+def _existing(directory: Path, names: Iterable[str]) -> dict[str, Path]:
+    return {name: directory / name for name in names if (directory / name).is_file()}
 
-    Args:
-        contents: digest -> content.
-    """
+
+def unpack(bundle: Bundle, contents: Contents) -> Path:
+    """Return where this node has the files of a bundle. The first task that needs them writes them, completely."""
     directory = cache_dir() / "files" / bundle.digest
     if directory.is_dir():
         return directory
@@ -173,16 +128,15 @@ def unpack(bundle: Bundle, contents: Mapping[str, Content]) -> Path:
             return directory
         partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
-        for file in bundle.files:
-            path = partial / file.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(contents[file.digest].data)
+        for name, content in contents.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            content.tofile(partial / name)
         take_place(partial, directory)
     return directory
 
 
-def put_in_place(directory: Path, files: Files, *, failed: bool) -> None:
-    """Write the files of a worker: all of them, or only its log if it failed.
+def put_in_place(directory: Path, files: Mapping[str, bytes], *, failed: bool) -> None:
+    """Write the files of a worker: all of them, or only its log if it failed. Readers see a complete run or none.
 
     Args:
         files: content by name: `logs/NAME.log`, `runs/NAME/...`, and files that all runs share (`examples/...`).
@@ -190,45 +144,30 @@ def put_in_place(directory: Path, files: Files, *, failed: bool) -> None:
     Raises:
         DataError: a shared file exists already with another content.
     """
-    by_room: dict[str, dict[str, bytes]] = {}
+    logs: dict[str, bytes] = {}
+    runs: dict[str, bytes] = {}
+    shared: dict[str, bytes] = {}
     for name, content in files.items():
-        room = name.partition("/")[0]
-        by_room.setdefault(room, {})[name] = content
-    logs, run = by_room.pop("logs", {}), by_room.pop("runs", {})
-    shared = {name: content for room in by_room.values() for name, content in room.items()}
+        {"logs": logs, "runs": runs}.get(name.partition("/")[0], shared)[name] = content
     _write_files(directory, logs)
     if failed:
         return
-    _check_shared(directory, shared)
-    if run:
-        _put_run(directory, run)
+    for path, content in [(directory / name, content) for name, content in shared.items()]:
+        if path.exists() and path.read_bytes() != content:
+            raise DataError(f"{path} differs from what this run was scored on, which has changed: use a new --output.")
+    partial = directory / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_files(partial, runs)
+        for run in partial.glob("runs/*"):
+            (directory / "runs").mkdir(exist_ok=True)
+            take_place(run, directory / "runs" / run.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     _write_files(directory, {name: content for name, content in shared.items() if not (directory / name).exists()})
 
 
-def _check_shared(directory: Path, files: Files) -> None:
-    for name, content in files.items():
-        path = directory / name
-        if path.exists() and path.read_bytes() != content:
-            raise DataError(f"{path} differs from what this run was scored on, which has changed: use a new --output.")
-
-
-def _put_run(directory: Path, files: Files) -> None:
-    """Write `runs/NAME`: readers see the complete directory or none."""
-    run = directory.joinpath(*Path(next(iter(files))).parts[:2])
-    run.parent.mkdir(exist_ok=True)
-    partial = run.with_name(f".{run.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for name, content in files.items():
-            path = partial.joinpath(*Path(name).parts[2:])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        take_place(partial, run)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_files(directory: Path, files: Files) -> None:
+def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,68 @@
-"""Checkpoints of a run that an executor performs: in a directory, or behind a URL (`s3://BUCKET/PATH`).
+"""How a worker trains: it reports its progress, and its checkpoints lie in a directory or behind a URL (`s3://BUCKET/PATH`).
 
 Those behind a URL are written and read in a directory of this machine, and copied by fsspec.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isinglass.backends.process_group import SingleProcess
+from isinglass.config import TrainConfig
+from isinglass.data.examples import Source
 from isinglass.errors import ConfigError, StorageError
-from isinglass.executors.messages import CheckpointLocation
+from isinglass.executors.messages import Message, Progressed, Request
 from isinglass.hub import reason
+from isinglass.runs.perform import Saving, perform
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
+from isinglass.training.interruption import Interruption
+from isinglass.training.observers import Observer, ProgressObserver
+from isinglass.training.trainer import TrainedRun
+
+Send = Callable[[Message], None]
+
+
+def train_requested(
+    request: Request,
+    config: TrainConfig,
+    data: Source,
+    send: Send,
+    *observers: Observer,
+    interruption: Interruption | None = None,
+) -> TrainedRun:
+    """Train the run of a request, and send its progress. It continues from its newest checkpoint, if there is one.
+
+    Args:
+        config: the resolved settings of the request.
+        data: what `config` names, or what is left of it.
+        interruption: tells that the process was asked to end.
+    """
+    run = perform(
+        config,
+        observers=[ProgressObserver(lambda progress: send(Progressed(progress=progress))), *observers],
+        saving=Saving(checkpoints=_open_checkpoints(request)),
+        data=data,
+        first_weights=request.runs[0].first_weights,
+        interruption=interruption,
+        group=SingleProcess(),
+    )
+    assert run.trained is not None
+    return run.trained
+
+
+def _open_checkpoints(request: Request) -> Checkpoints | None:
+    """Return the checkpoints of a request. Copies of those behind a URL lie in this process's temporary directory."""
+    if request.checkpoints is None:
+        return None
+    every = Interval.parse(request.checkpoint_every)
+    if is_url(request.checkpoints):
+        files, path = open_file_system(request.checkpoints)
+        directory = Path(tempfile.mkdtemp(prefix="checkpoints-"))
+        return StoredCheckpoints(directory=directory, every=every, resume=True, files=files, path=path)
+    directory = Path(request.checkpoints)
+    return Checkpoints(directory=directory, every=every, resume=directory.is_dir())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +101,8 @@ class StoredCheckpoints(Checkpoints):
 
     def _stored_names(self) -> set[str]:
         self.files.invalidate_cache()
-        if not self.files.exists(self.path):
-            return set()
-        names = {path.rsplit("/", 1)[-1] for path in self.files.ls(self.path, detail=False)}
+        names = {path.rsplit("/", 1)[-1] for path in self.files.find(self.path, maxdepth=1)}
         return {name for name in names if name.startswith("step-")}
-
-
-def open_checkpoints(location: CheckpointLocation) -> Checkpoints:
-    """Return the checkpoints of one run, which continues from the newest of them.
-
-    Copies of those behind a URL lie in this process's temporary directory.
-    """
-    every = Interval.parse(location.every)
-    if is_url(location.path):
-        files, path = open_file_system(location.path)
-        directory = Path(tempfile.mkdtemp(prefix="checkpoints-"))
-        return StoredCheckpoints(directory=directory, every=every, resume=True, files=files, path=path)
-    directory = Path(location.path)
-    return Checkpoints(directory=directory, every=every, resume=directory.is_dir())
 
 
 def is_url(path: str) -> bool:

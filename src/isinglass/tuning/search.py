@@ -1,0 +1,287 @@
+"""A search in its directory: trials that Optuna proposes and remembers, and two files for people.
+
+DIR/
+  study.db      Optuna's database: all trials, their scores after each epoch, and the settings that they share
+  trials.tsv    the finished trials, one a line
+  recipe.toml   the best trial's settings: `isinglass train TASK --config DIR/recipe.toml`
+
+The sampler's state is a function of the seed and the finished trials: a study that was killed continues as if it had not
+been. Trials that are trained at the same time begin before they know each other's scores: then the order in which they end
+counts too.
+"""
+
+import csv
+import hashlib
+import itertools
+import json
+import logging
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from isinglass.config import PLACES, TrainConfig, as_dict, resolve
+from isinglass.errors import StorageError
+from isinglass.metrics import Metric
+from isinglass.names import brief, printable
+from isinglass.storage import replacing
+from isinglass.training.observers import Progress
+from isinglass.tuning.search_space import SETTINGS, SearchSpace
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+DATABASE: Final = "study.db"
+TRIALS: Final = "trials.tsv"
+RECIPE: Final = "recipe.toml"
+STUDY: Final = "isinglass"  # the study's name in its database
+STARTUP_TRIALS: Final = 5  # are drawn at random and never pruned: before them there is nothing to learn from
+COMPLETE_RUN: Final = 1000  # steps in Optuna's sense: trials are compared after the same share of their epochs
+
+State = Literal["running", "complete", "pruned", "failed"]
+_STATES: Final[Mapping[str, State]] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedTrial:
+    """One trial of a search.
+
+    Attributes:
+        number: in Optuna's database. A trial that a kill cut off leaves a gap.
+        state: `pruned` if it was ended because it was worse than most, `failed` if its loss diverged.
+        settings: the values of SETTINGS.
+        score: what the trial is judged by, which can be NaN; a pruned trial has the score of its last epoch; None: no score.
+        seconds: wall clock from its start to its end.
+    """
+
+    number: int
+    state: State
+    settings: Mapping[str, Any]
+    score: float | None = None
+    seconds: float = 0.0
+
+
+class TuningObserver:
+    """Base class of a search's observers: every method does nothing until it is overridden."""
+
+    def on_connect(self, summary: str) -> None:
+        """Called when a cluster is ready; `summary` says in one line what it has."""
+
+    def on_trial_begin(self, trial: TunedTrial) -> None:
+        """Called when a trial begins: it has settings, and no score."""
+
+    def on_progress(self, number: int, progress: Progress) -> None:
+        """Called while the trial of that number is trained and evaluated."""
+
+    def on_trial_end(self, trial: TunedTrial) -> None:
+        """Called when a trial is finished, with its state and score."""
+
+
+@dataclass
+class Trial:
+    """A trial under way: Optuna's, the settings that it is trained with, and the number of epochs whose score is known."""
+
+    optuna: "optuna.Trial"
+    config: TrainConfig
+    epochs_reported: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The trials of a search, as Optuna knows them, and the files about them.
+
+    Attributes:
+        config: the settings that all trials share.
+        metric: what the trials are scored by.
+        notes: what a reader of the recipe must know.
+    """
+
+    directory: Path
+    study: "optuna.Study"
+    space: SearchSpace
+    config: TrainConfig
+    metric: Metric
+    notes: tuple[str, ...]
+    observer: TuningObserver
+
+    def begin(self) -> Trial:
+        """Return the next trial. Its settings are drawn by its position, the first that no other trial has."""
+        from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
+
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        # early versions stored no positions: there the order counts
+        taken = {trial.user_attrs.get("position", order) for order, trial in enumerate(_finished(self.study))}
+        taken |= {trial.user_attrs["position"] for trial in running}
+        position = next(number for number in itertools.count() if number not in taken)
+        seed = int.from_bytes(hashlib.blake2b(f"{self.config.seed} {position}".encode(), digest_size=4).digest())
+        # keeps away from the settings of trials under way; without any the option would change what is drawn
+        options: dict[str, Any] = {"constant_liar": True} if running else {}
+        self.study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, **options)
+        asked = self.study.ask()
+        trial = Trial(asked, self.space.suggest(asked, self.config, position))
+        settings = {name: getattr(trial.config, name) for name in SETTINGS}
+        asked.set_user_attr("settings", settings)
+        asked.set_user_attr("position", position)
+        self.observer.on_trial_begin(TunedTrial(number=asked.number, state="running", settings=settings))
+        return trial
+
+    def prune(self, trial: Trial, scores: Sequence[float]) -> bool:
+        """Report the last of the scores after each epoch. End the trial, and return True, if it is worse than most."""
+        from optuna.trial import TrialState
+
+        epochs = trial.config.epochs
+        if len(scores) <= trial.epochs_reported:  # a run that continues from a checkpoint repeats epochs
+            return False
+        trial.epochs_reported = len(scores)
+        # after one of two epochs as after two of four: both schedules are then at the same learning rate
+        trial.optuna.report(scores[-1], round(COMPLETE_RUN * len(scores) / epochs))
+        is_behind = len(scores) < epochs and trial.optuna.should_prune()
+        if is_behind:
+            self._end(trial, state=TrialState.PRUNED)
+        return is_behind
+
+    def complete(self, trial: Trial, scores: Sequence[float]) -> None:
+        """Record the score of the weights that the trial leaves: its last epoch's, or its best one's if that is kept."""
+        score = max(scores, key=self.metric.rank) if trial.config.picks_best else scores[-1]
+        self._end(trial, _worst(self.metric) if math.isnan(score) else score)
+
+    def fail(self, trial: Trial, error: str) -> None:
+        """Record that the loss of a trial diverged."""
+        from optuna.trial import TrialState
+
+        logger.warning("Trial %d failed: %s", trial.optuna.number, error)
+        trial.optuna.set_user_attr("error", error)
+        self._end(trial, state=TrialState.FAIL)
+
+    def _end(self, trial: Trial, score: float | None = None, state: "optuna.trial.TrialState | None" = None) -> None:
+        self.study.tell(trial.optuna, score, state)
+        self.write()
+        self.observer.on_trial_end(next(each for each in self.finished() if each.number == trial.optuna.number))
+
+    def finished(self) -> list[TunedTrial]:
+        """Return the finished trials. A trial that was killed, or failed without an error of its own, is not finished."""
+        return [
+            TunedTrial(
+                number=trial.number,
+                state=_STATES[trial.state.name],
+                settings=trial.user_attrs["settings"],
+                score=_score(trial, self.metric),
+                seconds=trial.duration.total_seconds() if trial.duration else 0.0,
+            )
+            for trial in _finished(self.study)
+        ]
+
+    def write(self) -> TunedTrial | None:
+        """Write the table of trials, and the recipe of the complete one with the best score, the first of equal ones.
+
+        Returns:
+            the best trial; None if no trial has a score.
+
+        Raises:
+            StorageError: the disk is full, say.
+        """
+        trials = self.finished()
+        scored = [each for each in trials if each.state == "complete" and math.isfinite(self.metric.rank(each.score))]
+        best = max(scored, key=lambda trial: self.metric.rank(trial.score), default=None)
+        try:
+            self._write_table(trials)
+            if best is not None:
+                self._write_recipe(best, len(trials))
+        except OSError as error:
+            reason = f"{self.directory} cannot be written ({error.strerror})"
+            raise StorageError(f"{reason}: make room and run it again.") from error
+        return best
+
+    def _write_table(self, trials: Sequence[TunedTrial]) -> None:
+        with replacing(self.directory / TRIALS) as path, open(path, "w", encoding="utf-8", newline="") as lines:
+            table = csv.writer(lines, delimiter="\t", lineterminator="\n")
+            table.writerow(["number", "state", *SETTINGS, self.metric, "seconds"])
+            for trial in trials:
+                settings = [repr(trial.settings[name]) for name in SETTINGS]
+                score = "" if trial.score is None else f"{trial.score:.6g}".replace("nan", "NaN")
+                table.writerow([trial.number, trial.state, *settings, score, f"{trial.seconds:.1f}"])
+
+    def _write_recipe(self, best: TunedTrial, trials: int) -> None:
+        """Write the settings that were searched, and those of the search that are not the task's defaults."""
+        config = self.config
+        defaults = as_dict(resolve(task=config.task))
+        left_out = {"task", *PLACES, *SETTINGS}
+        settings = as_dict(config).items()
+        changed = {name: value for name, value in settings if name not in left_out and value != defaults[name]}
+        result = f"trial {best.number} is the best of {trials} by {self.metric}, {best.score:.4f}."
+        comments = [f"{config.task}, {config.model}: {result}", *self.notes]
+        lines = [f"# {printable(comment)}\n" for comment in comments]
+        for name, value in {**best.settings, **changed}.items():
+            # TOML's basic strings are those of JSON, except DEL, which must be escaped
+            plain = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            lines.append(f"{name} = {plain}\n")
+        with replacing(self.directory / RECIPE) as path:
+            path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def _finished(study: "optuna.Study") -> list["FrozenTrial"]:
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in _STATES]
+    return [trial for trial in trials if trial.state.name != "FAIL" or "error" in trial.user_attrs]
+
+
+def _worst(metric: Metric) -> float:
+    """Return what stands for NaN in the database, which has no NaN."""
+    return math.inf if metric.lower_is_better else -math.inf
+
+
+def _score(trial: "FrozenTrial", metric: Metric) -> float | None:
+    if trial.state.name == "FAIL":
+        return None
+    score = trial.value
+    if trial.state.name == "PRUNED":
+        score = trial.intermediate_values[max(trial.intermediate_values)]
+    return math.nan if score == _worst(metric) else score
+
+
+@contextmanager
+def opened_study(database: Path, metric: Metric) -> Iterator["optuna.Study"]:
+    """Open the study in a database, which is made if it does not exist. A trial that a killed process left counts as failed.
+
+    Raises:
+        StorageError: the file is no such database, or cannot be read or written.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = None
+    try:
+        # a function makes the connection, because URLs and templates give characters of a path a meaning
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(database)})
+        create = partial(
+            optuna.create_study,
+            storage=storage,
+            study_name=STUDY,
+            load_if_exists=True,
+            direction="minimize" if metric.lower_is_better else "maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_min_trials=2),
+        )
+        study = create()
+        if not _finished(study):  # nothing is lost by a new start, and the settings may have been a mistake
+            optuna.delete_study(study_name=STUDY, storage=storage)
+            study = create()
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        yield study
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise StorageError(f"{database} cannot be read or written ({brief(reason)}).") from error
+    finally:
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+        optuna.logging.set_verbosity(verbosity)
