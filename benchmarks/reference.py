@@ -4,7 +4,7 @@ from typer.main import get_command
 
 from isinglass import errors
 from isinglass.cli import app
-from isinglass.config import RECIPES, SETTINGS, settings
+from isinglass.config import RECIPES, SETTINGS, SWITCHES, settings
 
 GROUPS = {
     "Your own files": settings.TableSettings,
@@ -70,9 +70,8 @@ def recipes():
 
 def switches():
     rows = [
-        [f"`{variable}=1`", f"`{name}`: `{str(value).lower()}`"]
-        for name, setting in SETTINGS.items()
-        for variable, value in setting.switch.items()
+        [f"`{variable}=1`", ", ".join(f"`{name}`: `{str(value).lower()}`" for name, value in values.items())]
+        for variable, values in SWITCHES.items()
     ]
     return table(["variable", "stands for"], rows)
 

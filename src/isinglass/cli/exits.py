@@ -52,12 +52,14 @@ def errors_in_one_line(*, shared: bool = False) -> Iterator[None]:
     Args:
         shared: the command may be one of several processes that share a run; then one on each host prints.
     """
+    from isinglass.backends.process_group import launched_processes
+
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_OneLine("isinglass: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     try:
-        if not shared:
-            _check_is_alone()
+        if not shared and launched_processes() > 1:
+            raise ConfigError("torchrun starts processes that share a training: this command runs in one of its own.")
         yield
         print(end="", flush=True)  # a closed pipe or a full disk shows itself now, not when Python ends
     except IsinglassError as error:
@@ -67,13 +69,6 @@ def errors_in_one_line(*, shared: bool = False) -> Iterator[None]:
         _fail(message, 128 + getattr(interrupted, "number", 2))
     except OSError as error:
         _fail_to_write(error)
-
-
-def _check_is_alone() -> None:
-    from isinglass.backends.process_group import launched_processes
-
-    if launched_processes() > 1:
-        raise ConfigError("torchrun starts processes that share a training: this command runs in one of its own.")
 
 
 @contextmanager

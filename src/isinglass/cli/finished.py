@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
 
 
-@dataclass(frozen=True, kw_only=True)
 class FinishedRunOptions(Settings):
     """What to do with a finished run."""
 
@@ -46,7 +45,6 @@ class FinishedRunOptions(Settings):
         return replace(finished, config=resolve(task=changed.pop("task"), flags=changed))
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(FinishedRunOptions):
     """What to score, and how to show it."""
 
@@ -71,7 +69,6 @@ def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any
     show_result(result, None, as_json=options.json)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PredictOptions(FinishedRunOptions):
     """What to predict, and where to write it."""
 
@@ -111,7 +108,6 @@ def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any])
     print(printable(f"{len(rows) - 1} predictions written to {output}"), file=sys.stderr)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExportOptions(FinishedRunOptions):
     """What to write, and where."""
 
@@ -168,7 +164,6 @@ def _show_comparison(compared: "list[Compared]") -> None:
     print(Table(columns=columns, rows=tuple(rows)).to_text(), end="")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PushOptions(Settings):
     """What the repository on the hub is like."""
 
@@ -213,7 +208,6 @@ def report(
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SubmitOptions(Settings):
     """Which runs to submit, and how."""
 
@@ -243,32 +237,21 @@ def submit(
     ] = None,
 ) -> None:
     """Write the zip that GLUE's server takes, from the runs that are best on dev; or check one with --check."""
-    from isinglass.submission import write_submission
+    from isinglass.submission import check_submission, write_submission
 
-    if (directory is None) == (options.check is None):
+    if directory is not None and options.check is None:
+        select = {name: getattr(options, name) for name in ("backend", "precision", "model", "seed")}
+        partial, overwrite = options.partial, options.overwrite
+        _show_submission(write_submission(directory, options.output, partial=partial, overwrite=overwrite, select=select))
+    elif options.check is not None and directory is None:
+        problems = check_submission(options.check)
+        for problem in problems:
+            print(printable(str(problem)))
+        if problems:
+            raise DataError(f"{options.check} would not be taken: {len(problems)} problems.")
+        print(printable(f"{options.check}: eleven files, each with the right rows, order and alphabet."))
+    else:
         raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
-    if directory is None:
-        _check_zip(Path(str(options.check)))
-        return
-    select = {name: getattr(options, name) for name in ("backend", "precision", "model", "seed")}
-    partial, overwrite = options.partial, options.overwrite
-    _show_submission(write_submission(directory, options.output, partial=partial, overwrite=overwrite, select=select))
-
-
-def _check_zip(path: Path) -> None:
-    """Print what is wrong with a zip.
-
-    Raises:
-        DataError: the server would not take it.
-    """
-    from isinglass.submission import check_submission
-
-    problems = check_submission(path)
-    for problem in problems:
-        print(printable(str(problem)))
-    if problems:
-        raise DataError(f"{path} would not be taken: {len(problems)} problems.")
-    print(printable(f"{path}: eleven files, each with the right rows, order and alphabet."))
 
 
 def _show_submission(submission: "Submission") -> None:

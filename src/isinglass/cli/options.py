@@ -18,9 +18,7 @@ _PANELS: Final = ("Arguments", *PANELS, "Options", "Cluster", "Commands")
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 
-def command(
-    *settings: str, panels: bool = False, of_a_run: bool = False, shared: bool = False
-) -> Callable[[Command], Command]:
+def command(*settings: str, trains: bool = False, of_a_run: bool = False) -> Callable[[Command], Command]:
     """Return a decorator that makes a function a command of typer, whose errors are one line.
 
     A parameter whose type is a group of settings becomes an option for each of them. A parameter `settings` becomes an
@@ -28,32 +26,30 @@ def command(
 
     Args:
         settings: names of settings of a run.
-        panels: show their options in the panels of their declarations.
+        trains: the command may be one of several processes that share a run, and shows settings in their own panels.
         of_a_run: the command takes a finished run, whose settings are the defaults.
-        shared: the command may be one of several processes that share a run.
     """
 
     def decorate(function: Command) -> Command:
         parameters: list[inspect.Parameter] = []
-        groups: dict[str, tuple[type, list[str]]] = {}
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.name == "settings":
+        groups: dict[str, tuple[type, list[inspect.Parameter]]] = {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            group = parameter.annotation
+            if name == "settings":
                 default = "the run's" if of_a_run else None
-                options = [_option(SETTINGS[name], panel=panels, default=default) for name in settings]
-                groups["settings"] = (dict, [*settings])
-            elif isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Settings):
-                options = [_option(declared) for declared in parameter.annotation.declared().values()]
-                groups[parameter.name] = (parameter.annotation, [option.name for option in options])
+                groups[name] = dict, [_option(SETTINGS[setting], panel=trains, default=default) for setting in settings]
+            elif isinstance(group, type) and issubclass(group, Settings):
+                groups[name] = group, [_option(setting) for setting in group.declared().values()]
             else:
-                options = [parameter.replace(kind=_KEYWORD)]
-            parameters += options
+                parameters.append(parameter.replace(kind=_KEYWORD))
+        parameters += [option for _, options in groups.values() for option in options]
 
         @wraps(function)
         def run(**values: Any) -> None:
-            with errors_in_one_line(shared=shared):
-                for parameter, (group, names) in groups.items():
-                    chosen = {name: values.pop(name) for name in names}
-                    values[parameter] = group(**{name: value for name, value in chosen.items() if value not in (None, [])})
+            with errors_in_one_line(shared=trains):
+                for name, (group, options) in groups.items():
+                    used = {option.name: values.pop(option.name) for option in options}
+                    values[name] = group(**{name: value for name, value in used.items() if value not in (None, [])})
                 function(**values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
@@ -103,9 +99,15 @@ class Panels:
         from rich.table import Table
         from rich.text import Text
 
+        panels: dict[str, list[tuple[str, str]]] = {}  # title -> (spelling, help) of each row
+        for parameter in self.get_params(ctx):
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            title = getattr(parameter, "rich_help_panel", None) or usual
+            panels.setdefault(title, []).append(parameter.get_help_record(ctx))
+        for name, command in getattr(self, "commands", {}).items():
+            panels.setdefault("Commands", []).append((name, command.help or ""))
         console = Console(highlight=False, markup=False, emoji=False)
         console.width = min(console.width, WIDEST)
-        panels = self._panels(ctx)
         with console.capture() as captured:
             for title in sorted(panels, key=_PANELS.index):
                 rows = Table.grid(padding=(0, 2), expand=True)
@@ -115,17 +117,6 @@ class Panels:
                     rows.add_row(Text(spelling, style="bold cyan"), Text(meaning))
                 console.print(Box(rows, title=title, title_align="left", border_style="dim"))
         formatter.write("\n" + captured.get())
-
-    def _panels(self: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
-        """Return title -> (spelling, help) of each row."""
-        panels: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            title = getattr(parameter, "rich_help_panel", None) or usual
-            panels.setdefault(title, []).append(parameter.get_help_record(ctx))
-        for name, command in getattr(self, "commands", {}).items():
-            panels.setdefault("Commands", []).append((name, command.help or ""))
-        return panels
 
 
 class PanelCommand(Panels, TyperCommand):

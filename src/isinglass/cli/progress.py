@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ class RunBars(ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self._is_shared = False
-        self._display: Any = None  # of rich, from the first report on
         self._bars: dict[tuple[str, str], Any] = {}  # label of a run and its stage -> bar
         self._printed: dict[tuple[str, str], tuple[int, float]] = {}  # the same -> tenths done and time, when printed
 
@@ -38,13 +37,23 @@ class RunBars(ExitStack):
 
     def show(self, label: str, progress: "Progress") -> None:
         """Show how far a run is."""
-        loss = "" if progress.loss is None else f"loss {progress.loss:.3f}, "
+        is_training = progress.loss is not None
+        epoch = f"epoch {progress.epoch + 1}/{progress.epochs}" if is_training else ""
+        loss = f"loss {progress.loss:.3f}, " if is_training else ""
         figures = f"{loss}{progress.tokens_per_second:,.0f} tokens/s"
-        epoch = "" if progress.loss is None else f"epoch {progress.epoch + 1}/{progress.epochs}"
+        key = (label, progress.stage)
         if sys.stderr and sys.stderr.isatty():
-            self._draw(label, progress, epoch or progress.stage, figures)
-        else:
-            self._print(label, progress, epoch and f", {epoch}", figures)
+            if key not in self._bars:
+                self._bars[key] = self._display.add_task(label, total=progress.total, figures="")
+            description = f"{label}{epoch or progress.stage}"
+            self._display.update(self._bars[key], completed=progress.done, description=description, figures=figures)
+            return
+        tenths, now = 10 * progress.done // progress.total, time.monotonic()
+        printed_tenths, printed_at = self._printed.get(key, (-1, now))
+        if tenths > printed_tenths or now - printed_at >= LOG_SECONDS:
+            self._printed[key] = (tenths, now)
+            parts = [f"{label}{progress.stage} {progress.done}/{progress.total}", epoch, figures]
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
     def end(self, label: str) -> None:
         """Remove the bars of a run."""
@@ -52,30 +61,16 @@ class RunBars(ExitStack):
         for key in [key for key in self._bars if key[0] == label]:
             self._display.remove_task(self._bars.pop(key))
 
-    def _draw(self, label: str, progress: "Progress", stage: str, figures: str) -> None:
-        key = (label, progress.stage)
-        if self._display is None:
-            self._display = self.enter_context(_open_display())
-        if key not in self._bars:
-            self._bars[key] = self._display.add_task(label, total=progress.total, figures="")
-        self._display.update(self._bars[key], completed=progress.done, description=f"{label}{stage}", figures=figures)
+    @cached_property
+    def _display(self) -> Any:
+        """Open the display of rich when there is something to show: while it is open, prints go through it."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def _print(self, label: str, progress: "Progress", epoch: str, figures: str) -> None:
-        key, tenths, now = (label, progress.stage), 10 * progress.done // progress.total, time.monotonic()
-        printed_tenths, printed_at = self._printed.get(key, (-1, now))
-        if tenths > printed_tenths or now - printed_at >= LOG_SECONDS:
-            self._printed[key] = (tenths, now)
-            line = f"{label}{progress.stage} {progress.done}/{progress.total}{epoch}, {figures}"
-            print(line, file=sys.stderr, flush=True)
-
-
-def _open_display() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    figures = TextColumn("{task.fields[figures]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False))
+        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        figures = TextColumn("{task.fields[figures]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
+        return self.enter_context(Progress(*columns, console=console))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -34,7 +33,6 @@ _TaskArgument = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class SourceOptions(Settings):
     """Where settings without an option of their own come from."""
 
@@ -61,7 +59,6 @@ class SourceOptions(Settings):
         return config
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainOptions(SourceOptions):
     """Where a run goes, and what is shown."""
 
@@ -77,7 +74,7 @@ class TrainOptions(SourceOptions):
     """Print one JSON object, and nothing else, on standard output."""
 
 
-@command(*(name for name, setting in SETTINGS.items() if setting.panel), panels=True, shared=True)
+@command(*(name for name, setting in SETTINGS.items() if setting.panel), trains=True)
 def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOptions, task: _TaskArgument = None) -> None:
     """Fine-tune a model on a task, score its dev set(s), and write a run directory."""
     from isinglass.backends.process_group import number_of_processes
@@ -138,7 +135,6 @@ def _perform_all(
     return results
 
 
-@dataclass(frozen=True, kw_only=True)
 class BenchOptions(Settings):
     """Which runs a bench has, and where."""
 
@@ -181,13 +177,12 @@ class BenchOptions(Settings):
         """
         from isinglass.bench.presets import select, select_own
 
-        chosen: dict[str, Any] = {
-            name: getattr(self, name) or None for name in ("start_from", "seeds", "predict_test", "keep_models")
-        }
-        chosen |= {"xla": self.xla, "compile": self.compile, "recipe": settings.get("recipe"), "assignments": self.set}
+        chosen: dict[str, Any] = {"xla": self.xla, "compile": self.compile, "assignments": self.set}
+        chosen |= {"start_from": self.start_from, "seeds": self.seeds, "recipe": settings.get("recipe")}
+        chosen |= {name: True for name in ("predict_test", "keep_models") if getattr(self, name)}
         for name in ("tasks", "models", "backends", "precisions"):
-            names = getattr(self, name)
-            chosen[name] = None if names is None else tuple(part.strip() for part in names.split(",") if part.strip())
+            if (names := getattr(self, name)) is not None:
+                chosen[name] = tuple(part.strip() for part in names.split(",") if part.strip())
         train_file = settings.get("train_file", ())
         _check_own_files(settings, train_file)
         if not train_file:
@@ -206,14 +201,8 @@ def bench(options: BenchOptions, cluster: ClusterSettings, settings: dict[str, A
     name, selection = options.select(settings)
     directory = options.output or Path("bench") / name
     with BenchDisplay() as display:
-        outcome = run(
-            selection,
-            directory,
-            data_dir=settings.get("data_dir"),
-            cluster=cluster if cluster.on else None,
-            dry_run=options.dry_run,
-            observer=display,
-        )
+        where: dict[str, Any] = {"data_dir": settings.get("data_dir"), "cluster": cluster if cluster.on else None}
+        outcome = run(selection, directory, dry_run=options.dry_run, observer=display, **where)
     if options.dry_run:
         return
     for table in bench_tables(outcome.plan, directory, selection.table, with_published=options.published):
@@ -226,7 +215,6 @@ def bench(options: BenchOptions, cluster: ClusterSettings, settings: dict[str, A
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class TuneOptions(SourceOptions):
     """What to search, and where."""
 

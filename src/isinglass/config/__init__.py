@@ -44,6 +44,8 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     "classic": Recipe("the PyTorch table of the classic GLUE example script of `transformers`", {"wnli": {"epochs": 5}}),
     "small": Recipe(_MINILM, {"wnli": {"epochs": 5}}, {"learning_rate": 2e-4}),
 }
+SWITCHES: Final[Mapping[str, Mapping[str, Any]]] = {"USE_AMP": {"precision": "amp"}, "USE_XLA": {"xla": True}}
+"""Environment variable -> the settings that it stands for, where the backend is tensorflow."""
 _SWITCHED: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
 PLACES: Final = tuple(name for name, setting in SETTINGS.items() if setting.is_path_of_data)
 
@@ -116,12 +118,11 @@ def _parse_assignment(text: str) -> tuple[str, str]:
 
 def _read_switches(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return setting -> value of the environment variables that are switched on."""
-    values = {}
-    switches = [(name, *switch) for name, setting in SETTINGS.items() for switch in setting.switch.items()]
-    for name, variable, value in switches:
+    values: dict[str, Any] = {}
+    for variable, settings in SWITCHES.items():
         text = environment.get(variable, "")
         if text.lower() not in _SWITCHED:
             raise ConfigError(f"The environment variable {variable} is {text!r}; 0 or 1 was expected.")
         if _SWITCHED[text.lower()]:
-            values[name] = value
+            values |= settings
     return values

@@ -2,9 +2,7 @@
 
 Command line, config files, validation and documents all read the same declaration:
 
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True, kw_only=True)
-    ... class Example(Settings):
+    >>> class Example(Settings):
     ...     epochs: int = setting(3, Limits("at least 1", lambda value: value >= 1))
     >>> Example.declared()["epochs"].parse("5")
     5
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
@@ -56,7 +54,6 @@ class Setting:
         panel: where `isinglass train --help` shows the option; None: only config files and `--set` reach the setting.
         metavar: what `--help` writes for the value; None: it is a flag without value.
         is_path_of_data: whether it says where the data lie, which does not make two runs different.
-        switch: environment variable -> the value that it stands for, where the backend is tensorflow.
     """
 
     name: str
@@ -70,7 +67,6 @@ class Setting:
     panel: str | None = None
     metavar: str | None = None
     is_path_of_data: bool = False
-    switch: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def flag(self) -> str:
@@ -109,8 +105,14 @@ def setting(default: Default, limits: Limits | None = None, **declaration: Any) 
     return dataclasses.field(default=default, metadata={"limits": limits, **declaration})
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 class Settings:
-    """A group of settings, checked when an instance is created."""
+    """A group of settings: a frozen dataclass with keywords only, checked when an instance is created."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
         for name, setting in self.declared().items():
@@ -124,7 +126,7 @@ class Settings:
         meanings: dict[str, str] = {}
         for base in cls.__mro__:
             meanings |= _meanings(base.__module__).get(base.__name__, {})
-        fields = dataclasses.fields(typing.cast("Any", cls))
+        fields = dataclasses.fields(cls)
         return {field.name: _read(field, hints[field.name], meanings) for field in fields if field.metadata}
 
 
@@ -132,17 +134,10 @@ def _read(field: "dataclasses.Field[Any]", hint: Any, meanings: Mapping[str, str
     is_optional = types.NoneType in typing.get_args(hint)
     plain = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType) if is_optional else hint
     choices = typing.get_args(plain) if typing.get_origin(plain) is Literal else ()
-    plain_type = str if choices else typing.get_origin(plain) or plain
-    inferred: dict[str, Any] = {
-        "name": field.name,
-        "type": plain_type,
-        "choices": choices,
-        "is_optional": is_optional,
-        "default": field.default,
-        "meaning": meanings.get(field.name, ""),
-        "metavar": _METAVARS[plain_type],
-    }
-    return Setting(**inferred | field.metadata)
+    kind = str if choices else typing.get_origin(plain) or plain
+    inferred = {"type": kind, "choices": choices, "is_optional": is_optional, "metavar": _METAVARS[kind]}
+    declared = {"name": field.name, "default": field.default, "meaning": meanings.get(field.name, "")}
+    return Setting(**declared | inferred | field.metadata)
 
 
 @cache
@@ -163,10 +158,6 @@ def _meanings(module: str) -> Mapping[str, Mapping[str, str]]:
 _METAVARS: Final = {bool: None, int: "N", float: "NUMBER", str: "TEXT", tuple: "NAME", Path: "PATH"}
 
 
-def _boolean(value: Any) -> bool:
-    return {"true": True, "false": False}[str(value).lower()]
-
-
 def _whole_number(value: Any) -> int:
     if not isinstance(value, str) and value != int(value):
         raise ValueError
@@ -181,7 +172,7 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 _CONVERSIONS: Final[Mapping[type, tuple[Callable[[Any], Any], str]]] = {
-    bool: (_boolean, "true or false"),
+    bool: (lambda value: {"true": True, "false": False}[str(value).lower()], "true or false"),
     int: (_whole_number, "a whole number"),
     float: (float, "a number"),
     str: (str, "text"),

@@ -1,18 +1,13 @@
 """Every setting of a run, in groups; each is declared here and nowhere else."""
 
 import math
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from isinglass.config.setting import Limits, Settings, setting
 from isinglass.errors import ConfigError
 
-Backend = Literal["torch", "tensorflow", "jax"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "amp"]
-Layout = Literal["auto", "flat", "rows"]
-Schedule = Literal["linear", "constant"]
 KindChoice = Literal["auto", "classification", "regression", "multilabel"]
-LongTexts = Literal["truncate", "windows"]
 
 AT_LEAST_1: Final = Limits("at least 1", lambda value: value >= 1)
 NOT_NEGATIVE: Final = Limits("0 or above", lambda value: 0 <= value < math.inf)
@@ -23,7 +18,6 @@ ABOVE_0_TO_1: Final = Limits("above 0, and at most 1", lambda value: 0 < value <
 SEED: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TableSettings(Settings):
     """Your own files: where they are, and what their columns mean."""
 
@@ -62,7 +56,6 @@ class TableSettings(Settings):
             raise ConfigError("validation_file and test_file belong to a train_file of your own: name that too.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class DataSettings(TableSettings):
     """The task, where its data lie, and how texts become tokens."""
 
@@ -76,7 +69,7 @@ class DataSettings(TableSettings):
     """Seed that draws the validation rows and the rows of `max_train_examples`. The seed of training can change alone."""
     max_length: int = setting(128, AT_LEAST_1, panel="Most used")
     """Maximum number of tokens of an example, special tokens included."""
-    long_texts: LongTexts = setting("truncate", panel="Data")
+    long_texts: Literal["truncate", "windows"] = setting("truncate", panel="Data")
     """How to handle longer texts: `truncate` them, or train on `windows` of `max_length` tokens, each with the label of its
     text, and average their logits.
     """
@@ -99,7 +92,6 @@ class DataSettings(TableSettings):
         return self.max_length // 4 if self.window_overlap is None else self.window_overlap
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelSettings(Settings):
     """The checkpoint to start from, and which parts of it are trained."""
 
@@ -113,7 +105,6 @@ class ModelSettings(Settings):
     """Number of layers, from the lowest up, that are not trained. The embeddings are then frozen too."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """The course of training: epochs, batches, loss, and which epoch is kept."""
 
@@ -144,13 +135,12 @@ class TrainingSettings(Settings):
         return self.keep_best or self.early_stopping is not None
 
 
-@dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(Settings):
     """AdamW and its learning rate."""
 
     learning_rate: float = setting(2e-5, POSITIVE, panel="Most used")
     """Peak learning rate."""
-    schedule: Schedule = setting("linear")
+    schedule: Literal["linear", "constant"] = setting("linear")
     """Learning rate after the warm-up: `linear` falls to 0 at the last step, `constant` stays at its peak."""
     warmup_ratio: float = setting(0.0, ZERO_TO_BELOW_1)
     """Share of the steps in which the learning rate rises linearly from 0."""
@@ -168,21 +158,20 @@ class OptimizerSettings(Settings):
     """Learning rate of each layer, as a multiple of that of the layer above it."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExecutionSettings(Settings):
     """What computes, and how fast: backend, precision, compiler, layout."""
 
-    backend: Backend = setting("torch", panel="Speed")
+    backend: Literal["torch", "tensorflow", "jax"] = setting("torch", panel="Speed")
     """Framework that computes."""
-    precision: Precision = setting("fp32", panel="Most used", switch={"USE_AMP": "amp"})
+    precision: Precision = setting("fp32", panel="Most used")
     """Precision of the matrix products; weights, optimizer and loss stay in fp32. tf32 (torch) and fp16 need a GPU; amp is
     fp16 on a GPU and bf16 on a CPU.
     """
     compile: bool = setting(False, panel="Speed")
     """Compile the model by torch.compile, for a few fixed shapes (torch only)."""
-    xla: bool = setting(False, panel="Speed", switch={"USE_XLA": True})
+    xla: bool = setting(False, panel="Speed")
     """Compile the training step by XLA (tensorflow only; jax always does)."""
-    layout: Layout = setting("auto")
+    layout: Literal["auto", "flat", "rows"] = setting("auto")
     """Layout of packed batches. `auto` is `flat` for torch, and `rows` when compiling and for the other backends."""
     eval_tokens: int = setting(4096, AT_LEAST_1)
     """Maximum number of tokens of an evaluation batch."""
@@ -223,7 +212,6 @@ class ExecutionSettings(Settings):
         return self.precision
 
 
-@dataclass(frozen=True, kw_only=True)
 class SavingSettings(Settings):
     """How a run is saved while it is trained, and what may stand in its directory before; not part of its configuration."""
 
@@ -242,7 +230,6 @@ class SavingSettings(Settings):
             raise ConfigError("--resume continues a run and --overwrite replaces it: leave one of them out.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClusterSettings(Settings):
     """Which cluster performs runs, and with which resources; without `on` it is this machine, and the others have no use."""
 
@@ -264,7 +251,6 @@ class ClusterSettings(Settings):
                 raise ConfigError(f"{declared.flag} is for runs on a cluster: name it with --on ray.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig(ExecutionSettings, OptimizerSettings, TrainingSettings, ModelSettings, DataSettings):
     """All settings of a training run, checked when created. `docs/reference.md` lists and explains them.
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
+from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.validation import column_or_1d
 
 from isinglass.errors import DataError
@@ -83,41 +83,31 @@ def _as_list(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else [*values]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """y of a classifier, of N texts and K classes.
+def classes_and_labels(y: Any) -> tuple[NDArray[Any], tuple[str, ...], list[Any]]:
+    """Find the K classes of the y of a classifier, and whether it is multi-label.
 
-    Attributes:
-        classes: sorted, (K,); for an array of 0 and 1, the numbers of its columns.
-        names: what the task and the saved model call the classes: `1` also for 1.0, `true` for True.
-        labels: the name of the label of each text; multi-label: a tuple of names.
+    Returns:
+        The classes, sorted; for an array of 0 and 1, the numbers of its columns.
+        What the task and the saved model call them: `1` also for 1.0, `true` for True.
+        The name of the label of each text; multi-label: a tuple of names.
+
+    Raises:
+        DataError: y is not labels.
     """
-
-    classes: NDArray[Any]
-    names: tuple[str, ...]
-    labels: list[Any]
-
-    @staticmethod
-    def of(y: Any) -> "Target":
-        """Find the classes of y, and whether it is multi-label.
-
-        Raises:
-            DataError: y is not labels.
-        """
-        y = _given(y)
-        rows, columns = _read_labels(y)
-        distinct = {*range(columns)} if columns else {label for row in rows for label in _as_labels(row)}
-        if len({isinstance(label, str) for label in distinct}) > 1:
-            found = listed(sorted(distinct, key=str), 100)
-            raise DataError(f"y holds {found}; names only, or whole numbers only, were expected.")
-        if len(distinct) < 2:
-            found = f"one class, {brief(*distinct)}" if distinct else "no class"
-            raise DataError(f"y has {found}; two are the least that can be told apart.")
-        are_objects = isinstance(y, np.ndarray) and y.dtype == object and isinstance(next(iter(distinct)), str)
-        classes = np.array(sorted(distinct), dtype=object if are_objects else None)
-        names = {label: _name(label) for label in classes.tolist()}
-        labels = [tuple(names[label] for label in sorted({*row})) if isinstance(row, list) else names[row] for row in rows]
-        return Target(classes=classes, names=tuple(names.values()), labels=labels)
+    y = _given(y)
+    rows, columns = _read_labels(y)
+    distinct = {*range(columns)} if columns else {label for row in rows for label in _as_labels(row)}
+    if len({isinstance(label, str) for label in distinct}) > 1:
+        found = listed(sorted(distinct, key=str), 100)
+        raise DataError(f"y holds {found}; names only, or whole numbers only, were expected.")
+    if len(distinct) < 2:
+        found = f"one class, {brief(*distinct)}" if distinct else "no class"
+        raise DataError(f"y has {found}; two are the least that can be told apart.")
+    are_objects = isinstance(y, np.ndarray) and y.dtype == object and isinstance(next(iter(distinct)), str)
+    classes = np.array(sorted(distinct), dtype=object if are_objects else None)
+    names = {label: _name(label) for label in classes.tolist()}
+    labels = [tuple(names[label] for label in sorted({*row})) if isinstance(row, list) else names[row] for row in rows]
+    return classes, tuple(names.values()), labels
 
 
 def indicator(y: Any, classes: NDArray[Any]) -> Int64[np.ndarray, "N K"]:
@@ -129,14 +119,11 @@ def indicator(y: Any, classes: NDArray[Any]) -> Int64[np.ndarray, "N K"]:
     labels, columns = _read_labels(_given(y))
     if columns is not None and columns != len(classes):
         raise DataError(f"y has {columns} columns; {len(classes)}, one for each class, were expected.")
-    column_of = {label: column for column, label in enumerate(range(columns) if columns else classes.tolist())}
-    encoded = np.zeros((len(labels), len(classes)), np.int64)
+    known = [*range(columns)] if columns else classes.tolist()
     for row, labels_of_row in enumerate(labels):
-        for label in _as_labels(labels_of_row):
-            if label not in column_of:
-                raise DataError(f"y, row {row}: the label {brief(label)} is none of {listed(column_of)}.")
-            encoded[row, column_of[label]] = 1
-    return encoded
+        for label in {*_as_labels(labels_of_row)}.difference(known):
+            raise DataError(f"y, row {row}: the label {brief(label)} is none of {listed(known)}.")
+    return np.asarray(MultiLabelBinarizer(classes=known).fit_transform(map(_as_labels, labels)), np.int64)
 
 
 def numbers(y: Any) -> Float64[np.ndarray, " N"]:

@@ -18,7 +18,7 @@ from isinglass.config import SETTINGS, as_dict, resolve
 from isinglass.data.custom import divide
 from isinglass.data.examples import Examples, LoadedSplits
 from isinglass.errors import ConfigError, DataError
-from isinglass.estimators.inputs import Target, Texts, indicator, numbers, plain, text_columns
+from isinglass.estimators.inputs import Texts, classes_and_labels, indicator, numbers, text_columns
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, write_run
@@ -193,10 +193,10 @@ class TextClassifier(ClassifierMixin, TextEstimator):
             DataError: X or y is not what is needed; it is a ValueError, and names the row, counted from 0.
             ConfigError: a parameter is out of range, or does not fit another; it is a ValueError.
         """
-        texts, target = text_columns(X, to_train=True), Target.of(y)
-        self.classes_, self._names = target.classes, target.names
-        kind: KindName = "multilabel" if isinstance(target.labels[0], tuple) else "classification"
-        return self._fit(kind, self._names, texts, target.labels, class_weights=self._class_weights())
+        texts = text_columns(X, to_train=True)
+        self.classes_, self._names, labels = classes_and_labels(y)
+        kind: KindName = "multilabel" if isinstance(labels[0], tuple) else "classification"
+        return self._fit(kind, self._names, texts, labels, class_weights=self._class_weights())
 
     def decision_function(self, X: Any) -> Float32[np.ndarray, "..."]:
         """Return the logits, float32 (N, K).
@@ -218,15 +218,14 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         logits = self._logits(X)
         if self._task.kind is MULTILABEL:
             return (logits > 0).astype(np.int64)
-        labels: NDArray[Any] = self.classes_[logits.argmax(1)]
-        return labels
+        return np.asarray(self.classes_[logits.argmax(1)])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; multi-label: the share of texts whose labels are all right."""
         check_is_fitted(self)
         if self._task.kind is MULTILABEL:
             y = indicator(y, self.classes_)
-        return float(super().score(X, plain(y), sample_weight))
+        return float(super().score(X, y, sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -247,14 +246,21 @@ class TextClassifier(ClassifierMixin, TextEstimator):
             return weights
         if not isinstance(weights, Mapping):
             raise ConfigError(f"class_weight is {brief(weights)}; None, 'balanced' or a dictionary was expected.")
-        by_name: dict[str, Any] = dict.fromkeys(self._names, 1.0)
         names = dict(zip(self.classes_.tolist(), self._names, strict=True))
-        for label, weight in weights.items():
-            if label not in names:
-                hint = did_you_mean(str(label), self._names)
-                raise ConfigError(f"class_weight has the label {brief(label)}{hint}; y has {listed(names)}.")
-            by_name[names[label]] = weight
-        return json.dumps(by_name, default=float)
+        for label in weights.keys() - names.keys():
+            hint = did_you_mean(str(label), self._names)
+            raise ConfigError(f"class_weight has the label {brief(label)}{hint}; y has {listed(names)}.")
+        return json.dumps({name: weights.get(label, 1.0) for label, name in names.items()}, default=float)
+
+    def _take_labels(self, names: Sequence[str], weights: str | None) -> None:
+        """Set the classes of a saved run, and their weights: those of a file are not read again."""
+        are_numbers = all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in names)
+        labels = {int(name) if are_numbers else name: name for name in names}
+        self.classes_ = np.array(sorted(labels))
+        self._names = tuple(labels[label] for label in self.classes_.tolist())
+        if weights is not None and weights != "balanced":
+            is_json = weights.lstrip().startswith("{")
+            self.class_weight = {label: json.loads(weights)[name] for label, name in labels.items()} if is_json else None
 
 
 @_explained
@@ -287,10 +293,6 @@ class TextRegressor(RegressorMixin, TextEstimator):
         """Return the number of each text, float64 (N,)."""
         return self._outputs(X)[:, 0].astype(np.float64)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R^2: 1 for perfect predictions, 0 for always predicting the mean of y."""
-        return float(super().score(X, plain(y), sample_weight))
-
 
 def load(directory: str | Path) -> TextClassifier | TextRegressor:
     """Return the fitted estimator of a run directory, which `isinglass train` or `save` wrote.
@@ -304,17 +306,9 @@ def load(directory: str | Path) -> TextClassifier | TextRegressor:
     directory = Path(directory)
     model = load_run(directory)
     result, settings = RunResult.read(directory / RESULT), as_dict(model.config)
-    if model.task.labels is None:
-        regressor = TextRegressor(**{name: settings[key] for name, key in TextRegressor._settings().items()})
-        return regressor._become(model, result, [])
-    label_order(model.checkpoint, model.task)  # refuses a head for other labels
-    are_numbers = all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in model.task.labels)
-    names = {int(name) if are_numbers else name: name for name in model.task.labels}
-    classifier = TextClassifier(**{name: settings[key] for name, key in TextClassifier._settings().items()})
-    weights = settings["class_weights"]
-    if weights not in (None, "balanced"):  # those of a file are not read again
-        is_json = weights.lstrip().startswith("{")
-        classifier.class_weight = {label: json.loads(weights)[names[label]] for label in names} if is_json else None
-    classifier.classes_ = np.array(sorted(names))
-    classifier._names = tuple(names[label] for label in classifier.classes_.tolist())
-    return classifier._become(model, result, [])
+    kind = TextRegressor if model.task.labels is None else TextClassifier
+    estimator = kind(**{name: settings[key] for name, key in kind._settings().items()})
+    if isinstance(estimator, TextClassifier):
+        estimator._take_labels(model.task.labels or (), settings["class_weights"])
+        label_order(model.checkpoint, model.task)  # refuses a head for other labels
+    return estimator._become(model, result, [])

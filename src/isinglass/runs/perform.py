@@ -21,7 +21,6 @@ from isinglass.training.observers import Observers
 from isinglass.training.trainer import TrainedRun, train
 
 
-@dataclass(frozen=True, kw_only=True)
 class Saving(SavingSettings):
     """How a run is saved while it is trained, and what may stand in its directory before.
 
