@@ -16,7 +16,6 @@ from isinglass.cli.training import bench, tasks, train, tune
 app = typer.Typer(
     name="isinglass",
     cls=PanelGroup,
-    help="Fine-tune BERT-like text classifiers on GLUE and your own data, without paying for padding.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,7 +28,7 @@ for _command in (train, evaluate, predict, bench, report, submit, tune, export, 
 
 @app.callback(invoke_without_command=True)
 def main_options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Fine-tune BERT-like text classifiers on GLUE, without paying for padding."""
+    """Fine-tune BERT-like text classifiers on GLUE and your own data, without paying for padding."""
     if version:
         from importlib.metadata import version as installed
 

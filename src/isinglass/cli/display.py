@@ -1,10 +1,15 @@
-"""Print what a person sees of a run: facts about its data, its scores, its export."""
+"""Print what a person sees of a run: how far it is, facts about its data, its scores."""
 
+import math
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any, Final
 
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
@@ -15,8 +20,77 @@ from isinglass.names import printable
 from isinglass.results import RunResult
 from isinglass.tables import Table
 from isinglass.tasks import TASKS
-from isinglass.training.observers import Observer, RunState
+from isinglass.training.observers import Observer, Progress, ProgressObserver, RunState
 from isinglass.training.preparation import PreparedRun, prepare_texts
+
+LOG_SECONDS: Final = 60.0  # the longest time between two lines of progress
+
+
+class RunBars(ExitStack):
+    """The progress of one run after another, or of several at the same time.
+
+    On a terminal each stage of a run has a bar, until the run ends. Elsewhere lines are printed: the first report of a
+    stage, every ten percent, and each minute.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_shared = False
+        self._bars: dict[tuple[str, str], Any] = {}  # label of a run and its stage -> bar
+        self._printed: dict[tuple[str, str], tuple[int, float]] = {}  # the same -> tenths done and time, when printed
+
+    def on_connect(self, summary: str) -> None:
+        """Print what a cluster has, and expect runs at the same time: each line names its run."""
+        self._is_shared = True
+        print(summary, file=sys.stderr, flush=True)
+
+    def label(self, name: str) -> str:
+        """Return what the lines of a run begin with."""
+        return f"[{name}] " if self._is_shared else ""
+
+    def show(self, label: str, progress: Progress) -> None:
+        """Show how far a run is."""
+        is_training = progress.loss is not None
+        epoch = f"epoch {progress.epoch + 1}/{progress.epochs}" if is_training else ""
+        loss = f"loss {progress.loss:.3f}, " if is_training else ""
+        figures = f"{loss}{progress.tokens_per_second:,.0f} tokens/s"
+        key = (label, progress.stage)
+        if sys.stderr and sys.stderr.isatty():
+            if key not in self._bars:
+                self._bars[key] = self._display.add_task(label, total=progress.total, figures="")
+            description = f"{label}{epoch or progress.stage}"
+            self._display.update(self._bars[key], completed=progress.done, description=description, figures=figures)
+            return
+        tenths, now = 10 * progress.done // progress.total, time.monotonic()
+        printed_tenths, printed_at = self._printed.get(key, (-1, now))
+        if tenths > printed_tenths or now - printed_at >= LOG_SECONDS:
+            self._printed[key] = (tenths, now)
+            parts = [f"{label}{progress.stage} {progress.done}/{progress.total}", epoch, figures]
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+    def end(self, label: str) -> None:
+        """Remove the bars of a run."""
+        self._printed = {key: printed for key, printed in self._printed.items() if key[0] != label}
+        for key in [key for key in self._bars if key[0] == label]:
+            self._display.remove_task(self._bars.pop(key))
+
+    @cached_property
+    def _display(self) -> Any:
+        """Open the display of rich when there is something to show: while it is open, prints go through it."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        figures = TextColumn("{task.fields[figures]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
+        return self.enter_context(Progress(*columns, console=console))
+
+
+@contextmanager
+def progress() -> Iterator[Observer]:
+    """Yield an observer that shows the progress of one run."""
+    with RunBars() as bars:
+        yield ProgressObserver(partial(bars.show, ""))
 
 
 class OwnDataFacts(Observer):
@@ -65,13 +139,9 @@ def show_result(result: RunResult, directory: Path | None, *, as_json: bool) -> 
         for metric, score in scores.items()
     ]
     constant = "mean" if any(Metric.RMSE in row for row in rows) else "majority"
-    table = Table(
-        title=f"{task}: {result.model}, {result.precision}, seed {result.seed}",
-        columns=("split", "examples", "metric", "result", constant),
-        rows=tuple(rows),
-        notes=tuple(result.notes),
-    )
-    print(table.to_text(), end="")
+    title = f"{task}: {result.model}, {result.precision}, seed {result.seed}"
+    columns = ("split", "examples", "metric", "result", constant)
+    print(Table(title=title, columns=columns, rows=tuple(rows), notes=tuple(result.notes)).to_text(), end="")
     if result.collapsed:
         print("Collapsed: the model gives every example the same label.")
     if result.epoch_seconds:
@@ -92,16 +162,11 @@ def show_repetitions(results: Sequence[RunResult]) -> None:
     columns = [["run", *(f"seed {run.seed}" for run in results), "mean ± sd"]]
     columns += [[f"epoch {i + 1} (s)", *(f"{run.epoch_seconds[i]:.1f}" for run in results), ""] for i in epochs]
     for split, metric in ((split, metric) for split, scores in first.scores.items() for metric in scores):
-        values = [run.scores[split][metric].value for run in results]
-        columns.append([f"{split} {metric}", *map(metric.text, values), _mean_and_spread(metric, values)])
+        scores = [run.scores[split][metric].value for run in results]
+        values = [math.nan if score is None else score for score in scores]
+        spread = f"{metric.text(mean(values))} ± {metric.text(stdev(values))}"
+        columns.append([f"{split} {metric}", *map(metric.text, values), spread])
     head, *rows = zip(*columns, strict=True)
     compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""
     title = f"{len(results)} runs: {first.backend}, {first.precision}{compiler}, {first.device}"
     print(Table(title=title, columns=head, rows=tuple(rows)).to_text(), end="")
-
-
-def _mean_and_spread(metric: Metric, values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "NaN"
-    return f"{metric.text(mean(known))} ± {metric.text(stdev(known))}"

@@ -23,11 +23,12 @@ def announce(message: str) -> None:
         os.write(2, f"isinglass: {message}\n".encode())
 
 
-class _OneLine(logging.Formatter):
-    """Format records on one line: they may hold names from a stranger's file."""
+class _OneLine(logging.Handler):
+    """Print records on one line: they may hold names from a stranger's file."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        return printable(super().formatMessage(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # a run does not end because nobody reads its warnings
+            _print_error(self.format(record))
 
 
 @contextmanager
@@ -54,9 +55,7 @@ def errors_in_one_line(*, shared: bool = False) -> Iterator[None]:
     """
     from isinglass.backends.process_group import launched_processes
 
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(_OneLine("isinglass: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[lines])
+    logging.basicConfig(level=logging.WARNING, handlers=[_OneLine()])
     try:
         if not shared and launched_processes() > 1:
             raise ConfigError("torchrun starts processes that share a training: this command runs in one of its own.")

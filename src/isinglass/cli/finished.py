@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from isinglass.cli.options import command
-from isinglass.cli.progress import progress
 from isinglass.config import as_dict, resolve
 from isinglass.config.setting import Settings, setting
 from isinglass.errors import ConfigError, DataError, HubError
@@ -38,8 +37,8 @@ class FinishedRunOptions(Settings):
         finished = load_run(run_dir, task=None if self.task is None else get_task(self.task).name)
         if "test_file" in settings:
             if finished.task.name in TASKS:
-                title = finished.task.title
-                raise ConfigError(f"{run_dir} is of {title}, whose sets are known: --test-file is for your own.")
+                known = f"{run_dir} is of {finished.task.title}, whose sets are known"
+                raise ConfigError(f"{known}: --test-file is for your own.")
             finished = replace(finished, task=custom.with_test(finished.task))
         changed = as_dict(finished.config) | {"compile": False, "layout": "auto"} | settings
         return replace(finished, config=resolve(task=changed.pop("task"), flags=changed))
@@ -57,7 +56,7 @@ class EvaluateOptions(FinishedRunOptions):
 @command("data_dir", "test_file", "precision", of_a_run=True)
 def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any]) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
-    from isinglass.cli.display import show_result
+    from isinglass.cli.display import progress, show_result
     from isinglass.data import open_data
     from isinglass.training.trainer import evaluate as run_evaluation
 
@@ -87,6 +86,7 @@ class PredictOptions(FinishedRunOptions):
 @command("data_dir", "precision", of_a_run=True)
 def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any]) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
+    from isinglass.cli.display import progress
     from isinglass.runs.directory import check_predictions, write_predictions
     from isinglass.runs.finished import predict_split, predict_texts
 
@@ -124,6 +124,7 @@ class ExportOptions(FinishedRunOptions):
 @command("data_dir", of_a_run=True)
 def export(run_dir: _RunDir, options: ExportOptions, settings: dict[str, Any]) -> None:
     """Write a finished model as ONNX, and compare its predictions on the dev set with those of the model itself."""
+    from isinglass.cli.display import progress
     from isinglass.export.compare import compare
     from isinglass.export.onnx import export_run
 
@@ -202,10 +203,8 @@ def report(
     damaged = read_records(directory).damaged
     if damaged:
         lines = ", ".join(f"line {line.number} ({line.reason})" for line in damaged)
-        raise DataError(
-            f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; `isinglass bench` on it "
-            f"sets such lines aside and makes their runs again."
-        )
+        remedy = "`isinglass bench` on it sets such lines aside and makes their runs again"
+        raise DataError(f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; {remedy}.")
 
 
 class SubmitOptions(Settings):

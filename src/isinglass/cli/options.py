@@ -66,13 +66,9 @@ def _option(setting: Setting, *, panel: bool = True, default: str | None = None)
         texts.append(f"One of {', '.join(setting.choices)}.")
     if default:
         texts.append(f" [default: {default}]")
-    can_be_refused = setting.type is bool and setting.is_optional
-    option = typer.Option(
-        f"{setting.flag}/--no-{setting.name}" if can_be_refused else setting.flag,
-        metavar=setting.metavar,
-        help=" ".join(texts),
-        rich_help_panel=setting.panel if panel else None,
-    )
+    flag = f"{setting.flag}/--no-{setting.name}" if setting.type is bool and setting.is_optional else setting.flag
+    title = setting.panel if panel else None
+    option = typer.Option(flag, metavar=setting.metavar, help=" ".join(texts), rich_help_panel=title)
     value_type = list[str] if setting.type is tuple else setting.type
     return inspect.Parameter(setting.name, _KEYWORD, default=None, annotation=Annotated[value_type | None, option])
 

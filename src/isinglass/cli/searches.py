@@ -10,8 +10,7 @@ from pathlib import Path
 from isinglass.bench.harness import BenchObserver
 from isinglass.bench.own_data import OwnData
 from isinglass.bench.plan import Plan, PlannedRun
-from isinglass.cli.display import show_facts
-from isinglass.cli.progress import RunBars
+from isinglass.cli.display import RunBars, show_facts
 from isinglass.names import duration, printable
 from isinglass.report.answers import read_answers
 from isinglass.report.own_tasks import tasks_of
@@ -156,8 +155,8 @@ def bench_tables(plan: Plan, directory: Path, kind: str, *, with_published: bool
     if kind == "pytorch":
         return [published]
     scores = scores_table(results, partial(read_answers, directory), failed, tasks=tasks)
-    tables = [scores, speed_table(results, clock=CLOCK, tasks=tasks)]
-    return [published, *tables] if with_published else tables
+    speed = speed_table(results, clock=CLOCK, tasks=tasks)
+    return [published, scores, speed] if with_published else [scores, speed]
 
 
 def tuned_table(tuned: Tuned) -> Table:

@@ -12,7 +12,6 @@ import typer
 
 from isinglass.cli.exits import announce, how_to_resume, processes
 from isinglass.cli.options import command
-from isinglass.cli.progress import progress
 from isinglass.config import PLACES, SETTINGS, TrainConfig, resolve
 from isinglass.config.setting import Settings, setting
 from isinglass.config.settings import AT_LEAST_1, ClusterSettings, SavingSettings, TableSettings
@@ -48,13 +47,8 @@ class SourceOptions(Settings):
             task: the argument of the command.
             settings: the settings whose options are used: name -> value.
         """
-        config = resolve(
-            task=_name_of_task(task, settings.get("train_file", ())),
-            config_file=self.config,
-            flags=settings,
-            assignments=self.set,
-            environment=os.environ,
-        )
+        name = _name_of_task(task, settings.get("train_file", ()))
+        config = resolve(task=name, config_file=self.config, flags=settings, assignments=self.set, environment=os.environ)
         _check_own_files({*settings} - {*PLACES}, config.train_file)
         return config
 
@@ -104,7 +98,7 @@ def _perform_all(
     planned: Collection[tuple[TrainConfig, Path]], options: TrainOptions, saving: "Saving", group: "ProcessGroup"
 ) -> "list[RunResult]":
     """Perform one run after another, and show the result of each as soon as it is known."""
-    from isinglass.cli.display import OwnDataFacts, show_result
+    from isinglass.cli.display import OwnDataFacts, progress, show_result
     from isinglass.runs.perform import RunNotWrittenError, perform
     from isinglass.training.interruption import Interruption
     from isinglass.training.observers import TensorBoardLog
@@ -209,10 +203,8 @@ def bench(options: BenchOptions, cluster: ClusterSettings, settings: dict[str, A
         print(table.to_text())
     print(printable(f"Results in {directory}; `isinglass report {directory}` makes a page of them."), file=sys.stderr)
     if outcome.failed:
-        raise RunFailedError(
-            f"{outcome.failed} of {outcome.performed} runs failed, each with its reason above; "
-            f"the same command tries them again."
-        )
+        failed = f"{outcome.failed} of {outcome.performed} runs failed, each with its reason above"
+        raise RunFailedError(f"{failed}; the same command tries them again.")
 
 
 class TuneOptions(SourceOptions):
@@ -234,18 +226,17 @@ _TUNED_ON: Final = [name for name in _TABLE_SETTINGS if name not in ("test_file"
 @command("data_dir", *_TUNED_ON, "model", "backend", "precision")
 def tune(options: TuneOptions, cluster: ClusterSettings, settings: dict[str, Any], task: _TaskArgument = None) -> None:
     """Search learning rate, epochs and batch size on held-out data, resumably; the best become a recipe file."""
+    from isinglass import tuning
     from isinglass.cli.searches import TuneDisplay, tuned_table
     from isinglass.training.interruption import Interruption
-    from isinglass.tuning import SearchSpace
-    from isinglass.tuning import tune as run_search
 
     config = options.resolve(task, settings)
     with Interruption(announce) as interruption, TuneDisplay(options.trials) as display:
-        tuned = run_search(
+        tuned = tuning.tune(
             config,
             trials=options.trials,
             directory=options.output or Path("tune") / config.task,
-            space=SearchSpace() if options.search is None else SearchSpace.parse(options.search),
+            space=tuning.SearchSpace.parse(options.search) if options.search is not None else tuning.SearchSpace(),
             observer=display,
             cluster=cluster if cluster.on else None,
             interruption=interruption,
@@ -264,11 +255,9 @@ def _name_of_task(task: str | None, train_file: Collection[str]) -> str:
     name = task or re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-") or "texts"
     if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
         raise ConfigError(f"{name!r} is no name for a task: letters a to z, digits, - and _ were expected.")
-    if name not in TASKS:
-        return name
-    if task is None:
-        return f"{name}-own"
-    raise ConfigError(f"{name} is a task that `isinglass tasks` lists: give your own files another name.")
+    if name in TASKS and task is not None:
+        raise ConfigError(f"{name} is a task that `isinglass tasks` lists: give your own files another name.")
+    return f"{name}-own" if name in TASKS else name
 
 
 def _check_own_files(used: Collection[str], train_file: Collection[str]) -> None:

@@ -3,11 +3,10 @@
 Their order: default < recipe < environment < config file < flag < `--set`.
 """
 
-import dataclasses
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,8 +89,7 @@ def resolve(
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
     """Return the settings as plain values that JSON knows, in the order of the fields."""
-    plain = dataclasses.asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,12 @@ Command line, config files, validation and documents all read the same declarati
 import ast
 import dataclasses
 import sys
-import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import NoneType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 from isinglass.errors import ConfigError
@@ -38,7 +37,7 @@ class Limits(NamedTuple):
     contain: Callable[[float], bool]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
     """A declared setting.
 
@@ -83,7 +82,7 @@ class Setting:
             return None
         if self.choices:
             return value
-        convert, expected = _CONVERSIONS[self.type]
+        convert, expected, _ = _TYPES[self.type]
         try:
             return convert(value)
         except (ValueError, KeyError, TypeError, OverflowError):
@@ -112,7 +111,7 @@ class Settings:
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init_subclass__(cls) -> None:
-        dataclass(frozen=True, kw_only=True)(cls)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
         for name, setting in self.declared().items():
@@ -131,11 +130,11 @@ class Settings:
 
 
 def _read(field: "dataclasses.Field[Any]", hint: Any, meanings: Mapping[str, str]) -> Setting:
-    is_optional = types.NoneType in typing.get_args(hint)
-    plain = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType) if is_optional else hint
+    is_optional = NoneType in typing.get_args(hint)
+    plain = next(kind for kind in typing.get_args(hint) if kind is not NoneType) if is_optional else hint
     choices = typing.get_args(plain) if typing.get_origin(plain) is Literal else ()
     kind = str if choices else typing.get_origin(plain) or plain
-    inferred = {"type": kind, "choices": choices, "is_optional": is_optional, "metavar": _METAVARS[kind]}
+    inferred = {"type": kind, "choices": choices, "is_optional": is_optional, "metavar": _TYPES[kind][2]}
     declared = {"name": field.name, "default": field.default, "meaning": meanings.get(field.name, "")}
     return Setting(**declared | inferred | field.metadata)
 
@@ -155,9 +154,6 @@ def _meanings(module: str) -> Mapping[str, Mapping[str, str]]:
     return meanings
 
 
-_METAVARS: Final = {bool: None, int: "N", float: "NUMBER", str: "TEXT", tuple: "NAME", Path: "PATH"}
-
-
 def _whole_number(value: Any) -> int:
     if not isinstance(value, str) and value != int(value):
         raise ValueError
@@ -171,10 +167,12 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-_CONVERSIONS: Final[Mapping[type, tuple[Callable[[Any], Any], str]]] = {
-    bool: (lambda value: {"true": True, "false": False}[str(value).lower()], "true or false"),
-    int: (_whole_number, "a whole number"),
-    float: (float, "a number"),
-    str: (str, "text"),
-    tuple: (_names, "a name or a list of names"),
+# type -> how a value is read, what a message expects, and what `--help` writes for it
+_TYPES: Final[Mapping[type, tuple[Callable[[Any], Any], str, str | None]]] = {
+    bool: (lambda value: {"true": True, "false": False}[str(value).lower()], "true or false", None),
+    int: (_whole_number, "a whole number", "N"),
+    float: (float, "a number", "NUMBER"),
+    str: (str, "text", "TEXT"),
+    tuple: (_names, "a name or a list of names", "NAME"),
+    Path: (Path, "a path", "PATH"),
 }

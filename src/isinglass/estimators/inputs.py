@@ -196,10 +196,8 @@ def _label(value: Any, row: int) -> Any:
         return value.decode()
     if isinstance(value, str | int) or (isinstance(value, float) and value % 1 == 0):  # NaN % 1 and infinity % 1 are NaN
         return value
-    raise DataError(
-        f"Unknown label type: y, row {row} is {brief(value)}; names or whole numbers were expected (TextRegressor is for "
-        f"others)."
-    )
+    expected = "names or whole numbers were expected (TextRegressor is for others)"
+    raise DataError(f"Unknown label type: y, row {row} is {brief(value)}; {expected}.")
 
 
 def _as_labels(row: Any) -> list[Any]:

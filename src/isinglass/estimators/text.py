@@ -107,14 +107,9 @@ class TextEstimator(BaseEstimator):
             flags["seed"] = flags["seed"].randint(2**31)
         name = "text-regressor" if kind == "regression" else "text-classifier"
         config = resolve(task=name, flags=flags | {"model": str(self.model)})
-        task = custom_task(
-            name=name,
-            kind=kind,
-            labels=names,
-            text_columns=("text", "text2")[: len(texts)],
-            label_column="label",
-            splits=["train", "dev"] if config.picks_best else ["train"],
-        )
+        columns = ("text", "text2")[: len(texts)]
+        splits = ["train", "dev"] if config.picks_best else ["train"]
+        task = custom_task(name=name, kind=kind, labels=names, text_columns=columns, label_column="label", splits=splits)
         examples = _examples(texts, labels)
         data = LoadedSplits(task=task, splits={"train": examples})
         if config.picks_best:
