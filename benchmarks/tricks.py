@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
 from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
-from isinglass.backends.torch.batch import RowRounding
 from isinglass.backends.torch.cpu import attention
-from isinglass.backends.torch.cpu import engine as cpu_engine
+from isinglass.backends.torch.cpu import backend as cpu_backend
 from isinglass.backends.torch.cpu.dropout import MaskDropout
 from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
@@ -147,26 +146,26 @@ def fp32_products():
 def bf16_products():
     """Time bf16 steps on a CPU without bf16 instructions: three of each, because the plain ones take long."""
     backend, batches = backend_and_batches("bf16")
-    widened = backend._engine.products
+    widened = backend._products
     if isinstance(widened(), contextlib.nullcontext):
         sys.exit("This CPU has bf16 instructions: nothing is widened on it.")
     times = ([], [])
     for step in range(4):
         for products, kept in zip((contextlib.nullcontext, widened), times, strict=True):
-            backend._engine.products = products
+            backend._products = products
             kept.append(training_step(backend, batches, step))
     return [statistics.median(kept[1:]) for kept in times]
 
 
 if "--steps" in sys.argv:
     if "--give-back" in sys.argv:
-        cpu_engine.keep_freed_memory = lambda: None
+        cpu_backend.keep_freed_memory = lambda: None
     print(training_steps())
     sys.exit()
 if "--lengths" in sys.argv:
     if "--as-they-come" in sys.argv:
         attention.GROUP_SIZES, attention.LENGTH_MULTIPLE = tuple(range(32, 0, -1)), 1
-        RowRounding.rows_for = lambda _, num_tokens: num_tokens
+        cpu_backend.rounded_rows = lambda num_tokens, **_: num_tokens
     print(steps_of_many_lengths())
     sys.exit()
 for trick, measured in {

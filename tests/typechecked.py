@@ -11,7 +11,6 @@ UNCHECKED = (
     "isinglass.backends.torch.gpu.triton",  # Triton compiles the source of these functions, annotations included
     "isinglass.backends.torch.attention",  # torch.compile traces the functions of a model, and what wraps them
     "isinglass.backends.torch.cpu",
-    "isinglass.backends.torch.dropout",
     "isinglass.backends.torch.model",
     "isinglass.backends.keras",  # Keras looks at the signatures of its layers' methods
     "isinglass.config",  # these refuse values of a wrong type by a sentence, and are tested with such

@@ -22,7 +22,7 @@ def _of_torch(backend, batch: PackedBatch) -> tuple[float, Weights]:
 
     from isinglass.backends.torch.batch import MicroBatch
 
-    gradient = backend.differentiate(backend._engine.stage(batch), MicroBatch(batch, 0, 0, 1.0, is_last=True))
+    gradient = backend._differentiate(backend._stage(batch, None), MicroBatch(batch, 0, 0, 1.0, is_last=True))
     backend._word_gradient.add(gradient)
     found: Weights = {}
     for variable, parameters in backend._model.variables():

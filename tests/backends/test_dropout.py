@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from isinglass.backends.torch.attention import NO_DROPOUT
 from isinglass.backends.torch.cpu.dropout import MaskDropout, drop
-from isinglass.backends.torch.dropout import NO_DROPOUT
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

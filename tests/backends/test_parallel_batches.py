@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from isinglass.backends.protocol import LEAST_PARALLEL_TOKENS, parts_of_step
-from isinglass.backends.torch.cpu.parallel import PARALLEL_BATCHES, in_parallel
+from isinglass.backends.torch.cpu.backend import PARALLEL_BATCHES, in_parallel
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
 from isinglass.training.prediction import predict
@@ -83,7 +83,7 @@ def test_a_parallel_batch_that_fails_is_heard_and_the_other_ends_first() -> None
 
     for tasks in ([fails, ends], [ends, fails]):
         with pytest.raises(ValueError, match="so it is"):
-            in_parallel(tasks)
+            in_parallel(lambda task: task(), tasks, PARALLEL_BATCHES)
     assert ended == [1, 1]
 
 

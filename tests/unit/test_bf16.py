@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from isinglass.backends.torch.cpu.bf16 import WidenedProducts
+from isinglass.backends.torch.cpu.linear import WidenedProducts
 
 
 def products(dtype: torch.dtype) -> list[torch.Tensor]:

@@ -6,10 +6,9 @@ import torch
 
 from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
-from isinglass.backends.torch.backend import TorchBackend
+from isinglass.backends.torch.gpu.backend import GpuBackend
 from isinglass.backends.torch.gpu.dropout import begin_dropout
-from isinglass.backends.torch.gpu.graphs import StepGraphs
-from isinglass.backends.torch.gpu.staging import Tensors
+from isinglass.backends.torch.gpu.graphs import StepGraphs, Tensors
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
 from isinglass.packing import PackedBatch, pack_flat
@@ -30,16 +29,16 @@ def batches() -> list[PackedBatch]:
     return [pack_flat(random_tokens(each, i), np.arange(len(each)), labels) for i, each in enumerate(LENGTHS)]
 
 
-def backend_on_gpu(checkpoint: Checkpoint, precision: str, *, records: bool) -> TorchBackend:
+def backend_on_gpu(checkpoint: Checkpoint, precision: str, *, records: bool) -> GpuBackend:
     config = TrainConfig(precision=precision, learning_rate=1e-3, weight_decay=0.01, layer_decay=0.9)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=3))
-    assert isinstance(backend, TorchBackend)
+    assert isinstance(backend, GpuBackend)
     if not records:
-        backend._engine._graphs = None
+        backend._graphs = None
     return backend
 
 
-def train(backend: TorchBackend, steps: range) -> list[float]:
+def train(backend: GpuBackend, steps: range) -> list[float]:
     found = batches()
     for step in steps:
         backend.train_step([found[step % len(found)]], step=step, learning_rate=1e-3 * (1 - step / STEPS))

@@ -1,7 +1,6 @@
 """Attention of flat batches on a GPU: what of it a CPU can run, and the rest where there is a GPU."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,43 +8,33 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("triton")
+
+from isinglass.backends.torch.attention import NO_DROPOUT, Dropout
 from isinglass.backends.torch.gpu import attention
-from isinglass.backends.torch.gpu.attention import FlashPlan, GpuPlan, PaddedPlan, TritonPlan, padded_length
+from isinglass.backends.torch.gpu.attention import GpuPlan, PaddedPlan, padded_length, sequence_lengths
+from isinglass.backends.torch.gpu.backend import word_row_arrays
 from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
-from isinglass.backends.torch.gpu.engine import word_row_arrays
-from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
-from isinglass.backends.torch.gpu.staging import to_device
+from isinglass.backends.torch.gpu.graphs import to_device
+from isinglass.backends.torch.gpu.triton import attention as triton_attention
+from isinglass.backends.torch.gpu.triton.attention import TritonPlan
 from tests.interpreted import mend_products
 
 CPU = torch.device("cpu")
 N, D = 3, 8
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention runs on GPUs only")
-in_every_kind = pytest.mark.parametrize("kind", [TritonPlan, FlashPlan, PaddedPlan])
-of_pytorch = pytest.mark.parametrize("kind", [FlashPlan, PaddedPlan])
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled kernels run on GPUs only")
+in_every_kind = pytest.mark.parametrize("kind", [TritonPlan, PaddedPlan])
 some_lengths = st.lists(st.integers(1, 20), min_size=1, max_size=6).map(sorted)
 
 
-def plan_for(
-    kind, lengths, rows: int, dropout: KernelDropout | None = None, device: torch.device = CPU, heads: int = N
-) -> GpuPlan:
-    return kind.prepare(np.array(lengths), rows, heads, device, dropout)
+def plan_for(kind, lengths, dropout: Dropout = NO_DROPOUT, device: torch.device = CPU, heads: int = N) -> GpuPlan:
+    return kind.prepare(np.array(lengths), heads, device, dropout)
 
 
 def attend(q, k, v, weights_kept=1.0):
     """(Lq, N, D) of one example, written out."""
     scores = torch.einsum("qnd,knd->nqk", q, k) / math.sqrt(q.shape[-1])
     return torch.einsum("nqk,knd->qnd", scores.softmax(-1) * weights_kept, v)
-
-
-def one_by_one(projections: Projections, bounds: SequenceBounds, rate: float) -> torch.Tensor:
-    """What `_flash` promises without dropout, one example after another; rows that no sequence has are NaN."""
-    (q, k, v), cu_q, cu_k = projections, bounds.cu_q, bounds.cu_k
-    assert rate == 0 and cu_q.dtype == cu_k.dtype == torch.int32
-    assert bounds.max_q >= int(cu_q.diff().max()) and bounds.max_k >= int(cu_k.diff().max())
-    out = torch.full_like(q, math.nan)
-    ranges = [(*pair, *keys) for pair, keys in zip(pairwise(cu_q), pairwise(cu_k), strict=True)]
-    parts = [attend(q[a:b], k[c:d], v[c:d]) for a, b, c, d in ranges]
-    return torch.cat(parts) if sum(map(len, parts)) == len(q) else out
 
 
 def dropout_on(device: torch.device) -> KernelDropout:
@@ -56,18 +45,16 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, requires_grad=True)
 
 
-@of_pytorch
 @settings(max_examples=25, deadline=None)
-@given(lengths=some_lengths, rest=st.integers(1, 9))
-def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest: int):
+@given(lengths=some_lengths)
+def test_each_example_attends_as_if_it_were_alone(lengths: list[int]):
     """Forward and gradients, with rows to spare: what lies in those must reach no example, and they stay finite."""
     T, H = sum(lengths), N * D
-    qkv, q_first, kv = random(T + rest, 3 * H), random(len(lengths), H), random(T + rest, 2 * H)
-    plan = plan_for(kind, lengths, T + rest)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_flash", one_by_one)
-        out, first = plan.attend(qkv, 0.1), plan.attend_first(q_first, kv, 0.1)
-    assert out.shape == (T + rest, H) and first.shape == (len(lengths), H) and out.isfinite().all()
+    rows = int(sequence_lengths(np.array(lengths)).sum())
+    qkv, q_first, kv = random(rows, 3 * H), random(len(lengths), H), random(rows, 2 * H)
+    plan = plan_for(PaddedPlan, lengths)
+    out, first = plan.attend(qkv, 0.1), plan.attend_first(q_first, kv, 0.1)
+    assert out.shape == (rows, H) and first.shape == (len(lengths), H) and out.isfinite().all()
 
     expected, expected_first, start = [], [], 0
     for i, length in enumerate(lengths):
@@ -85,25 +72,10 @@ def test_each_example_attends_as_if_it_were_alone(kind, lengths: list[int], rest
             torch.testing.assert_close(a, b, rtol=0, atol=5e-6)
 
 
-@of_pytorch
-def test_the_real_operators_take_these_arguments(kind):
-    """On the meta device, forward and backward: PyTorch may rename or reorder them."""
-    lengths, rows, H = [2, 3, 7], 16, N * D
-    tensors = {name: torch.from_numpy(array).to("meta") for name, array in kind.arrays(np.array(lengths), rows).items()}
-    plan = kind(num_heads=N, max_length=padded_length(np.array(lengths), rows), dropout=dropout_on(CPU), **tensors)
-    qkv = torch.empty(rows, 3 * H, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    first = torch.empty(3, H, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    out = plan.attend(qkv, 0.1).sum() + plan.attend_first(first, qkv[:, H:], 0.1).sum()
-    out.backward()
-    assert qkv.grad.shape == qkv.shape and first.grad.shape == first.shape
-    assert out.dtype == torch.bfloat16
-
-
 def test_a_plan_is_what_it_says():
-    for kind, first in ((FlashPlan, [0, 1, 2, 3]), (TritonPlan, [0, 1, 2, 2])):
-        arrays = kind.arrays(np.array([2, 3]), 8)
-        assert arrays["cu_seqlens"].tolist() == [0, 2, 5, 8] and arrays["cu_first"].tolist() == first
-    arrays = PaddedPlan.arrays(np.array([2, 3]), 6)
+    arrays = TritonPlan.arrays(np.array([2, 3, 3]))
+    assert arrays["cu_seqlens"].tolist() == [0, 2, 5, 8] and arrays["cu_first"].tolist() == [0, 1, 2, 2]
+    arrays = PaddedPlan.arrays(np.array([2, 3, 1]))
     assert arrays["position"].tolist() == [0, 1, 64, 65, 66, 128]
     assert arrays["is_real"].shape == (3, 1, 1, 64) and arrays["is_real"].sum() == 6
 
@@ -111,48 +83,32 @@ def test_a_plan_is_what_it_says():
 def test_rows_and_lengths_take_few_values():
     """Each is a recorded step more on a GPU."""
     tokens = np.arange(1, 10_000)
-    rows = np.array([attention.ROWS.rows_for(count) for count in tokens.tolist()])
+    rows = np.array([sequence_lengths(np.array([count])).sum() for count in tokens.tolist()])
     assert (rows > tokens).all() and (rows[tokens > 2048] < tokens[tokens > 2048] * 33 / 32 + 1).all()
     assert len(set(rows[tokens < 2048])) == 32 and len(set(rows)) <= 32 + 32 + 32 + 16
-    assert padded_length(np.array([3, 64]), 128) == 64 and padded_length(np.array([3, 65]), 128) == 128
+    assert padded_length(np.array([3, 64])) == 64 and padded_length(np.array([3, 65])) == 128
 
 
 @pytest.mark.parametrize(
-    ("dtype", "capability", "head_size", "ours", "flash"),
+    ("capability", "head_size", "told"),
     [
-        (torch.bfloat16, (8, 0), 64, None, None),
-        (torch.float16, (9, 0), 20, None, "multiple of 8"),
-        (torch.float16, (12, 0), 256, "size 128 at most", None),
-        (torch.float32, (9, 0), 64, "fp16 and bf16", "fp16 and bf16"),
-        (torch.float16, (7, 5), 64, "8.0 is needed, and this one has 7.5", "8.0 is needed, and this one has 7.5"),
-        (torch.bfloat16, (9, 0), 264, "size 128 at most", "up to 256"),
+        ((8, 0), 64, None),
+        ((9, 0), 20, None),
+        ((12, 0), 256, "size 128 at most"),
+        ((7, 5), 64, "8.0 is needed, and this one has 7.5"),
     ],
 )
-def test_a_kind_is_chosen_where_it_runs(monkeypatch, dtype, capability, head_size, ours, flash):
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    for why_not, said in ((attention.why_not_triton, ours), (attention.why_not_flash, flash)):
-        found = why_not(dtype, capability, head_size)
-        assert found is None if said is None else said in found
-
-
-def test_without_flash_it_is_not_chosen(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
-    assert "without FlashAttention" in attention.why_not_flash(torch.bfloat16, (9, 0), 64)
+def test_our_kernels_are_tried_where_they_may_run(capability, head_size, told):
+    found = attention.why_not_triton(capability, head_size)
+    assert found is None if told is None else told in found
 
 
 @pytest.fixture
 def pretended_gpu(monkeypatch):
-    """Triton's kernels run in its interpreter, FlashAttention's part is taken by what it promises."""
-    pytest.importorskip("triton")
+    """Triton's kernels run in its interpreter."""
     mend_products()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    monkeypatch.setattr(attention, "_flash", one_by_one)
     return monkeypatch
-
-
-def leaks(projections: Projections, bounds: SequenceBounds, rate: float) -> torch.Tensor:
-    return one_by_one(projections._replace(k=projections.k.roll(1, 0)), bounds, rate)
 
 
 def fails(*_: object, **__: object) -> None:
@@ -164,46 +120,32 @@ def test_kernels_that_do_the_right_thing_are_taken(pretended_gpu):
     assert attention.choose_plan(CPU, torch.bfloat16, N, D) == (TritonPlan, None)
 
 
-def test_flash_comes_second_and_the_reason_is_told(pretended_gpu):
-    from isinglass.backends.torch.gpu.triton import attention as triton_attention
-
+def test_kernels_that_fail_are_not_taken_and_the_reason_is_told(pretended_gpu):
     pretended_gpu.setattr(triton_attention, "attend", fails)
     kind, note = attention.choose_plan(CPU, torch.bfloat16, N, D)
-    assert kind is FlashPlan and "no kernel image" in note and "256ths" in note and "\n" not in note
+    assert kind is PaddedPlan and "no kernel image" in note and "pads" in note and "\n" not in note
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
 def test_kernels_that_compute_something_else_are_not_taken(pretended_gpu):
     """Guards against a kernel that takes the arguments in another sense: a wrong model would train on in silence."""
-    from isinglass.backends.torch.gpu.triton import attention as triton_attention
-
     attend = triton_attention.attend
     pretended_gpu.setattr(triton_attention, "attend", lambda qkv, *rest: attend(qkv._replace(k=qkv.k.roll(1, 0)), *rest))
-    pretended_gpu.setattr(attention, "_flash", leaks)
     kind, note = attention.choose_plan(CPU, torch.bfloat16, N, D)
-    assert kind is PaddedPlan and note.count("off") == 2 and "pads" in note
+    assert kind is PaddedPlan and note.count("off") == 1 and "pads" in note
 
 
 def test_nothing_is_told_in_fp32_which_has_no_faster_path(pretended_gpu):
     assert attention.choose_plan(CPU, torch.float32, N, D) == (PaddedPlan, None)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_the_rate_given_to_flash_makes_kept_weights_and_divisor_agree(rate):
-    """The kernel's arithmetic: it keeps bytes up to floor(255 * keep) of 256, and divides by keep."""
-    keep = 1 - attention.flash_rate(rate)
-    assert (math.floor(255 * keep) + 1) / 256 == keep or keep == 1
-    assert abs(keep - (1 - rate)) <= 1 / 512
-    assert attention.flash_rate(0.0) == 0
-
-
 def test_dropout_depends_on_seed_step_part_and_rank_alone():
-    qkv = random(14, 3 * N * D)
+    qkv = random(64, 3 * N * D)
 
     def drawn(seed, step, part=0, rank=0):
         torch.rand(3)  # whatever happened before
         dropout = KernelDropout(torch.from_numpy(begin_dropout(seed, step, CPU, part=part, rank=rank)))
-        return plan_for(PaddedPlan, [5, 9], 14, dropout).attend(qkv, 0.5)
+        return plan_for(PaddedPlan, [5, 9], dropout).attend(qkv, 0.5)
 
     torch.testing.assert_close(drawn(1, 2), drawn(1, 2), rtol=0, atol=0)
     others = [drawn(2, 2), drawn(1, 3), drawn(1, 2, part=1), drawn(1, 2, rank=1)]
@@ -216,13 +158,12 @@ def skip_if_too_old(kind, device: torch.device) -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("kind", [TritonPlan, FlashPlan])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_kernels_do_on_this_gpu_what_padding_does(kind, dtype):
+def test_kernels_do_on_this_gpu_what_padding_does(dtype):
     device = torch.device("cuda", torch.cuda.current_device())
-    skip_if_too_old(kind, device)
+    skip_if_too_old(TritonPlan, device)
     for head_size in (32, 64, 128):
-        assert attention.find_failure(kind, device, dtype, 12, head_size) is None
+        assert attention.find_failure(TritonPlan, device, dtype, 12, head_size) is None
 
 
 @needs_gpu
@@ -234,15 +175,16 @@ def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind)
     H = heads * 64
 
     def attend_by_dropout(qkv):
-        return plan_for(kind, [L] * 64, 64 * L, dropout_on(device), device, heads).attend(qkv, 0.1)
+        return plan_for(kind, [L] * 64, dropout_on(device), device, heads).attend(qkv, 0.1)
 
-    qk = torch.zeros(64 * L, 2 * H, device=device, dtype=dtype)
-    qkv = torch.cat([qk, torch.ones(64 * L, H, device=device, dtype=dtype)], 1).requires_grad_()
+    rows = int(sequence_lengths(np.array([L] * 64)).sum())
+    qk = torch.zeros(rows, 2 * H, device=device, dtype=dtype)
+    qkv = torch.cat([qk, torch.ones(rows, H, device=device, dtype=dtype)], 1).requires_grad_()
     out = attend_by_dropout(qkv)
     (grad,) = torch.autograd.grad(out, qkv, torch.ones_like(out))
     out = out.detach()
     assert float(out.float().mean()) == pytest.approx(1, abs=1e-3)
-    shares = out.float().view(64, L, heads, 64)[..., 0]
+    shares = out[: 64 * L].float().view(64, L, heads, 64)[..., 0]
     assert float(shares.std()) == pytest.approx(math.sqrt(0.1 / 0.9 / L), rel=0.05)
     assert abs(float(torch.corrcoef(shares.permute(2, 0, 1).reshape(heads, -1))[0, 1])) < 0.05
     assert abs(float(torch.corrcoef(shares.reshape(64, -1))[0, 1])) < 0.15
@@ -256,10 +198,10 @@ def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind)
 def test_nothing_waits_for_the_gpu(kind):
     device = torch.device("cuda", torch.cuda.current_device())
     skip_if_too_old(kind, device)
-    qkv = torch.randn(24, 3 * N * D, device=device, dtype=torch.float16, requires_grad=True)
+    qkv = torch.randn(64, 3 * N * D, device=device, dtype=torch.float16, requires_grad=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        plan_for(kind, [3, 20], 24, dropout_on(device), device).attend(qkv, 0.1).sum().backward()
+        plan_for(kind, [3, 20], dropout_on(device), device).attend(qkv, 0.1).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

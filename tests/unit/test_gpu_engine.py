@@ -8,10 +8,11 @@ pytest.importorskip("triton")
 
 from isinglass.backends.protocol import Objective
 from isinglass.backends.torch.backend import TorchBackend
-from isinglass.backends.torch.cpu.engine import CpuEngine
-from isinglass.backends.torch.gpu import fused_layers
-from isinglass.backends.torch.gpu.attention import PaddedPlan, TritonPlan
-from isinglass.backends.torch.gpu.engine import GpuEngine
+from isinglass.backends.torch.cpu.backend import CpuBackend
+from isinglass.backends.torch.gpu.attention import PaddedPlan
+from isinglass.backends.torch.gpu.backend import GpuBackend
+from isinglass.backends.torch.gpu.triton import layers
+from isinglass.backends.torch.gpu.triton.attention import TritonPlan
 from isinglass.backends.torch.model import Classifier
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import load_checkpoint
@@ -29,17 +30,19 @@ def pretended_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a pretended GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    monkeypatch.setattr(fused_layers, "_WRITES_FP32", False)
+    monkeypatch.setattr(layers, "_WRITES_FP32", False)
 
 
-def backend_on(engine: type[CpuEngine | GpuEngine], path, **settings: object) -> TorchBackend:
+def backend_on(kind: type[CpuBackend | GpuBackend], path, **settings: object) -> TorchBackend:
     """Without dropout, which the devices draw each in its own way."""
     config = TrainConfig(dropout=0.0, weight_decay=0.01, **settings)
     checkpoint = load_checkpoint(path)
     model = Classifier(checkpoint.blueprint.with_dropout(0.0), 3)
     model.load(checkpoint.weights, config.seed)
-    device = () if engine is CpuEngine else (CPU,)
-    return TorchBackend(config, model, engine(model, config, *device), Objective(kind="classification", num_outputs=3), None)
+    objective = Objective(kind="classification", num_outputs=3)
+    if kind is CpuBackend:
+        return CpuBackend(config, model, objective, None)
+    return GpuBackend(config, model, objective, None, CPU)
 
 
 def train(backend: TorchBackend, variant: str) -> tuple[list[float], np.ndarray]:
@@ -57,8 +60,8 @@ def train(backend: TorchBackend, variant: str) -> tuple[list[float], np.ndarray]
 def test_flat_batches_train_as_on_a_cpu(tmp_path, precision: str, tolerance: float):
     """In fp32 padded, in bf16 by Triton's attention and fused layers: staging, words' gradients and micro-batches too."""
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
-    rehearsed, expected = (backend_on(engine, path, precision=precision) for engine in (GpuEngine, CpuEngine))
-    assert rehearsed._engine._flat_plan is (PaddedPlan if precision == "fp32" else TritonPlan)
+    rehearsed, expected = (backend_on(kind, path, precision=precision) for kind in (GpuBackend, CpuBackend))
+    assert rehearsed._flat_plan is (PaddedPlan if precision == "fp32" else TritonPlan)
     assert (rehearsed._model.fused is not None) == (precision == "bf16") and rehearsed.notes == []
     for found, wanted in zip(train(rehearsed, "torch-flat"), train(expected, "torch-flat"), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
@@ -66,18 +69,18 @@ def test_flat_batches_train_as_on_a_cpu(tmp_path, precision: str, tolerance: flo
 
 def test_batches_of_rows_train_as_on_a_cpu(tmp_path):
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
-    rehearsed, expected = (backend_on(engine, path, layout="rows") for engine in (GpuEngine, CpuEngine))
+    rehearsed, expected = (backend_on(kind, path, layout="rows") for kind in (GpuBackend, CpuBackend))
     for found, wanted in zip(train(rehearsed, "torch-rows"), train(expected, "torch-rows"), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_a_key_holds_all_that_a_recorded_step_depends_on(tmp_path):
     """Batches of one shape have one key; another number of rows, of examples, or a longer example has another."""
-    engine = backend_on(GpuEngine, save_tiny(tmp_path, "bert", labels=("a", "b", "c")))._engine
+    backend = backend_on(GpuBackend, save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
     tokens = random_tokens([10, 20, 20, 10, 15, 15, 30, 70, 1], 1)
 
     def key(*index: int):
-        return engine._shape(pack("torch-flat", tokens, np.array(index), None))
+        return backend._shape(pack("torch-flat", tokens, np.array(index), None))
 
     assert key(0, 1) == key(2, 3) == key(4, 5)
     assert len({key(0, 1), key(6), key(0, 1, 2, 3, 4), key(7), key(0, 1, 8)}) == 5

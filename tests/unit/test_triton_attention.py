@@ -11,8 +11,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from isinglass.backends.torch.gpu.dropout import PlacedDropout
-from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
-from isinglass.backends.torch.gpu.triton.attention import TILE, attend, attend_backward
+from isinglass.backends.torch.gpu.triton.attention import TILE, Projections, SequenceBounds, attend, attend_backward
 from tests.interpreted import mend_products
 
 mend_products()
@@ -65,7 +64,7 @@ def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY
     places = torch.cat([torch.arange(length) for length in lengths_k]).to(DEVICE)
     for begin in range(0, max(lengths_k), D):  # so many keys show at a time
         v = (places[:, None] == begin + torch.arange(D, device=DEVICE)).to(torch.float16).repeat(1, N)
-        out = attend(Projections(q, k, v), N, bounds, dropout).out
+        out, _ = attend(Projections(q, k, v), N, bounds, dropout)
         for each, (a, b) in zip(found, pairwise(bounds.cu_q.tolist()), strict=True):
             shown = out[a:b].view(-1, N, D).transpose(0, 1).float() * each.shape[2]
             each[:, :, begin : begin + D] = shown[:, :, : max(0, each.shape[2] - begin)]
@@ -73,17 +72,17 @@ def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY
 
 
 def gradients(
-    qkv: Projections, bounds: SequenceBounds, dropout: PlacedDropout | None
+    qkv: Projections, bounds: SequenceBounds, dropout: PlacedDropout
 ) -> tuple[Tensor, Tensor, Projections, Tensor]:
     """Output, the gradient that it gets, those that come out, and their partial sums."""
     q, k, _ = qkv
-    result = attend(qkv, N, bounds, dropout)
-    grad = normal(*result.out.shape, half=q.dtype, seed=3)
+    out, log_sums = attend(qkv, N, bounds, dropout)
+    grad = normal(*out.shape, half=q.dtype, seed=3)
     grad_q = torch.full_like(q, math.nan)  # what is not written shows
     grad_kv = torch.full((len(k), 2 * k.shape[1]), math.nan, device=DEVICE, dtype=q.dtype)
     grads = Projections.split(grad_kv, grad_q)
-    sums = attend_backward(grad, qkv, result, bounds, dropout, grads)
-    return result.out, grad, grads, sums
+    sums = attend_backward(grad, qkv, out, log_sums, bounds, dropout, grads)
+    return out, grad, grads, sums
 
 
 def off(found: Tensor, expected: Tensor) -> float:
@@ -96,7 +95,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 def test_outputs_and_gradients_are_those_of_each_sequence_alone(half, queries, keys, D, rate):
     """With the masks of the kernels themselves, which both directions draw for themselves."""
     bounds, qkv = bounds_of(queries, keys), inputs(queries, keys, D, half)
-    out, grad, found, sums = gradients(qkv, bounds, PlacedDropout(rate, KEY, 3) if rate else None)
+    out, grad, found, sums = gradients(qkv, bounds, PlacedDropout(rate, KEY, 3))
     leaves = [x.detach().float().contiguous().requires_grad_() for x in qkv]
     expected = written_out(leaves, bounds, D, masks(bounds, rate) if rate else None)
     tolerance = 3 * torch.finfo(half).eps
@@ -112,11 +111,11 @@ def test_a_sequence_reaches_no_other():
     lengths, D = [5, 70, 9], 16
     bounds = bounds_of(lengths, lengths)
     q, k, v = inputs(lengths, lengths, D, torch.float16)
-    found = gradients(Projections(q, k, v), bounds, None)
+    found = gradients(Projections(q, k, v), bounds, PlacedDropout(0.0, KEY, 0))
     for each in (q, k, v):
         each[:5] *= -2
         each[75:] *= 3
-    changed = gradients(Projections(q, k, v), bounds, None)
+    changed = gradients(Projections(q, k, v), bounds, PlacedDropout(0.0, KEY, 0))
     assert torch.equal(found[0][5:75], changed[0][5:75]) and not torch.equal(found[0][75:], changed[0][75:])
     for before, after in zip(found[2], changed[2], strict=True):
         assert torch.equal(before[5:75], after[5:75])

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.dropout import NO_DROPOUT
-from isinglass.backends.torch.gpu import fused_layers
-from isinglass.backends.torch.gpu.attention import TritonPlan
+from isinglass.backends.torch.attention import NO_DROPOUT
 from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout, begin_dropout
-from isinglass.backends.torch.gpu.fused_layers import FusedLayers, why_not_fused
-from isinglass.backends.torch.gpu.triton import kernels
+from isinglass.backends.torch.gpu.triton import kernels, layers
+from isinglass.backends.torch.gpu.triton.attention import TritonPlan
+from isinglass.backends.torch.gpu.triton.layers import FusedLayers, why_not_fused
 from isinglass.backends.torch.model import Classifier, Layer
 from isinglass.models.checkpoint import load_checkpoint
 from tests.interpreted import mend_products
@@ -40,7 +39,7 @@ def key_of(step: int, seed: int = 1) -> torch.Tensor:
 def training_plan(step: int) -> TritonPlan:
     """For three examples in 64 rows, with the dropout of a step."""
     dropout = KernelDropout(key_of(step, seed=3))
-    return TritonPlan.prepare(np.array([5, 9, 20]), 64, 3, DEVICE, dropout)
+    return TritonPlan.prepare(np.array([5, 9, 20]), 3, DEVICE, dropout)
 
 
 @HALVES
@@ -120,7 +119,7 @@ def layer(tmp_path_factory) -> Layer:
 def products_in_half(monkeypatch):
     """On a CPU PyTorch has no product of halves whose result is in fp32."""
     if DEVICE.type == "cpu":
-        monkeypatch.setattr(fused_layers, "_WRITES_FP32", False)
+        monkeypatch.setattr(layers, "_WRITES_FP32", False)
 
 
 @HALVES
@@ -145,10 +144,10 @@ def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
     """And a step's are the same each time."""
     x = normal(64, H)
 
-    def run(step: int, layers: int) -> torch.Tensor:
+    def run(step: int, number: int) -> torch.Tensor:
         plan = training_plan(step)
-        out = FusedLayers([layer] * layers, torch.bfloat16)(x, plan, plan.dropout).detach()
-        assert plan.dropout.at_next_place(0.1).place == 3 * layers
+        out = FusedLayers([layer] * number, torch.bfloat16)(x, plan).detach()
+        assert plan.dropout.at_next_place(0.1).place == 3 * number
         return out
 
     assert torch.equal(run(1, 2), run(1, 2)) and not torch.equal(run(1, 2), run(2, 2))
@@ -156,10 +155,10 @@ def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
 
 def test_fused_layers_predict_as_plain_ones(layer: Layer):
     """They have no dropout to draw then, and prediction casts weights for itself."""
-    plan, x = dataclasses.replace(training_plan(1), dropout=None), normal(64, H)
+    plan, x = dataclasses.replace(training_plan(1), dropout=NO_DROPOUT), normal(64, H)
     with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
-        found = FusedLayers([layer, layer], torch.bfloat16)(x.clone(), plan, NO_DROPOUT)
-        expected = layer(layer(x.clone(), plan, NO_DROPOUT, None), plan, NO_DROPOUT, None)
+        found = FusedLayers([layer, layer], torch.bfloat16)(x.clone(), plan)
+        expected = layer(layer(x.clone(), plan, None), plan, None)
     assert torch.equal(found, expected)
 
 
@@ -179,7 +178,7 @@ def test_what_is_left_to_the_optimizer_is_cast_when_weights_are_loaded(tmp_path)
         left += 1
         own += 1
     plan = training_plan(1)
-    model.fused(normal(64, H), plan, plan.dropout)
+    model.fused(normal(64, H), plan)
     halves = model.fused.halves
     assert torch.equal(halves[own], own.bfloat16()) and torch.equal(halves[left], before)
 

@@ -1,4 +1,4 @@
-"""How the tokens of a batch attend: the interface of all attention plans, and the plan for the rows layout.
+"""How the tokens of a batch attend and what is dropped: the interface of all devices, and the plan for the rows layout.
 
 Shapes: T tokens of S examples, H hidden size = N heads x D head size; R rows of L tokens in the rows layout.
 
@@ -7,21 +7,54 @@ Shapes: T tokens of S examples, H hidden size = N heads x D head size; R rows of
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from isinglass.backends.torch.dropout import Dropout
-
 FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
 
-@runtime_checkable
-class AttentionPlan(Protocol):
-    """How the tokens of one batch attend, with the dropout of the attention weights; shared by all layers."""
+class Dropout:
+    """The dropout of one micro-batch. This one is for prediction, and drops nothing. The devices have their own, in which
+    what is dropped depends on the order of the calls.
+    """
 
+    def apply(self, x: Tensor, rate: float) -> Tensor:  # noqa: ARG002
+        """Return x with elements zeroed with probability `rate`, and the others divided by the keep rate."""
+        return x
+
+    def apply_unscaled(self, x: Tensor, rate: float) -> tuple[Tensor, float]:
+        """Zero elements of x with probability `rate`. Return them with the factor that the caller has to multiply by."""
+        return self.apply(x, rate), 1.0
+
+    def add(self, residual: Tensor, x: Tensor, rate: float) -> Tensor:
+        """Return residual + apply(x, rate), in the wider of the two precisions.
+
+        In prediction the sum is written into `residual`, which nothing else reads.
+        """
+        if not torch.is_grad_enabled() and residual.dtype == torch.result_type(residual, x):
+            return residual.add_(self.apply(x, rate))
+        return residual + self.apply(x, rate)
+
+
+NO_DROPOUT: Final = Dropout()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPlan(ABC):
+    """How the tokens of one batch attend, shared by all layers.
+
+    Attributes:
+        dropout: of everything that a pass drops.
+    """
+
+    num_heads: int
+    dropout: Dropout
+
+    @abstractmethod
     def attend(self, qkv: Tensor, rate: float) -> Tensor:
         """Let every token attend to the tokens of its example.
 
@@ -33,6 +66,7 @@ class AttentionPlan(Protocol):
             (tokens, H).
         """
 
+    @abstractmethod
     def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
         """Let only the first token of each example attend: all that the last layer needs.
 
@@ -46,8 +80,8 @@ class AttentionPlan(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class RowsPlan:
+@dataclass(frozen=True, kw_only=True)
+class RowsPlan(AttentionPlan):
     """Attention of a batch of rows.
 
     Attributes:
@@ -55,10 +89,8 @@ class RowsPlan:
         first_bias: float32 (1, S, R * L), the same for the first token of each example and all keys.
     """
 
-    num_heads: int
     bias: Tensor
     first_bias: Tensor
-    dropout: Dropout
 
     def attend(self, qkv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
@@ -90,7 +122,7 @@ def plan_rows(sequence_ids: Tensor, num_examples: int, num_heads: int, dropout: 
     same = sequence_ids[:, :, None] == sequence_ids[:, None, :]  # gaps attend to gaps: every query has keys
     own = torch.arange(num_examples, device=sequence_ids.device)[:, None] == sequence_ids.reshape(1, -1)
     bias, first_bias = (torch.where(mask, 0.0, FORBIDDEN) for mask in (same[:, None], own[None]))
-    return RowsPlan(num_heads, bias, first_bias, dropout)
+    return RowsPlan(num_heads=num_heads, dropout=dropout, bias=bias, first_bias=first_bias)
 
 
 def softmax_scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from isinglass.backends.torch.attention import AttentionPlan
-from isinglass.backends.torch.dropout import Dropout
 from isinglass.packing import PackedBatch
 
 
@@ -42,8 +40,7 @@ class StagedBatch:
         position_ids: int64 (rows,).
         first_token: int64 (S,), the row of each example's first token.
         labels: int64 (S,), float32 (S,) or (S, num_outputs); None in prediction.
-        attention: how the tokens attend.
-        dropout: of all but the attention weights.
+        plan: how the tokens attend, and what is dropped.
         word_rows: for the gradient of the word embedding on a GPU; None elsewhere.
     """
 
@@ -52,8 +49,7 @@ class StagedBatch:
     position_ids: Tensor
     first_token: Tensor
     labels: Tensor | None = None
-    attention: AttentionPlan
-    dropout: Dropout
+    plan: AttentionPlan
     word_rows: WordRows | None = None
 
 
@@ -106,39 +102,26 @@ class MicroBatchGradient:
     embeddings: Tensor | None
 
 
-@dataclass(frozen=True)
-class RowRounding:
-    """How many rows the matrices of a flat batch have: the number of its tokens rounded up, so that it takes few values.
+def rounded_rows(num_tokens: int, *, multiple: int, spare: int = 0) -> int:
+    """Return the rows of the matrices for a flat batch of `num_tokens` tokens: these, rounded up to one of few values.
 
-    Each value costs: oneDNN generates programs for it on a CPU, and a GPU records a step for it.
+    Each value costs: oneDNN generates programs for it on a CPU, and a GPU records a step for it. Above 32 * `multiple`
+    tokens less than a 32nd of the rows is padding, spare rows aside.
 
-    Attributes:
+    Args:
         multiple: least multiple to round up to.
         spare: rows that have to follow the tokens.
     """
-
-    multiple: int
-    spare: int
-
-    def rows_for(self, num_tokens: int) -> int:
-        """Return the rows for `num_tokens` tokens: above 32 * `multiple` less than a 32nd more, spare rows aside."""
-        multiple = max(self.multiple, 1 << max(0, num_tokens.bit_length() - 6))
-        return -(-(num_tokens + self.spare) // multiple) * multiple
+    multiple = max(multiple, 1 << max(0, num_tokens.bit_length() - 6))
+    return -(-(num_tokens + spare) // multiple) * multiple
 
 
 def token_arrays(batch: PackedBatch, rows: int) -> dict[str, NDArray[Any]]:
-    """Return the first fields of `StagedBatch` as arrays; those of tokens have `rows` elements."""
-    arrays = {
-        "input_ids": _padded(batch.input_ids, rows),
-        "token_type_ids": _padded(batch.token_type_ids, rows),
-        "position_ids": _padded(batch.position_ids, rows),
-        "first_token": batch.first_token,
-    }
+    """Return the first fields of `StagedBatch` as arrays; those of tokens are int64, with zeros up to `rows` elements."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in ("input_ids", "token_type_ids", "position_ids"):
+        values = getattr(batch, name)
+        arrays[name] = np.zeros(rows, np.int64)
+        arrays[name][: values.size] = values.reshape(-1)
+    arrays["first_token"] = batch.first_token
     return arrays if batch.labels is None else {**arrays, "labels": batch.labels}
-
-
-def _padded(array: np.ndarray, rows: int) -> Int64[np.ndarray, " rows"]:
-    """Return the array flattened as int64, with zeros after it up to `rows` elements."""
-    out = np.zeros(rows, np.int64)
-    out[: array.size] = array.reshape(-1)
-    return out

@@ -10,7 +10,7 @@ Two things differ from the textbook, and change no result:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from isinglass.backends.torch.attention import AttentionPlan
 from isinglass.backends.torch.cpu.linear import Linear, linear
-from isinglass.backends.torch.dropout import Dropout
-from isinglass.backends.torch.gpu.fused_layers import FusedLayers
 from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
+
+if TYPE_CHECKING:
+    from isinglass.backends.torch.gpu.triton.layers import FusedLayers
 
 _ACTIVATION: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "gelu": F.gelu,
@@ -65,7 +66,7 @@ class Layer(nn.Module):
         self.attention_output_rate = rates.attention_output or 0.0
         self.rate = rates.feed_forward or 0.0
 
-    def forward(self, x: Tensor, plan: AttentionPlan, dropout: Dropout, first_token: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, plan: AttentionPlan, first_token: Tensor | None) -> Tensor:
         """Map (T, H) to (T, H); or, with `first_token` (S,), to those rows only, (S, H)."""
         if first_token is None:
             context = plan.attend(self.qkv(x), self.attention_rate)
@@ -73,10 +74,10 @@ class Layer(nn.Module):
             x, q_first, kv = self._project_first(x, first_token)
             context = plan.attend_first(q_first, kv, self.attention_rate)
         attended = self.attention_output(context)
-        x = self.attention_norm(dropout.add(x, attended, self.attention_output_rate))
+        x = self.attention_norm(plan.dropout.add(x, attended, self.attention_output_rate))
         inner = self.intermediate.gelu(x) if self.activation is F.gelu else self.activation(self.intermediate(x))
         fed = self.output(inner)
-        out: Tensor = self.output_norm(dropout.add(x, fed, self.rate))
+        out: Tensor = self.output_norm(plan.dropout.add(x, fed, self.rate))
         return out
 
     def _project_first(self, x: Tensor, first_token: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,25 +132,25 @@ class Classifier(nn.Module):
         x = words + F.embedding(position_ids + self.first_position, self.position)
         return x if self.token_type is None else x + F.embedding(token_type_ids, self.token_type)
 
-    def forward(self, embedded: Tensor, first_token: Tensor, plan: AttentionPlan, dropout: Dropout) -> Tensor:
+    def forward(self, embedded: Tensor, first_token: Tensor, plan: AttentionPlan) -> Tensor:
         """Return the logits (S, num_outputs) of a batch.
 
         Args:
             embedded: (T, E), what `embed` returned.
             first_token: int64 (S,).
-            plan: the batch's attention.
-            dropout: the batch's.
+            plan: the batch's attention and dropout.
         """
+        dropout = plan.dropout
         x = dropout.apply(self.embedding_norm(embedded), self.embedding_rate)
         if self.projection is not None:
             x = self.projection(x)
         *lower, last = self.layers
         if self.fused is not None:
-            x = self.fused(x, plan, dropout)
+            x = self.fused(x, plan)
         else:
             for layer in lower:
-                x = layer(x, plan, dropout, None)
-        x = last(x, plan, dropout, first_token)
+                x = layer(x, plan, None)
+        x = last(x, plan, first_token)
         x = dropout.apply(x, self.head_input_rate)
         x = dropout.apply(self.head_activation(self.head_dense(x)), self.head_rate)
         logits: Tensor = self.head_output(x)

@@ -1,7 +1,6 @@
 """AdamW as BERT's fine-tuning uses it: bias correction, no decay of biases and LayerNorms, gradients clipped."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,24 +12,6 @@ from isinglass.backends.protocol import UpdateRule
 from isinglass.config import TrainConfig
 
 LARGE: Final = 1 << 18  # elements of a parameter that is worth a kernel of its own
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Parameters that share a learning rate and a weight decay.
-
-    Attributes:
-        index: number of the group in the optimizer.
-        factor: factor of the learning rate.
-        small: those that PyTorch steps.
-        large: those that `triton.kernels` steps.
-    """
-
-    index: int
-    factor: float
-    decay: float
-    small: list[nn.Parameter]
-    large: list[nn.Parameter]
 
 
 class Optimizer:
@@ -56,26 +37,32 @@ class Optimizer:
                 updates their copies. Not for fp16.
         """
         self._max_grad_norm = config.max_grad_norm
-        self._betas, self._epsilon = (config.adam_beta1, config.adam_beta2), config.adam_epsilon
-        self._parameters, self._groups = _group(parameters, config.weight_decay, has_large=half_weights is not None)
-        large = [parameter for group in self._groups for parameter in group.large]
-        self.cast_weights = {weight: half_weights[weight] for weight in large if half_weights and weight in half_weights}
+        groups = _group(parameters, config.weight_decay)
+        self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
+        self._large: list[tuple[nn.Parameter, dict[str, Any]]] = []  # parameter and group; PyTorch steps the others
+        if half_weights is not None:
+            for group in groups:
+                self._large += [(parameter, group) for parameter in group["params"] if parameter.numel() >= LARGE]
+                group["params"] = [parameter for parameter in group["params"] if parameter.numel() < LARGE]
+        halves = half_weights or {}
+        self.cast_weights = {weight: halves[weight] for weight, _ in self._large if weight in halves}
         device = self._parameters[0].device
-        self._small_groups = [group for group in self._groups if group.small]
+        self._betas, self._epsilon = (config.adam_beta1, config.adam_beta2), config.adam_epsilon
         self._adamw = torch.optim.AdamW(
-            [{"params": group.small, "weight_decay": group.decay} for group in self._small_groups],
+            groups,
             lr=config.learning_rate,
             betas=self._betas,
             eps=self._epsilon,
             fused=True,
             capturable=device.type == "cuda",
         )
-        self._factors = torch.tensor([group.factor for group in self._groups], device=device)
+        self._factors = torch.tensor([group["factor"] for group in groups], device=device)
         self._rates: Tensor | None = None  # (groups,): on a GPU a recorded step reads the learning rates there
         if device.type == "cuda":
             self._rates = torch.zeros_like(self._factors)
-            for options, group in zip(self._adamw.param_groups, self._small_groups, strict=True):
-                options["lr"] = self._rates[group.index]
+            for group, rate in zip(groups, self._rates, strict=True):
+                group["lr"] = rate
+        self._groups = groups
         self._scaler = torch.amp.GradScaler("cuda", enabled=scales_loss)
 
     def scaled(self, loss: Tensor) -> Tensor:
@@ -87,8 +74,8 @@ class Optimizer:
         if self._rates is not None:
             torch.mul(self._factors, rate, out=self._rates)
             return
-        for options, group in zip(self._adamw.param_groups, self._small_groups, strict=True):
-            options["lr"] = rate * group.factor
+        for group in self._groups:
+            group["lr"] = rate * group["factor"]
 
     def step(self) -> None:
         """Clip the gradients, and step. In fp16 a step whose gradient overflowed is skipped, and the loss scale lowered."""
@@ -105,23 +92,20 @@ class Optimizer:
 
     def _step_large(self, scale: Tensor) -> None:
         """Step the large parameters by `triton.kernels`, with their gradients divided by `scale`."""
-        pairs = [(parameter, group) for group in self._groups for parameter in group.large if parameter.grad is not None]
-        if not pairs:
+        large = [(parameter, group, parameter.grad) for parameter, group in self._large if parameter.grad is not None]
+        if not large:
             return
         from isinglass.backends.torch.gpu.triton.kernels import adamw
 
-        states = [self._moments(parameter) for parameter, _ in pairs]
+        states = [self._moments(parameter) for parameter, _, _ in large]
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, 1)
         (beta1, beta2), t = self._betas, steps[0].double()  # all have taken the same number of steps
         corrections = torch.stack([1 - beta1**t, (1 - beta2**t).sqrt()]).float()
-        assert self._rates is not None
-        for (parameter, group), state in zip(pairs, states, strict=True):
-            assert parameter.grad is not None
+        for (parameter, group, grad), state in zip(large, states, strict=True):
             adamw(
-                parameter.detach(), state["exp_avg"], state["exp_avg_sq"], parameter.grad, scale,
-                self._rates[group.index], corrections, betas=self._betas, eps=self._epsilon, decay=group.decay,
-                half=self.cast_weights.get(parameter),
+                parameter.detach(), state["exp_avg"], state["exp_avg_sq"], grad, scale, group["lr"], corrections,
+                betas=self._betas, eps=self._epsilon, decay=group["weight_decay"], half=self.cast_weights.get(parameter),
             )  # fmt: skip
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -143,44 +127,28 @@ class Optimizer:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned."""
-        for i, parameter in enumerate(self._parameters):
-            prefix = f"adamw.{i}."
-            moments = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            if moments:
-                self._adamw.state[parameter] = {name: _restored(name, value, parameter) for name, value in moments.items()}
+        moments = {name: array for name, array in state.items() if name.startswith("adamw.")}
+        for key, array in moments.items():
+            _, index, name = key.split(".")
+            parameter = self._parameters[int(index)]
+            shape = () if name == "step" else parameter.shape
+            moment = torch.from_numpy(array).reshape(shape).to(parameter.device).clone()
+            self._adamw.state[parameter][name] = moment
         if self._scaler.is_enabled():
             self._scaler.load_state_dict({name: state[f"scaler.{name}"].item() for name in self._scaler.state_dict()})
 
 
-def _group(
-    parameters: Iterable[tuple[nn.Parameter, UpdateRule]], weight_decay: float, *, has_large: bool
-) -> tuple[list[nn.Parameter], list[_Group]]:
-    """Freeze parameters of factor 0, and group the others.
+def _group(parameters: Iterable[tuple[nn.Parameter, UpdateRule]], weight_decay: float) -> list[dict[str, Any]]:
+    """Freeze parameters of factor 0, and group the others by their rules, as PyTorch's optimizers take them.
 
-    Args:
-        has_large: whether large parameters are apart.
-
-    Returns:
-        All parameters in the order of the groups, which checkpoints rely on, and the groups: those with weight decay first,
-        larger factors first.
+    Checkpoints rely on the order of the groups: those with weight decay first, larger factors first.
     """
-    by_key: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    by_rule: dict[UpdateRule, list[nn.Parameter]] = {}
     for parameter, rule in parameters:
         parameter.requires_grad_(rule.rate_factor > 0)
         if rule.rate_factor > 0:
-            by_key.setdefault((not rule.decays, -rule.rate_factor), []).append(parameter)
-    ordered: list[nn.Parameter] = []
-    groups: list[_Group] = []
-    for index, (is_exempt, negative_factor) in enumerate(sorted(by_key)):
-        members = by_key[is_exempt, negative_factor]
-        ordered += members
-        large = [parameter for parameter in members if has_large and parameter.numel() >= LARGE]
-        small = [parameter for parameter in members if not has_large or parameter.numel() < LARGE]
-        groups.append(_Group(index, -negative_factor, 0.0 if is_exempt else weight_decay, small, large))
-    return ordered, groups
-
-
-def _restored(name: str, value: NDArray[Any], parameter: nn.Parameter) -> Tensor:
-    """Return a moment or the step of a parameter on its device."""
-    shape = () if name == "step" else parameter.shape
-    return torch.from_numpy(value).reshape(shape).to(parameter.device).clone()
+            by_rule.setdefault(rule, []).append(parameter)
+    return [
+        {"params": by_rule[rule], "factor": rule.rate_factor, "weight_decay": weight_decay if rule.decays else 0.0}
+        for rule in sorted(by_rule, key=lambda rule: (not rule.decays, -rule.rate_factor))
+    ]

@@ -97,8 +97,14 @@ class TorchProcessGroup:
 
 
 @contextmanager
-def averaging(replica: DistributedDataParallel, *, is_last: bool) -> Iterator[None]:
-    """Average the gradients of all processes in the passes of a step's last micro-batch. Before it only add them up."""
+def averaging(replica: DistributedDataParallel | None, *, is_last: bool) -> Iterator[None]:
+    """Average the gradients of all processes in the passes of a step's last micro-batch. Before it only add them up.
+
+    Without a replica this process is alone, and nothing is done.
+    """
+    if replica is None:
+        yield
+        return
     with others_present(), nullcontext() if is_last else replica.no_sync():
         yield
 

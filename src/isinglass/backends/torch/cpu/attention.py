@@ -10,7 +10,6 @@ another, each from end to end, so that the next product finds in the processor's
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from isinglass.backends.torch.attention import FORBIDDEN, softmax_scores
+from isinglass.backends.torch.attention import FORBIDDEN, AttentionPlan, Dropout, softmax_scores
 from isinglass.backends.torch.cpu.dropout import MaskDropout, drop
 from isinglass.packing import PackedBatch
 
@@ -82,33 +81,27 @@ class Group:
         return x[self.start : self.stop].view(self.size * self.num_heads, 1, -1)
 
 
-@dataclass(frozen=True)
-class FlatPlan:
-    """Attention of a flat batch (see `torch.attention.AttentionPlan`). Padding rows after its tokens get zeros.
-
-    Attributes:
-        num_tokens: T.
-        masks: dropout of the attention weights; None outside of training.
-    """
+@dataclass(frozen=True, kw_only=True)
+class FlatPlan(AttentionPlan):
+    """Attention of a flat batch of `num_tokens` tokens. Padding rows after these get zeros."""
 
     num_tokens: int
     groups: tuple[Group, ...]
-    masks: MaskDropout | None
 
     def attend(self, qkv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
-        return _SelfAttention.apply(qkv, self, rate)  # type: ignore[no-any-return]
+        return _Attention.apply(qkv, None, self, rate)  # type: ignore[no-any-return]
 
     def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
         """See AttentionPlan."""
-        return _FirstTokenAttention.apply(q_first, kv, self, rate)  # type: ignore[no-any-return]
+        return _Attention.apply(kv, q_first, self, rate)  # type: ignore[no-any-return]
 
 
-def plan_flat(batch: PackedBatch, num_heads: int, masks: MaskDropout | None) -> FlatPlan:
+def plan_flat(batch: PackedBatch, num_heads: int, dropout: Dropout) -> FlatPlan:
     """Prepare the attention of a flat batch: index arithmetic, once for all layers."""
     bounds = like_length_groups(batch.lengths)
     groups = tuple(_group(batch, start, stop, num_heads) for start, stop in bounds)
-    return FlatPlan(batch.num_tokens, groups, masks)
+    return FlatPlan(num_heads=num_heads, dropout=dropout, num_tokens=batch.num_tokens, groups=groups)
 
 
 def _group(batch: PackedBatch, start: int, stop: int, num_heads: int) -> Group:
@@ -154,97 +147,71 @@ class _GroupWeights(NamedTuple):
     weights: Tensor
     mask: Tensor | None
 
-    @classmethod
-    def unflatten(cls, tensors: Sequence[Any]) -> Iterator["_GroupWeights"]:
-        """Return the records whose fields stand in `tensors`, one after another."""
-        width = len(cls._fields)
-        for start in range(0, len(tensors), width):
-            yield cls(*tensors[start : start + width])
 
+class _Attention(torch.autograd.Function):
+    """Attention of a flat batch, with its gradient written out.
 
-class _SelfAttention(torch.autograd.Function):
-    """Attention of all tokens of a flat batch, with its gradient written out: (tokens, 3 * H) to (tokens, H).
+    (tokens, 3 * H) to (tokens, H) for all tokens; or (tokens, 2 * H), keys and values, and queries (S, H) to (S, H) for the
+    first tokens.
 
     The result of each group is written where it belongs. For the backward pass softmax and mask are saved, and their product
     is computed again; nothing is saved where no gradient is needed.
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, plan: FlatPlan, rate: float) -> Tensor:
-        out = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
-        out[plan.num_tokens :].zero_()
+    def forward(ctx: Any, packed: Tensor, q_first: Tensor | None, plan: FlatPlan, rate: float) -> Tensor:
+        parts = 3 if q_first is None else 2
+        if q_first is None:
+            out = packed.new_empty(len(packed), packed.shape[1] // 3)
+            out[plan.num_tokens :].zero_()
+        else:
+            out = torch.empty_like(q_first)
         saved: list[Tensor | None] = []
         for group in plan.groups:
-            pieces = group.pad(qkv, 3)
-            q, k, v = pieces
+            pieces = group.pad(packed, parts)
+            *queries, k, v = pieces
+            q = queries[0] if q_first is None else group.first_tokens(q_first)
             weights = softmax_scores(q, k, group.key_bias)
-            mask, ctx.factor = _draw(plan.masks, weights, rate)
+            mask, ctx.factor = _draw(plan.dropout, weights, rate)
             context = _weighted_sum(weights, mask, v, ctx.factor)
-            group.unpad(context[None], out)
-            if ctx.needs_input_grad[0]:
-                saved += _GroupWeights(pieces, weights, mask)
-        ctx.plan, ctx.shape = plan, qkv.shape
-        ctx.save_for_backward(*saved)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        plan: FlatPlan = ctx.plan
-        grad = grad.contiguous()
-        grad_qkv = grad.new_empty(ctx.shape)
-        grad_qkv[plan.num_tokens :].zero_()
-        for group, saved in zip(plan.groups, _GroupWeights.unflatten(ctx.saved_tensors), strict=True):
-            grad_pieces = torch.empty_like(saved.pieces)
-            (grad_context,) = group.pad(grad, 1)
-            if group.key_bias is not None:
-                grad_context.mul_((group.key_bias == 0).transpose(1, 2))  # queries that pad have no gradient
-            q, k, v = saved.pieces
-            _backward(grad_context, q, k, v, saved, ctx.factor, tuple(grad_pieces))
-            group.unpad(grad_pieces, grad_qkv)
-        return grad_qkv, None, None
-
-
-class _FirstTokenAttention(torch.autograd.Function):
-    """The same for the first tokens alone: (S, H) and (tokens, 2 * H) to (S, H)."""
-
-    @staticmethod
-    def forward(ctx: Any, q_first: Tensor, kv: Tensor, plan: FlatPlan, rate: float) -> Tensor:
-        out = torch.empty_like(q_first)
-        saved: list[Tensor | None] = []
-        for group in plan.groups:
-            pieces = group.pad(kv, 2)
-            k, v = pieces
-            weights = softmax_scores(group.first_tokens(q_first), k, group.key_bias)
-            mask, ctx.factor = _draw(plan.masks, weights, rate)
-            group.first_tokens(out).copy_(_weighted_sum(weights, mask, v, ctx.factor))
+            if q_first is None:
+                group.unpad(context[None], out)
+            else:
+                group.first_tokens(out).copy_(context)
             if any(ctx.needs_input_grad):
                 saved += _GroupWeights(pieces, weights, mask)
-        ctx.plan, ctx.shape = plan, kv.shape
+        ctx.plan, ctx.shape = plan, packed.shape
         ctx.save_for_backward(q_first, *saved)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         plan: FlatPlan = ctx.plan
         q_first, *tensors = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_q = torch.empty_like(q_first)
-        grad_kv = grad.new_empty(ctx.shape)
-        grad_kv[plan.num_tokens :].zero_()
-        for group, saved in zip(plan.groups, _GroupWeights.unflatten(tensors), strict=True):
+        grad_packed = grad.new_empty(ctx.shape)
+        grad_packed[plan.num_tokens :].zero_()
+        grad_first = None if q_first is None else torch.empty_like(q_first)
+        for number, group in enumerate(plan.groups):
+            saved = _GroupWeights(*tensors[3 * number : 3 * number + 3])
             grad_pieces = torch.empty_like(saved.pieces)
-            q, (k, v) = group.first_tokens(q_first), saved.pieces
-            grads = group.first_tokens(grad_q), *grad_pieces
-            _backward(group.first_tokens(grad), q, k, v, saved, ctx.factor, grads)
-            group.unpad(grad_pieces, grad_kv)
-        return grad_q, grad_kv, None, None
+            if grad_first is None:
+                queries, grad_queries = saved.pieces[0], grad_pieces[0]
+                (grad_context,) = group.pad(grad, 1)
+                if group.key_bias is not None:
+                    grad_context.mul_((group.key_bias == 0).transpose(1, 2))  # queries that pad have no gradient
+            else:
+                queries, grad_queries, grad_context = map(group.first_tokens, (q_first, grad_first, grad))
+            _backward(grad_context, queries, saved, ctx.factor, grad_queries, grad_pieces[-2:])
+            group.unpad(grad_pieces, grad_packed)
+        return grad_packed, grad_first, None, None
 
 
-def _draw(masks: MaskDropout | None, weights: Tensor, rate: float) -> tuple[Tensor | None, float]:
+def _draw(dropout: Dropout, weights: Tensor, rate: float) -> tuple[Tensor | None, float]:
     """Return the mask for weights, and the factor for what is kept; (None, 1) if nothing is dropped."""
-    if masks is None or rate == 0:
+    if rate == 0 or not isinstance(dropout, MaskDropout):
         return None, 1.0
-    return masks.draw(tuple(weights.shape), rate, weights.dtype)
+    return dropout.draw(tuple(weights.shape), rate, weights.dtype)
 
 
 def _weighted_sum(weights: Tensor, mask: Tensor | None, v: Tensor, factor: float) -> Tensor:
@@ -253,11 +220,9 @@ def _weighted_sum(weights: Tensor, mask: Tensor | None, v: Tensor, factor: float
     return torch.baddbmm(v.new_empty(()), dropped, v, beta=0, alpha=factor)
 
 
-def _backward(
-    grad_context: Tensor, q: Tensor, k: Tensor, v: Tensor, saved: _GroupWeights, factor: float, grads: Sequence[Tensor]
-) -> None:
-    """Write the gradients of q, k and v into `grads`, for that of the context, (B, Lq, D)."""
-    grad_q, grad_k, grad_v = grads
+def _backward(grad_context: Tensor, q: Tensor, saved: _GroupWeights, factor: float, grad_q: Tensor, grad_kv: Tensor) -> None:
+    """Write the gradients of q, (B, Lq, D), and of k and v, (2, B, L, D), for that of the context, (B, Lq, D)."""
+    (k, v), (grad_k, grad_v) = saved.pieces[-2:], grad_kv
     scale = 1 / math.sqrt(q.shape[-1])
     dropped, grad_weights = saved.weights, torch.bmm(grad_context, v.transpose(1, 2))
     if saved.mask is not None:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isinglass.backends.torch.attention import Dropout
+
 LEVELS: Final = 1 << 16
 _GENERATORS: Final = 4  # of random words; as many threads use them, because NumPy releases the GIL
 _WORDS: Final = 1 << 19  # drawn at a time: 4 MiB
@@ -22,8 +24,8 @@ _POOL: Final = ThreadPoolExecutor(_GENERATORS, thread_name_prefix="dropout")
 _MASK_DTYPES: Final = {2: torch.int16, 4: torch.int32}  # bytes of an element -> integers of its size
 
 
-class MaskDropout:
-    """The dropout of one micro-batch by masks, which are drawn in the order of the calls (see `torch.dropout.Dropout`).
+class MaskDropout(Dropout):
+    """The dropout of one micro-batch by masks, which are drawn in the order of the calls.
 
     Attributes:
         elements: mask elements drawn so far.

@@ -1,4 +1,4 @@
-"""y = x W^T + b by the library that multiplies fastest on this CPU.
+"""Products of matrices in the way that is fastest on this CPU: y = x W^T + b by oneDNN, and bf16 in fp32 arithmetic.
 
 PyTorch computes fp32 products by MKL, which on AMD's processors uses AVX2 even where they have AVX-512. oneDNN, which is a
 part of PyTorch too, is more than twice as fast there. In bf16 PyTorch uses oneDNN itself; here the bias is added inside of
@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from isinglass.backends.cpu import has_fast_bf16, mkl_leaves_avx512_unused
 
@@ -18,6 +19,8 @@ _REORDER: Final = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _HAS_ONEDNN: Final = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _IN_FP32: Final = _HAS_ONEDNN and mkl_leaves_avx512_unused()
 _IN_BF16: Final = _HAS_ONEDNN and has_fast_bf16()
+# inference mode dispatches `linear` itself, other modes `mm` or `addmm`
+_PRODUCTS: Final = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "linear"))
 
 
 class Linear(nn.Linear):
@@ -96,3 +99,14 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None, activation: str =
     algorithm = "none" if activation == "gelu" else ""  # exact GELU, not tanh's
     product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, activation, [], algorithm)
     return product
+
+
+class WidenedProducts(TorchDispatchMode):
+    """A context in which products of bf16 matrices run in fp32 and are rounded to bf16."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.baddbmm_.default and args[0].dtype == torch.bfloat16:
+            return args[0].copy_(self.__torch_dispatch__(torch.ops.aten.baddbmm.default, types, args, kwargs))
+        if func not in _PRODUCTS or args[0].dtype != torch.bfloat16:
+            return func(*args, **(kwargs or {}))
+        return func(*(None if arg is None else arg.float() for arg in args), **(kwargs or {})).bfloat16()

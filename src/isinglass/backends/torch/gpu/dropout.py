@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
+from isinglass.backends.torch.attention import Dropout
+
 _KERNELS: Final = 0x6B65726E  # "kern": keeps these keys apart from the seeds of anything else
+_LEVELS: Final = 1 << 31
 
 
 def begin_dropout(seed: int, step: int, device: torch.device, *, part: int = 0, rank: int = 0) -> Int64[np.ndarray, "1"]:
@@ -40,9 +43,14 @@ class PlacedDropout:
     key: Tensor
     place: int
 
+    def arguments(self) -> tuple[Tensor, int, int, float]:
+        """Return what a kernel takes: key, place, the least 31-bit number that keeps an element, and 1 / (keep rate)."""
+        least = round(self.rate * _LEVELS)
+        return self.key, self.place, least, _LEVELS / (_LEVELS - least)
 
-class KernelDropout:
-    """The dropout of one micro-batch (see `torch.dropout.Dropout`).
+
+class KernelDropout(Dropout):
+    """The dropout of one micro-batch.
 
     PyTorch's kernels draw from the device's default generator, those in `triton` by the key and the number of the place.
 
@@ -62,11 +70,3 @@ class KernelDropout:
     def apply(self, x: Tensor, rate: float) -> Tensor:
         """See Dropout."""
         return x if rate == 0 else F.dropout(x, rate)
-
-    def apply_unscaled(self, x: Tensor, rate: float) -> tuple[Tensor, float]:
-        """See Dropout: the kernel has scaled already."""
-        return self.apply(x, rate), 1.0
-
-    def add(self, residual: Tensor, x: Tensor, rate: float) -> Tensor:
-        """See Dropout."""
-        return residual + self.apply(x, rate)

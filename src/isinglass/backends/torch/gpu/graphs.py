@@ -7,16 +7,25 @@ All that changes from step to step lies where the recorded kernels read it: the 
 learning rates in the optimizer's tensor, seed and offset of the random numbers where PyTorch puts them before a replay.
 The graphs share one pool of memory: they run one after another, and nothing in the pool outlives its step but the loss,
 which is copied out.
+
+The arrays of a batch come to the device in one copy, for which nothing waits.
 """
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from isinglass.backends.torch.gpu.staging import Arrays, Tensors, stage, unstage
+ALIGNMENT: Final = 16  # bytes: each array begins at a multiple
 
+Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
+"""Group of arrays -> name -> array."""
+Tensors = dict[str, dict[str, Tensor]]
+"""The same on the device."""
 Step = Callable[[Tensors], Tensor]
 """Does a complete step on the tensors of a batch, optimizer included, and returns its loss. Waits for nothing."""
 
@@ -86,3 +95,38 @@ class StepGraphs:
             generator.graphsafe_set_state(generator.clone_state())  # its own still waits for the end of the recording
             return None
         return _RecordedStep(graph, batch, loss)
+
+
+def to_device(arrays: Arrays, device: torch.device) -> Tensors:
+    """Return tensors of the arrays' shapes and dtypes: views of one buffer that was copied at once."""
+    return unstage(stage(arrays, device).to(device, non_blocking=True), arrays)
+
+
+def stage(arrays: Arrays, device: torch.device) -> Tensor:
+    """Return a uint8 buffer on the host in which the arrays lie one after another.
+
+    For a GPU it is pinned memory, so that the copy runs beside the host and in the order of the stream. PyTorch's allocator
+    gives the memory away again only after the copy.
+    """
+    flat = [array for group in arrays.values() for array in group.values()]
+    buffer = torch.empty(sum(map(_aligned_bytes, flat)), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    memory, start = buffer.numpy(), 0
+    for array in flat:
+        memory[start : start + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
+        start += _aligned_bytes(array)
+    return buffer
+
+
+def unstage(buffer: Tensor, arrays: Arrays) -> Tensors:
+    """Return views of a buffer in which arrays of these shapes and dtypes lie as `stage` writes them."""
+    pieces = iter(buffer.split([_aligned_bytes(array) for group in arrays.values() for array in group.values()]))
+    return {name: {field: _view(next(pieces), array) for field, array in group.items()} for name, group in arrays.items()}
+
+
+def _aligned_bytes(array: NDArray[Any]) -> int:
+    return -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _view(piece: Tensor, array: NDArray[Any]) -> Tensor:
+    dtype = torch.from_numpy(array.reshape(-1)[:0]).dtype
+    return piece[: math.prod(array.shape) * array.itemsize].view(dtype).view(array.shape)

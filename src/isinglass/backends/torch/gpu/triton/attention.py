@@ -6,7 +6,7 @@ kernels, and it drops in 1/256ths. Here tiles are 64 tokens long, each direction
 bits, as in `kernels`.
 
 Shapes: S sequences, N heads of D. Sequence s has the queries from cu_q[s] on and the keys from cu_k[s] on; both end where
-those of the next sequence begin (`sequences.SequenceBounds`).
+those of the next sequence begin (`SequenceBounds`).
 
 A program works on one tile of one head. It does nothing if its sequence has fewer tiles. In the backward pass the first
 programs work on a tile of keys each, and on the gradient of the queries too if that tile is the only one; the others work on
@@ -18,20 +18,21 @@ a tile of queries. The last sequences begin first, because the longest ones of a
 
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 from torch import Tensor
 
-from isinglass.backends.torch.gpu.dropout import PlacedDropout
-from isinglass.backends.torch.gpu.sequences import Projections, SequenceBounds
-from isinglass.backends.torch.gpu.triton.kernels import PLACES, ROUNDS, threshold
+from isinglass.backends.torch.gpu.attention import GpuPlan
+from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout
+from isinglass.backends.torch.gpu.triton.kernels import PLACES, ROUNDS
 
 TILE: Final = 64  # tokens
 SMALL_TILE: Final = 16  # queries where each sequence has one: the least that a product of tiles takes
-MAX_HEAD: Final = 128  # D; a tile of it lies in one program's registers
 _FORBIDDEN: Final = tl.constexpr(-1.0e30)
 
 
@@ -74,7 +75,7 @@ def _draw_kept(key, place, row, head, N, column, width, least, ROWS: tl.constexp
 
 @triton.jit(do_not_specialize=["place"])
 def _attend(
-    q, k, v, out, log_sums, cu_q, cu_k, key, place, least, factor, scale, N, D, stride_q, stride_k, stride_out, width,
+    q, k, v, out, log_sums, stride_q, stride_k, stride_out, cu_q, cu_k, key, place, least, factor, scale, N, D, width,
     DROPS: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0)
@@ -143,8 +144,8 @@ def _differentiate_scores(
 
 @triton.jit(do_not_specialize=["place"])
 def _attend_backward(
-    grad, q, k, v, out, log_sums, grad_q, grad_k, grad_v, partial, cu_q, cu_k, key, place, least, factor, scale, N, D,
-    stride_q, stride_k, stride_out, stride_grad_q, stride_grad_k, width,
+    grad, q, k, v, out, log_sums, grad_q, grad_k, grad_v, partial,
+    stride_q, stride_k, stride_out, stride_grad_q, stride_grad_k, cu_q, cu_k, key, place, least, factor, scale, N, D, width,
     DROPS: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0)
@@ -215,106 +216,162 @@ def _attend_backward(
     tl.store(line + 2 * N * D, sum_v, dim < D)
 
 
-class AttentionResult(NamedTuple):
-    """The result of attention, which its backward pass needs too.
+class Projections(NamedTuple):
+    """Queries (queries, H), keys and values (keys, H), each possibly some columns of a wider tensor; or their gradients."""
 
-    Attributes:
-        out: half (queries, N * D), the contexts.
-        log_sums: fp32 (queries, N), the log of the sum of each softmax.
-    """
+    q: Tensor
+    k: Tensor
+    v: Tensor
 
-    out: Tensor
-    log_sums: Tensor
+    @staticmethod
+    def split(packed: Tensor, q_first: Tensor | None = None) -> "Projections":
+        """Return views of (rows, 3 * H); or q_first (S, H), and views of (rows, 2 * H)."""
+        if q_first is None:
+            return Projections(*packed.chunk(3, 1))
+        return Projections(q_first, *packed.chunk(2, 1))
 
 
 @dataclass(frozen=True)
-class _Tiling:
-    """How the longest sequence is cut into tiles.
+class SequenceBounds:
+    """Where S sequences begin and end.
 
     Attributes:
-        tile_q, tile_k: tokens of a tile of queries, and of keys.
-        tiles_q, tiles_k: numbers of tiles.
+        cu_q: int32 (S + 1,), the first query of each sequence, and the number of queries.
+        cu_k: int32 (S + 1,), the same for keys and values.
+        max_q: at least the queries of the longest sequence, known on the host.
+        max_k: at least its keys.
     """
 
-    tile_q: int
-    tile_k: int
-    tiles_q: int
-    tiles_k: int
-
-    @staticmethod
-    def of(bounds: SequenceBounds) -> "_Tiling":
-        """Return the tiling for sequences within these bounds."""
-        tile_q = SMALL_TILE if bounds.max_q <= SMALL_TILE else TILE
-        return _Tiling(tile_q, TILE, triton.cdiv(bounds.max_q, tile_q), triton.cdiv(bounds.max_k, TILE))
+    cu_q: Tensor
+    cu_k: Tensor
+    max_q: int
+    max_k: int
 
     @property
-    def width(self) -> int:
-        """Keys of all tiles of the longest sequence."""
-        return self.tiles_k * self.tile_k
+    def tile_q(self) -> int:
+        """Queries of a tile."""
+        return SMALL_TILE if self.max_q <= SMALL_TILE else TILE
 
-    def constants(self, dropout: PlacedDropout | None, D: int) -> dict[str, int]:
-        """Return what the kernels are compiled for."""
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Numbers of tiles of queries and of keys in the longest sequence."""
+        return triton.cdiv(self.max_q, self.tile_q), triton.cdiv(self.max_k, TILE)
+
+    def arguments(self, num_heads: int, D: int, dropout: PlacedDropout) -> dict[str, Any]:
+        """Return what both kernels take after tensors and strides, and what they are compiled for."""
+        names = ("key", "place", "least", "factor")
         return {
-            "DROPS": dropout is not None,
-            "TILE_Q": self.tile_q,
-            "TILE_K": self.tile_k,
-            "WIDTH": max(16, triton.next_power_of_2(D)),
+            "cu_q": self.cu_q, "cu_k": self.cu_k, **dict(zip(names, dropout.arguments(), strict=True)),
+            "scale": 1 / math.sqrt(D), "N": num_heads, "D": D, "width": self.tiles[1] * TILE,
+            "DROPS": dropout.rate > 0, "TILE_Q": self.tile_q, "TILE_K": TILE, "WIDTH": max(16, triton.next_power_of_2(D)),
             "num_warps": 4,
             "num_stages": 1,  # most sequences have one tile: to load the next one ahead would only cost registers
-        }
+        }  # fmt: skip
 
 
 def attend(
-    projections: Projections, num_heads: int, bounds: SequenceBounds, dropout: PlacedDropout | None
-) -> AttentionResult:
-    """Return softmax(q k^T / sqrt(D)) v of each sequence, with dropout of the weights.
+    projections: Projections, num_heads: int, bounds: SequenceBounds, dropout: PlacedDropout
+) -> tuple[Tensor, Tensor]:
+    """Return softmax(q k^T / sqrt(D)) v of each sequence, with dropout of the weights, half (queries, N * D).
+
+    The second result is for the backward pass: fp32 (queries, N), the log of the sum of each softmax.
 
     Args:
         projections: half; k and v have one stride, and columns lie side by side.
-        dropout: None: nothing is dropped.
     """
     q, k, v = projections
     out, log_sums = q.new_empty(q.shape), q.new_empty(len(q), num_heads, dtype=torch.float32)
-    D, tiling, sequences = q.shape[1] // num_heads, _Tiling.of(bounds), len(bounds.cu_q) - 1
-    _attend[(num_heads, tiling.tiles_q, sequences)](
-        q, k, v, out, log_sums, bounds.cu_q, bounds.cu_k, *_dropout_arguments(dropout, log_sums), 1 / math.sqrt(D),
-        num_heads, D, q.stride(0), k.stride(0), out.stride(0), tiling.width, **tiling.constants(dropout, D),
+    _attend[(num_heads, bounds.tiles[0], len(bounds.cu_q) - 1)](
+        q, k, v, out, log_sums, q.stride(0), k.stride(0), out.stride(0),
+        **bounds.arguments(num_heads, q.shape[1] // num_heads, dropout),
     )  # fmt: skip
-    return AttentionResult(out, log_sums)
+    return out, log_sums
 
 
 def attend_backward(
-    grad: Tensor,
-    projections: Projections,
-    result: AttentionResult,
-    bounds: SequenceBounds,
-    dropout: PlacedDropout | None,
+    grad: Tensor, projections: Projections, out: Tensor, log_sums: Tensor, bounds: SequenceBounds, dropout: PlacedDropout,
     grads: Projections,
-) -> Tensor:
-    """Write the gradients of the projections into `grads`, for that of `attend`'s result.
+) -> Tensor:  # fmt: skip
+    """Write the gradients of the projections into `grads`, for that of `attend`'s first result.
 
     Args:
         grad: half (queries, N * D), contiguous.
+        out, log_sums: what `attend` returned.
         grads: half, of the projections' shapes; those of k and v have one stride.
 
     Returns:
         fp32 (P, 3 * N * D), partial sums of the gradients of q, k and v over the rows, side by side.
     """
-    (q, k, v), (out, log_sums) = projections, result
-    num_heads, sequences = log_sums.shape[1], len(bounds.cu_q) - 1
-    D, tiling = q.shape[1] // num_heads, _Tiling.of(bounds)
-    tiles = 1 if tiling.tiles_k == 1 else tiling.tiles_k + tiling.tiles_q
+    (q, k, v), num_heads, sequences = projections, log_sums.shape[1], len(bounds.cu_q) - 1
+    tiles_q, tiles_k = bounds.tiles
+    tiles = 1 if tiles_k == 1 else tiles_k + tiles_q
     partial = log_sums.new_empty(sequences * tiles, 3 * q.shape[1])
     _attend_backward[(num_heads, tiles, sequences)](
-        grad, q, k, v, out, log_sums, *grads, partial, bounds.cu_q, bounds.cu_k, *_dropout_arguments(dropout, log_sums),
-        1 / math.sqrt(D), num_heads, D, q.stride(0), k.stride(0), out.stride(0), grads.q.stride(0), grads.k.stride(0),
-        tiling.width, **tiling.constants(dropout, D),
+        grad, q, k, v, out, log_sums, *grads, partial, q.stride(0), k.stride(0), out.stride(0), grads.q.stride(0),
+        grads.k.stride(0), **bounds.arguments(num_heads, q.shape[1] // num_heads, dropout),
     )  # fmt: skip
     return partial
 
 
-def _dropout_arguments(dropout: PlacedDropout | None, unused: Tensor) -> tuple[Tensor, int, int, float]:
-    """Return key, place, threshold and factor."""
-    if dropout is None:
-        return unused, 0, 0, 1.0
-    return dropout.key, dropout.place, *threshold(dropout.rate)
+@dataclass(frozen=True, kw_only=True)
+class TritonPlan(GpuPlan):
+    """Attention by the kernels of this module.
+
+    Attributes:
+        cu_seqlens: int32 (S + 2,), where each sequence begins, and the number of rows.
+        cu_first: int32 (S + 2,), the same for the last layer, where each example has one query, and the padding rows none.
+    """
+
+    cu_seqlens: Tensor
+    cu_first: Tensor
+
+    @staticmethod
+    def arrays(lengths: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """See GpuPlan."""
+        examples = len(lengths) - 1
+        cu_first = np.minimum(np.arange(examples + 2), examples).astype(np.int32)
+        return {"cu_seqlens": np.cumsum([0, *lengths], dtype=np.int32), "cu_first": cu_first}
+
+    def bounds(self) -> SequenceBounds:
+        """Return the bounds of the sequences where every token has a query."""
+        return SequenceBounds(self.cu_seqlens, self.cu_seqlens, self.max_length, self.max_length)
+
+    def weight_dropout(self, rate: float) -> PlacedDropout:
+        """Return the next dropout of attention weights. It takes no place, and no key, if nothing is dropped."""
+        if rate == 0 or not isinstance(self.dropout, KernelDropout):
+            return PlacedDropout(0.0, self.cu_seqlens, 0)
+        return self.dropout.at_next_place(rate)
+
+    def attend(self, qkv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        return self._attend(qkv, None, self.bounds(), rate)
+
+    def attend_first(self, q_first: Tensor, kv: Tensor, rate: float) -> Tensor:
+        """See AttentionPlan."""
+        return self._attend(kv, q_first, SequenceBounds(self.cu_first, self.cu_seqlens, 1, self.max_length), rate)
+
+    def _attend(self, packed: Tensor, q_first: Tensor | None, bounds: SequenceBounds, rate: float) -> Tensor:
+        dropout = self.weight_dropout(rate)
+        return _Attention.apply(packed, q_first, self.num_heads, bounds, dropout)  # type: ignore[no-any-return]
+
+
+class _Attention(torch.autograd.Function):
+    """(rows, 3 * H) to (rows, H); or (rows, 2 * H), keys and values, and queries (S, H) to (S, H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, packed: Tensor, q_first: Tensor | None, num_heads: int, bounds: SequenceBounds, dropout: PlacedDropout
+    ) -> Tensor:
+        out, log_sums = attend(Projections.split(packed, q_first), num_heads, bounds, dropout)
+        ctx.bounds, ctx.dropout = bounds, dropout
+        ctx.save_for_backward(packed, q_first, out, log_sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        packed, q_first, out, log_sums = ctx.saved_tensors
+        grad_packed = torch.empty_like(packed)
+        grad_first = None if q_first is None else torch.empty_like(q_first)
+        projections, grads = Projections.split(packed, q_first), Projections.split(grad_packed, grad_first)
+        attend_backward(grad.contiguous(), projections, out, log_sums, ctx.bounds, ctx.dropout, grads)
+        return grad_packed, grad_first, None, None, None

@@ -27,7 +27,6 @@ from isinglass.backends.torch.gpu.dropout import PlacedDropout
 
 PROGRAMS: Final = 264  # P: two for each of an H100's 132 multiprocessors
 MAX_COLUMNS: Final = 8192  # H; a row lies in one program's registers
-_LEVELS: Final = 1 << 31
 PLACES: Final = tl.constexpr(1_000_003)  # between the keys of two places
 ROUNDS: Final = tl.constexpr(7)
 
@@ -43,8 +42,8 @@ def _draw_kept(key, place, row, least, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["place"])
 def _add_norm(
-    x, residual, gain, bias, key, out, out_half, sums, means, rstds,
-    place, least, scale, eps, H, DROPS: tl.constexpr, BLOCK: tl.constexpr,
+    x, residual, gain, bias, out, out_half, sums, means, rstds,
+    key, place, least, scale, eps, H, DROPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     column = tl.arange(0, BLOCK)
@@ -68,9 +67,8 @@ def _add_norm(
 
 @triton.jit(do_not_specialize=["place"])
 def _add_norm_backward(
-    grad, grad_half, sums, means, rstds, gain, key, grad_residual, grad_x, partial,
-    place, least, scale, rows, H, stride, HAS_GRAD: tl.constexpr, HAS_HALF: tl.constexpr, DROPS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    grad, grad_half, sums, means, rstds, gain, grad_residual, grad_x, partial, key, place, least, scale, rows, H, stride,
+    HAS_GRAD: tl.constexpr, HAS_HALF: tl.constexpr, DROPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     column = tl.arange(0, BLOCK)
@@ -184,8 +182,8 @@ def add_norm(
     mean, rstd = residual.new_empty(2, rows).unbind(0)
     block = triton.next_power_of_2(H)
     _add_norm[(rows,)](
-        x, residual, gain, bias, dropout.key, out, out_half, sums, mean, rstd,
-        dropout.place, *threshold(dropout.rate), eps, H, DROPS=dropout.rate > 0, BLOCK=block, num_warps=_warps(block),
+        x, residual, gain, bias, out, out_half, sums, mean, rstd, *dropout.arguments(), eps, H,
+        DROPS=dropout.rate > 0, BLOCK=block, num_warps=_warps(block),
     )  # fmt: skip
     return out, out_half, NormStatistics(sums, mean, rstd)
 
@@ -207,8 +205,8 @@ def add_norm_backward(
     block = triton.next_power_of_2(H)
     _add_norm_backward[(len(partial),)](
         norm.sum if grad is None else grad, grad_x if grad_half is None else grad_half, norm.sum, norm.mean, norm.rstd,
-        gain, dropout.key, grad_residual, grad_x, partial, dropout.place, *threshold(dropout.rate), rows, H,
-        partial.stride(0), HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=dropout.rate > 0, BLOCK=block,
+        gain, grad_residual, grad_x, partial, *dropout.arguments(), rows, H, partial.stride(0),
+        HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=dropout.rate > 0, BLOCK=block,
         num_warps=_warps(block),
     )  # fmt: skip
     return grad_residual, grad_x
@@ -256,12 +254,6 @@ def adamw(
         weight, grad, mean, square, weight if half is None else half, scale, rate, corrections, 1 - beta1, beta2, 1 - beta2,
         eps, decay, count, HAS_HALF=half is not None, BLOCK=block, num_warps=8,
     )  # fmt: skip
-
-
-def threshold(rate: float) -> tuple[int, float]:
-    """Return the least 31-bit number that keeps an element, and 1 / (true keep rate)."""
-    least = round(rate * _LEVELS)
-    return least, _LEVELS / (_LEVELS - least)
 
 
 def _warps(block: int) -> int:

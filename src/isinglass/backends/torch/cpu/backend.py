@@ -1,0 +1,157 @@
+"""Training and prediction on a CPU: two micro-batches in parallel, attention in groups of examples of like length.
+
+One micro-batch on all threads waits at the end of every kernel for the slowest thread, a thousand times a step. Two parallel
+micro-batches, each on its share of the threads, wait for each other once (docs/experiments.md).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from isinglass.backends.cpu import (
+    describe_cpu,
+    has_fast_bf16,
+    keep_freed_memory,
+    peak_resident_bytes,
+    slow_bf16,
+    widened_bf16,
+)
+from isinglass.backends.protocol import Objective
+from isinglass.backends.torch.attention import NO_DROPOUT, AttentionPlan, Dropout, plan_rows
+from isinglass.backends.torch.backend import TorchBackend
+from isinglass.backends.torch.batch import (
+    BatchShape,
+    MicroBatch,
+    MicroBatchGradient,
+    StagedBatch,
+    rounded_rows,
+    token_arrays,
+)
+from isinglass.backends.torch.cpu.attention import plan_flat
+from isinglass.backends.torch.cpu.dropout import MaskDropout
+from isinglass.backends.torch.cpu.linear import WidenedProducts
+from isinglass.backends.torch.model import Classifier
+from isinglass.backends.torch.process_group import TorchProcessGroup
+from isinglass.config import TrainConfig
+from isinglass.packing import PackedBatch
+
+ROW_MULTIPLE: Final = 32  # of a flat batch
+PARALLEL_BATCHES: Final = 2  # no more: a sum of two gradients is the same in either order
+_POOL: Final = ThreadPoolExecutor(PARALLEL_BATCHES - 1, thread_name_prefix="batch")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class CpuBackend(TorchBackend):
+    """See TorchBackend."""
+
+    def __init__(
+        self, config: TrainConfig, model: Classifier, objective: Objective, group: TorchProcessGroup | None
+    ) -> None:
+        """Prepare the CPU.
+
+        Raises:
+            ConfigError: the precision is fp16 or tf32.
+        """
+        threads, precision = torch.get_num_threads(), config.precision_on("cpu")
+        super().__init__(config, model, objective, group, torch.device("cpu"), describe_cpu(threads), precision)
+        keep_freed_memory()
+        self._mask_elements: dict[BatchShape, int] = {}  # that a compiled pass draws
+        self._widens_products = False
+        if precision == "bf16" and not has_fast_bf16():
+            self._widens_products = not config.compile
+            note = widened_bf16 if self._widens_products else slow_bf16
+            self.notes.append(note(self.device))
+        if threads >= PARALLEL_BATCHES and not config.uses_rows and group is None:
+            self.parallel_batches = PARALLEL_BATCHES
+
+    def synchronize(self) -> None:
+        """Return at once: a CPU has finished when a call returns."""
+
+    def peak_memory_bytes(self) -> int:
+        """See the protocol."""
+        return peak_resident_bytes()
+
+    def _release_memory(self) -> None:
+        """Do nothing: the allocator has no memory of its own."""
+
+    def _products(self) -> AbstractContextManager[object]:
+        return WidenedProducts() if self._widens_products else super()._products()
+
+    def _gradients(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatchGradient]:
+        """See TorchBackend. The micro-batches run in parallel if they are few enough, else one after another."""
+        if len(parts) <= self.parallel_batches:
+            yield from in_parallel(self._run_part, parts, self.parallel_batches)
+        else:
+            yield from super()._gradients(parts)
+
+    def _predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
+        return in_parallel(self._predict_batch, batches, self.parallel_batches)
+
+    def _stage(self, batch: PackedBatch, part: MicroBatch | None) -> StagedBatch:
+        if part is None:
+            return self._staged(batch, NO_DROPOUT)
+        drawn_ahead = self._count_mask_elements(batch) if self._compiles else 0
+        masks = MaskDropout(self._seed, part.step, part=part.part, rank=self._rank, drawn_ahead=drawn_ahead)
+        return self._staged(batch, masks)
+
+    def _staged(self, batch: PackedBatch, dropout: Dropout) -> StagedBatch:
+        num_heads, rows = self._model.blueprint.num_attention_heads, batch.input_ids.size
+        plan: AttentionPlan
+        if batch.is_flat:
+            rows = rounded_rows(rows, multiple=ROW_MULTIPLE)
+            plan = plan_flat(batch, num_heads, dropout)
+        else:
+            plan = plan_rows(torch.from_numpy(batch.sequence_ids), batch.num_examples, num_heads, dropout)
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in token_arrays(batch, rows).items()}
+        return StagedBatch(**tensors, plan=plan)
+
+    def _shape(self, batch: PackedBatch) -> BatchShape:
+        assert not batch.is_flat, "compiled models have the rows layout"
+        return BatchShape(batch.input_ids.size, batch.input_ids.shape[1], batch.num_examples)
+
+    def _count_mask_elements(self, batch: PackedBatch) -> int:
+        """Return the mask elements that a pass draws, counted by a plain forward pass for each new shape."""
+        shape = self._shape(batch)
+        if shape not in self._mask_elements:
+            self._compiled_shapes.add(shape)
+            masks = MaskDropout(0, 0)
+            staged = self._staged(batch, masks)
+            with torch.no_grad():
+                self._logits(self._model, staged, self._model.word[staged.input_ids])
+            self._mask_elements[shape] = masks.elements
+        return self._mask_elements[shape]
+
+
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
+    """Return the results of a function for each item, from up to PARALLEL_BATCHES workers at the same time.
+
+    Each works on its share of PyTorch's threads, and takes the next item when it has done one. The function has to set for
+    itself what PyTorch keeps for each thread, such as autocast and inference mode.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        return [*map(function, items)]
+    threads = torch.get_num_threads()
+    results: dict[int, Result] = {}
+    pending = iter(range(len(items)))  # shared by the workers
+
+    def work() -> None:
+        torch.set_num_threads(max(1, threads // workers))  # for the calling thread, and for threads that start later
+        for number in pending:
+            results[number] = function(items[number])
+
+    others = [_POOL.submit(work) for _ in range(workers - 1)]
+    try:
+        work()
+    finally:
+        wait(others)
+        torch.set_num_threads(threads)
+    for other in others:
+        other.result()
+    return [results[number] for number in range(len(items))]
