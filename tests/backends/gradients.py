@@ -45,7 +45,7 @@ def _keras_program(backend) -> Callable:
     """Compiled once for each backend and shape of batch."""
     import keras
 
-    variables, loss_of = backend._model.parameters, backend._programs._learner.loss
+    variables, loss_of = backend._model.parameters, backend._loss
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from isinglass.backends.process_group import in_turn, joined, largest
+from isinglass.backends.process_group import joined
 from isinglass.errors import ConfigError
 from isinglass.results import RunResult
 from isinglass.tasks import TASKS
@@ -264,9 +264,9 @@ def test_a_mistake_is_told_once(glue: Path, model: Path, tmp_path: Path) -> None
 
 def test_one_process_needs_no_other(monkeypatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("torch") as group, in_turn(group):
+    with joined("torch") as group, group.in_turn():
         assert (group.rank, group.size) == (0, 1)
-        assert largest(group, 3, 0) == (3, 0)
+        assert group.largest(3, 0) == (3, 0)
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="cannot be shared"), joined("jax"):
         pass

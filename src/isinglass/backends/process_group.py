@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,41 +13,21 @@ from numpy.typing import NDArray
 from isinglass.errors import ConfigError
 from isinglass.names import brief
 
-_MODULES: Final = {
-    "torch": "isinglass.backends.torch.process_group",
-    "tensorflow": "isinglass.backends.keras.process_group",
-}
+_ALONE: Final = '{"cluster": {"worker": [""]}, "task": {"type": "worker", "index": 0}}'
 
 
-@runtime_checkable
-class ProcessGroup(Protocol):
-    """All processes of a run. They call the same methods in the same order, and wait for each other in each.
+class ProcessGroup:
+    """All processes of a run: here the one of a run by itself; subclasses join several.
 
-    Raises, in every method:
-        ProcessLostError: another process has ended, or cannot be reached.
+    They call the same methods in the same order, and wait for each other in each. Each method of several processes raises
+    ProcessLostError where another one has ended, or cannot be reached.
+
+    Attributes:
+        rank: number of this process, from 0. Only process 0 writes and prints.
+        size: number of processes.
+        restarted: whether the launcher has started all processes again, because one had died.
+        has_launcher: whether a launcher started them: it passes signals on, and shows what each process prints.
     """
-
-    rank: int
-    """Number of this process, from 0. Only process 0 writes and prints."""
-    size: int
-    """Number of processes."""
-    restarted: bool
-    """Whether the launcher has started all processes again, because one had died."""
-    has_launcher: bool
-    """Whether a launcher started them: it passes signals on, and shows what each process prints."""
-
-    def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the values of each process, by rank: arrays of one shape and dtype (int64, float32, float64 or uint8)."""
-
-    def wait(self) -> None:
-        """Wait until all processes have called this."""
-
-    def speaks(self) -> bool:
-        """Return whether this process is the first to call this: only one tells the user what failed. Waits for none."""
-
-
-class SingleProcess:
-    """The group of a run in one process."""
 
     rank = 0
     size = 1
@@ -55,32 +35,29 @@ class SingleProcess:
     has_launcher = False
 
     def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
-        """See ProcessGroup."""
+        """Return the values of each process, by rank: arrays of one shape and dtype (int64, float32, float64 or uint8)."""
         return [values]
 
     def wait(self) -> None:
-        """See ProcessGroup."""
+        """Wait until all processes have called this."""
+        self.gather(np.zeros(1, np.int64))
 
     def speaks(self) -> bool:
-        """See ProcessGroup."""
+        """Return whether this process is the first to call this: only one tells the user what failed. Waits for none."""
         return True
 
+    def largest(self, *values: int) -> tuple[int, ...]:
+        """Return the largest of each value over all processes, so that all of them decide alike."""
+        return tuple(int(value) for value in np.max(self.gather(np.array(values, np.int64)), axis=0))
 
-def largest(group: ProcessGroup, *values: int) -> tuple[int, ...]:
-    """Return the largest of each value over all processes, so that all of them decide alike."""
-    if group.size == 1:
-        return values
-    return tuple(int(value) for value in np.max(group.gather(np.array(values, np.int64)), axis=0))
-
-
-@contextmanager
-def in_turn(group: ProcessGroup) -> Iterator[None]:
-    """Let process 0 run the block first, and then all others, which find in a cache what it left there."""
-    if group.rank > 0:
-        group.wait()
-    yield
-    if group.rank == 0:
-        group.wait()
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let process 0 run the block first, and then all others, which find in a cache what it left there."""
+        if self.rank > 0:
+            self.wait()
+        yield
+        if self.rank == 0:
+            self.wait()
 
 
 def launched_processes() -> int:
@@ -101,9 +78,7 @@ def tensorflow_cluster() -> tuple[int, int]:
     Raises:
         ConfigError: TF_CONFIG is not what TensorFlow expects.
     """
-    text = os.environ.get("TF_CONFIG", "")
-    if not text:
-        return 0, 1
+    text = os.environ.get("TF_CONFIG") or _ALONE
     try:
         config = json.loads(text)
         cluster, kind, index = config["cluster"], config["task"]["type"], config["task"]["index"]
@@ -144,7 +119,8 @@ def joined(backend: str) -> Iterator[ProcessGroup]:
         ProcessLostError: the other processes cannot be reached.
     """
     if number_of_processes(backend) == 1:
-        yield SingleProcess()
+        yield ProcessGroup()
         return
-    with importlib.import_module(_MODULES[backend]).joined() as group:
+    folder = "torch" if backend == "torch" else "keras"
+    with importlib.import_module(f"isinglass.backends.{folder}.process_group").joined() as group:
         yield group

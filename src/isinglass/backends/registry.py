@@ -3,41 +3,20 @@
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-from isinglass.backends.process_group import ProcessGroup, SingleProcess
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Backend, Objective
 from isinglass.config import TrainConfig
 from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.checkpoint import Checkpoint
 
-
-@dataclass(frozen=True)
-class _Entry:
-    """Where a backend is, and what it needs.
-
-    Attributes:
-        module: the module whose `create` returns the backend.
-        packages: packages that it imports.
-        install: the command that installs them.
-    """
-
-    module: str
-    packages: tuple[str, ...]
-    install: str
-
-
-BACKENDS: Final[Mapping[str, _Entry]] = MappingProxyType(
-    {
-        "torch": _Entry("isinglass.backends.torch.backend", ("torch",), "pip install 'isinglass[torch]'"),
-        "tensorflow": _Entry(
-            "isinglass.backends.keras.backend", ("tensorflow", "keras"), "pip install 'isinglass[tensorflow]'"
-        ),
-        "jax": _Entry("isinglass.backends.keras.backend", ("jax", "keras"), "pip install 'isinglass[jax]'"),
-    }
-)
+# Name -> the module whose `create` returns the backend, and the packages that it needs.
+BACKENDS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "torch": ("isinglass.backends.torch.backend", ("torch",)),
+    "tensorflow": ("isinglass.backends.keras", ("tensorflow", "keras")),
+    "jax": ("isinglass.backends.keras", ("jax", "keras")),
+}
 
 
 def check_installed(name: str) -> str:
@@ -46,11 +25,12 @@ def check_installed(name: str) -> str:
     Raises:
         MissingDependencyError: a package that it needs is not installed.
     """
-    entry = BACKENDS[name]
-    for package in entry.packages:
+    module, packages = BACKENDS[name]
+    for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(f"The backend {name!r} needs {package}, which is not installed: `{entry.install}`.")
-    return entry.module
+            advice = f"`pip install 'isinglass[{name}]'`"
+            raise MissingDependencyError(f"The backend {name!r} needs {package}, which is not installed: {advice}.")
+    return module
 
 
 def create_backend(
@@ -70,5 +50,5 @@ def create_backend(
     layers = checkpoint.blueprint.num_hidden_layers
     if config.freeze_layers > layers:
         raise ConfigError(f"freeze_layers is {config.freeze_layers}; {checkpoint.origin} has {layers} layers.")
-    backend: Backend = module.create(config, checkpoint, objective, group or SingleProcess())
+    backend: Backend = module.create(config, checkpoint, objective, group or ProcessGroup())
     return backend

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from isinglass.backends.process_group import SingleProcess
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.config import SETTINGS, as_dict, resolve
 from isinglass.data.custom import divide
 from isinglass.data.examples import Examples, LoadedSplits
@@ -116,7 +116,7 @@ class TextEstimator(BaseEstimator):
             train, dev, note = divide(examples, task, config.validation_fraction, config.split_seed)
             data = LoadedSplits(task=task, splits={"train": train, "dev": dev}, notes=(note,))
         observers = [ProgressObserver(_log)] if self.verbose else []
-        run = perform(config, observers=observers, data=data, group=SingleProcess())
+        run = perform(config, observers=observers, data=data, group=ProcessGroup())
         assert run.trained is not None
         model = FinishedModel(checkpoint=run.trained.model, config=config, task=task)
         return self._become(model, run.result, run.trained.steps)

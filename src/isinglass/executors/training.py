@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isinglass.backends.process_group import SingleProcess
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.config import TrainConfig
 from isinglass.data.examples import Source
 from isinglass.errors import ConfigError, StorageError
@@ -46,7 +46,7 @@ def train_requested(
         data=data,
         first_weights=request.runs[0].first_weights,
         interruption=interruption,
-        group=SingleProcess(),
+        group=ProcessGroup(),
     )
     assert run.trained is not None
     return run.trained

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from isinglass.backends.process_group import ProcessGroup, joined, largest
+from isinglass.backends.process_group import ProcessGroup, joined
 from isinglass.backends.registry import check_installed
 from isinglass.config import TrainConfig
 from isinglass.config.settings import SavingSettings
@@ -167,7 +167,7 @@ def _write(trained: TrainedRun, directory: Path, interruption: Interruption) -> 
 
 
 def _in_any_process(group: ProcessGroup, value: bool) -> bool:
-    return any(largest(group, int(value)))
+    return any(group.largest(int(value)))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int64
 
-from isinglass.backends.process_group import ProcessGroup, SingleProcess
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Backend, parts_of_step
 from isinglass.config import TrainConfig
 from isinglass.errors import DeviceMemoryError, TrainingDivergedError
@@ -103,7 +103,7 @@ class Loop:
     backend: Backend
     packer: Packer
     split: PreparedSplit
-    group: ProcessGroup = SingleProcess()
+    group: ProcessGroup = ProcessGroup()
     observers: Observers = ()
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from isinglass.backends.process_group import ProcessGroup, SingleProcess
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Backend
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import DeviceMemoryError
@@ -24,7 +24,7 @@ def predict(
     tokens: TokenizedTexts,
     name: str,
     observers: Observers = (),
-    group: ProcessGroup = SingleProcess(),
+    group: ProcessGroup = ProcessGroup(),
 ) -> Float32[np.ndarray, "N outputs"]:
     """Return the model's outputs for all examples, in the order of their file.
 

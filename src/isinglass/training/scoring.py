@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from isinglass.backends.process_group import ProcessGroup, SingleProcess, largest
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Backend
 from isinglass.config import TrainConfig, as_dict
 from isinglass.metrics import Metric, scores
@@ -110,7 +110,7 @@ def make_result(
     splits: Sequence[PreparedSplit],
     notes: Sequence[str],
     state: TrainingState,
-    group: ProcessGroup = SingleProcess(),
+    group: ProcessGroup = ProcessGroup(),
 ) -> RunResult:
     """Score the outputs, and put a run's figures together.
 
@@ -144,7 +144,7 @@ def make_result(
         truncated_share=sum(tokens.truncated for tokens in texts) / len(lengths),
         padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
         train_lengths=np.bincount(lengths).tolist() if trained else [],
-        peak_memory_bytes=largest(group, backend.peak_memory_bytes())[0],
+        peak_memory_bytes=group.largest(backend.peak_memory_bytes())[0],
         device=backend.device if group.size == 1 else f"{group.size} processes, each on {backend.device}",
         versions=installed_versions(),
         git_commit=source_commit(),

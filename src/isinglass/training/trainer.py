@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from isinglass.backends.process_group import ProcessGroup, SingleProcess, in_turn, largest
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Backend, Objective
 from isinglass.backends.registry import check_installed, create_backend
 from isinglass.config import TrainConfig
@@ -60,7 +60,7 @@ def train(
     first_weights: str | None = None,
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,
-    group: ProcessGroup = SingleProcess(),
+    group: ProcessGroup = ProcessGroup(),
 ) -> TrainedRun:
     """Fine-tune on a task's training set. Score its dev sets, and the user's own test set if its labels are known.
 
@@ -79,7 +79,7 @@ def train(
     """
     check_installed(config.backend)
     interruption = interruption or Interruption()
-    with in_turn(group):
+    with group.in_turn():
         prepared = prepare_run(config, data or open_data(config), first_weights)
     trainer = Trainer(config, prepared, observers, checkpoints, interruption, group)
     trainer.begin()
@@ -126,7 +126,7 @@ def _predict_splits(
     splits: Sequence[PreparedSplit],
     order: tuple[str, ...] | None,
     observers: Observers,
-    group: ProcessGroup = SingleProcess(),
+    group: ProcessGroup = ProcessGroup(),
 ) -> list[Scored]:
     scored = []
     for split in splits:

@@ -65,21 +65,18 @@ class DropoutMasks:
         """Return independent booleans, false with probability `rate`, rounded to 1 / 65536."""
         self._drawn += 1
         key = self._key + ops.convert_to_tensor([0, self._drawn], dtype="uint32")
-        return _bits(key, shape) >= ops.convert_to_tensor(_dropped(rate), dtype="uint16")
+        return _bits(key, shape) >= ops.convert_to_tensor(_threshold(rate), dtype="uint16")
 
 
-def _dropped(rate: float) -> int:
-    dropped = round(rate * LEVELS)
-    if not 0 < dropped < LEVELS:
-        raise ValueError(f"the dropout rate is {rate}; a number between 0 and 1 was expected")
-    return dropped
+def _threshold(rate: float) -> int:
+    return min(round(rate * LEVELS), LEVELS - 1)
 
 
-def masked(x: Any, rate: float, masks: DropoutMasks | None) -> tuple[Any, float]:
+def masked(x: Any, rate: float | None, masks: DropoutMasks | None) -> tuple[Any, float]:
     """Return `x` with elements dropped, and the factor that the caller still has to multiply with: (x, 1) without masks."""
-    if masks is None or rate == 0:
+    if masks is None or not rate:
         return x, 1.0
-    factor = LEVELS / (LEVELS - _dropped(rate))
+    factor = LEVELS / (LEVELS - _threshold(rate))
     return ops.where(masks.draw(x.shape, rate), x, ops.zeros((), x.dtype)), factor
 
 
@@ -90,12 +87,12 @@ def scaled(x: Any, factor: float) -> Any:
     return ops.cast(ops.cast(x, "float32") * factor, x.dtype)
 
 
-def dropout(x: Any, rate: float, masks: DropoutMasks | None) -> Any:
-    """Return the inverted dropout of `x`; `x` itself outside training (`masks` None) or at rate 0."""
+def dropout(x: Any, rate: float | None, masks: DropoutMasks | None) -> Any:
+    """Return the inverted dropout of `x`; `x` itself outside training (`masks` None) or without a rate."""
     return scaled(*masked(x, rate, masks))
 
 
-def add_dropped_out(residual: Any, x: Any, rate: float, masks: DropoutMasks | None) -> Any:
+def add_dropped_out(residual: Any, x: Any, rate: float | None, masks: DropoutMasks | None) -> Any:
     """Return residual + dropout(x), in float32."""
     dropped, factor = masked(x, rate, masks)
     return residual + scaled(ops.cast(dropped, "float32"), factor)

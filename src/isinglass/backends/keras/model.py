@@ -1,9 +1,11 @@
 """BERT-like encoders with a classification head, over packed batches in the `rows` layout, in Keras layers.
 
-Shapes: R rows of L places, S examples, H hidden size, E embedding size, F feed-forward size. Tokens lie on one axis of
-R * L: only attention knows where an example ends. The differences from the textbook are those of the PyTorch model: query,
-key and value are one product, and where the head reads the first token of each example, the last block computes nothing
-for the others but their keys and values.
+Shapes: R rows of L places, S examples, H hidden size = N heads x D head size, E embedding size, F feed-forward size. Tokens
+lie on one axis of R * L: only attention knows where an example ends. There every row attends within itself, masked by
+example; softmax is computed in float32, whatever the precision of the products.
+
+The differences from the textbook are those of the PyTorch model: query, key and value are one product, and where the head
+reads the first token of each example, the last block computes nothing for the others but their keys and values.
 """
 
 import math
@@ -15,10 +17,11 @@ import numpy as np
 from jaxtyping import Float32
 from keras import layers, ops
 
-from isinglass.backends.keras.attention import RowsPlan, first_token_attention, plan_attention, self_attention
-from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout
+from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout, masked, scaled
 from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
+
+FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
 
 
 def _gelu(x: Any) -> Any:
@@ -54,12 +57,74 @@ def _dense(precision: str, *products: Module) -> layers.Dense:
     return layer
 
 
+class AttentionPlan:
+    """The masks of one batch, which all blocks share, and attention by them.
+
+    Attributes:
+        bias: float32 (R, 1, L, L), 0 where query and key belong to the same example, else FORBIDDEN.
+        first_bias: float32 (1, S, R * L), the same for the first token of each example and all keys.
+    """
+
+    def __init__(self, sequence_ids: Any, num_examples: int, num_heads: int) -> None:
+        """Make the masks from `sequence_ids`, int32 (R, L)."""
+        self.num_heads = num_heads
+        same = ops.expand_dims(sequence_ids, 2) == ops.expand_dims(sequence_ids, 1)  # gaps attend to gaps
+        own = ops.expand_dims(ops.arange(num_examples, dtype="int32"), 1) == ops.reshape(sequence_ids, (1, -1))
+        self.bias = ops.where(ops.expand_dims(same, 1), 0.0, FORBIDDEN)
+        self.first_bias = ops.where(ops.expand_dims(own, 0), 0.0, FORBIDDEN)
+
+    def attend(self, qkv: Any, rate: float | None, masks: DropoutMasks | None) -> Any:
+        """Let every token attend to the tokens of its example.
+
+        Args:
+            qkv: (R * L, 3 * H), queries, keys and values side by side.
+            rate: dropout of the attention weights.
+            masks: None outside training.
+
+        Returns:
+            (R * L, H).
+        """
+        R, _, L, _ = self.bias.shape
+        H, N = qkv.shape[1] // 3, self.num_heads
+        q, k, v = ops.unstack(ops.transpose(ops.reshape(qkv, (R, L, 3, N, H // N)), (2, 0, 3, 1, 4)), 3)  # (R, N, L, D) each
+        context = _attend(q, k, v, self.bias, rate, masks)
+        return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (R * L, H))
+
+    def attend_first(self, q_first: Any, kv: Any, rate: float | None, masks: DropoutMasks | None) -> Any:
+        """Let the first token of each example attend to its tokens: all that the last block needs.
+
+        Args:
+            q_first: (S, H), queries of the first tokens.
+            kv: (R * L, 2 * H), keys and values side by side.
+
+        Returns:
+            (S, H).
+        """
+        (S, H), N = q_first.shape, self.num_heads
+        k, v = ops.unstack(ops.transpose(ops.reshape(kv, (-1, 2, N, H // N)), (1, 2, 0, 3)), 2)  # (N, R * L, D) each
+        q = ops.transpose(ops.reshape(q_first, (S, N, H // N)), (1, 0, 2))
+        context = _attend(q, k, v, self.first_bias, rate, masks)
+        return ops.reshape(ops.transpose(context, (1, 0, 2)), (S, H))
+
+
+def _attend(q: Any, k: Any, v: Any, bias: Any, rate: float | None, masks: DropoutMasks | None) -> Any:
+    """Return softmax(q k^T / sqrt(D) + bias) v, with dropout of the weights.
+
+    Shapes: q (..., Lq, D); k, v (..., Lk, D); bias broadcasts to (..., Lq, Lk); the result is (..., Lq, D).
+    """
+    scores = ops.matmul(q, ops.swapaxes(k, -1, -2))
+    weights = ops.softmax(ops.cast(scores, "float32") * (1 / math.sqrt(q.shape[-1])) + bias)
+    dropped, factor = masked(ops.cast(weights, v.dtype), rate, masks)
+    return scaled(ops.matmul(dropped, v), factor)  # the context has fewer elements than the weights
+
+
 class Layer(layers.Layer):
     """One block of two sublayers, attention and feed-forward: each is added to its input, and the sum is normed."""
 
     def __init__(self, blueprint: Blueprint, index: int, precision: str) -> None:
         super().__init__(dtype="float32")
-        block, modules, rates = blueprint.blocks[index], blueprint.block_modules(index), blueprint.dropout
+        block, modules = blueprint.blocks[index], blueprint.block_modules(index)
+        self.rates = blueprint.dropout
         self.qkv = _dense(precision, modules.query, modules.key, modules.value)
         self.attention_output = _dense(precision, modules.attention_output)
         self.attention_norm = _norm(modules.attention_norm)
@@ -67,21 +132,18 @@ class Layer(layers.Layer):
         self.feed_forward_output = _dense(precision, modules.output)
         self.output_norm = _norm(modules.output_norm)
         self.activation = _ACTIVATION[block.feed_forward.activation]
-        self.attention_rate = rates.attention_weights or 0.0
-        self.attention_output_rate = rates.attention_output or 0.0
-        self.rate = rates.feed_forward or 0.0
 
-    def call(self, x: Any, plan: RowsPlan, masks: DropoutMasks | None, first_token: Any | None) -> Any:
+    def call(self, x: Any, plan: AttentionPlan, masks: DropoutMasks | None, first_token: Any | None) -> Any:
         """Map (R * L, H) to (R * L, H); or, with `first_token` (S,), to those rows only, (S, H)."""
         if first_token is None:
-            context = self_attention(self.qkv(x), plan, self.attention_rate, masks)
+            context = plan.attend(self.qkv(x), self.rates.attention_weights, masks)
         else:
             x, q_first, kv = self._project_first(x, first_token)
-            context = first_token_attention(q_first, kv, plan, self.attention_rate, masks)
+            context = plan.attend_first(q_first, kv, self.rates.attention_weights, masks)
         attended = self.attention_output(context)
-        x = self.attention_norm(add_dropped_out(x, attended, self.attention_output_rate, masks))
+        x = self.attention_norm(add_dropped_out(x, attended, self.rates.attention_output, masks))
         fed = self.feed_forward_output(self.activation(self.intermediate(x)))
-        return self.output_norm(add_dropped_out(x, fed, self.rate, masks))
+        return self.output_norm(add_dropped_out(x, fed, self.rates.feed_forward, masks))
 
     def _project_first(self, x: Any, first_token: Any) -> tuple[Any, Any, Any]:
         """Return the first tokens (S, H), their queries (S, H), and keys and values of all tokens (R * L, 2 * H)."""
@@ -118,9 +180,6 @@ class Classifier(layers.Layer):
         self.head_dense = _dense(precision, head.dense)
         self.head_output = _dense(precision, head.output)
         self.head_activation = _ACTIVATION[blueprint.head.activation]
-        self.embedding_rate = blueprint.dropout.embeddings or 0.0
-        self.head_input_rate = blueprint.dropout.head_input or 0.0
-        self.head_rate = blueprint.dropout.head or 0.0
         self.built = True
 
     def _table(self, module: Module | None) -> Any:
@@ -128,37 +187,31 @@ class Classifier(layers.Layer):
             return None
         return self.add_weight(shape=module.shape, initializer="zeros", name=module.name.replace(".", "_"))
 
-    def call(
-        self,
-        input_ids: Any,
-        token_type_ids: Any,
-        position_ids: Any,
-        sequence_ids: Any,
-        first_token: Any,
-        masks: DropoutMasks | None,
-    ) -> Any:
+    def call(self, inputs: Mapping[str, Any], masks: DropoutMasks | None) -> Any:
         """Return the logits of a batch, float32 (S, num_outputs).
 
         Args:
-            input_ids, token_type_ids, position_ids, sequence_ids: int32 (R, L).
-            first_token: int32 (S,), on the flattened R * L axis.
+            inputs: `input_ids`, `token_type_ids`, `position_ids` and `sequence_ids`, int32 (R, L); and `first_token`, int32
+                (S,), on the flattened R * L axis.
             masks: this step's dropout; None outside training.
         """
-        x = self._embed(*(ops.reshape(ids, (-1,)) for ids in (input_ids, token_type_ids, position_ids)))
-        x = dropout(self.embedding_norm(x), self.embedding_rate, masks)
+        rates, first_token = self.blueprint.dropout, inputs["first_token"]
+        x = dropout(self.embedding_norm(self._embed(inputs)), rates.embeddings, masks)
         if self.projection is not None:
             x = ops.cast(self.projection(x), "float32")
-        plan = plan_attention(sequence_ids, first_token.shape[0], self.blueprint.num_attention_heads)
+        plan = AttentionPlan(inputs["sequence_ids"], first_token.shape[0], self.blueprint.num_attention_heads)
         *lower, last = self.blocks
         for block in lower:
             x = block(x, plan=plan, masks=masks, first_token=None)
         x = last(x, plan=plan, masks=masks, first_token=first_token)
-        x = dropout(x, self.head_input_rate, masks)
-        x = dropout(self.head_activation(self.head_dense(x)), self.head_rate, masks)
+        x = dropout(x, rates.head_input, masks)
+        x = dropout(self.head_activation(self.head_dense(x)), rates.head, masks)
         return ops.cast(self.head_output(x), "float32")
 
-    def _embed(self, input_ids: Any, token_type_ids: Any, position_ids: Any) -> Any:
-        """Return the sum of the embeddings, (R * L, E), of int32 (R * L,) each."""
+    def _embed(self, inputs: Mapping[str, Any]) -> Any:
+        """Return the sum of the embeddings, (R * L, E)."""
+        names = ("input_ids", "token_type_ids", "position_ids")
+        input_ids, token_type_ids, position_ids = (ops.reshape(inputs[name], (-1,)) for name in names)
         x = ops.take(self.word, input_ids, axis=0)
         is_pad = ops.expand_dims(input_ids == self.blueprint.pad_token_id, 1)
         x = ops.where(is_pad, ops.stop_gradient(x), x)  # as nn.Embedding(padding_idx) has it

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from isinglass.backends.process_group import tensorflow_cluster
+from isinglass.backends.process_group import ProcessGroup, tensorflow_cluster
 from isinglass.errors import ProcessLostError
 
 _GROUP: Final = 1_000_000  # TensorFlow's own strategies count theirs from 1
@@ -17,16 +17,13 @@ _TIMEOUT: Final = 7200.0  # seconds: others wait while process 0 tokenizes, or o
 _PIECE: Final = 1 << 22  # elements of one collective op
 
 
-class TensorFlowProcessGroup:
+class TensorFlowProcessGroup(ProcessGroup):
     """See `backends.process_group.ProcessGroup`. CPUs communicate over gRPC, GPUs as TensorFlow chooses.
 
     TensorFlow's MultiWorkerMirroredStrategy only connects the processes. No variable is created under it, because Keras'
     optimizers would clip the gradient of each process before the sum (Keras 3.15), and because XLA compiles no collective
     op for CPUs (TensorFlow 2.21).
     """
-
-    restarted = False
-    has_launcher = False
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -40,14 +37,6 @@ class TensorFlowProcessGroup:
         with _reporting_lost_processes():
             gathered = tf.raw_ops.CollectiveGatherV2(input=np.array(sent[None], order="C"), **self._options()).numpy()
         return [part.astype(values.dtype) for part in gathered]
-
-    def wait(self) -> None:
-        """See ProcessGroup."""
-        self.gather(np.zeros(1, np.int64))
-
-    def speaks(self) -> bool:
-        """See ProcessGroup. Each process has a terminal or a log of its own."""
-        return True
 
     def total(self, vector: Any) -> Any:
         """Return the sum over all processes of a float32 (n,): the same in all of them, bit for bit."""

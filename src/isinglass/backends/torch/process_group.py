@@ -17,6 +17,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.torch.model import Classifier
 from isinglass.errors import ConfigError, ProcessLostError
 
@@ -24,7 +25,7 @@ LONGEST_WAIT: Final = timedelta(hours=2)  # for other processes: they wait while
 _STORE_TIMEOUT: Final = timedelta(seconds=5)
 
 
-class TorchProcessGroup:
+class TorchProcessGroup(ProcessGroup):
     """See `backends.process_group.ProcessGroup`: NCCL between GPUs, Gloo between hosts' memories."""
 
     has_launcher = True
@@ -37,10 +38,6 @@ class TorchProcessGroup:
     def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """See ProcessGroup."""
         return [part.numpy() for part in self._gathered(torch.from_numpy(np.array(values, order="C")))]
-
-    def wait(self) -> None:
-        """See ProcessGroup."""
-        self.gather(np.zeros(1, np.int64))
 
     def speaks(self) -> bool:
         """See ProcessGroup."""
