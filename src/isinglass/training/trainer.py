@@ -271,7 +271,7 @@ class Trainer:
         All processes decide alike: by the longest time since a checkpoint, and by any signal.
         """
         seconds = int(time.monotonic() - self._saved_at)
-        signal_number, seconds = largest(self.group, self.interruption.number, seconds)
+        signal_number, seconds = self.group.largest(self.interruption.number, seconds)
         loop, checkpoints = self._loop, self.checkpoints
         if checkpoints is not None and checkpoints.every.is_due(loop.state.step, loop.steps_per_epoch, seconds):
             try:
