@@ -91,7 +91,7 @@ def write_sample_run(
     data, rng = np.random.default_rng(0), np.random.default_rng(result.seed + 100 * len(result.precision))
     predictions, found = {}, {}
     for split in (*described.dev, *described.test):
-        texts = [[f"{column} {i} <b>&\"'" for column in described.hub_text_columns] for i in range(rows)]
+        texts = [[f"{column} {i} <b>&\"'" for column in described.column_names] for i in range(rows)]
         if described.labels is None:
             truth = data.uniform(0, 5, rows).astype(np.float32)
             outputs = np.where(rng.random(rows) < skill, truth, rng.uniform(0, 5, rows))[:, None].astype(np.float32)

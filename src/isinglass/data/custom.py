@@ -76,7 +76,7 @@ class KnownTaskFiles:
     def __init__(self, config: TrainConfig, task: Task) -> None:
         split = task.splits[0]
         self._config = config
-        self._columns = Columns(texts=tuple(map(str, split.text_columns)), label=str(split.label_column))
+        self._columns = Columns(texts=task.column_names, label=str(split.label_column))
         self._tables = functools.cache(functools.partial(_open_tables, config))
         self._load = functools.cache(self._read_split)
         self._divide = functools.cache(self._divide_train)
@@ -366,8 +366,7 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     if task.name in TASKS and path.suffix.lower() == ".tsv":  # GLUE's TSV quotes nothing
         return read_user_texts(path, is_pair=task.is_pair)
     table = open_table(path, delimiter)
-    expected = task.hub_text_columns or task.splits[0].text_columns
-    columns = tuple(map(str, expected))
+    columns = task.column_names
     notes = []
     if not {*columns} <= {*table.columns} and len(table.columns) == len(columns):
         notes.append(f"{table.origin}: {listed(table.columns)} used as {listed(columns)}.")

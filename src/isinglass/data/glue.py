@@ -101,7 +101,7 @@ def read_hub(task: Task, split: Split) -> Examples:
     """
     from isinglass.data.parquet import ParquetTable  # imported where used: it loads Arrow
 
-    name = f"{task.hub_config}/{split.hub_split}-00000-of-00001.parquet"
+    name = f"{task.name}/{split.hub_split}-00000-of-00001.parquet"
     path = fetch(HUB_REPO, name, repo_type="dataset", instead="give GLUE's files with --data-dir")
     if path is None:
         raise HubError(f"{HUB_REPO} on the hub has no file {name}: give GLUE's files with --data-dir.")
@@ -110,7 +110,7 @@ def read_hub(task: Task, split: Split) -> Examples:
     logger.info(note)
     table = ParquetTable.open(DataFile(path=path, origin=origin))
     label_column = None if split.label_column is None else LABEL_COLUMN
-    rows = read_tables([table], Columns(texts=task.hub_text_columns, label=label_column))
+    rows = read_tables([table], Columns(texts=task.column_names, label=label_column))
     examples = replace(rows.examples, notes=(note,))
     for index, column in rows.missing.items():
         raise DataError(f"{examples.where(index)}: the column {column!r} is null; a text was expected.")

@@ -7,9 +7,9 @@ from isinglass.errors import ConfigError
 from isinglass.names import brief, did_you_mean
 from isinglass.tasks.glue import DEMO, GLUE
 from isinglass.tasks.kinds import KINDS, MULTILABEL, REGRESSION, Kind, KindName, Labels
-from isinglass.tasks.task import Split, Task, registry
+from isinglass.tasks.task import Split, Task
 
-TASKS: Final[MappingProxyType[str, Task]] = registry((*GLUE, DEMO))
+TASKS: Final[MappingProxyType[str, Task]] = MappingProxyType({task.name: task for task in (*GLUE, DEMO)})
 
 __all__ = ["KINDS", "MULTILABEL", "REGRESSION", "TASKS", "Kind", "KindName", "Labels", "Split", "Task", "get_task"]
 

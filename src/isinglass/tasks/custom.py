@@ -4,17 +4,26 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isinglass.errors import DataError
 from isinglass.names import brief, printable
-from isinglass.tasks.kinds import KINDS, KindName
+from isinglass.tasks.kinds import KINDS, KindName, parse_number
 from isinglass.tasks.task import Split, Task
 
 FORMAT: Final = 1  # of `task.json`
 MOST_LABELS: Final = 10_000
 LONGEST_NAME: Final = 200  # characters of a label or a column
 FORMULA: Final = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+
+
+_Text = Annotated[str, Field(max_length=LONGEST_NAME, description="a text was")]
+
+
+def _texts(least: int, most: int) -> Any:
+    return Field(min_length=least, max_length=most, description=f"{least} to {most} different texts were")
 
 
 def custom_task(
@@ -71,8 +80,24 @@ def check_label(label: str) -> None:
             f"The label {brief(label)} cannot be a name: up to {LONGEST_NAME} printable characters without spaces around "
             f"them were expected."
         )
-    if label.startswith(FORMULA) and not _is_number(label):
+    if label.startswith(FORMULA) and not math.isfinite(parse_number(label)):
         raise DataError(f"The label {brief(label)} begins like a spreadsheet's formula: give it another name.")
+
+
+class _TaskJson(BaseModel):
+    """What `task.json` holds. A field's description is what messages expect."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: _Text
+    kind: Annotated[KindName, Field(description=f"one of {', '.join(KINDS)} was")]
+    labels: Annotated[list[_Text] | None, _texts(1, MOST_LABELS)] = None
+    text_columns: Annotated[list[_Text], _texts(1, 2)]
+    label_column: _Text
+    splits: Annotated[
+        list[Literal["train", "dev", "test"]], Field(min_length=1, description="some of train, dev and test were")
+    ]
+    positive_label: _Text
 
 
 def to_json(task: Task) -> str:
@@ -97,40 +122,15 @@ def from_json(values: Mapping[str, Any], origin: str) -> Task:
     Raises:
         DataError: it is not what `to_json` writes.
     """
-    strings = {"name": 1, "kind": 1, "label_column": 1, "positive_label": 1}
-    lists = {"text_columns": (1, 2), "splits": (1, 3)} | (
-        {} if values.get("labels") is None else {"labels": (1, MOST_LABELS)}
-    )
-    for key in strings:
-        if not isinstance(values.get(key), str) or len(values[key]) > LONGEST_NAME:
-            raise DataError(f"{origin}: {key} is {brief(values.get(key))}; a text was expected.")
-    for key, (least, most) in lists.items():
-        found = values.get(key)
-        if (
-            not isinstance(found, list)
-            or not least <= len(found) <= most
-            or not all(isinstance(one, str) and len(one) <= LONGEST_NAME for one in found)
-            or len(set(found)) < len(found)
-        ):
-            raise DataError(f"{origin}: {key} is {brief(found)}; {least} to {most} different texts were expected.")
-    kind, labels = values["kind"], values.get("labels")
-    if values.get("format") != FORMAT or kind not in ("classification", "regression", "multilabel"):
+    if values.get("format") != FORMAT:
         raise DataError(f"{origin} is not the task.json of this version of isinglass: train anew, or update it.")
-    if (labels is None) != (kind == "regression") or not {*values["splits"]} <= {"train", "dev", "test"}:
-        raise DataError(f"{origin}: labels and splits do not fit the kind {kind!r}: the file is damaged.")
-    return custom_task(
-        name=values["name"],
-        kind=kind,
-        labels=labels,
-        text_columns=values["text_columns"],
-        label_column=values["label_column"],
-        splits=values["splits"],
-        positive_label=values["positive_label"],
-    )
-
-
-def _is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+        stored = _TaskJson.model_validate(dict(values))
+    except ValidationError as error:
+        key = str(error.errors(include_url=False)[0]["loc"][0])
+        expected = _TaskJson.model_fields[key].description
+        raise DataError(f"{origin}: {key} is {brief(values.get(key))}; {expected} expected.") from None
+    all_names = (stored.labels or [], stored.text_columns, stored.splits)
+    if (stored.labels is None) != (stored.kind == "regression") or any(len({*names}) < len(names) for names in all_names):
+        raise DataError(f"{origin}: the labels do not fit the kind {stored.kind!r}, or a name stands twice: it is damaged.")
+    return custom_task(**stored.model_dump())

@@ -206,7 +206,7 @@ class _Regression(Kind):
 
     def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
         low, high = score_range
-        scores = np.fromiter(map(_parse_number, map(str, labels)), np.float64, len(labels))
+        scores = np.fromiter(map(parse_number, map(str, labels)), np.float64, len(labels))
         is_valid = (scores >= low) & (scores <= high) & (np.abs(scores) <= LARGEST_SCORE)
         if not is_valid.all():
             index = int(is_valid.argmin())
@@ -268,7 +268,8 @@ def _counts(labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
     return np.bincount(labels.astype(np.int64), minlength=outputs).astype(np.float64)
 
 
-def _parse_number(text: str) -> float:
+def parse_number(text: str) -> float:
+    """Return the number that a text is; NaN if it is none."""
     try:
         return float(text)
     except ValueError:

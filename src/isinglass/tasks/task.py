@@ -6,7 +6,6 @@ business (`id2label`), and matching them by name is what keeps a finished model'
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from isinglass.errors import ConfigError
@@ -28,7 +27,6 @@ class Split:
         file: path of a published task's TSV below its folder.
         rows: rows that the published data set has: for the overview, and for a submission of its test sets; never used to
             judge what a user trains on.
-        hub_split: stem of the Parquet file on the hub.
     """
 
     name: str
@@ -36,12 +34,16 @@ class Split:
     label_column: str | int | None
     file: str = ""
     rows: int = 0
-    hub_split: str = ""
 
     @property
     def has_header(self) -> bool:
         """Whether the first line names the columns."""
         return isinstance(self.text_columns[0], str)
+
+    @property
+    def hub_split(self) -> str:
+        """The name of a published split on the hub."""
+        return self.name.replace("dev", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,7 @@ class Task:
         name: the spelling on the command line, lower case: `mrpc`.
         title: the spelling in tables: `MRPC`.
         folder: the folder of its files in GLUE's layout.
-        hub_config: the folder of its Parquet files on the hub.
-        hub_text_columns: the text columns there.
+        hub_text_columns: the text columns of its files on the hub, where they differ from those of `splits[0]`.
         hub_labels: names in the order of the hub's integers (MNLI's differs from that of the files).
         labels: names as the files write them; None for regression.
         kind: what is predicted for each example.
@@ -72,7 +73,6 @@ class Task:
     name: str
     title: str
     folder: str = ""
-    hub_config: str = ""
     hub_text_columns: tuple[str, ...] = ()
     labels: tuple[str, ...] | None
     kind: Kind = CLASSIFICATION
@@ -88,6 +88,11 @@ class Task:
     warning: str | None = None
     skips_short_rows: bool = False
     citation: str = ""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the text columns in a table: the hub's or the user's."""
+        return self.hub_text_columns or tuple(map(str, self.splits[0].text_columns))
 
     @property
     def is_pair(self) -> bool:
@@ -137,8 +142,3 @@ class Task:
         known |= {plain(GENERIC_LABEL + name): name for name in self.labels if name.isdigit()}
         found = tuple(known.get(plain(name), "") for name in names)
         return found if sorted(found) == sorted(self.labels) else None
-
-
-def registry(tasks: Sequence[Task]) -> MappingProxyType[str, Task]:
-    """Return an immutable mapping from name to task."""
-    return MappingProxyType({task.name: task for task in tasks})
