@@ -639,7 +639,7 @@ def _read_own(directory: Path, *, name: str, settings: Mapping[str, Any]) -> boo
         assert {len(column) for column in (*examples.texts, examples.line_numbers)} == {len(examples)} and len(examples)
         assert all(text.strip() for column in examples.texts for text in column)
         assert examples.labels is None or len(encode_labels(examples, data.task, data.task.labels)) == len(examples)
-    json.dumps(inspect_data(splits, data.task).lines())
+    json.dumps([*inspect_data(splits, data.task).lines()])
     again = read_custom(config, data.task)
     for split in again.task.splits:
         assert [*again.read(split).texts[0]] == [*splits[split.name].texts[0]], split.name

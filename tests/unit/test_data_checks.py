@@ -46,7 +46,7 @@ def test_doubles_conflicts_leaks_and_short_texts_are_named_by_row() -> None:
     }
     assert facts.labels == {"train": {"a": 3, "b": 3}, "dev": {"a": 2, "b": 2}}
     assert facts.characters["train"] == {"min": 2, "median": 4, "p95": 5, "max": 5}
-    assert facts.lines() == [
+    assert [*facts.lines()] == [
         "Rows: train 6, dev 4.",
         "Labels of train: 'a' 3 (50.0%), 'b' 3 (50.0%).",
         "Labels of dev: 'a' 2 (50.0%), 'b' 2 (50.0%).",
@@ -64,7 +64,7 @@ def test_doubles_conflicts_leaks_and_short_texts_are_named_by_row() -> None:
 def test_clean_data_have_no_findings() -> None:
     facts = facts_of([(f"text {i}", "ab"[i % 2]) for i in range(40)])
     assert facts.duplicates == facts.conflicts == facts.leaks["dev"] == Finding()
-    assert len(facts.lines()) == 5
+    assert len([*facts.lines()]) == 5
 
 
 def test_a_pair_is_the_same_only_if_both_texts_are() -> None:
@@ -79,13 +79,13 @@ def test_the_order_of_several_labels_makes_no_conflict() -> None:
     facts = facts_of(rows, rows[:1])
     assert (facts.duplicates.rows, facts.conflicts.rows) == (2, 1)
     assert facts.labels["train"] == {"a": 3, "b": 2} and facts.unlabelled == {"train": 1, "dev": 0}
-    assert facts.lines()[1] == "Labels of train: 'a' 3 (75.0%), 'b' 2 (50.0%). 1 (25.0%) without any label."
+    assert [*facts.lines()][1] == "Labels of train: 'a' 3 (75.0%), 'b' 2 (50.0%). 1 (25.0%) without any label."
 
 
 def test_scores_have_a_range_instead_of_labels() -> None:
     facts = facts_of([(f"text {i}", i / 2) for i in range(30)], [("new", 1.0), ("newer", 2.5)])
     assert facts.labels == {} and facts.scores["dev"] == {"min": 1.0, "mean": 1.75, "max": 2.5}
-    assert "Scores of train: from 0 to 14.5, 7.25 on average." in facts.lines()
+    assert "Scores of train: from 0 to 14.5, 7.25 on average." in [*facts.lines()]
     wrong = Examples(texts=(["a"],), labels=["x"], origin="here", line_numbers=[7])
     with pytest.raises(DataError, match="here, line 7: the score is 'x'"):
         inspect_data({"dev": wrong}, TASKS["stsb"])
@@ -94,7 +94,7 @@ def test_scores_have_a_range_instead_of_labels() -> None:
 def test_many_labels_are_counted_and_a_few_are_listed() -> None:
     rows = [(f"text {i} {j}", f"label {i:02}") for i in range(30) for j in range(40 - i)]
     facts = facts_of(rows)
-    line = facts.lines()[1]
+    line = [*facts.lines()][1]
     assert line.startswith("Labels of train: 'label 00' 36 (5.2%), 'label 01' 35 ") and len(line) < 400
     assert line.endswith(", and 20 more down to 'label 29' 10 (1.5%).") and len(facts.labels["train"]) == 30
 
@@ -114,7 +114,7 @@ def test_hidden_labels_and_published_tasks_are_looked_through_too(tmp_path: Path
 def test_facts_are_plain_values_and_the_caller_may_add_what_is_cut() -> None:
     facts = dataclasses.replace(facts_of(TRAIN, DEV), truncated={"train": 0.125})
     assert json.loads(json.dumps(dataclasses.asdict(facts)))["truncated"] == {"train": 0.125}
-    assert "Longer than the model reads, and cut, in train: 12.5% of the examples." in facts.lines()
+    assert "Longer than the model reads, and cut, in train: 12.5% of the examples." in [*facts.lines()]
 
 
 @settings(deadline=None, max_examples=100)

@@ -40,7 +40,7 @@ def write(path: Path, content: bytes | str) -> Path:
 
 
 def read(path: Path, texts=("text",), label="label", delimiter=None):
-    return read_tables([open_table(path, delimiter)], Columns(texts=tuple(texts), label=label)).examples
+    return read_tables([open_table(path, delimiter)], Columns(texts=tuple(texts), label=label))[0]
 
 
 def refusal(path, texts=("text",), label="label", delimiter=None):
@@ -133,7 +133,7 @@ def test_what_pythons_json_module_writes_is_read_back(rows, tmp_path_factory) ->
     write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"text": "", "label": ""}, *rows]))
     table = read(path)
     assert [*table.texts[0]][1:] == [row.get("text", "") for row in rows]
-    missing = read_tables([open_table(path)], Columns(texts=("text",))).missing
+    _, missing = read_tables([open_table(path)], Columns(texts=("text",)))
     assert missing == {i: "text" for i, row in enumerate(rows, 1) if "text" not in row}
     assert table.labels[1:] == [row.get("label") for row in rows]
 

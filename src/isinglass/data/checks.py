@@ -1,10 +1,9 @@
 """Facts about the data that a user should know before training: duplicates, leaks, contradictions, balance, lengths."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from jaxtyping import Int64
@@ -13,9 +12,6 @@ from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.names import brief
 from isinglass.tasks import MULTILABEL, REGRESSION, Task
-
-_Value = TypeVar("_Value")
-_Result = TypeVar("_Result")
 
 NAMED: Final = 3  # rows that a finding names
 LISTED: Final = 10  # labels that a line lists
@@ -65,22 +61,19 @@ class DataFacts:
     """
 
     kind: str
-    rows: dict[str, int]
-    labels: dict[str, dict[str, int]]
-    unlabelled: dict[str, int]
-    scores: dict[str, dict[str, float]]
-    characters: dict[str, dict[str, int]]
-    duplicates: Finding
-    conflicts: Finding
-    leaks: dict[str, Finding]
-    short: dict[str, Finding]
+    rows: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    unlabelled: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    characters: dict[str, dict[str, int]] = field(default_factory=dict)
+    duplicates: Finding = Finding()
+    conflicts: Finding = Finding()
+    leaks: dict[str, Finding] = field(default_factory=dict)
+    short: dict[str, Finding] = field(default_factory=dict)
     truncated: dict[str, float] = field(default_factory=dict)
 
-    def lines(self) -> list[str]:
-        """Return the facts as sentences, one a line."""
-        return [*self._content_lines(), *self._flaw_lines()]
-
-    def _content_lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
+        """Yield the facts as sentences, one a line."""
         yield "Rows: " + ", ".join(f"{split} {count:,}" for split, count in self.rows.items()) + "."
         for split, counts in self.labels.items():
             line = f"Labels of {split}: {_shares(counts, self.rows[split])}."
@@ -96,8 +89,6 @@ class DataFacts:
             )
         for split, share in self.truncated.items():
             yield f"Longer than the model reads, and cut, in {split}: {share:.1%} of the examples."
-
-    def _flaw_lines(self) -> Iterator[str]:
         train = self.rows.get("train", 0)
         yield from self.duplicates.lines(train, "of train have the texts of an earlier row")
         yield from self.conflicts.lines(train, "of train have the texts of an earlier row, but another label")
@@ -118,26 +109,23 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
     Raises:
         DataError: a score of a regression is not a number.
     """
-    scans = _of_each(_scan, splits)
-    labelled = {split: examples for split, examples in splits.items() if examples.labels is not None}
-    is_regression = task.kind is REGRESSION
-    duplicates, conflicts, leaks = Finding(), Finding(), dict[str, Finding]()
-    if "train" in scans:
-        duplicates, conflicts = _find_duplicates(scans["train"])
-        leaks = _of_each(partial(_find_leak, train=scans["train"]), scans)
-        del leaks["train"]
-    return DataFacts(
-        kind=task.kind.name,
-        rows=_of_each(len, splits),
-        labels=_of_each(_frequencies, {} if is_regression else labelled),
-        unlabelled=_of_each(_count_unlabelled, labelled if task.kind is MULTILABEL else {}),
-        scores=_of_each(partial(_score_range, task=task), labelled if is_regression else {}),
-        characters=_of_each(_quantiles, scans),
-        duplicates=duplicates,
-        conflicts=conflicts,
-        leaks=leaks,
-        short=_of_each(_find_short, scans),
-    )
+    facts = DataFacts(kind=task.kind.name)
+    hashes = {split: _hash_texts(examples) for split, examples in splits.items()}
+    for split, examples in splits.items():
+        facts.rows[split] = len(examples)
+        lengths = np.array([np.fromiter(map(len, column), np.int64, len(examples)) for column in examples.texts])
+        quantiles = np.percentile(lengths.sum(0), [0, 50, 95, 100], method="higher").tolist()
+        facts.characters[split] = dict(zip(("min", "median", "p95", "max"), quantiles, strict=True))
+        facts.short[split] = _finding(examples, np.flatnonzero(lengths.min(0) <= SHORT))
+        if split != "train" and "train" in splits:
+            originals = _find_equal(hashes[split], hashes["train"])
+            facts.leaks[split] = _finding(examples, np.flatnonzero(originals >= 0), splits["train"], originals)
+        if examples.labels is not None:
+            _inspect_labels(facts, split, examples, task)
+    if "train" not in splits:
+        return facts
+    duplicates, conflicts = _find_duplicates(splits["train"], hashes["train"])
+    return replace(facts, duplicates=duplicates, conflicts=conflicts)
 
 
 def cut_shares(tokens: Mapping[str, TokenizedTexts]) -> dict[str, float]:
@@ -145,89 +133,52 @@ def cut_shares(tokens: Mapping[str, TokenizedTexts]) -> dict[str, float]:
     return {split: texts.truncated / len(texts) for split, texts in tokens.items() if texts.source is None}
 
 
-def _of_each(look: Callable[[_Value], _Result], splits: Mapping[str, _Value]) -> dict[str, _Result]:
-    """Return what `look` returns for each split."""
-    return {split: look(value) for split, value in splits.items()}
+def _inspect_labels(facts: DataFacts, split: str, examples: Examples, task: Task) -> None:
+    """Add the range of a split's scores, or how often each of its labels occurs."""
+    if task.kind is REGRESSION:
+        scores = encode_labels(examples, task, None)
+        facts.scores[split] = {"min": float(scores.min()), "mean": float(scores.mean()), "max": float(scores.max())}
+        return
+    facts.labels[split] = dict(Counter(examples.each_label()).most_common())
+    if task.kind is MULTILABEL:
+        facts.unlabelled[split] = [*map(len, examples.labels or ())].count(0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scan:
-    """Facts about N examples.
-
-    Attributes:
-        hashes: of an example's texts.
-        characters: of an example's texts together.
-        shortest: characters of the shorter text.
-    """
-
-    examples: Examples
-    hashes: Int64[np.ndarray, " N"]
-    characters: Int64[np.ndarray, " N"]
-    shortest: Int64[np.ndarray, " N"]
+def _hash_texts(examples: Examples) -> Int64[np.ndarray, " N"]:
+    return np.fromiter(map(hash, zip(*examples.texts, strict=True)), np.int64, len(examples))
 
 
-def _scan(examples: Examples) -> _Scan:
-    count = len(examples)
-    hashes = np.fromiter(map(hash, zip(*examples.texts, strict=True)), np.int64, count)
-    lengths = np.array([np.fromiter(map(len, column), np.int64, count) for column in examples.texts])
-    return _Scan(examples=examples, hashes=hashes, characters=lengths.sum(0), shortest=lengths.min(0))
+def _find_equal(hashes: Int64[np.ndarray, " N"], others: Int64[np.ndarray, " M"]) -> Int64[np.ndarray, " N"]:
+    """Return for each hash the first of `others` that equals it, or -1."""
+    distinct, first = np.unique(others, return_index=True)
+    candidates = np.minimum(np.searchsorted(distinct, hashes), len(distinct) - 1)
+    return np.where(distinct[candidates] == hashes, first[candidates], -1)
 
 
-def _find_duplicates(train: _Scan) -> tuple[Finding, Finding]:
+def _find_duplicates(train: Examples, hashes: Int64[np.ndarray, " N"]) -> tuple[Finding, Finding]:
     """Return the rows whose texts an earlier row has, and those among them that have another label than it."""
-    examples = train.examples
-    _, first_rows, group = np.unique(train.hashes, return_index=True, return_inverse=True)
-    original = first_rows[group]  # the earliest row with the same texts
-    repeated = np.flatnonzero(original < np.arange(len(original)))
-    duplicates = _finding(examples, repeated, examples, original[repeated])
-    if examples.labels is None:
+    originals = _find_equal(hashes, hashes)
+    repeated = np.flatnonzero(originals < np.arange(len(originals)))
+    duplicates = _finding(train, repeated, train, originals)
+    if train.labels is None:
         return duplicates, Finding()
-    labels = [*map(frozenset, examples.labels)] if examples.has_label_lists else examples.labels
-    pairs = zip(repeated.tolist(), original[repeated].tolist(), strict=True)
-    differs = np.array([labels[row] != labels[first] for row, first in pairs], bool)
-    contradictory = repeated[differs]
-    return duplicates, _finding(examples, contradictory, examples, original[contradictory])
-
-
-def _find_leak(scan: _Scan, train: _Scan) -> Finding:
-    """Return the rows whose texts are in the training set."""
-    order = np.argsort(train.hashes, kind="stable")
-    ranks = np.searchsorted(train.hashes, scan.hashes, sorter=order)
-    candidates = order[np.minimum(ranks, len(order) - 1)]
-    leaked = np.flatnonzero(train.hashes[candidates] == scan.hashes)
-    return _finding(scan.examples, leaked, train.examples, candidates[leaked])
-
-
-def _find_short(scan: _Scan) -> Finding:
-    rows = np.flatnonzero(scan.shortest <= SHORT)
-    return Finding(rows=len(rows), first=tuple(map(scan.examples.where, rows[:NAMED].tolist())))
+    labels = [*map(frozenset, train.labels)] if train.has_label_lists else train.labels
+    contradictory = [row for row in repeated.tolist() if labels[row] != labels[originals[row]]]
+    return duplicates, _finding(train, np.array(contradictory, np.int64), train, originals)
 
 
 def _finding(
-    examples: Examples, rows: Int64[np.ndarray, " K"], others: Examples, equal_rows: Int64[np.ndarray, " K"]
+    examples: Examples,
+    rows: Int64[np.ndarray, " K"],
+    others: Examples | None = None,
+    originals: Int64[np.ndarray, " N"] | None = None,
 ) -> Finding:
-    """Return the rows with the places of the first few, each beside that of the row of `others` with the same texts."""
-    pairs = zip(rows[:NAMED].tolist(), equal_rows[:NAMED].tolist(), strict=True)
-    first = tuple(f"{examples.where(row)} = {others.where(equal)}" for row, equal in pairs)
-    return Finding(rows=len(rows), first=first)
-
-
-def _count_unlabelled(examples: Examples) -> int:
-    return [*map(len, examples.labels or ())].count(0)
-
-
-def _frequencies(examples: Examples) -> dict[str, int]:
-    return dict(Counter(examples.each_label()).most_common())
-
-
-def _score_range(examples: Examples, task: Task) -> dict[str, float]:
-    scores = encode_labels(examples, task, None)
-    return {"min": float(scores.min()), "mean": float(scores.mean()), "max": float(scores.max())}
-
-
-def _quantiles(scan: _Scan) -> dict[str, int]:
-    low, median, high, most = np.percentile(scan.characters, [0, 50, 95, 100], method="higher").tolist()
-    return {"min": low, "median": median, "p95": high, "max": most}
+    """Return the rows with the places of the first few, each beside that of its original, a row of `others`."""
+    first = [examples.where(row) for row in rows[:NAMED].tolist()]
+    if others is not None and originals is not None:
+        equal_rows = originals[rows[:NAMED]].tolist()
+        first = [f"{place} = {others.where(equal)}" for place, equal in zip(first, equal_rows, strict=True)]
+    return Finding(rows=len(rows), first=tuple(first))
 
 
 def _counted(count: int, rows: int) -> str:

@@ -24,7 +24,6 @@ from isinglass.data.tables import Columns, Table, UnquotedTable, is_table, open_
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, listed, printable
 from isinglass.tasks import TASKS, Split, Task
-from isinglass.tasks.custom import custom_task
 
 
 def read_custom(config: TrainConfig, task: Task | None = None) -> Source:
@@ -74,39 +73,31 @@ class KnownTaskFiles:
     notes: tuple[str, ...] = ()
 
     def __init__(self, config: TrainConfig, task: Task) -> None:
-        split = task.splits[0]
+        first = task.splits[0]
+        train, dev, test = (replace(first, name=name) for name in ("train", "dev", "test"))
         self._config = config
-        self._columns = Columns(texts=task.column_names, label=str(split.label_column))
-        self._tables = functools.cache(functools.partial(_open_tables, config))
-        self._load = functools.cache(self._read_split)
+        self._columns = Columns(texts=task.column_names, label=str(first.label_column))
+        self._read_file = functools.cache(self._read_rows)
         self._divide = functools.cache(self._divide_train)
-        self.task = custom_task(
-            name=task.name,
-            kind=task.kind.name,
-            labels=task.labels,
-            text_columns=self._columns.texts,
-            label_column=str(self._columns.label),
-            splits=[*dict.fromkeys(("train", "dev", *_patterns(config)))],
-            positive_label=task.positive_label,
-        )
+        self.task = replace(task, train=train, dev=(dev,), test=(test,) if config.test_file else ())
         with suppress(DataError):  # raised again when the test set is read
-            if config.test_file and not has_labels(self._tables("test"), self._columns):
+            if config.test_file and not _have_labels(_open_tables(config, "test"), self._columns):
                 self.task = _with_hidden_test_labels(self.task)
 
     def read(self, split: Split) -> Examples:
         """Return the examples of a split."""
         if split.name == "test" or self._config.validation_file:
-            return self._load(split.name)
+            return self._read_file(split.name)
         return self._divide()[split.name]
 
-    def _read_split(self, split: str) -> Examples:
-        examples = read_rows(split, self._tables(split), self._columns, self._config)
+    def _read_rows(self, split: str) -> Examples:
+        examples = read_rows(split, _open_tables(self._config, split), self._columns, self._config)
         check_kind(examples, self.task)
         return examples
 
     def _divide_train(self) -> dict[str, Examples]:
         config = self._config
-        train, dev, note = divide(self._load("train"), self.task, config.validation_fraction, config.split_seed)
+        train, dev, note = divide(self._read_file("train"), self.task, config.validation_fraction, config.split_seed)
         return {"train": replace(train, notes=(*train.notes, note)), "dev": replace(dev, notes=(*dev.notes, note))}
 
 
@@ -153,6 +144,7 @@ LABELS: Final = (
     "target targets class classes category categories sentiment score rating ratings stars intent topic topics emotion "
     "polarity similarity tag tags isduplicate y",
 )
+QUANTILES: Final = 10  # parts of a regression's range, from each of which the dev set takes its share
 _WITHOUT_SEPARATORS: Final = str.maketrans("", "", "_- ")
 
 
@@ -166,23 +158,26 @@ def choose_columns(table: Table, config: TrainConfig) -> tuple[Columns, tuple[st
         DataError: a named column is missing, or there are no candidates or several.
         ConfigError: a column is named for two purposes.
     """
-    named = [name for name in (config.text_column, config.text_column2, config.label_column) if name is not None]
+    texts = [name for name in (config.text_column, config.text_column2) if name is not None]
+    labels = [] if config.label_column is None else [config.label_column]
+    named = [*texts, *labels]
     if config.text_column is None and config.text_column2 is not None:
         raise ConfigError("text_column2 is the second text of a pair: name text_column too.")
     if len({*named}) < len(named):
         raise ConfigError(f"The columns {listed(named)} are named for two purposes: a column serves for one.")
     table.require(named)
     unnamed = [name for name in table.columns if name not in named]
-    texts = [name for name in named if name != config.label_column] or _guess_pair(unnamed) or _guess(unnamed, TEXTS)
-    labels = [name for name in named if name == config.label_column] or _guess(unnamed, LABELS)
+    texts = texts or _guess_pair(unnamed) or _guess(unnamed, TEXTS)
+    labels = labels or _guess(unnamed, LABELS)
     rest = [name for name in table.columns if name not in (*texts, *labels)]
     if len(table.columns) == 2 and len(rest) == 1:  # the other one of two
         texts, labels = texts or rest, labels or rest
-    options = {"text (--text-column, for pairs --text-column2 too)": texts, "label (--label-column)": labels}
-    unknown = [option for option, chosen in options.items() if not chosen]
-    if unknown:
-        doubt = f"it is not plain which column is {' and which is '.join(unknown)}"
-        raise DataError(f"{table.origin}: {doubt}; its first row names {listed(table.columns)}.")
+    if not (texts and labels):
+        options = {"text (--text-column, for pairs --text-column2 too)": texts, "label (--label-column)": labels}
+        doubt = " and which is ".join(option for option, chosen in options.items() if not chosen)
+        raise DataError(
+            f"{table.origin}: it is not plain which column is {doubt}; its first row names {listed(table.columns)}."
+        )
     columns = Columns(texts=tuple(texts), label=labels[0])
     table.require(columns.names)
     if len(named) == len(columns.names):
@@ -210,8 +205,7 @@ def _plain(name: str) -> str:
     return name.strip().lower().translate(_WITHOUT_SEPARATORS)
 
 
-def has_labels(tables: Sequence[Table], columns: Columns) -> bool:
-    """Return whether any of the tables has the label column."""
+def _have_labels(tables: Sequence[Table], columns: Columns) -> bool:
     return any(columns.label in table.columns for table in tables)
 
 
@@ -222,21 +216,15 @@ def read_rows(split: str, tables: Sequence[Table], columns: Columns, config: Tra
         DataError: a column is missing, a value cannot be used, or a row is incomplete; the message names file and row.
         ConfigError: the label delimiter does not fit the labels.
     """
-    if split == "test" and not has_labels(tables, columns):
+    if split == "test" and not _have_labels(tables, columns):
         columns = Columns(texts=columns.texts)
-    examples = read_tables(tables, columns).examples
-    if config.label_delimiter is not None:
+    examples, _ = read_tables(tables, columns)
+    if config.label_delimiter is not None and examples.labels is not None:
         examples = _split_labels(examples, config.label_delimiter)
-    if split == "test" and all(map(_is_blank_label, examples.labels or ())):
-        examples = _hide_labels(examples, columns)
-    examples = _complete(examples, columns, drop_incomplete=config.drop_incomplete)
-    is_list = [isinstance(label, tuple) for label in examples.labels or ()]
-    if len({*is_list}) > 1:
-        name, names = examples.where(is_list.index(False)), examples.where(is_list.index(True))
-        raise DataError(f"{name}: the label is one name, in {names} a list: write lists everywhere.")
-    if examples.has_label_lists:  # a label that stands twice in a list counts once
-        examples = replace(examples, labels=[tuple(dict.fromkeys(names)) for names in examples.labels or ()])
-    return examples
+    if split == "test" and examples.labels is not None and all(map(_is_blank, examples.labels)):
+        note = f"{examples.origin}: the column {brief(columns.label)} is empty: hidden labels."
+        examples = replace(examples, labels=None, notes=(*examples.notes, note))
+    return _with_distinct_labels(_complete(examples, columns, drop_incomplete=config.drop_incomplete))
 
 
 def _split_labels(examples: Examples, delimiter: str) -> Examples:
@@ -247,23 +235,29 @@ def _split_labels(examples: Examples, delimiter: str) -> Examples:
     """
     if not delimiter:
         raise ConfigError("label_delimiter is empty; what stands between two labels was expected.")
-    if examples.labels is None:
-        return examples
-    names: dict[Any, Any] = {None: None}
-    for index, label in enumerate(examples.labels):
+    labels = examples.labels or ()
+    for index, label in enumerate(labels):
         if isinstance(label, tuple):
             place = examples.where(index)
             raise ConfigError(f"{place}: the labels are a list, which needs no label_delimiter: leave it out.")
-        if label not in names:
-            names[label] = tuple(filter(None, map(str.strip, label.split(delimiter))))
-    return replace(examples, labels=[*map(names.__getitem__, examples.labels)])
+    names = {label: tuple(filter(None, map(str.strip, label.split(delimiter)))) for label in {*labels} - {None}}
+    return replace(examples, labels=[*map(names.get, labels)])
 
 
-def _hide_labels(examples: Examples, columns: Columns) -> Examples:
-    if examples.labels is None:
+def _with_distinct_labels(examples: Examples) -> Examples:
+    """Count a label once that stands twice in a list.
+
+    Raises:
+        DataError: some labels are lists, others are names.
+    """
+    labels = examples.labels or ()
+    is_list = [isinstance(label, tuple) for label in labels]
+    if not any(is_list):
         return examples
-    note = f"{examples.origin}: the column {brief(columns.label)} is empty: hidden labels."
-    return replace(examples, labels=None, notes=(*examples.notes, note))
+    if not all(is_list):
+        name, names = examples.where(is_list.index(False)), examples.where(is_list.index(True))
+        raise DataError(f"{name}: the label is one name, in {names} a list: write lists everywhere.")
+    return replace(examples, labels=[tuple(dict.fromkeys(names)) for names in labels])
 
 
 def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) -> Examples:
@@ -293,24 +287,14 @@ def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) ->
 
 def _find_gaps(examples: Examples, columns: Columns) -> Mapping[str, Bool[np.ndarray, " N"]]:
     """Return for each column that was read where it is empty."""
-    count = len(examples)
-    texts = zip(columns.texts, examples.texts, strict=True)
-    gaps = {name: np.fromiter(map(_is_blank, column), bool, count) for name, column in texts}
-    if examples.labels is not None:
-        gaps[str(columns.label)] = np.fromiter(map(_is_blank_label, examples.labels), bool, count)
-    return gaps
+    values = examples.texts if examples.labels is None else (*examples.texts, examples.labels)
+    named = zip(columns.names, values, strict=False)  # hidden labels have a name, but no values
+    return {name: np.fromiter(map(_is_blank, column), bool, len(examples)) for name, column in named}
 
 
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
-def _is_blank_label(label: Any) -> bool:
-    """Return whether there is no label; an example of several labels may have none of them."""
-    return label is None or (type(label) is str and _is_blank(label))
-
-
-QUANTILES: Final = 10  # parts of a regression's range, from each of which the dev set takes its share
+def _is_blank(value: Any) -> bool:
+    """Return whether a text or label is missing; an example of several labels may have none of them."""
+    return value is None or (type(value) is str and (not value or value.isspace()))
 
 
 def divide(examples: Examples, task: Task, fraction: float, seed: int) -> tuple[Examples, Examples, str]:
@@ -371,11 +355,10 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     if not {*columns} <= {*table.columns} and len(table.columns) == len(columns):
         notes.append(f"{table.origin}: {listed(table.columns)} used as {listed(columns)}.")
         columns = table.columns
-    rows = read_tables([table], Columns(texts=columns))
-    examples = rows.examples
-    if rows.missing:
-        first = f"the first in {table.unit} {examples.line_numbers[min(rows.missing)]}"
-        notes.append(f"{table.origin}: {len(rows.missing):,} missing text(s) used as empty ones, {first}.")
+    examples, missing = read_tables([table], Columns(texts=columns))
+    if missing:
+        first = f"the first in {table.unit} {examples.line_numbers[min(missing)]}"
+        notes.append(f"{table.origin}: {len(missing):,} missing text(s) used as empty ones, {first}.")
     return replace(examples, notes=(*notes, *examples.notes))
 
 
@@ -389,4 +372,5 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"
     file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
     table = UnquotedTable(file=file, columns=columns, header_row=0, expected=expected)
-    return read_tables([table], Columns(texts=columns)).examples
+    examples, _ = read_tables([table], Columns(texts=columns))
+    return examples

@@ -70,7 +70,7 @@ class Examples:
         positions = index.tolist()
         return replace(
             self,
-            texts=tuple(take_texts(column, index) for column in self.texts),
+            texts=tuple(take_texts(column, positions) for column in self.texts),
             labels=None if self.labels is None else [self.labels[i] for i in positions],
             line_numbers=np.asarray(self.line_numbers)[index],
             origins=[self.origins[i] for i in positions] if self.origins else (),

@@ -62,7 +62,7 @@ def read_tsv(task: Task, split: Split, data_dir: Path) -> Examples:
         raise DataError(f"{data_dir} has no folder {task.folder}; it holds {content}. --data-dir is the folder above.")
     table = _open_tsv(task, split, DataFile.at(folder / split.file))
     label = None if split.label_column is None else str(split.label_column)
-    examples = read_tables([table], Columns(texts=tuple(map(str, split.text_columns)), label=label)).examples
+    examples, _ = read_tables([table], Columns(texts=tuple(map(str, split.text_columns)), label=label))
     for note in examples.notes:
         logger.warning(note)
     return examples
@@ -110,9 +110,9 @@ def read_hub(task: Task, split: Split) -> Examples:
     logger.info(note)
     table = ParquetTable.open(DataFile(path=path, origin=origin))
     label_column = None if split.label_column is None else LABEL_COLUMN
-    rows = read_tables([table], Columns(texts=task.column_names, label=label_column))
-    examples = replace(rows.examples, notes=(note,))
-    for index, column in rows.missing.items():
+    examples, missing = read_tables([table], Columns(texts=task.column_names, label=label_column))
+    examples = replace(examples, notes=(note,))
+    for index, column in missing.items():
         raise DataError(f"{examples.where(index)}: the column {column!r} is null; a text was expected.")
     if examples.labels is None or task.labels is None:
         return examples

@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -361,87 +360,65 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """The rows of some tables.
-
-    Attributes:
-        examples: in the order of the tables. A missing text is empty, a missing label is None.
-        missing: position of each example that lacks a text -> the name of the column.
-    """
-
-    examples: Examples
-    missing: Mapping[int, str]
-
-
-def read_tables(tables: Sequence[Table], columns: Columns) -> Rows:
+def read_tables(tables: Sequence[Table], columns: Columns) -> tuple[Examples, Mapping[int, str]]:
     """Read the requested columns and no others, in the order of the tables. Rows that hold nothing are left out.
+
+    Returns:
+        The examples: a missing text is empty, a missing label is None. And the position of each example that lacks a text,
+        with the name of the column.
 
     Raises:
         DataError: a column is missing, a value is neither text nor number, a file is damaged or has no rows.
     """
     for table in tables:
         table.require(columns.names)
-    reader = _Reader(columns)
-    counts = [reader.add(table) for table in tables]
-    first, *others = [table.origin for table in tables]
-    units = {table.unit for table in tables}
-    guesses = ChainMap(*(dict(table.guesses) for table in tables))  # the first file speaks for all that share its guess
-    examples = Examples(
-        texts=reader.texts,
-        labels=None if columns.label is None else reader.labels,
-        origin=f"{first} and {len(others)} more file(s)" if others else first,
-        line_numbers=np.concatenate(reader.numbers),
-        unit=units.pop() if len(units) == 1 else "row",
-        notes=(*guesses.values(), *reader.notes),
-        origins=[*chain.from_iterable(map(repeat, (first, *others), counts))] if others else (),
-    )
-    return Rows(examples=examples, missing=reader.missing)
-
-
-class _Reader:
-    """Gathers rows: texts on disk, one object for each different label, and where each row stands."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        self._shared_labels: dict[Label | None, Label | None] = {}
-        self.texts = tuple(StoredTexts() for _ in columns.texts)
-        self.labels: list[Label | None] = []
-        self.missing: dict[int, str] = {}
-        self.numbers: list[Int64[np.ndarray, " n"]] = []
-        self.notes: list[str] = []
-
-    def add(self, table: Table) -> int:
-        """Read a table and return how many rows it has.
-
-        Raises:
-            DataError: see `read_tables`.
-        """
-        start = len(self.texts[0])
+    texts = tuple(StoredTexts() for _ in columns.texts)
+    labels: list[Label | None] = []
+    shared_labels: dict[Label | None, Label | None] = {}  # one object for all examples with equal labels
+    missing: dict[int, str] = {}
+    numbers: list[Int64[np.ndarray, " n"]] = []
+    origins: list[str] = []
+    notes = [*ChainMap(*(dict(table.guesses) for table in tables)).values()]  # the first file speaks for all with its guess
+    for table in tables:
+        start = len(texts[0])
         left_out: list[int] = []
-        for chunk in table.chunks(self._columns.names):
-            try:
-                self._add_chunk(chunk)
-            except UnusableValue as error:
-                raise DataError(f"{table.origin}, {table.unit} {chunk.numbers[error.index]}: {error}") from None
+        for chunk, chunk_texts, chunk_labels in _converted_chunks(table, columns):
+            for name, stored, values in zip(columns.texts, texts, chunk_texts, strict=True):
+                missing |= {len(stored) + i: name for i, text in enumerate(values) if text is None}
+                stored.extend(text or "" for text in values)
+            labels += [shared_labels.setdefault(label, label) for label in chunk_labels]
+            numbers.append(np.asarray(chunk.numbers, np.int64))
             left_out += chunk.left_out
         if left_out:
             first = f"the first in {table.unit} {left_out[0]}"
-            self.notes.append(f"{table.origin}: {len(left_out):,} {table.left_out} left out, {first}.")
-        count = len(self.texts[0]) - start
-        if not count:
+            notes.append(f"{table.origin}: {len(left_out):,} {table.left_out} left out, {first}.")
+        if len(texts[0]) == start:
             raise DataError(f"{table.origin} has {table.no_rows}; at least one was expected.")
-        return count
+        if len(tables) > 1:
+            origins += [table.origin] * (len(texts[0]) - start)
+    first, others, units = tables[0].origin, len(tables) - 1, {table.unit for table in tables}
+    examples = Examples(
+        texts=texts,
+        labels=None if columns.label is None else labels,
+        origin=f"{first} and {others} more file(s)" if others else first,
+        line_numbers=np.concatenate(numbers),
+        unit=units.pop() if len(units) == 1 else "row",
+        notes=tuple(notes),
+        origins=origins,
+    )
+    return examples, missing
 
-    def _add_chunk(self, chunk: Chunk) -> None:
-        start = len(self.texts[0])
-        for name, stored, values in zip(self._columns.texts, self.texts, chunk.columns, strict=False):
-            texts = text_list(name, values)
-            if None in texts:
-                self.missing |= {start + i: name for i, text in enumerate(texts) if text is None}
-                texts = [text or "" for text in texts]
-            stored.extend(texts)  # type: ignore[arg-type]  # no None is left
-        if self._columns.label is not None:
-            labels = label_list(self._columns.label, chunk.columns[-1])
-            self.labels += [self._shared_labels.setdefault(label, label) for label in labels]
-        self.numbers.append(np.asarray(chunk.numbers, np.int64))
+
+def _converted_chunks(table: Table, columns: Columns) -> Iterator[tuple[Chunk, list[list[str | None]], list[Label | None]]]:
+    """Yield the table's chunks, each with its texts, column by column, and its labels.
+
+    Raises:
+        DataError: a value can be neither, or the file is damaged.
+    """
+    for chunk in table.chunks(columns.names):
+        try:
+            texts = [text_list(name, values) for name, values in zip(columns.texts, chunk.columns, strict=False)]
+            labels = [] if columns.label is None else label_list(columns.label, chunk.columns[-1])
+        except UnusableValue as error:
+            raise DataError(f"{table.origin}, {table.unit} {chunk.numbers[error.index]}: {error}") from None
+        yield chunk, texts, labels

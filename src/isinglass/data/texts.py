@@ -4,7 +4,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from typing import Final, overload
 
 import numpy as np
@@ -101,36 +101,19 @@ class StoredTexts(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         positions = range(len(self))[index]
-        if isinstance(positions, int):
-            return self._texts_of(positions // CHUNK)[positions % CHUNK]
-        return [*chain.from_iterable(self._texts_at(np.asarray(positions, np.int64)))]
+        if isinstance(positions, range):
+            return [self._texts_of(position // CHUNK)[position % CHUNK] for position in positions]
+        return self._texts_of(positions // CHUNK)[positions % CHUNK]
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), CHUNK):
             yield from self._texts_of(start // CHUNK)
 
-    def take(self, index: Int64[np.ndarray, " M"]) -> "StoredTexts":
-        """Return the texts `index` in that order; fast if it ascends."""
-        taken = StoredTexts()
-        for texts in self._texts_at(index):
-            taken.extend(texts)
-        return taken
 
-    def _texts_at(self, index: Int64[np.ndarray, " M"]) -> Iterator[list[str]]:
-        """Yield the texts `index` in their order, one list for neighbours that lie in the same block."""
-        if not len(index):
-            return
-        cuts = np.flatnonzero(np.diff(index // CHUNK)) + 1
-        for positions in np.split(index, cuts):
-            texts = self._texts_of(int(positions[0]) // CHUNK)
-            yield [texts[i] for i in (positions % CHUNK).tolist()]
-
-
-def take_texts(column: Sequence[str], index: Int64[np.ndarray, " M"]) -> Sequence[str]:
-    """Return the texts `index` of any column, in that order."""
-    if isinstance(column, StoredTexts):
-        return column.take(index)
-    return [column[i] for i in index.tolist()]
+def take_texts(column: Sequence[str], positions: Sequence[int]) -> Sequence[str]:
+    """Return the texts at `positions` of any column, in that order; from the disk this is fast if they ascend."""
+    taken = map(column.__getitem__, positions)
+    return StoredTexts(taken) if isinstance(column, StoredTexts) else [*taken]
 
 
 def encoded(column: Sequence[str]) -> Iterator[EncodedBlock]:
