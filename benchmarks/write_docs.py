@@ -17,8 +17,9 @@ from collections import Counter, defaultdict
 from scipy.stats import ttest_ind
 
 from isinglass.config import resolve
+from isinglass.report.bench import groups_of
 from isinglass.report.tables import pytorch_table, tensorflow_table
-from isinglass.results import CLOCK, read_records
+from isinglass.results import read_records
 from isinglass.tasks import TASKS
 from reference import reference
 
@@ -307,10 +308,11 @@ def preset(name):
     if not (RESULTS / name / "results.jsonl").exists():
         return "Not run yet."
     records = read_records(RESULTS / name)
+    groups = groups_of(records.results, records.failed)
     if name == "seed-pytorch":
-        shown = pytorch_table(records.results, records.failed, clock=CLOCK, with_published=True)
+        shown = pytorch_table(groups, with_published=True)
     else:
-        shown = tensorflow_table(records.results, records.failed, with_published=True)
+        shown = tensorflow_table(groups, with_published=True)
     return shown.to_markdown().strip()
 
 

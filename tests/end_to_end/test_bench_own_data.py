@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from isinglass.bench.own_data import check_same, describe, settle
-from isinglass.errors import DataError
+from isinglass.errors import ConfigError, DataError
 from isinglass.metrics import Metric, scores
-from isinglass.report.own_tasks import tasks_of
+from isinglass.report.answers import tasks_of
 from isinglass.report.statistics import score_of_counts
 from isinglass.results import read_records
 from isinglass.tasks import TASKS
@@ -90,7 +90,10 @@ def test_rows_that_train_and_labels_that_count_are_held_to_once_a_run_is_finishe
 def test_the_report_takes_no_description_under_another_name(tmp_path: Path) -> None:
     texts = ["good", "bad"] * 10
     settle(describe(memory_data(name="mine", texts=(texts,), labels=["yes", "no"] * 10)), tmp_path, [])
-    assert tasks_of(tmp_path, ["mine", "rte", "gone", "../mine"]).keys() - TASKS.keys() == {"mine"}
+    assert tasks_of(tmp_path, ["mine", "rte"]).keys() - TASKS.keys() == {"mine"}
+    for unknown in ("gone", "../mine"):
+        with pytest.raises(ConfigError, match="There is no task"):
+            tasks_of(tmp_path, [unknown])
     (tmp_path / "tasks" / "mine.json").rename(tmp_path / "tasks" / "yours.json")
     with pytest.raises(DataError, match=r"yours\.json: name is 'mine'; 'yours' was expected"):
         tasks_of(tmp_path, ["yours"])

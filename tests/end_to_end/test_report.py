@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from isinglass.cli import app
 from isinglass.config import as_dict, resolve
 from isinglass.errors import DataError
-from isinglass.report.html import write_report
+from isinglass.report.sections import write_report
 from isinglass.results import FailedRun, append_record
 from tests.sample_bench import sample_result, write_sample_run
 
@@ -299,7 +299,7 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path):
         "import sys; sys.modules['matplotlib'] = None\n"
         "from pathlib import Path\n"
         "from isinglass.errors import MissingDependencyError\n"
-        "from isinglass.report.html import write_report\n"
+        "from isinglass.report.sections import write_report\n"
         "try:\n    write_report(Path(sys.argv[1]))\n"
         "except MissingDependencyError as error:\n    print(error)\n"
     )

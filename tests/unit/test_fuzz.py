@@ -22,10 +22,9 @@ from isinglass.data.examples import encode_labels
 from isinglass.data.files import LONGEST_LINE, DataFile
 from isinglass.data.glue import read_tsv
 from isinglass.errors import DataError, IsinglassError
-from isinglass.report.answers import read_answers
-from isinglass.report.configurations import check_tasks
-from isinglass.report.html import write_report
-from isinglass.report.runs import read_bench
+from isinglass.report.answers import Reader
+from isinglass.report.bench import check_tasks, read_bench
+from isinglass.report.sections import write_report
 from isinglass.results import RESULTS, FailedRun, RunResult, append_record, file_below, read_records
 from isinglass.results.files import LARGEST_RESULTS, MOST_DAMAGED
 from isinglass.results.validation import LONGEST_RECORD
@@ -371,7 +370,7 @@ def test_files_beside_the_results_do_not_stop_the_report(line: str, tmp_path: Pa
     run = (tmp_path / result.predictions["dev"]).parent
     (run / "steps.jsonl").write_text(line + "\n")
     (tmp_path / "examples" / "rte-dev.jsonl").write_text(line + "\n")
-    refused(lambda: read_answers(tmp_path, result, "dev"))
+    refused(lambda: Reader(tmp_path)(result, "dev"))
     write_sample_run(tmp_path, "wnli", rows=8)
     markdown = write_report(tmp_path)[1].read_text()
     assert "steps.jsonl cannot be read" in markdown.replace("\\", "")
@@ -380,7 +379,7 @@ def test_files_beside_the_results_do_not_stop_the_report(line: str, tmp_path: Pa
 def test_the_columns_of_predictions_are_not_repeated_at_length(tmp_path: Path) -> None:
     result = write_sample_run(tmp_path, "rte", rows=8)
     (tmp_path / result.predictions["dev"]).write_text("index\tprediction\t" + "\x1b[31m\t" * 10_000 + "\n")
-    assert "line 1: the columns are index" in refused(lambda: read_answers(tmp_path, result, "dev"))
+    assert "line 1: the columns are index" in refused(lambda: Reader(tmp_path)(result, "dev"))
 
 
 # ---- what it found: submissions ----------------------------------------

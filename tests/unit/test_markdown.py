@@ -13,9 +13,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from isinglass.names import printable
-from isinglass.report.html import to_markdown, write_report
-from isinglass.report.runs import read_bench
-from isinglass.report.sections import Report, make_report
+from isinglass.report.bench import read_bench
+from isinglass.report.page import Report
+from isinglass.report.sections import make_report, write_report
 from isinglass.results import FailedRun, append_record
 from isinglass.tables import Table, escaped
 from isinglass.tasks.custom import custom_task
@@ -101,7 +101,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @given(some_text)
 def test_no_text_changes_what_the_report_is_made_of(report: Report, text: str) -> None:
     """No image, no link, no tag, no other row, heading or list than with a harmless word."""
-    harmless, found = (to_markdown(filled(report, word)) for word in ("word", text))
+    harmless, found = (filled(report, word).written_as("report.md") for word in ("word", text))
     assert structure(found) == structure(harmless)
     assert visible(found).count(printable(text).strip()) >= visible(harmless).count("word")
     assert not {"image", "link_open", "html_inline", "html_block"} & {*structure(found)}

@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from isinglass.errors import ConfigError, DataError
-from isinglass.report.answers import read_answers
-from isinglass.report.configurations import check_same_version
+from isinglass.report.answers import Reader
+from isinglass.report.bench import check_same_version, groups_of
 from isinglass.report.statistics import score
 from isinglass.report.tables import (
     differences_table,
@@ -19,12 +18,11 @@ from isinglass.report.tables import (
     speed_table,
     tensorflow_table,
 )
-from isinglass.results import FailedRun, RunResult
+from isinglass.results import CLOCK, FailedRun, RunResult
 from isinglass.tables import Table
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result, write_sample_run
 
-CLOCK = "Training time is that of all steps with their input; no evaluation."
 MATCHED, MISMATCHED = "dev_matched", "dev_mismatched"
 
 
@@ -63,10 +61,10 @@ def published_runs() -> list[RunResult]:
 
 def test_the_published_pytorch_table_comes_out_of_its_figures() -> None:
     """Rows in GLUE's order, MNLI's two results in one cell, hours only where there are any, what ran in each column."""
-    table = pytorch_table(published_runs(), [], clock=CLOCK)
+    table = pytorch_table(groups_of(published_runs()))
     assert (
         table.to_markdown()
-        == """\
+        == f"""\
 ### GLUE development sets, PyTorch
 
 | Task | Metric                       | Result      | Training time | Result (FP16) | Training time (FP16) |
@@ -77,7 +75,7 @@ def test_the_published_pytorch_table_comes_out_of_its_figures() -> None:
 | WNLI | Accuracy                     | 56.34       | 00:24         | 56.34         | 00:12                |
 
 - Columns without a precision: FP32. FP16: of the matrix products; weights, optimizer and loss in FP32.
-- Training time is that of all steps with their input; no evaluation.
+- {CLOCK}
 - Settings: model demo; recipe classic; epochs 3 (WNLI 5); batch_size 32; learning_rate 2e-05; schedule linear; \
 max_length 128.
 - Device: CPU: a test, 2 threads.
@@ -91,7 +89,7 @@ heart scores below the majority; a score near or below the majority says nothing
 
 def test_published_figures_stand_beside_those_of_the_same_task() -> None:
     """As it is not run by us, each of these columns must say that it is published, and from where."""
-    ours = pytorch_table(published_runs(), [], clock=CLOCK, with_published=True)
+    ours = pytorch_table(groups_of(published_runs()), with_published=True)
     assert ours.columns[6:] == (
         "Published result",
         "Published training time",
@@ -103,7 +101,7 @@ def test_published_figures_stand_beside_those_of_the_same_task() -> None:
         "Published: the text-classification README of transformers (examples): bert-base-cased, one run of each, on one "
         "Titan RTX, every example padded to 128 tokens; 3 epochs, WNLI 5, in batches of 32 at a learning rate of 2e-5."
     )
-    other = pytorch_table([sample_result("cola")], [], clock=CLOCK, with_published=True)
+    other = pytorch_table(groups_of([sample_result("cola")]), with_published=True)
     assert other.rows == (("CoLA", "Matthews corr.", "60.00", "01:00", "-", "-", "-", "-"),)
 
 
@@ -114,7 +112,7 @@ def test_each_precision_that_ran_has_columns_of_its_own() -> None:
         sample_result("qnli", precision="fp16"),
         *[sample_result("mrpc", seed=seed, precision="bf16") for seed in (1, 2)],
     ]
-    table = pytorch_table(results, [], clock=CLOCK)
+    table = pytorch_table(groups_of(results))
     assert table.columns[2:] == (
         "Result",
         "Training time",
@@ -138,7 +136,7 @@ def test_failed_and_missing_runs_show_as_such() -> None:
     """A failure that looks like a run not yet made, or a mean that hides that one of its runs is missing."""
     seeds = accuracies(0.6, 0.7, 0.8)
     never = sample_result("qnli", precision="bf16")
-    table = pytorch_table(seeds[:2], [failed(seeds[2], "No memory."), failed(never)], clock=CLOCK)
+    table = pytorch_table(groups_of(seeds[:2], [failed(seeds[2], "No memory."), failed(never)]))
     assert table.rows == (
         ("QNLI", "Accuracy", "-", "-", "failed", "-"),
         ("RTE", "Accuracy", "65.00 ± 7.07 (2)", "01:00", "-", "-"),
@@ -150,8 +148,8 @@ def test_failed_and_missing_runs_show_as_such() -> None:
 def test_a_failed_amp_run_stands_where_those_that_ran_do() -> None:
     """What `amp` would have been is known from the runs of the same backend, else it is not made up."""
     done, broken = sample_result("rte", precision="amp"), sample_result("qnli", precision="amp")
-    assert pytorch_table([done], [failed(broken)], clock=CLOCK).columns[4] == "Result (BF16)"
-    assert pytorch_table([], [failed(broken)], clock=CLOCK).columns[4] == "Result (AMP)"
+    assert pytorch_table(groups_of([done], [failed(broken)])).columns[4] == "Result (BF16)"
+    assert pytorch_table(groups_of([], [failed(broken)])).columns[4] == "Result (AMP)"
 
 
 def test_collapsed_runs_and_first_weights_are_said() -> None:
@@ -162,7 +160,7 @@ def test_collapsed_runs_and_first_weights_are_said() -> None:
         sample_result("qnli", precision="bf16", start_from="mnli"),
         sample_result("mrpc", precision="bf16", start_from="mnli"),
     ]
-    table = pytorch_table(results, [], clock=CLOCK)
+    table = pytorch_table(groups_of(results))
     assert table.rows[2][2] == "60.90 ± 8.68 (3)†"
     assert "† Runs that gave every example of a split the same label: RTE, torch fp32: 1 of 3." in table.notes
     assert "MRPC, QNLI start from MNLI's weights." in table.notes
@@ -172,11 +170,11 @@ def test_collapsed_runs_and_first_weights_are_said() -> None:
 def test_a_score_that_is_not_a_number_is_shown_as_nan() -> None:
     """The mean of the other seeds would pass for that of all."""
     correlations = {"pearson": None, "spearman": 0.5}
-    assert pytorch_table([sample_result("stsb", metrics=correlations)], [], clock=CLOCK).rows[0][1:3] == (
+    assert pytorch_table(groups_of([sample_result("stsb", metrics=correlations)])).rows[0][1:3] == (
         "Pearson/Spearman",
         "NaN/50.00",
     )
-    assert pytorch_table(accuracies(0.5, None), [], clock=CLOCK).rows[0][2] == "NaN (2)"
+    assert pytorch_table(groups_of(accuracies(0.5, None))).rows[0][2] == "NaN (2)"
 
 
 def test_two_settings_of_a_task_are_two_rows() -> None:
@@ -186,21 +184,21 @@ def test_two_settings_of_a_task_are_two_rows() -> None:
         sample_result("rte", compile=True),
         sample_result("rte", model="/home/someone/models/tiny"),
     ]
-    table = pytorch_table(results, [], clock=CLOCK)
+    table = pytorch_table(groups_of(results))
     assert column(table, "Task") == ["RTE (demo)", "RTE (demo, compiled)", "RTE (tiny)"]
 
 
 def test_of_two_results_of_a_seed_the_last_counts() -> None:
     """The same seed asked for as `amp` and as `bf16` is one run made twice, not two seeds."""
     results = [*accuracies(0.5, precision="amp"), *accuracies(0.75, precision="bf16")]
-    assert pytorch_table(results, [], clock=CLOCK).rows == (("RTE", "Accuracy", "-", "-", "75.00", "01:00"),)
+    assert pytorch_table(groups_of(results)).rows == (("RTE", "Accuracy", "-", "-", "75.00", "01:00"),)
 
 
 def test_the_runs_own_notes_are_kept() -> None:
     """A slower path taken in silence explains a slow figure to nobody."""
     note = "bf16 has no hardware support on CPU: it runs, slowly."
     results = [sample_result("rte", notes=[note]), sample_result("qnli", notes=[note])]
-    for table in (pytorch_table(results, [], clock=CLOCK), speed_table(results, clock=CLOCK)):
+    for table in (pytorch_table(groups_of(results)), speed_table(groups_of(results))):
         assert table.notes.count(note) == 1
 
 
@@ -231,7 +229,7 @@ def test_the_tensorflow_table_names_what_ran_in_each_mode() -> None:
     """Runs in the order of their seeds; the first epoch, in which the program is traced, is not the time."""
     others = [sample_result("rte", backend="tensorflow"), sample_result("mrpc")]
     assert (
-        tensorflow_table([*tensorflow_runs(), *others], []).to_markdown()
+        tensorflow_table(groups_of([*tensorflow_runs(), *others])).to_markdown()
         == """\
 ### MRPC, TensorFlow
 
@@ -258,7 +256,7 @@ max_length 128.
 def test_published_rows_of_tensorflow_are_marked() -> None:
     """They are of other devices, so they are rows of their own."""
     runs = tensorflow_runs()
-    table = tensorflow_table(runs[:1], [failed(runs[-1])], with_published=True)
+    table = tensorflow_table(groups_of(runs[:1], [failed(runs[-1])]), with_published=True)
     assert table.columns[3] == "Val acc (1 run)"
     assert table.rows == (
         ("CPU: a test, 2 threads", "FP32", "41s", "0.8333", "0.0s"),
@@ -277,7 +275,7 @@ def test_published_rows_of_tensorflow_are_marked() -> None:
 
 def test_every_published_accuracy_of_tensorflow_is_a_share_of_384() -> None:
     """A digit mistaken in copying; and the reason for which ours, of 408, can differ."""
-    for row in tensorflow_table([], [], with_published=True).rows:
+    for row in tensorflow_table(groups_of([]), with_published=True).rows:
         for value in row[3].split("/"):
             assert value == "-" or f"{round(float(value) * 384) / 384:.4f}" == value
 
@@ -293,7 +291,7 @@ def bench(directory: Path) -> list[RunResult]:
 
 def test_scores_have_a_row_for_each_metric_of_each_split(tmp_path: Path) -> None:
     """MNLI's two results, MRPC's two metrics; a regression has no majority."""
-    table = scores_table(bench(tmp_path), partial(read_answers, tmp_path))
+    table = scores_table(groups_of(bench(tmp_path)), Reader(tmp_path))
     assert table.columns[:6] == ("Task", "Metric", "Model", "Backend", "Precision", "Settings")
     assert table.columns[6:] == ("Result", "95 % interval", "Majority", "Collapsed")
     assert table.rows[:2] == (
@@ -309,10 +307,12 @@ def test_scores_have_a_row_for_each_metric_of_each_split(tmp_path: Path) -> None
 def test_differences_are_of_settings_that_differ_in_one_respect(tmp_path: Path) -> None:
     """fp32 against compiled bf16 would not say which of the two made the difference."""
     results = bench(tmp_path)
-    answers = partial(read_answers, tmp_path)
-    assert differences_table(results, answers).notes == ("No two configurations of one task differ in one respect only.",)
+    answers = Reader(tmp_path)
+    assert differences_table(groups_of(results), answers).notes == (
+        "No two configurations of one task differ in one respect only.",
+    )
     results.append(write_sample_run(tmp_path, "mrpc", skill=0.1, seed=2, precision="bf16"))
-    table = differences_table(results, answers)
+    table = differences_table(groups_of(results), answers)
     assert {(first, second) for _, _, first, second, *_ in table.rows} == {
         ("torch fp32", "torch bf16"),
         ("torch bf16, compiled", "torch bf16"),
@@ -320,7 +320,10 @@ def test_differences_are_of_settings_that_differ_in_one_respect(tmp_path: Path) 
     assert [row[:2] for row in table.rows] == [("MRPC", "F1"), ("MRPC", "Accuracy")] * 2
     assert column(table, "Runs") == ["2, 1", "2, 1", "1, 1", "1, 1"]
     assert column(table, "Verdict")[-1] == "difference" and column(table, "Difference")[-1].startswith("-")
-    assert table.notes[-1].startswith("Where one side is a single run, the models were compared, not their settings")
+    single = "Where one side is a single run, the models were compared, not their settings"
+    assert table.notes[-1].startswith(single)
+    several = [*results[:2], *[write_sample_run(tmp_path, "mrpc", seed=seed, precision="tf32") for seed in (3, 4)]]
+    assert not any(note.startswith(single) for note in differences_table(groups_of(several), answers).notes)
 
 
 def test_a_recipe_is_one_respect_whatever_it_sets(tmp_path: Path) -> None:
@@ -328,7 +331,7 @@ def test_a_recipe_is_one_respect_whatever_it_sets(tmp_path: Path) -> None:
     first = write_sample_run(tmp_path, "rte", seed=1)
     second = write_sample_run(tmp_path, "rte", seed=2)
     small = dataclasses.replace(second, recipe="small", config=second.config | {"recipe": "small", "learning_rate": 1e-4})
-    table = differences_table([first, small], partial(read_answers, tmp_path))
+    table = differences_table(groups_of([first, small]), Reader(tmp_path))
     assert table.rows[0][2:4] == (
         "torch fp32, recipe classic, learning_rate 2e-05",
         "torch fp32, recipe small, learning_rate 0.0001",
@@ -342,8 +345,8 @@ def test_the_speed_table_has_the_means_over_the_runs() -> None:
         sample_result("rte", precision="bf16", compile=True, compile_seconds=12.25, peak_memory_bytes=3 * 2**30, **fast),
     ]
     assert (
-        speed_table(results, clock=CLOCK).to_text()
-        == """\
+        speed_table(groups_of(results)).to_text()
+        == f"""\
 Speed
 
 Task  Configuration         examples/s  real tokens/s  Training time  Compile  Evaluation  \
@@ -352,7 +355,7 @@ Padding not computed  Peak memory (MiB)
 --------------------  -----------------
 RTE   torch fp32            30.0        1,600          01:02          0.0 s    2.0 s       55%                   1,024
 RTE   torch bf16, compiled  260.0       12,346         1:00:05        12.2 s   2.0 s       55%                   3,072
-Note: Training time is that of all steps with their input; no evaluation. Means over the runs of a row.
+Note: {CLOCK} Means over the runs of a row.
 Note: Tokens are real ones, never padding. Padding not computed: of the tokens that padding every training example to the \
 longest allowed length would make.
 Note: Settings: model demo; recipe classic; epochs 3; batch_size 32; learning_rate 2e-05; schedule linear; max_length 128.
@@ -385,7 +388,7 @@ def test_results_of_two_versions_share_no_table() -> None:
     new = sample_result("wnli", versions={"isinglass": "0.2.0"})
     check_same_version([old, other])
     with pytest.raises(DataError) as caught:
-        speed_table([old, other, new], clock=CLOCK)
+        speed_table(groups_of([old, other, new]))
     assert str(caught.value) == (
         "One table cannot hold results of isinglass 0.1.0 (RTE, MRPC) and 0.2.0 (WNLI): run all of them again with one "
         "version, or report each version from a directory of its own."
@@ -397,7 +400,7 @@ def test_answers_score_as_the_result_says(task: str, tmp_path: Path) -> None:
     """Labels by name: in the task's order whatever that of the model's outputs."""
     result = write_sample_run(tmp_path, task)
     split = result.split.split("+")[-1]
-    found = read_answers(tmp_path, result, split)
+    found = Reader(tmp_path)(result, split)
     metrics = result.metrics[split] if "+" in result.split else result.metrics
     assert {name: score(name, found) for name in TASKS[task].metrics} == pytest.approx(metrics, abs=1e-3)
     assert found.labels == TASKS[task].labels and len(found.texts) == 40 and len(found.texts[0]) == 2
@@ -408,11 +411,11 @@ def test_answers_score_as_the_result_says(task: str, tmp_path: Path) -> None:
 def test_a_models_own_order_of_labels_does_not_matter(tmp_path: Path) -> None:
     """The probabilities' columns are named: the first need not be the task's first label."""
     result = write_sample_run(tmp_path, "mrpc")
-    before = read_answers(tmp_path, result, "dev")
+    before = Reader(tmp_path)(result, "dev")
     path = tmp_path / result.predictions["dev"]
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     path.write_text("".join("\t".join([*row[:2], row[3], row[2]]) + "\n" for row in rows))
-    after = read_answers(tmp_path, result, "dev")
+    after = Reader(tmp_path)(result, "dev")
     assert np.array_equal(before.probabilities, after.probabilities) and np.array_equal(before.predicted, after.predicted)
 
 
@@ -440,7 +443,7 @@ def test_damaged_predictions_get_one_sentence_with_file_and_line(task, line, tex
     lines[line - 1 : line] = [] if text is None else [text]
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError) as caught:
-        read_answers(tmp_path, result, "dev")
+        Reader(tmp_path)(result, "dev")
     assert str(caught.value).startswith(str(path)) and message in str(caught.value)
 
 
@@ -462,7 +465,7 @@ def test_damaged_examples_get_one_sentence_with_file_and_line(task, content, mes
     else:
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_answers(tmp_path, result, "dev")
+        Reader(tmp_path)(result, "dev")
     assert str(caught.value).startswith(str(path)) and message in str(caught.value)
 
 
@@ -474,8 +477,8 @@ def test_a_result_reaches_no_file_outside_its_directory(tmp_path: Path) -> None:
     inside.symlink_to(outside)
     for named in ("../predictions.tsv", str(outside), result.predictions["dev"]):
         with pytest.raises(DataError, match="no other file is read"):
-            read_answers(tmp_path / "bench", dataclasses.replace(result, predictions={"dev": named}), "dev")
+            Reader(tmp_path / "bench")(dataclasses.replace(result, predictions={"dev": named}), "dev")
     with pytest.raises(DataError, match="names no predictions of dev"):
-        read_answers(tmp_path / "bench", dataclasses.replace(result, predictions={}), "dev")
+        Reader(tmp_path / "bench")(dataclasses.replace(result, predictions={}), "dev")
     with pytest.raises(ConfigError, match=r"RTE has no split '\.\./dev'"):
-        read_answers(tmp_path / "bench", result, "../dev")
+        Reader(tmp_path / "bench")(result, "../dev")

@@ -195,7 +195,7 @@ def report(
     published: Annotated[bool, typer.Option("--published", help="Show the published figure beside each row.")] = False,
 ) -> None:
     """Make one HTML page, and Markdown, of a bench: tables, curves, intervals, differences, mistakes."""
-    from isinglass.report.html import write_report
+    from isinglass.report.sections import write_report
     from isinglass.results import read_records
 
     for path in write_report(directory, with_published=published):

@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from isinglass.bench.harness import BenchObserver
@@ -12,10 +11,10 @@ from isinglass.bench.own_data import OwnData
 from isinglass.bench.plan import Plan, PlannedRun
 from isinglass.cli.display import RunBars, show_facts
 from isinglass.names import duration, printable
-from isinglass.report.answers import read_answers
-from isinglass.report.own_tasks import tasks_of
+from isinglass.report.answers import Reader, tasks_of
+from isinglass.report.bench import groups_of
 from isinglass.report.tables import pytorch_table, scores_table, speed_table, tensorflow_table
-from isinglass.results import CLOCK, FailedRun, RunResult, read_records, run_key
+from isinglass.results import FailedRun, RunResult, read_records, run_key
 from isinglass.tables import Table
 from isinglass.training.observers import Progress
 from isinglass.tuning import Tuned, TunedTrial, TuningObserver
@@ -149,14 +148,14 @@ def bench_tables(plan: Plan, directory: Path, kind: str, *, with_published: bool
     records = read_records(directory)
     results = [result for result in records.results if run_key(result.config, result.start_from) in keys]
     failed = [failure for failure in records.failed if run_key(failure.config, failure.start_from) in keys]
+    groups = groups_of(results, failed, tasks)
     if kind == "tensorflow":
-        return [tensorflow_table(results, failed, with_published=with_published, tasks=tasks)]
-    published = pytorch_table(results, failed, clock=CLOCK, with_published=with_published, tasks=tasks)
+        return [tensorflow_table(groups, with_published=with_published)]
+    published = pytorch_table(groups, with_published=with_published)
     if kind == "pytorch":
         return [published]
-    scores = scores_table(results, partial(read_answers, directory), failed, tasks=tasks)
-    speed = speed_table(results, clock=CLOCK, tasks=tasks)
-    return [published, scores, speed] if with_published else [scores, speed]
+    tables = [scores_table(groups, Reader(directory)), speed_table(groups)]
+    return [published, *tables] if with_published else tables
 
 
 def tuned_table(tuned: Tuned) -> Table:

@@ -1,21 +1,47 @@
-"""The answers that one run gave to one labelled split, beside the texts and the labels."""
+"""The files of a bench: its tasks, and the answers that a run gave to a labelled split, beside the texts and the labels."""
 
+import functools
 import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float64
 
 from isinglass.data.examples import Examples, encode_labels
 from isinglass.errors import DataError
+from isinglass.models.files import read_json
 from isinglass.names import brief, printable, shortened
-from isinglass.report.own_tasks import known_task, tasks_of
-from isinglass.results import RunResult, file_below
-from isinglass.tasks import MULTILABEL, Labels, Task
+from isinglass.results import RunResult, file_below, run_key
+from isinglass.tasks import MULTILABEL, TASKS, Labels, Task, custom, get_task
 
 PROBABILITY: Final = "probability:"
+TASK_BYTES: Final = 10_000_000
+NAME: Final = re.compile(r"[a-z0-9_-]{1,60}")
+
+
+def tasks_of(directory: Path, names: Iterable[str]) -> Mapping[str, Task]:
+    """Return the published tasks by name, followed by the user's own among `names`, as `directory` describes them.
+
+    Raises:
+        ConfigError: there is no such task.
+        DataError, CheckpointError: a description is damaged, or lies elsewhere.
+    """
+    return {**TASKS, **{name: _task(directory, name) for name in dict.fromkeys(names)}}
+
+
+def _task(directory: Path, name: str) -> Task:
+    if name not in TASKS and NAME.fullmatch(name):  # it may come from a stranger
+        path = file_below(directory, f"tasks/{name}.json")
+        if path.is_file():
+            task = custom.from_json(read_json(path, limit=TASK_BYTES), str(path))
+            if task.name != name:
+                raise DataError(f"{path}: name is {brief(task.name)}; {name!r} was expected.")
+            return task
+    return get_task(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,41 +71,79 @@ class Answers:
         return same if same.ndim == 1 else np.asarray(same.all(1))
 
 
-def read_answers(directory: Path, result: RunResult, split: str) -> Answers:
-    """Join a run's predictions of a split with the split's texts and labels.
+class Reader:
+    """Reads the predictions of each run of a bench once, and the examples of a split once for all runs."""
 
-    Args:
-        directory: that holds the result: see `isinglass.results`.
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._examples = functools.cache(functools.partial(_read_examples, directory))
+        self._answers: dict[str, Answers] = {}
 
-    Raises:
-        ConfigError: there is no such task or split.
-        DataError: a file is missing or damaged, the two do not have the same number of rows, a label is unknown, or the
-            result names a file outside of `directory`.
-    """
-    task = known_task(result.task, tasks_of(directory, [result.task]))
-    examples = directory / "examples" / f"{task.name}-{task.split(split).name}.jsonl"
-    predictions = _predictions_file(directory, result, split)
-    texts, names = _read_examples(examples, task)
-    answers, probabilities = _read_predictions(predictions, task)
-    if len(answers) != len(texts):
-        raise DataError(f"{predictions} answers {len(answers)} examples; {examples} holds {len(texts)}.")
-    known = task.labels or ()
-    return Answers(
-        labels=task.labels,
-        truth=_encoded(names, examples, 1, task),
-        predicted=_values(answers, predictions) if task.labels is None else _encoded(answers, predictions, 2, task),
-        probabilities=probabilities,
-        texts=texts,
-        positive=known.index(task.positive_label) if task.positive_label in known else 0,
-    )
+    def __call__(self, result: RunResult, split: str) -> Answers:
+        """Join a run's predictions of a split with the split's texts and labels.
+
+        Raises:
+            ConfigError: there is no such task or split.
+            DataError: a file is missing or damaged, the two do not have the same number of rows, a label is unknown, or the
+                result names a file outside of the directory.
+        """
+        key = run_key(result.config, result.start_from) + split
+        if key not in self._answers:
+            self._answers[key] = self._read(result, split)
+        return self._answers[key]
+
+    def _read(self, result: RunResult, split: str) -> Answers:
+        task, examples, texts, truth = self._examples(result.task, split)
+        if split not in result.predictions:
+            run = f"the result of {result.task}, seed {result.seed}"
+            raise DataError(f"{self._directory}: {run}, names no predictions of {split}.")
+        path = file_below(self._directory, result.predictions[split])
+        predicted, probabilities = _read_predictions(path, task)
+        if len(predicted) != len(texts):
+            raise DataError(f"{path} answers {len(predicted)} examples; {examples} holds {len(texts)}.")
+        known = task.labels or ()
+        return Answers(
+            labels=task.labels,
+            truth=truth,
+            predicted=predicted,
+            probabilities=probabilities,
+            texts=texts,
+            positive=known.index(task.positive_label) if task.positive_label in known else 0,
+        )
 
 
-def _predictions_file(directory: Path, result: RunResult, split: str) -> Path:
-    """Return the file, which must lie in `directory` because a result may come from a stranger."""
-    named = result.predictions.get(split)
-    if named is None:
-        raise DataError(f"{directory}: the result of {result.task}, seed {result.seed}, names no predictions of {split}.")
-    return file_below(directory, named)
+def _read_examples(directory: Path, task_name: str, split: str) -> tuple[Task, Path, list[tuple[str, ...]], Labels]:
+    """Return the task, the file of the split's examples, their texts, and their encoded labels."""
+    task = tasks_of(directory, [task_name])[task_name]
+    path = directory / "examples" / f"{task.name}-{task.split(split).name}.jsonl"
+    texts, labels = [], list[Any]()
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            example = json.loads(line)
+            texts.append(tuple(map(str, example["texts"])))
+            labels.append(tuple(map(str, example["label"])) if task.kind is MULTILABEL else str(example["label"]))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
+    return task, path, texts, _encoded(labels, path, 1, task)
+
+
+def _read_predictions(path: Path, task: Task) -> tuple[Labels, Float64[np.ndarray, "N C"] | None]:
+    """Return the encoded predictions, and the probabilities in the order of the task's labels."""
+    names = [PROBABILITY + name for name in task.labels or ()]
+    header, *rows = [line.split("\t") for line in _lines(path)]
+    if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):
+        expected = ", ".join(["index", "prediction", *names])
+        found = shortened(printable(", ".join(header)), 200)
+        raise DataError(f"{path}, line 1: the columns are {found}; {expected} were expected.")
+    order = [header.index(name) for name in names] or [1]
+    numbers = np.empty((len(rows), len(order)))
+    for i, row in enumerate(rows):
+        if len(row) != len(header) or row[0] != str(i):
+            raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
+        numbers[i] = [_number(row[column], path, i + 2) for column in order]
+    if task.labels is None:
+        return numbers[:, 0].astype(np.float32), None
+    return _encoded([task.kind.parse(row[1]) for row in rows], path, 2, task), numbers
 
 
 def _lines(path: Path) -> list[str]:
@@ -94,45 +158,9 @@ def _lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def _read_examples(path: Path, task: Task) -> tuple[list[tuple[str, ...]], list[Any]]:
-    """Return texts and label, or labels, of each line."""
-    texts, labels = [], list[Any]()
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            example = json.loads(line)
-            texts.append(tuple(map(str, example["texts"])))
-            labels.append(tuple(map(str, example["label"])) if task.kind is MULTILABEL else str(example["label"]))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
-    return texts, labels
-
-
-def _read_predictions(path: Path, task: Task) -> tuple[list[Any], Float64[np.ndarray, "N C"] | None]:
-    """Return the predicted labels, and the probabilities in the order of the task's labels."""
-    names = [PROBABILITY + name for name in task.labels or ()]
-    header, *rows = [line.split("\t") for line in _lines(path)]
-    if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):
-        expected = ", ".join(["index", "prediction", *names])
-        found = shortened(printable(", ".join(header)), 200)
-        raise DataError(f"{path}, line 1: the columns are {found}; {expected} were expected.")
-    for i, row in enumerate(rows):
-        if len(row) != len(header) or row[0] != str(i):
-            raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
-    answers = [task.kind.parse(row[1]) for row in rows]
-    if task.labels is None:
-        return answers, None
-    order = [header.index(name) for name in names]
-    chances = [[_number(row[column], path, line) for column in order] for line, row in enumerate(rows, start=2)]
-    return answers, np.array(chances, np.float64).reshape(-1, len(names))
-
-
 def _encoded(names: list[Any], path: Path, first_line: int, task: Task) -> Labels:
     lines = range(first_line, first_line + len(names))
     return encode_labels(Examples(texts=([],), labels=names, origin=str(path), line_numbers=lines), task, task.labels)
-
-
-def _values(answers: list[str], path: Path) -> Float32[np.ndarray, " N"]:
-    return np.array([_number(answer, path, line) for line, answer in enumerate(answers, start=2)], np.float32)
 
 
 def _number(text: str, path: Path, line: int) -> float:

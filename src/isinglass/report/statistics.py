@@ -34,21 +34,6 @@ Counts = Float64[np.ndarray, "K B"]
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Of n values: their mean, and their sample standard deviation (None for one value)."""
-
-    mean: float
-    sd: float | None
-    n: int
-
-
-def summary(values: Sequence[float]) -> Summary:
-    """Return mean and sample standard deviation of one value or more; NaN if one of them is."""
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Summary(mean=float(np.mean(values)), sd=sd, n=len(values))
-
-
 def score(metric: Metric, answers: Answers) -> float:
     """Return the metric of one run's predictions; NaN where it is not defined."""
     truth, predicted = (side > 0 if side.ndim == 2 else side for side in (answers.truth, answers.predicted))
@@ -80,13 +65,13 @@ def wilson_interval(share: float, n: int) -> Interval:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def bootstrap_interval(metric: Metric, runs: Sequence[Answers], *, seed: int = 0) -> Interval:
+def bootstrap_interval(metric: Metric, runs: Sequence[Answers]) -> Interval:
     """Return the percentile interval of the mean over the runs, by resampling examples; NaN where a run's score is.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Resamples without a score (all
     labels the same, say) are left out.
     """
-    means = _resampled_scores(metric, runs, np.random.default_rng(seed)).mean(0)
+    means = _resampled_scores(metric, runs, np.random.default_rng(0)).mean(0)
     if math.isnan(np.mean([score(metric, run) for run in runs])) or np.isnan(means).all():
         return math.nan, math.nan
     return _percentiles(means[~np.isnan(means)])
@@ -101,7 +86,6 @@ class Difference:
         low, high: its interval of 95 %.
         p_value: two-sided.
         test: what the interval and p come from, in words.
-        runs_a, runs_b: how many runs each column has.
     """
 
     mean: float
@@ -109,22 +93,14 @@ class Difference:
     high: float
     p_value: float
     test: str
-    n_examples: int
-    runs_a: int
-    runs_b: int
 
     @property
     def is_difference(self) -> bool:
         """Whether p is below 0.05: no smaller sign is called a difference."""
         return self.p_value < SIGNIFICANCE
 
-    @property
-    def compares_settings(self) -> bool:
-        """Whether both columns have several runs. One run shows what one model does, not what its settings do."""
-        return min(self.runs_a, self.runs_b) > 1
 
-
-def paired_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers], *, seed: int = 0) -> Difference:
+def paired_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers]) -> Difference:
     """Compare two columns, of one run or more each, on the same examples.
 
     Accuracies of one run against one: McNemar's exact test on the examples that only one of the two has right, with the
@@ -134,10 +110,13 @@ def paired_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers]
     Raises:
         DataError: the columns were scored on different examples.
     """
-    _require_same_examples([*a, *b])
+    first = a[0]
+    for run in [*a, *b]:
+        if run.texts != first.texts or run.labels != first.labels or not np.array_equal(run.truth, first.truth):
+            raise DataError("Two runs can only be compared on the same examples; these were scored on different ones.")
     if metric == "accuracy" and len(a) == len(b) == 1:
         return _mcnemar(a[0], b[0])
-    return _bootstrap_difference(metric, a, b, np.random.default_rng(seed))
+    return _bootstrap_difference(metric, a, b, np.random.default_rng(0))
 
 
 def _mcnemar(a: Answers, b: Answers) -> Difference:
@@ -150,9 +129,6 @@ def _mcnemar(a: Answers, b: Answers) -> Difference:
         high=-_melded_low(m - k, m, n),
         p_value=float(binomtest(k, m).pvalue) if m else 1.0,
         test="exact McNemar test",
-        n_examples=n,
-        runs_a=1,
-        runs_b=1,
     )
 
 
@@ -194,16 +170,7 @@ def _bootstrap_difference(
         tail = min((differences <= 0).sum(), (differences >= 0).sum())
         p_value = min(1.0, float(2 * (1 + tail) / (1 + len(differences))))
     over = "examples and runs" if max(len(a), len(b)) > 1 else "examples"
-    return Difference(
-        mean=mean,
-        low=low,
-        high=high,
-        p_value=p_value,
-        test=f"paired bootstrap over {over}",
-        n_examples=len(a[0].truth),
-        runs_a=len(a),
-        runs_b=len(b),
-    )
+    return Difference(mean=mean, low=low, high=high, p_value=p_value, test=f"paired bootstrap over {over}")
 
 
 def _other_seeds(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Float64[np.ndarray, " B"]:
@@ -220,13 +187,6 @@ def _other_seeds(a: Sequence[float], b: Sequence[float], rng: np.random.Generato
     variance = sum((len(scores) - 1) * np.var(scores, ddof=1) for scores in several) / freedom
     scale = math.sqrt(variance * sum(1 / len(scores) for scores in several))
     return scale * rng.standard_t(freedom, RESAMPLES)
-
-
-def _require_same_examples(runs: Sequence[Answers]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        if run.texts != first.texts or run.labels != first.labels or not np.array_equal(run.truth, first.truth):
-            raise DataError("Two runs can only be compared on the same examples; these were scored on different ones.")
 
 
 def _percentiles(values: Float64[np.ndarray, " B"]) -> Interval:
@@ -262,21 +222,15 @@ def score_of_counts(
     match metric:
         case Metric.ACCURACY:
             same = truth == answers
-            accuracy: Float64[np.ndarray, " B"] = (same if same.ndim == 1 else same.all(1)) @ counts / counts.sum(0)
-            return accuracy
+            return np.asarray((same if same.ndim == 1 else same.all(1)) @ counts / counts.sum(0))
+        case Metric.RMSE:
+            return np.asarray(np.sqrt((truth.astype(np.float64) - answers) ** 2 @ counts / counts.sum(0)))
+        case Metric.F1:
+            return np.asarray(_f1(truth[:, None] == positive, answers[:, None] == positive, counts)[0])
+        case Metric.MICRO_F1:
+            return _micro_f1(truth > 0, answers > 0, counts)
         case Metric.MACRO_F1:
             return _macro_f1(truth, answers, counts)
-        case Metric.MICRO_F1:
-            both = (truth.sum(1) + answers.sum(1)) @ counts
-            hits = 2 * ((truth > 0) & (answers > 0)).sum(1) @ counts
-            micro: Float64[np.ndarray, " B"] = np.divide(hits, both, out=0 * both, where=both > 0)
-            return micro
-        case Metric.RMSE:
-            squares: Float64[np.ndarray, " K"] = (truth.astype(np.float64) - answers) ** 2
-            rmse: Float64[np.ndarray, " B"] = np.sqrt(squares @ counts / counts.sum(0))
-            return rmse
-        case Metric.F1:
-            return _f1(truth == positive, answers == positive, counts)
         case Metric.MATTHEWS:
             return _matthews(truth, answers, counts)
         case Metric.PEARSON:
@@ -285,11 +239,10 @@ def score_of_counts(
             return _spearman(truth, answers, counts)
 
 
-def _f1(truth: Bool[np.ndarray, " K"], answers: Bool[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
-    """Return 2 TP / (2 TP + FP + FN), 0 where the label neither occurs nor is predicted."""
-    both = truth @ counts + answers @ counts
-    f1: Float64[np.ndarray, " B"] = np.divide(2 * ((truth & answers) @ counts), both, out=0 * both, where=both > 0)
-    return f1
+def _f1(truth: Bool[np.ndarray, "K C"], answers: Bool[np.ndarray, "K C"], counts: Counts) -> Float64[np.ndarray, "C B"]:
+    """Return 2 TP / (2 TP + FP + FN) of each label, 0 where it neither occurs nor is predicted."""
+    both = (1 * truth + answers).T @ counts
+    return np.asarray(np.divide(2 * (truth & answers).T @ counts, both, out=0 * both, where=both > 0))
 
 
 def _macro_f1(
@@ -297,16 +250,17 @@ def _macro_f1(
 ) -> Float64[np.ndarray, " B"]:
     """Return the mean of the labels' F1: of all C for sets of labels, else of those that occur or are predicted."""
     if truth.ndim == 2:
-        of_all: Float64[np.ndarray, " B"] = np.mean(
-            [_f1(truth[:, c] > 0, answers[:, c] > 0, counts) for c in range(truth.shape[1])], 0
-        )
-        return of_all
-    total = found = 0 * counts.sum(0)
-    for label in np.union1d(truth, answers):
-        total = total + _f1(truth == label, answers == label, counts)
-        found = found + (((truth == label) | (answers == label)) @ counts > 0)
-    macro: Float64[np.ndarray, " B"] = total / found
-    return macro
+        return np.asarray(_f1(truth > 0, answers > 0, counts).mean(0))
+    labels = np.union1d(truth, answers)
+    is_true, is_answer = truth[:, None] == labels, answers[:, None] == labels  # (K, C)
+    found = ((is_true | is_answer).T @ counts > 0).sum(0)
+    return np.asarray(_f1(is_true, is_answer, counts).sum(0) / found)
+
+
+def _micro_f1(truth: Bool[np.ndarray, "K C"], answers: Bool[np.ndarray, "K C"], counts: Counts) -> Float64[np.ndarray, " B"]:
+    """Return the F1 of all decisions together, 0 where no label occurs or is predicted."""
+    both = (truth.sum(1) + answers.sum(1)) @ counts
+    return np.asarray(np.divide(2 * (truth & answers).sum(1) @ counts, both, out=0 * both, where=both > 0))
 
 
 def _matthews(
@@ -320,8 +274,7 @@ def _matthews(
     true, answered, n = (truth == labels) @ counts, (answers == labels) @ counts, counts.sum(0)  # (C, B), (C, B), (B,)
     covariance = n * ((truth == answers) @ counts) - (true * answered).sum(0)
     variances = (n**2 - (true**2).sum(0)) * (n**2 - (answered**2).sum(0))
-    matthews: Float64[np.ndarray, " B"] = np.divide(covariance, np.sqrt(variances), out=0 * n, where=variances > 0)
-    return matthews
+    return np.asarray(np.divide(covariance, np.sqrt(variances), out=0 * n, where=variances > 0))
 
 
 def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
@@ -330,21 +283,16 @@ def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts:
     mean_x, mean_y, square_x, square_y, product = np.stack([x, y, x**2, y**2, x * y]) @ counts / n
     varies = (square_x - mean_x**2 > 1e-12 * square_x) & (square_y - mean_y**2 > 1e-12 * square_y)
     deviations = np.sqrt(np.where(varies, (square_x - mean_x**2) * (square_y - mean_y**2), np.nan))
-    pearson: Float64[np.ndarray, " B"] = (product - mean_x * mean_y) / deviations
-    return pearson
+    return np.asarray((product - mean_x * mean_y) / deviations)
 
 
 def _spearman(x: Shaped[np.ndarray, " K"], y: Shaped[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
     """Return Pearson's coefficient of the ranks WITHIN each resample; NaN where either side does not vary."""
     middle = (counts.sum(0) + 1) / 2  # the mean of all ranks, ties or not
     rank_x, rank_y = _ranks(x, counts) - middle, _ranks(y, counts) - middle
-    square_x, square_y, product = (
-        np.einsum("kb,kb,kb->b", counts, a, b) for a, b in ((rank_x, rank_x), (rank_y, rank_y), (rank_x, rank_y))
-    )
-    spearman: Float64[np.ndarray, " B"] = product / np.sqrt(
-        np.where((square_x > 0) & (square_y > 0), square_x * square_y, np.nan)
-    )
-    return spearman
+    pairs = ((rank_x, rank_x), (rank_y, rank_y), (rank_x, rank_y))
+    square_x, square_y, product = (np.einsum("kb,kb,kb->b", counts, a, b) for a, b in pairs)
+    return np.asarray(product / np.sqrt(np.where((square_x > 0) & (square_y > 0), square_x * square_y, np.nan)))
 
 
 def _ranks(values: Shaped[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, "K B"]:
@@ -356,5 +304,4 @@ def _ranks(values: Shaped[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarr
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     up_to = counts[order].cumsum(0)[sizes.cumsum() - 1]
     below = np.concatenate([np.zeros_like(up_to[:1]), up_to[:-1]])
-    ranks: Float64[np.ndarray, "K B"] = ((below + up_to + 1) / 2)[group]
-    return ranks
+    return np.asarray(((below + up_to + 1) / 2)[group])
