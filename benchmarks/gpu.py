@@ -114,7 +114,7 @@ def random_bert(size):
     blueprint = BERT.blueprint(values, "random")
     rng = np.random.default_rng(0)
     weights = {}
-    for parameter in blueprint.parameters(LABELS):
+    for parameter in (parameter for module in blueprint.modules(LABELS) for parameter in module.parameters):
         if parameter.depth > blueprint.num_hidden_layers:
             continue  # the head is new
         if parameter.decays:

@@ -43,7 +43,7 @@ from isinglass.data.glue import PublishedFiles
 from isinglass.errors import IsinglassError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint
 from isinglass.models.families import FAMILIES
-from isinglass.models.weights import read_header, read_safetensors
+from isinglass.models.files import read_header, read_safetensors
 from isinglass.results import RESULTS, FailedRun, RunResult, read_records
 from isinglass.submission import LARGEST_FILE, check_submission
 from isinglass.tasks import TASKS, Split, Task

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from isinglass.models.weights import read_header, read_safetensors
+from isinglass.models.files import read_header, read_safetensors
 from tests.backends.gradients import loss_and_gradients
 from tests.backends.variants import VARIANTS, backend_for, pack
 from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer, types_of

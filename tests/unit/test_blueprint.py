@@ -24,6 +24,7 @@ from isinglass.models.blueprint import (
     FeedForward,
     Head,
     Norm,
+    Parameter,
     Rotary,
 )
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint, load_weights, with_head
@@ -33,6 +34,10 @@ from tests.backends.variants import VARIANTS, backend_for
 from tests.tiny import save_tiny
 
 H, F, V = 24, 40, 50
+
+
+def parameters_of(blueprint: Blueprint, num_outputs: int) -> list[Parameter]:
+    return [parameter for module in blueprint.modules(num_outputs) for parameter in module.parameters]
 
 
 def modern_bert() -> Blueprint:
@@ -128,7 +133,7 @@ def test_the_arrays_of_a_gte_are_those_of_transformers() -> None:
         feed_forward=FeedForward(size=F, activation="gelu", gated=True, bias=False),
     )
     embeddings = replace(bert.embeddings, first_position=None)
-    ours = replace(bert, embeddings=embeddings, blocks=(block, block)).parameters(3)
+    ours = parameters_of(replace(bert, embeddings=embeddings, blocks=(block, block)), 3)
     assert Counter(tuple(p.shape) for _, p in theirs) == Counter(parameter.shape for parameter in ours)
 
 
@@ -142,7 +147,7 @@ def test_arrays_that_files_fuse_are_split_and_joined_again(tmp_path: Path) -> No
     save_file(stored | {"decoder.bias": np.zeros(V, np.float32)}, tmp_path / "x.safetensors")
 
     weights = load_weights(tmp_path / "x.safetensors", MODERN_BERT, blueprint)
-    expected = {parameter.name: parameter.shape for parameter in blueprint.parameters(3)}
+    expected = {parameter.name: parameter.shape for parameter in parameters_of(blueprint, 3)}
     assert {name: array.shape for name, array in weights.items()} == expected
     qkv = stored["model.layers.1.attn.Wqkv.weight"]
     np.testing.assert_array_equal(weights["encoder.layer.1.attention.self.key.weight"], qkv[H : 2 * H])
@@ -152,7 +157,7 @@ def test_arrays_that_files_fuse_are_split_and_joined_again(tmp_path: Path) -> No
 
 def test_parameters_have_their_role_and_depth() -> None:
     """What learning rates by depth, freezing and weight decay are decided by."""
-    parameters = {parameter.name: parameter for parameter in modern_bert().parameters(3)}
+    parameters = {parameter.name: parameter for parameter in parameters_of(modern_bert(), 3)}
     assert "encoder.layer.0.attention.output.LayerNorm.weight" not in parameters
     assert not [name for name in parameters if name.endswith("bias") and name != "head.output.bias"]
     facts = {
@@ -170,7 +175,7 @@ def test_parameters_have_their_role_and_depth() -> None:
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_vectors_do_not_decay_and_matrices_do(model_type: str) -> None:
-    for parameter in FAMILIES[model_type].blueprint({}, "here").parameters(3):
+    for parameter in parameters_of(FAMILIES[model_type].blueprint({}, "here"), 3):
         assert parameter.decays == (len(parameter.shape) > 1), parameter.name
 
 
@@ -178,7 +183,7 @@ def test_blocks_that_share_their_weights_have_them_once() -> None:
     """ALBERT: twelve blocks, the parameters of one."""
     bert = FAMILIES["bert"].blueprint({"hidden_size": H, "num_attention_heads": 3}, "here")
     albert = replace(bert, shared_blocks=True, embeddings=replace(bert.embeddings, size=8))
-    names = [parameter.name for parameter in albert.parameters(2)]
+    names = [parameter.name for parameter in parameters_of(albert, 2)]
     assert sum("attention.self.query.weight" in name for name in names) == 1
     assert [*albert.block_modules(7)] == [*albert.block_modules(0)]
     assert "embeddings_project.weight" in names and len(albert.blocks) == 12
@@ -190,8 +195,8 @@ def test_relative_positions_have_tables_that_all_blocks_share() -> None:
 
     def added(positions: Bucketed | Disentangled) -> dict[str, tuple[int, ...]]:
         blocks = tuple(replace(b, attention=replace(b.attention, positions=positions)) for b in bert.blocks)
-        known = {parameter.name for parameter in bert.parameters(2)}
-        parameters = replace(bert, blocks=blocks).parameters(2)
+        known = {parameter.name for parameter in parameters_of(bert, 2)}
+        parameters = parameters_of(replace(bert, blocks=blocks), 2)
         return {parameter.name: parameter.shape for parameter in parameters if parameter.name not in known}
 
     assert added(Bucketed(buckets=32, max_distance=128)) == {"encoder.relative_attention_bias.weight": (32, 3)}
@@ -226,7 +231,7 @@ def test_a_new_head_has_its_norm_and_its_biases_as_the_blueprint_says() -> None:
 @pytest.fixture
 def unserved(tmp_path: Path) -> Checkpoint:
     blueprint = modern_bert()
-    weights = {parameter.name: np.zeros(parameter.shape, np.float32) for parameter in blueprint.parameters(3)}
+    weights = {parameter.name: np.zeros(parameter.shape, np.float32) for parameter in parameters_of(blueprint, 3)}
     sound = load_checkpoint(save_tiny(tmp_path / "model", "bert"))
     return replace(sound, blueprint=blueprint, weights=weights, label_names=("a", "b", "c"))
 

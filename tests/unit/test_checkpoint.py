@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from isinglass.errors import CheckpointError, MissingDependencyError
 from isinglass.models import source
 from isinglass.models.checkpoint import load_checkpoint
-from isinglass.models.weights import read_header, read_safetensors
+from isinglass.models.files import read_header, read_safetensors
 from tests.tiny import save_tiny
 
 

@@ -16,7 +16,7 @@ _NEVER: Final = 2**31 - 1
 
 def describe_cpu(threads: int) -> str:
     """Return a description of the CPU, with the number of threads that compute."""
-    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    name = _first_line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
     return f"CPU: {name}, {threads} threads"
 
 
@@ -40,7 +40,7 @@ def widened_bf16(device: str) -> str:
 
 def mkl_leaves_avx512_unused() -> bool:
     """Return whether MKL, which decides by vendor, computes in AVX2 on a CPU that has AVX-512."""
-    return _cpuinfo("vendor_id") == "AuthenticAMD" and "avx512f" in _flags()
+    return _first_line("/proc/cpuinfo", "vendor_id") == "AuthenticAMD" and "avx512f" in _flags()
 
 
 def available_cores() -> int:
@@ -68,7 +68,7 @@ def peak_resident_bytes() -> int:
 
     Linux's getrusage would include the memory of the process that started this one.
     """
-    high_water_mark = _first_line(Path("/proc/self/status"), "VmHWM")
+    high_water_mark = _first_line("/proc/self/status", "VmHWM")
     if high_water_mark:
         return int(high_water_mark.removesuffix("kB")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,14 +76,10 @@ def peak_resident_bytes() -> int:
 
 
 def _flags() -> set[str]:
-    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return set(_first_line("/proc/cpuinfo", "flags", "Features").split())
 
 
-def _cpuinfo(key: str) -> str:
-    return _first_line(Path("/proc/cpuinfo"), key)
-
-
-def _first_line(info: Path, key: str) -> str:
-    """Return the first value of `key` in a file of Linux's `/proc`; empty on other systems."""
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+def _first_line(path: str, *keys: str) -> str:
+    """Return the first value of one of `keys` in a file of Linux's `/proc`; empty on other systems."""
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(keys)), "")

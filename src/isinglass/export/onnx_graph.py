@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from isinglass.models.blueprint import Block, BlockModules, Blueprint, Module, check_features
 from isinglass.models.checkpoint import Checkpoint
-from isinglass.models.weights import Weights
+from isinglass.models.files import Weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

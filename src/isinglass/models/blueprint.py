@@ -266,7 +266,6 @@ class Dropout:
         attention_weights: of each block.
         attention_output: of each block's first sublayer, before it is added to the sublayer's input.
         feed_forward: of each block's second sublayer, before it is added to the sublayer's input.
-        distances: of the embeddings of distances, drawn anew in each block.
         head_input: before the head's dense product.
         head: before the output.
     """
@@ -275,7 +274,6 @@ class Dropout:
     attention_weights: float | None
     attention_output: float | None
     feed_forward: float | None
-    distances: float | None = None
     head_input: float | None
     head: float | None
 
@@ -343,10 +341,6 @@ class Blueprint:
     def modules(self, num_outputs: int) -> Iterator[Module]:
         """Yield all modules from the embeddings to the output, for K outputs."""
         return chain.from_iterable(self._records(num_outputs))
-
-    def parameters(self, num_outputs: int) -> tuple[Parameter, ...]:
-        """Return all parameters from the embeddings to the output, for K outputs."""
-        return tuple(parameter for module in self.modules(num_outputs) for parameter in module.parameters)
 
     def variables(self, num_outputs: int) -> tuple[tuple[Parameter, ...], ...]:
         """Return the parameters in the same order, by the arrays that backends store.

@@ -15,10 +15,9 @@ from isinglass.errors import CheckpointError
 from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint
 from isinglass.models.families import get_family
 from isinglass.models.families.family import Family, FileArray
-from isinglass.models.files import check_regular, read_json, read_text
+from isinglass.models.files import Stored, check_regular, read_header, read_json, read_safetensors, read_text
+from isinglass.models.files import Weights as Weights  # what a checkpoint is made of, for those who import both from here
 from isinglass.models.tokenizer import check_tokenizer
-from isinglass.models.weights import Stored, read_header, read_safetensors
-from isinglass.models.weights import Weights as Weights  # what a checkpoint is made of, for those who import both from here
 from isinglass.names import brief, printable
 
 logger = logging.getLogger(__name__)

@@ -244,8 +244,7 @@ class Classifier(layers.Layer):
     @property
     def parameters(self) -> list[Any]:
         """All variables, in the order of `specification`."""
-        variables: list[Any] = self.trainable_variables
-        return variables
+        return [*self.trainable_variables]
 
 
 def _as_kernel(array: Float32[np.ndarray, "..."], parameter: Parameter) -> Float32[np.ndarray, "..."]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from isinglass.errors import CheckpointError
 from isinglass.models.blueprint import Blueprint, Module, Parameter
-from isinglass.models.weights import Weights
+from isinglass.models.files import Weights
 from isinglass.names import brief
 
 MAX_SIZE: Final = 2**31 - 1  # token ids are int32
