@@ -1,6 +1,5 @@
 """Print what a person sees of a run: how far it is, facts about its data, its scores."""
 
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Final
+
+import numpy as np
 
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
@@ -162,9 +162,8 @@ def show_repetitions(results: Sequence[RunResult]) -> None:
     columns = [["run", *(f"seed {run.seed}" for run in results), "mean ± sd"]]
     columns += [[f"epoch {i + 1} (s)", *(f"{run.epoch_seconds[i]:.1f}" for run in results), ""] for i in epochs]
     for split, metric in ((split, metric) for split, scores in first.scores.items() for metric in scores):
-        scores = [run.scores[split][metric].value for run in results]
-        values = [math.nan if score is None else score for score in scores]
-        spread = f"{metric.text(mean(values))} ± {metric.text(stdev(values))}"
+        values = np.array([run.scores[split][metric].value for run in results], np.float64)  # None becomes NaN
+        spread = f"{metric.text(values.mean())} ± {metric.text(values.std(ddof=1))}"
         columns.append([f"{split} {metric}", *map(metric.text, values), spread])
     head, *rows = zip(*columns, strict=True)
     compiler = ", XLA" if first.xla else ", compiled" if first.compile else ""

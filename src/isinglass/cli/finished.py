@@ -34,14 +34,13 @@ class FinishedRunOptions(Settings):
         from isinglass.runs.finished import load_run
         from isinglass.tasks import TASKS, custom, get_task
 
-        finished = load_run(run_dir, task=None if self.task is None else get_task(self.task).name)
+        model = load_run(run_dir, task=None if self.task is None else get_task(self.task).name)
         if "test_file" in settings:
-            if finished.task.name in TASKS:
-                known = f"{run_dir} is of {finished.task.title}, whose sets are known"
-                raise ConfigError(f"{known}: --test-file is for your own.")
-            finished = replace(finished, task=custom.with_test(finished.task))
-        changed = as_dict(finished.config) | {"compile": False, "layout": "auto"} | settings
-        return replace(finished, config=resolve(task=changed.pop("task"), flags=changed))
+            if model.task.name in TASKS:
+                raise ConfigError(f"{run_dir} is of {model.task.title}, whose sets are known: --test-file is for your own.")
+            model = replace(model, task=custom.with_test(model.task))
+        changed = as_dict(model.config) | {"compile": False, "layout": "auto"} | settings
+        return replace(model, config=resolve(task=changed.pop("task"), flags=changed))
 
 
 class EvaluateOptions(FinishedRunOptions):
@@ -200,8 +199,7 @@ def report(
 
     for path in write_report(directory, with_published=published):
         print(printable(str(path)))
-    damaged = read_records(directory).damaged
-    if damaged:
+    if damaged := read_records(directory).damaged:
         lines = ", ".join(f"line {line.number} ({line.reason})" for line in damaged)
         remedy = "`isinglass bench` on it sets such lines aside and makes their runs again"
         raise DataError(f"{directory / 'results.jsonl'} is damaged at {lines}: the report shows the rest; {remedy}.")

@@ -89,17 +89,14 @@ class TuneDisplay(RunBars, TuningObserver):
 
     def on_progress(self, number: int, progress: Progress) -> None:
         """Show how far a trial is."""
-        self.show(self._label(number), progress)
+        self.show(self.label(f"trial {number + 1}"), progress)
 
     def on_trial_end(self, trial: TunedTrial) -> None:
         """Print the score of a trial."""
-        label = self._label(trial.number)
+        label = self.label(f"trial {trial.number + 1}")
         self.end(label)
         score = "" if trial.score is None else f": {trial.score:.4f}"
         _print(f"{label}{trial.state}{score} after {duration(trial.seconds)}")
-
-    def _label(self, number: int) -> str:
-        return self.label(f"trial {number + 1}")
 
 
 def _print(line: str) -> None:

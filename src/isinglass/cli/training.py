@@ -174,9 +174,8 @@ class BenchOptions(Settings):
         chosen: dict[str, Any] = {"xla": self.xla, "compile": self.compile, "assignments": self.set}
         chosen |= {"start_from": self.start_from, "seeds": self.seeds, "recipe": settings.get("recipe")}
         chosen |= {name: True for name in ("predict_test", "keep_models") if getattr(self, name)}
-        for name in ("tasks", "models", "backends", "precisions"):
-            if (names := getattr(self, name)) is not None:
-                chosen[name] = tuple(part.strip() for part in names.split(",") if part.strip())
+        lists = {"tasks": self.tasks, "models": self.models, "backends": self.backends, "precisions": self.precisions}
+        chosen |= {name: _split(names) for name, names in lists.items() if names is not None}
         train_file = settings.get("train_file", ())
         _check_own_files(settings, train_file)
         if not train_file:
@@ -245,6 +244,10 @@ def tune(options: TuneOptions, cluster: ClusterSettings, settings: dict[str, Any
     print(printable(f"Recipe of the best written to {tuned.recipe}: isinglass train TASK --config it"))
 
 
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
 def _name_of_task(task: str | None, train_file: Collection[str]) -> str:
     """Return the name of a known task or, with files of the user's own, its name: by default that of the first file."""
     from isinglass.tasks import TASKS, get_task
@@ -292,7 +295,7 @@ def _task_row(task: "Task") -> list[str]:
     """Return the cells of a task, `-` where there is nothing to tell."""
     train = [task.train] if task.train else []
     sizes = [" + ".join(str(split.rows) for split in splits) for splits in (train, task.dev, task.test)]
-    columns = (train or task.test)[0]
+    columns = task.splits[0]
     texts = f"{', '.join(map(str, columns.text_columns))} -> {columns.label_column or '-'}"
     labels = ", ".join(task.labels or []) or "{:g} to {:g}".format(*task.score_range)
     majority = " + ".join(", ".join(map(percent, scores)) for scores in task.dev_majority)

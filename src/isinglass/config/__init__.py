@@ -82,9 +82,7 @@ def resolve(
     if merged.get("backend") == "tensorflow":
         merged = _read_switches(environment or {}) | merged
     merged |= {"task": task, "recipe": recipe}
-    for name in merged.keys() - SETTINGS.keys():
-        raise ConfigError(f"There is no setting {name!r}{did_you_mean(name, SETTINGS)}; there are {', '.join(SETTINGS)}.")
-    return TrainConfig(**{name: SETTINGS[name].parse(value) for name, value in merged.items()})
+    return TrainConfig(**{name: _parse(name, value) for name, value in merged.items()})
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
@@ -95,6 +93,12 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings but those that say where the data lie: two runs with these alike are the same run."""
     return {name: value for name, value in settings.items() if name not in PLACES}
+
+
+def _parse(name: str, value: Any) -> Any:
+    if name not in SETTINGS:
+        raise ConfigError(f"There is no setting {name!r}{did_you_mean(name, SETTINGS)}; there are {', '.join(SETTINGS)}.")
+    return SETTINGS[name].parse(value)
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """X and y of an estimator, in whatever form they come: columns of texts, and labels or numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -29,16 +30,7 @@ def text_columns(X: Any, *, to_train: bool = False) -> Texts:
     Raises:
         DataError: X is something else; the message names the row, counted from 0.
     """
-    if isinstance(X, str | bytes):
-        raise DataError(f"X is a single text, {brief(X)}; a list of texts was expected: write [text].")
-    if isinstance(X, Mapping | set | frozenset):
-        raise DataError(f"X is a {type(X).__name__}; texts in an order were expected: a list, say.")
-    if hasattr(X, "column_names") and hasattr(X, "columns"):  # a table of Arrow
-        X = zip(*(column.to_pylist() for column in X.columns), strict=True)
-    try:
-        rows = [row if isinstance(row, list | tuple | np.ndarray) else [row] for row in _as_list(plain(X))]
-    except TypeError as error:
-        raise DataError(f"X is {type(X).__name__}; a list of texts was expected ({error}).") from None
+    rows = [row if isinstance(row, list | tuple | np.ndarray) else [row] for row in _rows(X)]
     if not rows:
         raise DataError("X holds no text (0 samples, while a minimum of 1 is required).")
     width = len(rows[0])
@@ -50,6 +42,19 @@ def text_columns(X: Any, *, to_train: bool = False) -> Texts:
         for text in row:
             _check_text(text, number, to_train=to_train)
     return tuple([str(text) for text in column] for column in zip(*rows, strict=True))  # NumPy's strings become Python's
+
+
+def _rows(X: Any) -> list[Any]:
+    if isinstance(X, str | bytes):
+        raise DataError(f"X is a single text, {brief(X)}; a list of texts was expected: write [text].")
+    if isinstance(X, Mapping | set | frozenset):
+        raise DataError(f"X is a {type(X).__name__}; texts in an order were expected: a list, say.")
+    if hasattr(X, "column_names") and hasattr(X, "columns"):  # a table of Arrow
+        X = zip(*(column.to_pylist() for column in X.columns), strict=True)
+    try:
+        return _as_list(plain(X))
+    except TypeError as error:
+        raise DataError(f"X is {type(X).__name__}; a list of texts was expected ({error}).") from None
 
 
 def _check_text(text: object, row: int, *, to_train: bool) -> None:
@@ -96,18 +101,28 @@ def classes_and_labels(y: Any) -> tuple[NDArray[Any], tuple[str, ...], list[Any]
     """
     y = _given(y)
     rows, columns = _read_labels(y)
-    distinct = {*range(columns)} if columns else {label for row in rows for label in _as_labels(row)}
+    distinct = _distinct([*range(columns)] if columns else chain.from_iterable(map(_as_labels, rows)))
+    are_objects = isinstance(y, np.ndarray) and y.dtype == object and isinstance(distinct[0], str)
+    classes = np.array(distinct, dtype=object if are_objects else None)
+    names = {label: _name(label) for label in classes.tolist()}
+    labels = [tuple(names[label] for label in sorted({*row})) if isinstance(row, list) else names[row] for row in rows]
+    return classes, tuple(names.values()), labels
+
+
+def _distinct(labels: Iterable[Any]) -> list[Any]:
+    """Return the distinct labels, sorted.
+
+    Raises:
+        DataError: they are of two kinds, or fewer than two.
+    """
+    distinct = {*labels}
     if len({isinstance(label, str) for label in distinct}) > 1:
         found = listed(sorted(distinct, key=str), 100)
         raise DataError(f"y holds {found}; names only, or whole numbers only, were expected.")
     if len(distinct) < 2:
         found = f"one class, {brief(*distinct)}" if distinct else "no class"
         raise DataError(f"y has {found}; two are the least that can be told apart.")
-    are_objects = isinstance(y, np.ndarray) and y.dtype == object and isinstance(next(iter(distinct)), str)
-    classes = np.array(sorted(distinct), dtype=object if are_objects else None)
-    names = {label: _name(label) for label in classes.tolist()}
-    labels = [tuple(names[label] for label in sorted({*row})) if isinstance(row, list) else names[row] for row in rows]
-    return classes, tuple(names.values()), labels
+    return sorted(distinct)
 
 
 def indicator(y: Any, classes: NDArray[Any]) -> Int64[np.ndarray, "N K"]:
@@ -170,19 +185,20 @@ def _read_labels(y: Any) -> tuple[list[Any], int | None]:
     rows = _as_list(y)
     if not any(isinstance(row, _SETS) for row in rows):
         return [_label(value, row) for row, value in enumerate(rows)], None
-    for row, labels in enumerate(rows):
-        if not isinstance(labels, _SETS):
-            raise DataError(f"y, row {row} is {brief(labels)}; a list of labels, as other rows have, was expected.")
-    lists = [[_label(label, row) for label in labels] for row, labels in enumerate(rows)]
+    lists = [_labels_of_row(labels, row) for row, labels in enumerate(rows)]
     width = len(lists[0])
-    others = [row for row, labels in enumerate(lists) if len(labels) != width or not {*labels} <= {0, 1}]
-    if isinstance(y, np.ndarray) and y.ndim == 2 and others:
-        raise DataError(
-            f"y, row {others[0]} is {brief(rows[others[0]])}; a single label, or 0 and 1 for each, was expected."
-        )
-    if others or width == 1 or isinstance(rows[0], set | frozenset):
+    odd = [row for row, labels in enumerate(lists) if len(labels) != width or not {0, 1}.issuperset(labels)]
+    if isinstance(y, np.ndarray) and y.ndim == 2 and odd:
+        raise DataError(f"y, row {odd[0]} is {brief(rows[odd[0]])}; a single label, or 0 and 1 for each, was expected.")
+    if odd or width == 1 or isinstance(rows[0], set | frozenset):
         return lists, None
     return [np.flatnonzero(row).tolist() for row in lists], width
+
+
+def _labels_of_row(labels: Any, row: int) -> list[Any]:
+    if not isinstance(labels, _SETS):
+        raise DataError(f"y, row {row} is {brief(labels)}; a list of labels, as other rows have, was expected.")
+    return [_label(label, row) for label in labels]
 
 
 def _label(value: Any, row: int) -> Any:
