@@ -44,8 +44,8 @@ from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.families.bert import BERT
 from isinglass.results import installed_versions
-from isinglass.training.loop import Loop
 from isinglass.training.preparation import Packer, PreparedSplit
+from isinglass.training.trainer import Loop
 from scaling import Model
 
 HERE = pathlib.Path(__file__).parent
@@ -142,7 +142,7 @@ def ours(side, size):
     checkpoint, (tokens, labels) = random_bert(size), data(size)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=LABELS))
     split = PreparedSplit(name="train", examples=None, tokens=tokens, labels=labels)
-    loop = Loop(config, backend, Packer.of(config, checkpoint), split)
+    loop = Loop(config, backend, Packer(config, checkpoint), split)
     steps = loop.run()
 
     def run(count):

@@ -67,7 +67,7 @@ def training(lengths, width=WIDTH):
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     labels = rng.integers(0, 2, len(lengths))
     parts = parts_of_step(int(lengths.sum()), backend.parallel_batches)
-    batches = Packer.of(config, checkpoint).pack_parts(tokens, np.arange(len(lengths)), labels, parts)
+    batches = Packer(config, checkpoint).pack_parts(tokens, np.arange(len(lengths)), labels, parts)
     seconds, began = [], time.perf_counter()
     while len(seconds) < 4 or (len(seconds) <= STEPS and time.perf_counter() - began < SECONDS):
         started = time.perf_counter()

@@ -83,7 +83,7 @@ def measure(precision):
     checkpoint = trim_vocabulary(checkpoint, vocabulary)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    packer, rng = Packer.of(config, checkpoint), np.random.default_rng(0)
+    packer, rng = Packer(config, checkpoint), np.random.default_rng(0)
     square = torch.randn(2, SQUARE, SQUARE).to(dtype)
     seconds_of, flops = defaultdict(list), defaultdict(list)
     for step in range(WARM_UP + ROUNDS):

@@ -86,7 +86,7 @@ def backend_and_batches(precision="fp32", draw=0, parts=None):
     )
     config, checkpoint = TrainConfig(precision=precision), load_model("demo")
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))
-    packer, labels = Packer.of(config, checkpoint), rng.integers(0, 2, 32)
+    packer, labels = Packer(config, checkpoint), rng.integers(0, 2, 32)
     return backend, packer.pack_parts(tokens, np.arange(32), labels, parts or backend.parallel_batches)
 
 

@@ -9,23 +9,24 @@ if TYPE_CHECKING:
     from isinglass.estimators.text import TextClassifier as TextClassifier, TextRegressor as TextRegressor, load as load
     from isinglass.results import RunResult as RunResult
     from isinglass.runs.directory import write_run as write_run
-    from isinglass.runs.finished import load_run as load_run
+    from isinglass.runs.directory import load_run as load_run
     from isinglass.runs.perform import Run as Run, Saving as Saving, perform as perform
     from isinglass.tasks import TASKS as TASKS, Task as Task, get_task as get_task
     from isinglass.training.observers import Observer as Observer
-    from isinglass.training.trainer import evaluate as evaluate, train as train
+    from isinglass.training.evaluation import evaluate as evaluate
+    from isinglass.training.trainer import train as train
 
 _NAMES = {
     "config": ("TrainConfig", "resolve"),
     "errors": ("IsinglassError",),
     "estimators.text": ("TextClassifier", "TextRegressor", "load"),
     "results": ("RunResult",),
-    "runs.directory": ("write_run",),
-    "runs.finished": ("load_run",),
+    "runs.directory": ("load_run", "write_run"),
     "runs.perform": ("Run", "Saving", "perform"),
     "tasks": ("TASKS", "Task", "get_task"),
     "training.observers": ("Observer",),
-    "training.trainer": ("evaluate", "train"),
+    "training.evaluation": ("evaluate",),
+    "training.trainer": ("train",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -16,8 +16,8 @@ from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.tasks import TASKS
-from isinglass.training.loop import learning_rate
 from isinglass.training.preparation import Packer, prepare_split
+from isinglass.training.trainer import learning_rate
 from tests.backends.variants import KERAS, VARIANTS, backend_for, pack
 from tests.tiny import ARCHITECTURES, random_tokens, save_tiny, types_of, write_glue
 
@@ -105,7 +105,7 @@ def test_an_epoch_of_mrpc_needs_at_most_four_training_programs(glue_dir) -> None
     task = TASKS["mrpc"]
     checkpoint = replace(load_model("demo"), label_names=task.labels)
     tokens = prepare_split(open_data(config), task.train, config, checkpoint).tokens
-    packer = Packer.of(config, checkpoint)
+    packer = Packer(config, checkpoint)
     shapes = {packer.pack(tokens, index, None).input_ids.shape for index in plan_epoch(len(tokens), 32, seed=42, epoch=0)}
     assert len(shapes) <= 4
 
@@ -127,7 +127,7 @@ def test_a_step_in_micro_batches_leaves_the_weights_of_a_whole_one(tmp_path) -> 
     rng = np.random.default_rng(0)
     tokens, labels = random_tokens(list(rng.integers(3, 9, 15))), rng.integers(0, 3, 15)  # so short: few shapes to trace
     settings = {"batch_size": 8, "max_length": 32, "weight_decay": 0.1, "dropout": 0.0, "max_grad_norm": 0.1}
-    packer = Packer.of(TrainConfig(backend=KERAS, **settings), checkpoint)
+    packer = Packer(TrainConfig(backend=KERAS, **settings), checkpoint)
     found = []
     for parts in (1, 2, 3):
         backend = backend_for(f"{KERAS}-rows", checkpoint, **settings)

@@ -8,7 +8,7 @@ from isinglass.backends.protocol import LEAST_PARALLEL_TOKENS, parts_of_step
 from isinglass.backends.torch.cpu.backend import PARALLEL_BATCHES, in_parallel
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Weights, load_checkpoint
-from isinglass.training.prediction import predict
+from isinglass.training.evaluation import predict
 from isinglass.training.preparation import Packer
 from tests.backends.variants import backend_for
 from tests.tiny import random_tokens, save_tiny
@@ -30,7 +30,7 @@ def trained(path, *, at_once: bool, precision: str = "fp32") -> tuple[Weights, l
     rng = np.random.default_rng(0)
     tokens, labels = random_tokens(list(rng.integers(3, 40, 60))), rng.integers(0, 3, 60)
     backend = backend_for("torch-flat", checkpoint, precision=precision)
-    packer = Packer.of(TrainConfig(), checkpoint)
+    packer = Packer(TrainConfig(), checkpoint)
     assert backend.parallel_batches == PARALLEL_BATCHES
     backend.parallel_batches = PARALLEL_BATCHES if at_once else 1
     for step in range(5):
@@ -65,7 +65,7 @@ def test_prediction_in_two_parallel_batches_gives_every_example_its_own_logits(t
     checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
     tokens = random_tokens([5, 40, 7, 9, 31, 2, 17, 23, 8, 8, 12, 3, 29])
     backend = backend_for("torch-flat", checkpoint)
-    packer = Packer.of(TrainConfig(eval_tokens=110), checkpoint)
+    packer = Packer(TrainConfig(eval_tokens=110), checkpoint)
     assert len(packer.evaluation_batches(tokens, PARALLEL_BATCHES)) % PARALLEL_BATCHES == 1
     alone = [backend.predict([packer.pack(tokens, np.array([i]), None)])[0][0] for i in range(len(tokens))]
     np.testing.assert_allclose(predict(backend, packer, tokens, "dev"), alone, atol=1e-5)

@@ -417,7 +417,7 @@ def test_ctrl_c_ends_a_command_with_one_line_and_leaves_nothing(run_dir: Path, t
         text=True,
     )
     with process:
-        while "isinglass.training.prediction" not in process.stderr.readline():
+        while "isinglass.training.evaluation" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

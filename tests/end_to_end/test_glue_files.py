@@ -15,8 +15,7 @@ from isinglass.config import resolve
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
 from isinglass.metrics import scores
-from isinglass.runs.directory import write_run
-from isinglass.runs.finished import load_run, predict_texts
+from isinglass.runs.directory import load_run, predict_texts, write_run
 from isinglass.tasks import TASKS
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS

@@ -8,10 +8,10 @@ import pytest
 
 from isinglass.config import resolve
 from isinglass.errors import ConfigError
-from isinglass.runs.directory import write_run
-from isinglass.runs.finished import load_run
+from isinglass.runs.directory import load_run, write_run
 from isinglass.tasks import TASKS
-from isinglass.training.trainer import TrainedRun, evaluate, train
+from isinglass.training.evaluation import evaluate
+from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
 from tests.tiny import save_tiny, write_glue
 

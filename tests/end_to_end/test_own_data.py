@@ -16,16 +16,15 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.metrics import Metric, scores
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
-from isinglass.runs.directory import write_run
-from isinglass.runs.finished import load_run
+from isinglass.runs.directory import load_run, write_run
 from isinglass.tasks import MULTILABEL
 from isinglass.tasks.custom import custom_task
 from isinglass.training.checkpoints import Checkpoints, Interval
+from isinglass.training.evaluation import evaluate
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.observers import Observer, ProgressObserver
 from isinglass.training.preparation import class_weights
-from isinglass.training.scoring import BestEpoch
-from isinglass.training.trainer import TrainedRun, evaluate, train
+from isinglass.training.trainer import BestEpoch, TrainedRun, train
 from tests.end_to_end.test_cli import isinglass
 from tests.tiny import WORDS, save_tiny
 
@@ -167,7 +166,7 @@ def test_the_best_epoch_is_kept_and_training_stops_where_nothing_gets_better(fil
 
 def test_a_run_that_stops_early_records_all_of_its_steps(files: Path, model: Path, monkeypatch) -> None:
     """The losses since the last report were lost where an early stop came before the next one: it depended on the clock."""
-    monkeypatch.setattr("isinglass.training.loop.REPORT_SECONDS", float("inf"))
+    monkeypatch.setattr("isinglass.training.trainer.REPORT_SECONDS", float("inf"))
     told: list[int] = []
 
     class Steps(Observer):

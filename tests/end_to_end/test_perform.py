@@ -10,9 +10,9 @@ import pytest
 
 import isinglass
 from isinglass.config import TrainConfig, resolve
-from isinglass.errors import ConfigError, OutputExistsError, StorageError
-from isinglass.runs.directory import repetitions
-from isinglass.runs.perform import RunNotWrittenError, Saving, perform
+from isinglass.errors import ConfigError, OutputExistsError
+from isinglass.runs.directory import RunNotWrittenError, repetitions
+from isinglass.runs.perform import Saving, perform
 from isinglass.storage import held
 from isinglass.tasks import TASKS
 from isinglass.training.interruption import Interrupted
@@ -147,9 +147,9 @@ def test_what_cannot_be_written_is_not_lost(config: TrainConfig, tmp_path: Path,
     """Hours of training end in a full disk: the scores are with the error."""
 
     def full(*_: object, **__: object) -> None:
-        raise StorageError("The disk is full.")
+        raise OSError("The disk is full.")
 
-    monkeypatch.setattr("isinglass.runs.perform.write_run", full)
+    monkeypatch.setattr("isinglass.runs.directory.take_place", full)
     with pytest.raises(RunNotWrittenError, match="The disk is full") as caught:
         perform(config, tmp_path / "run")
     assert caught.value.result.metrics["accuracy"] > 0

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from isinglass.cli import app
 from isinglass.config import as_dict
 from isinglass.results import RunResult, read_records
-from isinglass.runs.finished import load_run
+from isinglass.runs.directory import load_run
 from isinglass.submission import write_submission
 from tests.saved_before.make import GLUE, HERE, KEEP_BEST, SHORT, UNFINISHED, cpu
 

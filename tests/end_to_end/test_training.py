@@ -9,10 +9,10 @@ import pytest
 from isinglass.config import resolve
 from isinglass.errors import ConfigError, TrainingDivergedError
 from isinglass.models.checkpoint import load_checkpoint
-from isinglass.runs.directory import write_run
-from isinglass.runs.finished import load_run, predict_split
+from isinglass.runs.directory import load_run, predict_split, write_run
 from isinglass.tasks import TASKS
-from isinglass.training.trainer import TrainedRun, evaluate, train
+from isinglass.training.evaluation import evaluate
+from isinglass.training.trainer import TrainedRun, train
 from tests.tiny import ARCHITECTURES, VOCABULARY, save_tiny, write_glue
 
 TRAINABLE = [name for name, task in TASKS.items() if task.train and name != "demo"]

@@ -8,8 +8,7 @@ import pytest
 
 from isinglass.config import resolve
 from isinglass.data.examples import Examples
-from isinglass.runs.directory import write_run
-from isinglass.runs.finished import load_run, predict_texts
+from isinglass.runs.directory import load_run, predict_texts, write_run
 from isinglass.tasks import TASKS
 from isinglass.training.trainer import train
 from tests.tiny import FAMILIES, save_tiny, sentence, write_glue

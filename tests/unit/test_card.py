@@ -48,7 +48,7 @@ def own_result(task: Task, score: float | None = 0.6, baseline: float | None = 0
 
 def card(result: RunResult, task: Task | None = None, labels: tuple[str, ...] | None = None, **changes: object) -> ModelCard:
     task = task or TASKS[result.task]
-    options = {"base_model": result.model, "license": None, **changes}
+    options = {"license": None, **changes}
     return ModelCard(model_card(result, task, labels or task.labels, **options))
 
 

@@ -97,7 +97,7 @@ def test_columns_of_probabilities_follow_classes_even_if_the_model_has_its_head_
     model = str(save_tiny(tmp_path / "model", labels=("place", "thing", "animal")))
     y = np.array(["thing", *Y[1:]])
     classifier = make(model=model, epochs=8).fit(X, y)
-    assert classifier._predictor.model.checkpoint.label_names == ("place", "thing", "animal")
+    assert classifier._model.checkpoint.label_names == ("place", "thing", "animal")
     assert classifier.classes_.tolist() == ["animal", "place", "thing"]
     assert classifier.score(X[1:], y[1:]) > 0.8
     chances = classifier.predict_proba(X)
@@ -359,16 +359,16 @@ def test_pipelines_searches_and_validation(make) -> None:
 def test_copies_answer_bit_for_bit_alike(fitted: TextClassifier) -> None:
     expected = fitted.predict_proba(X)
     for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
-        assert again._predictor._backend is None
+        assert "_backend" not in vars(again._model)
         np.testing.assert_array_equal(again.predict_proba(X), expected)
     assert not hasattr(clone(fitted), "classes_")
 
 
 def test_the_model_is_put_on_the_device_once(fitted: TextClassifier) -> None:
     fitted.predict(SOME)
-    backend = fitted._predictor._backend
+    backend = fitted._model._backend
     fitted.predict_proba(X)
-    assert fitted._predictor._backend is backend is not None
+    assert fitted._model._backend is backend is not None
 
 
 def test_predicting_leaves_nothing_in_the_token_cache(fitted: TextClassifier, tmp_path, monkeypatch) -> None:

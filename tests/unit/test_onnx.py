@@ -17,7 +17,7 @@ from isinglass.export import onnx as export
 from isinglass.export.compare import onnx_outputs
 from isinglass.export.onnx import INT8, MODEL, OPSET, export_onnx, export_run, quantize
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint
-from isinglass.runs.finished import FinishedModel
+from isinglass.runs.directory import FinishedModel
 from isinglass.tasks import get_task
 from tests.backends.variants import backend_for, in_file_order, pack
 from tests.parity.test_transformers_parity import reference_logits, save_reference

@@ -32,7 +32,7 @@ def test_a_trimmed_table_holds_the_rows_of_the_used_ids(family: str, tmp_path):
     assert vocabulary.ids[trimmed.blueprint.pad_token_id] == checkpoint.blueprint.pad_token_id
     for layout in ("flat", "rows"):
         config = TrainConfig(layout=layout, max_length=16)
-        whole, own = (Packer.of(config, checkpoint, each).pack(tokens, np.arange(2), None) for each in (None, vocabulary))
+        whole, own = (Packer(config, checkpoint, each).pack(tokens, np.arange(2), None) for each in (None, vocabulary))
         np.testing.assert_array_equal(vocabulary.ids[own.input_ids], whole.input_ids)
 
     moved = {**trimmed.weights, table: trimmed.weights[table] + 1}

@@ -16,12 +16,11 @@ from isinglass.errors import DataError
 from isinglass.executors.messages import Calibration, CalibrationRequest, RunFinished, RunRequest
 from isinglass.executors.training import Send, train_requested
 from isinglass.packing import plan_epoch
-from isinglass.runs.directory import Rows, write_run
-from isinglass.runs.finished import FinishedModel, predict_split
+from isinglass.runs.directory import FinishedModel, Rows, predict_split, write_run
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
+from isinglass.training.evaluation import Scored
 from isinglass.training.preparation import Packer, PreparedRun, prepare_run
-from isinglass.training.scoring import Scored
 from isinglass.training.trainer import TrainedRun
 
 MOST_SECONDS: Final = 5.0  # of timed steps
@@ -103,7 +102,7 @@ def time_steps(config: TrainConfig, prepared: PreparedRun) -> tuple[float, float
     """
     tokens_of_train, labels = prepared.train.tokens, prepared.train.labels_of_rows()
     backend = create_backend(config, prepared.model, prepared.objective)
-    packer = Packer.of(config, prepared.model)
+    packer = Packer(config, prepared.model)
     seconds, tokens = 0.0, 0
     # more than enough epochs: each has a step
     epochs = (plan_epoch(len(tokens_of_train), config.batch_size, seed=config.seed, epoch=i) for i in range(MOST_STEPS))

@@ -17,7 +17,7 @@ from isinglass.names import percent, printable
 if TYPE_CHECKING:
     from isinglass.export.compare import Compared
     from isinglass.export.onnx import Exported
-    from isinglass.runs.finished import FinishedModel
+    from isinglass.runs.directory import FinishedModel
     from isinglass.submission import Submission
 
 _RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
@@ -31,7 +31,7 @@ class FinishedRunOptions(Settings):
 
     def load(self, run_dir: Path, settings: dict[str, Any]) -> "FinishedModel":
         """Load the model of a run directory or a checkpoint, with changes to its task and settings."""
-        from isinglass.runs.finished import load_run
+        from isinglass.runs.directory import load_run
         from isinglass.tasks import TASKS, custom, get_task
 
         model = load_run(run_dir, task=None if self.task is None else get_task(self.task).name)
@@ -57,7 +57,7 @@ def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any
     """Score a finished model on a task's dev set(s), labels matched by name."""
     from isinglass.cli.display import progress, show_result
     from isinglass.data import open_data
-    from isinglass.training.trainer import evaluate as run_evaluation
+    from isinglass.training.evaluation import evaluate as run_evaluation
 
     finished = options.load(run_dir, settings)
     data = open_data(finished.config, finished.task)
@@ -86,8 +86,7 @@ class PredictOptions(FinishedRunOptions):
 def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any]) -> None:
     """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
     from isinglass.cli.display import progress
-    from isinglass.runs.directory import check_predictions, write_predictions
-    from isinglass.runs.finished import predict_split, predict_texts
+    from isinglass.runs.directory import check_predictions, predict_split, predict_texts, write_predictions
 
     source, output = options.input, options.output
     if source is not None and options.split is not None:

@@ -99,7 +99,8 @@ def _perform_all(
 ) -> "list[RunResult]":
     """Perform one run after another, and show the result of each as soon as it is known."""
     from isinglass.cli.display import OwnDataFacts, progress, show_result
-    from isinglass.runs.perform import RunNotWrittenError, perform
+    from isinglass.runs.directory import RunNotWrittenError
+    from isinglass.runs.perform import perform
     from isinglass.training.interruption import Interruption
     from isinglass.training.observers import TensorBoardLog
 
@@ -115,7 +116,8 @@ def _perform_all(
                     observers = [stack.enter_context(progress()), OwnDataFacts()]
                     if options.log_to is not None:
                         log = TensorBoardLog(directory.parent / "tensorboard" / directory.name)
-                        observers.append(stack.enter_context(log))
+                        stack.callback(log.close)
+                        observers.append(log)
                     stack.enter_context(how_to_resume(directory))
                     run = perform(config, directory, observers, saving=saving, interruption=interruption, group=group)
             except RunNotWrittenError as error:

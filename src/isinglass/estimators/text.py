@@ -21,8 +21,7 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.estimators.inputs import Texts, classes_and_labels, indicator, numbers, text_columns
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
-from isinglass.runs.directory import RESULT, write_run
-from isinglass.runs.finished import FinishedModel, Predictor, load_run
+from isinglass.runs.directory import RESULT, FinishedModel, load_run, write_run
 from isinglass.runs.perform import perform
 from isinglass.tasks import MULTILABEL, KindName, Task
 from isinglass.tasks.custom import custom_task
@@ -64,7 +63,7 @@ class TextEstimator(BaseEstimator):
     random_state: int | np.random.RandomState | None = None
     verbose: bool | int = False
     result_: RunResult = field(init=False)
-    _predictor: Predictor = field(init=False)
+    _model: FinishedModel = field(init=False)
     _steps: list[StepRecord] = field(init=False)
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> RunResult:
@@ -74,7 +73,7 @@ class TextEstimator(BaseEstimator):
             OutputExistsError: it exists, and `overwrite` is false.
         """
         check_is_fitted(self)
-        model = self._predictor.model.checkpoint
+        model = self._model.checkpoint
         run = TrainedRun(task=self._task, result=self.result_, model=model, steps=self._steps, scored=[])
         return write_run(run, Path(directory), overwrite=overwrite)
 
@@ -86,7 +85,7 @@ class TextEstimator(BaseEstimator):
 
     @property
     def _task(self) -> Task:
-        return self._predictor.model.task
+        return self._model.task
 
     @classmethod
     def _settings(cls) -> dict[str, str]:
@@ -123,7 +122,7 @@ class TextEstimator(BaseEstimator):
 
     def _become(self, model: FinishedModel, result: RunResult, steps: list[StepRecord]) -> Self:
         """Become a fitted estimator with this model."""
-        self.result_, self._predictor, self._steps = result, Predictor(model), steps
+        self.result_, self._model, self._steps = result, model, steps
         return self
 
     def _outputs(self, X: Any) -> Float32[np.ndarray, "N outputs"]:
@@ -133,7 +132,7 @@ class TextEstimator(BaseEstimator):
         if (len(texts) == 2) != self._task.is_pair:
             needed, found = ("pairs", "single texts") if self._task.is_pair else ("single texts", "pairs")
             raise DataError(f"X holds {found}; the {type(self).__name__} was trained on {needed}.")
-        return self._predictor.outputs(_examples(texts, None), keep=False)
+        return self._model.outputs(_examples(texts, None), keep=False)
 
 
 def _examples(texts: Texts, labels: Sequence[Any] | None) -> Examples:
@@ -230,7 +229,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
     def _logits(self, X: Any) -> Float32[np.ndarray, "N K"]:
         """Return the outputs in the order of `classes_`, which is not always that of the model's head."""
         outputs = self._outputs(X)
-        order = label_order(self._predictor.model.checkpoint, self._task)
+        order = label_order(self._model.checkpoint, self._task)
         assert order is not None
         return outputs.take([order.index(name) for name in self._names], axis=1)
 

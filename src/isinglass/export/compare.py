@@ -13,10 +13,9 @@ from isinglass.export.onnx import Exported, check_installed
 from isinglass.export.onnx_graph import OUTPUT
 from isinglass.metrics import Metric
 from isinglass.results import Score
-from isinglass.runs.finished import FinishedModel
+from isinglass.runs.directory import FinishedModel
+from isinglass.training.evaluation import Scored, evaluate, score
 from isinglass.training.observers import Observers
-from isinglass.training.scoring import Scored, score
-from isinglass.training.trainer import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

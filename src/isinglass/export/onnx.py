@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from isinglass.errors import CheckpointError, IsinglassError, MissingDependencyError, OutputExistsError, StorageError
 from isinglass.export.onnx_graph import AXES, OPSET, build_model, input_names
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, save_config_and_tokenizer
-from isinglass.runs.finished import FinishedModel
+from isinglass.runs.directory import FinishedModel
 from isinglass.storage import check_parent, held, take_place
 from isinglass.training.preparation import label_order
 

@@ -19,8 +19,7 @@ from isinglass.hub import reason, without_warnings
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.names import brief, printable
 from isinglass.results import RunResult
-from isinglass.runs.directory import MODEL, RESULT, TASK
-from isinglass.runs.finished import load_run
+from isinglass.runs.directory import MODEL, RESULT, TASK, load_run
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
 
@@ -64,7 +63,7 @@ def push_run(
     finished = load_run(directory)
     result = RunResult.read(directory / RESULT)
     names = finished.checkpoint.label_names
-    card = model_card(result, finished.task, names, base_model=result.model, license=license, repo=repo)
+    card = model_card(result, finished.task, names, license=license, repo=repo)
     token = _token(repo)
 
     from huggingface_hub import CommitOperationAdd, HfApi

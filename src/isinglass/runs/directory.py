@@ -1,4 +1,4 @@
-"""The directory of a run: its parts, its lock, what may be written to it, and how.
+"""The directory of a run: its parts, its lock, what may be written to it, and how; the finished run, loaded and used.
 
 While a run is trained, RUN_DIR holds `checkpoints/` and a lock. Then the finished run takes its place, at one moment:
 
@@ -10,14 +10,16 @@ RUN_DIR/
                           columns: task.json (a bench keeps the model only on demand)
 """
 
-import dataclasses
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -25,23 +27,43 @@ import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError
 
-from isinglass.config import TrainConfig, as_dict, without_places
-from isinglass.errors import OutputExistsError, StorageError
-from isinglass.models.checkpoint import save_checkpoint
+from isinglass.backends.protocol import Backend, Objective
+from isinglass.backends.registry import check_installed, create_backend
+from isinglass.config import TrainConfig, resolve
+from isinglass.data import open_data
+from isinglass.data.custom import read_texts
+from isinglass.data.examples import Examples
+from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageError
+from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
+from isinglass.models.files import read_json
 from isinglass.results import RunResult
 from isinglass.storage import check_parent, held, replacing, take_place
-from isinglass.tasks import TASKS, Task, custom
+from isinglass.tasks import TASKS, Task, custom, get_task
 from isinglass.training.card import CARD, model_card
-from isinglass.training.checkpoints import CHECKPOINTS, compare_identity
+from isinglass.training.checkpoints import CHECKPOINTS
+from isinglass.training.evaluation import predict
+from isinglass.training.observers import Observers
+from isinglass.training.preparation import Packer, label_order, prepare_texts
 from isinglass.training.trainer import TrainedRun
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
 TASK: Final = "task.json"  # the user's own task
+TASK_BYTES: Final = 10_000_000  # the largest one that is read
 LOCK: Final = ".lock"  # held by the process that trains
 
 Rows = list[tuple[str, ...]]
 """The rows of a predictions file, the header first."""
+
+logger = logging.getLogger(__name__)
+
+
+class RunNotWrittenError(StorageError):
+    """A run was trained and scored, but could not be written; `result` is its result."""
+
+    def __init__(self, message: str, result: RunResult) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def new_run_name(config: TrainConfig) -> str:
@@ -58,7 +80,7 @@ def repetitions(config: TrainConfig, directory: Path, runs: int) -> list[tuple[T
     if runs == 1:
         return [(config, directory)]
     seeds = range(config.seed, config.seed + runs)
-    return [(dataclasses.replace(config, seed=seed), directory / f"seed{seed}") for seed in seeds]
+    return [(replace(config, seed=seed), directory / f"seed{seed}") for seed in seeds]
 
 
 def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> None:
@@ -132,19 +154,6 @@ def _clean_up(directory: Path, *, overwrite: bool) -> None:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
 
 
-def finished_result(config: TrainConfig, directory: Path) -> RunResult | None:
-    """Return the result in `directory`, or None if there is no finished run.
-
-    Raises:
-        ConfigError: the run was made with other settings.
-    """
-    if (directory / CHECKPOINTS).exists() or not (directory / RESULT).is_file():
-        return None
-    result = RunResult.read(directory / RESULT)
-    compare_identity(without_places(result.config), without_places(as_dict(config)), directory / RESULT)
-    return result
-
-
 def write_run(
     run: TrainedRun,
     directory: Path,
@@ -163,7 +172,7 @@ def write_run(
 
     Raises:
         OutputExistsError, ConfigError: as `check_output`.
-        StorageError: the disk is full, say. Nothing is left of the run but its checkpoints.
+        RunNotWrittenError: the disk is full, say. Nothing is left of the run but its checkpoints.
     """
     check_output(directory, overwrite=overwrite)
     scored = {one.split.name: list(prediction_rows(one.outputs, one.label_order, run.task)) for one in run.scored}
@@ -184,7 +193,8 @@ def write_run(
         reason = getattr(error, "strerror", None) or error
         saved = any((directory / CHECKPOINTS).glob("*"))
         left = "its checkpoints stay: free some space and continue with --resume" if saved else "nothing is left of it"
-        raise StorageError(f"The run could not be written to {directory} ({reason}), and {left}.") from error
+        message = f"The run could not be written to {directory} ({reason}), and {left}."
+        raise RunNotWrittenError(message, run.result) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result
@@ -196,18 +206,18 @@ def _write_model(run: TrainedRun, directory: Path) -> None:
     save_checkpoint(run.model, run.model.weights, directory)
     if run.task.name not in TASKS:
         (directory / TASK).write_text(custom.to_json(run.task), encoding="utf-8")
-    card = model_card(run.result, run.task, run.model.label_names, base_model=run.result.model, license=None)
+    card = model_card(run.result, run.task, run.model.label_names)
     (directory / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_records(run: TrainedRun, directory: Path, predictions: Mapping[str, Rows]) -> RunResult:
     """Write the steps, the predictions and the result, and return the result."""
     with open(directory / "steps.jsonl", "w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(dataclasses.asdict(step)) + "\n" for step in run.steps)
+        lines.writelines(json.dumps(vars(step)) + "\n" for step in run.steps)
     files = {name: f"predictions-{name}.tsv" for name in predictions}
     for name, rows in predictions.items():
         write_rows(rows, directory / files[name])
-    result = dataclasses.replace(run.result, predictions=files)
+    result = replace(run.result, predictions=files)
     # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
     (directory / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
     return result
@@ -273,3 +283,108 @@ def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite:
             write_rows(rows, partial)
     except OSError as error:
         raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedModel:
+    """A trained model and the settings under which to use it. It is put on its device when it first predicts."""
+
+    checkpoint: Checkpoint
+    config: TrainConfig
+    task: Task
+
+    def outputs(
+        self, examples: Examples, name: str = "input", observers: Observers = (), *, keep: bool = True
+    ) -> Float32[np.ndarray, "N outputs"]:
+        """Return the logits of each example (regression: the value), in the order of `label_order`.
+
+        Args:
+            name: of the examples, for the observers.
+            keep: whether to store the tokens in the cache.
+        """
+        check_installed(self.config.backend)
+        tokens = prepare_texts(examples, self.config, self.checkpoint, keep=keep)
+        return predict(self._backend, Packer(self.config, self.checkpoint), tokens, name, observers)
+
+    @cached_property
+    def _backend(self) -> Backend:
+        return create_backend(self.config, self.checkpoint, Objective.of(self.task))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the device's copy out of a pickle."""
+        return {name: value for name, value in vars(self).items() if name != "_backend"}
+
+
+def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
+    """Load a run directory, or any model directory together with the name of its task.
+
+    Raises:
+        ConfigError: a model directory without `task`.
+        DataError: it is neither, or the run's settings are not in its `result.json`.
+    """
+    if (directory / RESULT).is_file() and (directory / MODEL).is_dir():
+        return _load_run_directory(directory, task)
+    if (directory / CONFIG).is_file():
+        return _load_model_directory(directory, task)
+    raise DataError(f"{directory} is neither a run directory ({RESULT} and {MODEL}/) nor a checkpoint ({CONFIG}).")
+
+
+def _load_run_directory(directory: Path, task: str | None) -> FinishedModel:
+    saved = RunResult.read(directory / RESULT).config
+    if not isinstance(saved, dict) or "task" not in saved:
+        raise DataError(f"{directory / RESULT} does not name its task under 'config': it is not what a run writes.")
+    name = task or str(saved["task"])
+    config = resolve(task=name, flags={key: value for key, value in saved.items() if key != "task"})
+    own_task = _own_task(directory / MODEL) if task is None else None
+    if own_task is None:
+        config = replace(config, train_file=(), validation_file=(), test_file=())
+    return FinishedModel(checkpoint=load_checkpoint(directory / MODEL), config=config, task=own_task or get_task(name))
+
+
+def _load_model_directory(directory: Path, task_name: str | None) -> FinishedModel:
+    task = _own_task(directory) if task_name is None else get_task(task_name)
+    if task is None:
+        raise ConfigError(f"{directory} is a checkpoint without a run's settings: name its task with --task.")
+    model = load_checkpoint(directory)
+    length = min(TrainConfig.max_length, model.blueprint.max_length)
+    config = resolve(task=task.name, flags={"model": str(directory), "max_length": length})
+    return FinishedModel(checkpoint=model, config=config, task=task)
+
+
+def _own_task(model: Path) -> Task | None:
+    """Return the user's own task that a model was trained on; None if it was a published one."""
+    path = model / TASK
+    if not os.path.lexists(path):
+        return None
+    return custom.from_json(read_json(path, limit=TASK_BYTES), str(path))
+
+
+def predict_split(model: FinishedModel, split_name: str | None = None, observers: Observers = ()) -> Rows:
+    """Predict a split of the model's task: its test set, or the named one. The first row is the header.
+
+    Raises:
+        ConfigError: no split is named, and there is not exactly one test set.
+    """
+    task = model.task
+    if split_name is None and not task.test:
+        raise ConfigError(f"{task.title} has no test set: name a file of your own with --input.")
+    if split_name is None and len(task.test) > 1:
+        names = " or ".join(split.name for split in task.test)
+        raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
+    split = task.test[0] if split_name is None else task.split(split_name)
+    examples = open_data(model.config, task).read(split)
+    return _predict(model, examples, split.name, observers)
+
+
+def predict_texts(model: FinishedModel, path: Path | None, observers: Observers = ()) -> Rows:
+    """Predict a table, or the lines of a text file or of standard input (`path` None). The first row is the header."""
+    examples = read_texts(path, model.task, model.config.delimiter)
+    for note in examples.notes:
+        logger.warning(note)
+    return _predict(model, examples, "input", observers)
+
+
+def _predict(model: FinishedModel, examples: Examples, name: str, observers: Observers) -> Rows:
+    order = label_order(model.checkpoint, model.task)
+    outputs = model.outputs(examples, name, observers)
+    return list(prediction_rows(outputs, order, model.task))

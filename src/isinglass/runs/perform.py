@@ -1,22 +1,18 @@
 """One way to perform a run: take the lock, resume, train, evaluate, write."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from isinglass.backends.process_group import ProcessGroup, joined
 from isinglass.backends.registry import check_installed
-from isinglass.config import TrainConfig
+from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.config.settings import SavingSettings
 from isinglass.data.examples import Source
-from isinglass.errors import StorageError
 from isinglass.results import RunResult
-from isinglass.runs.directory import RESULT, check_output, finished_result, locked_run, write_run
-from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval
-from isinglass.training.interruption import Interrupted, Interruption
+from isinglass.runs.directory import RESULT, check_output, locked_run, write_run
+from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval, compare_identity
+from isinglass.training.interruption import Interruption
 from isinglass.training.observers import Observers
 from isinglass.training.trainer import TrainedRun, train
 
@@ -55,14 +51,6 @@ class Saving(SavingSettings):
         """
         resumes = self.resumes(directory, group)
         check_output(directory, overwrite=self.overwrite and not resumes, resume=resumes)
-
-
-class RunNotWrittenError(StorageError):
-    """A run was trained and scored, but could not be written; `result` is its result."""
-
-    def __init__(self, message: str, result: RunResult) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,67 +103,57 @@ def perform(
     with ExitStack() as stack:
         if group is None:
             group = stack.enter_context(joined(config.backend))
-        if interruption is None and directory is not None:
-            interruption = stack.enter_context(_listening(group))
-        training = partial(
-            train, config, observers, data=data, first_weights=first_weights, interruption=interruption, group=group
+        if interruption is None:
+            interruption = Interruption(repeated=group.has_launcher)
+            if directory is not None:
+                stack.enter_context(interruption)
+        checkpoints = saving.checkpoints
+        if directory is not None:
+            directory = Path(directory)
+            finished = _finished_result(config, directory, group) if saving.resume else None
+            if finished is not None:
+                return Run(result=finished, directory=directory)
+            checkpoints = _open_checkpoints(stack, directory, saving, group)
+        trained = train(
+            config,
+            observers,
+            data=data,
+            first_weights=first_weights,
+            checkpoints=checkpoints,
+            interruption=interruption,
+            group=group,
         )
-        if directory is None or interruption is None:
-            trained = training(checkpoints=saving.checkpoints)
-            return Run(result=trained.result, trained=trained)
-        return _perform_in(Path(directory), config, training, saving, interruption, group)
-
-
-def _perform_in(
-    directory: Path,
-    config: TrainConfig,
-    training: Callable[..., TrainedRun],
-    saving: Saving,
-    interruption: Interruption,
-    group: ProcessGroup,
-) -> Run:
-    """Train with checkpoints in the directory, and write the run there. Process 0 alone looks at it and writes to it."""
-    leads = group.rank == 0
-    finished = finished_result(config, directory) if leads and saving.resume else None
-    if _in_any_process(group, finished is not None):
-        return Run(result=finished or RunResult.read(directory / RESULT), directory=directory)
-    resumes = _in_any_process(group, leads and saving.resumes(directory, group))
-    lock: AbstractContextManager[Path] = nullcontext(directory / CHECKPOINTS)
-    if leads:
-        lock = locked_run(directory, overwrite=saving.overwrite and not resumes, resume=resumes)
-    with lock as checkpoints:
-        trained = training(
-            checkpoints=Checkpoints(
-                directory=checkpoints,
-                every=Interval.parse(saving.checkpoint_every),
-                keep=saving.keep_checkpoints,
-                resume=resumes,
-            )
-        )
-        result = _write(trained, directory, interruption) if leads else trained.result
+        result = trained.result
+        if directory is not None and group.rank == 0:
+            with interruption.deferred(f"the run is finished, and written to {directory}."):
+                result = write_run(trained, directory, overwrite=True)
     return Run(result=result, directory=directory, trained=trained)
 
 
-def _write(trained: TrainedRun, directory: Path, interruption: Interruption) -> RunResult:
-    try:
-        with interruption.deferred():
-            return write_run(trained, directory, overwrite=True)
-    except StorageError as error:
-        raise RunNotWrittenError(str(error), trained.result) from error
-    except Interrupted as interrupted:
-        raise Interrupted(interrupted.number, f"the run is finished, and written to {directory}.") from None
+def _finished_result(config: TrainConfig, directory: Path, group: ProcessGroup) -> RunResult | None:
+    """Return the result in `directory`, or None if there is no finished run. Process 0 alone looks whether there is one.
+
+    Raises:
+        ConfigError: the run was made with other settings.
+    """
+    is_finished = (directory / RESULT).is_file() and not (directory / CHECKPOINTS).exists()
+    if not _in_any_process(group, is_finished and group.rank == 0):
+        return None
+    result = RunResult.read(directory / RESULT)
+    compare_identity(without_places(result.config), without_places(as_dict(config)), directory / RESULT)
+    return result
+
+
+def _open_checkpoints(stack: ExitStack, directory: Path, saving: Saving, group: ProcessGroup) -> Checkpoints:
+    """Return the checkpoints in the directory of a run. Process 0 alone looks at it and writes to it; it locks it."""
+    leads, checkpoints = group.rank == 0, directory / CHECKPOINTS
+    resumes = _in_any_process(group, leads and saving.resumes(directory, group))
+    if leads:
+        overwrite = saving.overwrite and not resumes
+        checkpoints = stack.enter_context(locked_run(directory, overwrite=overwrite, resume=resumes))
+    every = Interval.parse(saving.checkpoint_every)
+    return Checkpoints(directory=checkpoints, every=every, keep=saving.keep_checkpoints, resume=resumes)
 
 
 def _in_any_process(group: ProcessGroup, value: bool) -> bool:
     return any(group.largest(int(value)))
-
-
-@contextmanager
-def _listening(group: ProcessGroup) -> Iterator[Interruption]:
-    """Yield an interruption that listens to the signals, where Python lets it: in the main thread."""
-    interruption = Interruption(repeated=group.has_launcher)
-    if threading.current_thread() is not threading.main_thread():
-        yield interruption
-        return
-    with interruption:
-        yield interruption

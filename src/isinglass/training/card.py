@@ -9,6 +9,7 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -53,28 +54,18 @@ class _Base(NamedTuple):
     commit: str | None = None
 
 
-class _Lengths(NamedTuple):
-    """Tokens of the training examples."""
-
-    shortest: int
-    longest: int
-    median: int
-
-
 def model_card(
     result: RunResult,
     task: Task,
     label_names: Sequence[str] | None,
     *,
-    base_model: str,
-    license: str | None,  # noqa: A002  # as the hub calls it
+    license: str | None = None,  # noqa: A002  # as the hub calls it
     repo: str = SOMEONE,
 ) -> str:
     """Return a model's README.md: the hub's metadata, then what the model does, how well, and how it was trained.
 
     Args:
         label_names: in the order of the model's outputs; None for regression.
-        base_model: what the run began with: `demo`, a name on the hub, or a directory, which is not shown.
         license: an identifier of the hub's. None: none is named, but for `demo`, whose license is known.
         repo: the model's own name on the hub, for the commands that use it.
 
@@ -87,8 +78,11 @@ def model_card(
         raise ConfigError(
             f"The license is {brief(license)}; an identifier that the hub knows (apache-2.0, mit) was expected."
         )
-    base = _base(base_model, result.model_commit)
-    license = license or (DEMO_LICENSE if base_model == DEMO_MODEL else None)  # noqa: A001
+    base = _base(result.model, result.model_commit)
+    names = label_names or ()
+    meanings = dict(zip(task.labels or (), task.label_words or (), strict=False))
+    published_rows = {split.name: f"{split.rows:,}" for split in task.splits} if task in GLUE else {}
+    license_id = license or (DEMO_LICENSE if result.model == DEMO_MODEL else None)
     environment = jinja2.Environment(  # noqa: S701  # Markdown: the filter `text` escapes
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -96,17 +90,27 @@ def model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"text": _as_text, "paragraph": _one_line, "duration": duration}
+    environment.filters |= {"text": partial(escaped, longest=LONGEST_TEXT), "paragraph": _one_line, "duration": duration}
     return environment.get_template("card.md.jinja").render(
         result=result,
         task=task,
         base=base,
         repo=repo,
         folder=short_name(repo),
-        metadata=_metadata(result, task, base, license, repo),
+        metadata=_metadata(result, task, base, license_id, repo),
         scores=[*_scores(result)],
+        score_rows=[
+            (
+                split,
+                _title(metric),
+                metric.text(score.value),
+                metric.text(score.majority),
+                f"{result.examples.get(split, 0):,}",
+            )
+            for split, metric, score in _scores(result)
+        ],
         columns=task.column_names,
-        target=task.kind.target(label_names or (), task.score_range),
+        target=task.kind.target(names, task.score_range),
         tasks=TASKS,
         max_length=int(result.config.get("max_length", TrainConfig.max_length)),
         default_length=TrainConfig.max_length,
@@ -114,13 +118,12 @@ def model_card(
         is_glue=task in GLUE,
         is_published=_is_published(result, task),
         label_names=label_names,
-        label_table=_label_table(task, label_names or ()),
-        most_labels=MOST_LABELS,
-        data_table=_data_table(result, task),
+        labels=[(str(output), name, meanings.get(name, "")) for output, name in enumerate(names[:MOST_LABELS])],
+        rows=[(split, f"{count:,}", published_rows.get(split, "")) for split, count in result.examples.items()],
         lengths=_lengths(result.train_lengths),
         notes=[_without_directories(note, result) for note in dict.fromkeys(result.notes) if note != task.warning],
-        score_table=_score_table(result),
-        setting_table=_setting_table(result),
+        settings=_settings(result),
+        table=_table,
         clock=CLOCK,
     )
 
@@ -151,13 +154,7 @@ def _scores(result: RunResult) -> Iterator[tuple[str, Metric, Score]]:
             yield split, metric, score
 
 
-def _metadata(
-    result: RunResult,
-    task: Task,
-    base: _Base,
-    license: str | None,  # noqa: A002
-    repo: str,
-) -> str:
+def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None, repo: str) -> str:
     """Return the YAML that the hub reads: of the scores, those that are numbers."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -184,7 +181,7 @@ def _metadata(
         eval_results=scores or None,
         language="en" if _is_built_in(task) else None,
         library_name="transformers",
-        license=license,
+        license=license_id,
         metrics=[*dict.fromkeys(score.metric_type for score in scores)] or None,
         model_name=printable(name) if scores else None,
         pipeline_tag="text-classification",
@@ -197,45 +194,14 @@ def _title(metric: Metric) -> str:
     return f"{metric.full_name} (lower is better)" if metric.lower_is_better else metric.full_name
 
 
-def _label_table(task: Task, label_names: Sequence[str]) -> str:
-    meanings = dict(zip(task.labels or (), task.label_words or (), strict=False))
-    rows = [(str(output), name, meanings.get(name, "")) for output, name in enumerate(label_names[:MOST_LABELS])]
-    return _table(("output", "label", "meaning"), rows)
-
-
-def _data_table(result: RunResult, task: Task) -> str:
-    published = {split.name: f"{split.rows:,}" for split in task.splits} if task in GLUE else {}
-    rows = [(split, f"{count:,}", published.get(split, "")) for split, count in result.examples.items()]
-    return _table(("split", "examples", "of GLUE's"), rows)
-
-
-def _score_table(result: RunResult) -> str:
-    rows = [
-        (split, _title(metric), metric.text(score.value), metric.text(score.majority), f"{result.examples.get(split, 0):,}")
-        for split, metric, score in _scores(result)
-    ]
-    return _table(("split", "metric", "this model", "majority", "examples"), rows)
-
-
-def _setting_table(result: RunResult) -> str:
-    """Return the settings of a run, but for those that its result holds as fields of its own and the places of its data."""
+def _settings(result: RunResult) -> list[tuple[str, str]]:
+    """Return names and values of the settings that the result has no field for, but for those that say where data lie."""
     elsewhere = {*PLACES, *(field.name for field in dataclasses.fields(RunResult))}
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     config = {name: value for name, value in result.config.items() if name not in elsewhere}
     shown = [name for name in SETTINGS if name in config]
     shown += [name for name, value in config.items() if name not in SETTINGS and value != defaults.get(name)]
-    compiler = ", XLA" if result.xla else ", compiled" if result.compile else ""
-    rows = {
-        "recipe": result.recipe,
-        **{name.replace("_", " "): _plain(config[name]) for name in shown},
-        "seed": str(result.seed),
-        "precision that ran": result.precision,
-        "backend": f"{result.backend}{compiler}",
-        "device": result.device,
-        "versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
-        "isinglass's commit": result.git_commit or "",
-    }
-    return _table(("setting", "value"), [(name, value) for name, value in rows.items() if value])
+    return [(name.replace("_", " "), _plain(config[name])) for name in shown]
 
 
 def _plain(value: Any) -> str:
@@ -243,19 +209,23 @@ def _plain(value: Any) -> str:
     return ", ".join(short_name(item) for item in value) if isinstance(value, list | tuple) else short_name(value)
 
 
-def _table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table, without its last column where no row has anything in it."""
     width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
     cut = tuple(tuple(shortened(cell, LONGEST_TEXT) for cell in row[:width]) for row in rows)
     return Table(columns=tuple(columns[:width]), rows=cut).to_markdown()
 
 
-def _lengths(counts: Sequence[int]) -> _Lengths | None:
-    """Return the lengths of the training texts, of which `counts` have 0, 1, 2, ... tokens; None if there is no text."""
+def _lengths(counts: Sequence[int]) -> tuple[int, int, int] | None:
+    """Return the least, the largest and the median number of tokens; None if there is no text.
+
+    Args:
+        counts: number of training texts with 0, 1, 2, ... tokens.
+    """
     totals = [*accumulate(counts)]
     if not totals or not totals[-1]:
         return None
-    return _Lengths(bisect_right(totals, 0), bisect_left(totals, totals[-1]), bisect_left(totals, totals[-1] / 2))
+    return (bisect_right(totals, 0), bisect_left(totals, totals[-1]), bisect_left(totals, totals[-1] / 2))
 
 
 def _without_directories(note: str, result: RunResult) -> str:
@@ -267,10 +237,6 @@ def _without_directories(note: str, result: RunResult) -> str:
         if parent != ".":
             note = note.replace(parent.rstrip(os.sep) + os.sep, "")
     return _DIRECTORIES.sub("", note)
-
-
-def _as_text(text: object) -> str:
-    return escaped(text, LONGEST_TEXT)
 
 
 def _one_line(paragraph: str) -> str:

@@ -30,17 +30,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS: Final = "checkpoints"
 Arrays = Mapping[str, NDArray[Any]]
 Unit = Literal["steps", "epochs", "seconds"]
-
-UNITS: Final[Mapping[str, tuple[Unit, int]]] = {
-    "step": ("steps", 1),
-    "steps": ("steps", 1),
-    "epoch": ("epochs", 1),
-    "epochs": ("epochs", 1),
-    "s": ("seconds", 1),
-    "min": ("seconds", 60),
-    "h": ("seconds", 3600),
-}
-"""What may stand behind a number: the unit in which it is counted, and the factor."""
+SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -59,14 +49,15 @@ class Interval:
         """
         if text.strip() == "never":
             return Interval(float("inf"), "seconds")
-        match = re.fullmatch(rf"\s*(\d{{1,9}})\s*({'|'.join(UNITS)})\s*", text)
+        match = re.fullmatch(r"\s*(\d{1,9})\s*((?P<unit>step|epoch)s?|s|min|h)\s*", text)
         if match is None or int(match[1]) == 0:
             raise ConfigError(
                 f"--checkpoint-every is {text!r}; a number above 0 with its unit was expected: 200steps, 1epoch, 90s, 5min, "
                 f"2h, or never."
             )
-        unit, factor = UNITS[match[2]]
-        return Interval(int(match[1]) * factor, unit)
+        if match["unit"]:
+            return Interval(int(match[1]), "steps" if match["unit"] == "step" else "epochs")
+        return Interval(int(match[1]) * SECONDS[match[2]], "seconds")
 
     def is_due(self, step: int, steps_per_epoch: int, seconds: float) -> bool:
         """Tell whether to write a checkpoint after `step` steps, `seconds` after the last checkpoint."""

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C: the first asks the run to stop where nothing is lost, the second ends it at once."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +20,9 @@ class Interruption:
 
     Outside of `deferred` a signal raises Interrupted where it arrives. Within it is noted, and `check` raises.
 
+    Attributes:
+        number: of the signal that has arrived; 0 if none has.
+
     Args:
         announce: tells the user that a signal has arrived and waits. It is called in the middle of whatever runs, a print
             included, and must not use what that may hold: a buffered stream, a lock.
@@ -29,11 +33,14 @@ class Interruption:
     def __init__(self, announce: Callable[[str], None] = lambda _: None, *, repeated: bool = False) -> None:
         self._announce = announce
         self._repeated = repeated
-        self._number: int | None = None
+        self.number = 0
         self._deferring = False
 
     def __enter__(self) -> "Interruption":
-        self._previous = {number: signal.signal(number, self._arrived) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Listen, where Python lets it: in the main thread."""
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self._previous = {number: signal.signal(number, self._arrived) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,30 +48,25 @@ class Interruption:
             signal.signal(number, handler)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Within the block, let a signal wait for `check`, or for the end of the block."""
+    def deferred(self, message: str = "") -> Iterator[None]:
+        """Within the block, let a signal wait for `check`, or for the end of the block, where the error has the message."""
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
-        self.check()
+        self.check(message)
 
-    @property
-    def number(self) -> int:
-        """The number of the signal that has arrived; 0 if none has."""
-        return self._number or 0
-
-    def check(self) -> None:
+    def check(self, message: str = "") -> None:
         """Raise Interrupted if a signal has arrived."""
-        if self._number is not None:
-            raise Interrupted(self._number)
+        if self.number:
+            raise Interrupted(self.number, message)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         later_signals = signal.SIG_IGN if self._repeated else signal.SIG_DFL
         signal.signal(signal.SIGINT, later_signals)
         signal.signal(signal.SIGTERM, later_signals)
-        self._number = number
+        self.number = number
         if not self._deferring:
             raise Interrupted(number)
         once_more = "" if self._repeated else "; once more ends at once"

@@ -14,10 +14,9 @@ the run.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from isinglass.errors import MissingDependencyError
 from isinglass.results import RunResult
@@ -123,10 +122,10 @@ class ProgressObserver(Observer):
 
 
 class TensorBoardLog(Observer):
-    """An observer that writes the events of one run; `with` closes its file also where the run fails.
+    """An observer that writes the events of one run. `close` it also where the run fails.
 
     Args:
-        directory: made for the first event. Events of an earlier run in it are removed: TensorBoard would draw both as one
+        directory: made when training begins. Events of an earlier run in it are removed: TensorBoard would draw both as one
             curve.
 
     Raises:
@@ -135,14 +134,22 @@ class TensorBoardLog(Observer):
     """
 
     def __init__(self, directory: Path) -> None:
-        try:
-            import tensorboardX  # noqa: F401
-        except ImportError:
+        if find_spec("tensorboardX") is None:
             raise MissingDependencyError(
                 "--log-to tensorboard needs tensorboardX, which is not installed: `pip install 'isinglass[tensorboard]'`."
-            ) from None
+            )
         self._directory = directory
+        self._writer: Any = None
         self._steps = 0
+
+    def on_train_begin(self, run: PreparedRun, state: RunState) -> None:  # noqa: ARG002
+        """Begin the file of events."""
+        from tensorboardX import SummaryWriter
+
+        for events in self._directory.glob("events.out.tfevents.*"):
+            events.unlink()
+        self._writer = SummaryWriter(str(self._directory))
+        self._steps = state.step
 
     def on_step_end(self, progress: Progress, steps: Sequence[StepRecord]) -> None:
         """Write loss and learning rate of each step, and the speed."""
@@ -162,19 +169,5 @@ class TensorBoardLog(Observer):
 
     def close(self) -> None:
         """Write what is buffered, and close the file if there is one."""
-        if "_writer" in self.__dict__:
+        if self._writer is not None:
             self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    @cached_property
-    def _writer(self) -> Any:
-        from tensorboardX import SummaryWriter
-
-        for events in self._directory.glob("events.out.tfevents.*"):
-            events.unlink()
-        return SummaryWriter(str(self._directory))

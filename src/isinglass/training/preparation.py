@@ -26,7 +26,10 @@ from isinglass.packing import PackedBatch, pack_flat, pack_rows, plan_evaluation
 from isinglass.tasks import Labels, Split, Task
 
 MAX_NAMED: Final = 64  # examples that a message names
-ROW_MULTIPLE: Final = 8  # in the rows layout L is a multiple of this
+ROW_MULTIPLE: Final = 8  # in the rows layout L is `max_length` rounded up to a multiple of this
+
+Index = Int64[np.ndarray, " S"]
+"""Numbers of tokenized rows: the examples of a batch."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class PreparedSplit:
         labels: Labels = self.labels[self.tokens.source]
         return labels
 
-    def where(self, rows: Int64[np.ndarray, " S"]) -> str:
+    def where(self, rows: Index) -> str:
         """Return files and lines of the examples of these tokenized rows, for messages."""
         index = rows if self.tokens.source is None else np.unique(self.tokens.source[rows])
         examples, named = self.examples, sorted(index)[:MAX_NAMED]
@@ -111,7 +114,7 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
     metric = selection_metric(config, task)
-    model, head_note = with_head_for(load_model(first_weights or config.model), task)
+    model, head_notes = with_head_for(load_model(first_weights or config.model), task)
     train = prepare_split(data, task.train, config, model, most=config.max_train_examples)
     dev = tuple(prepare_split(data, split, config, model) for split in task.dev)
     test_splits = task.test if config.train_file else ()
@@ -125,20 +128,11 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         class_weights=class_weights(config.class_weights, task, train.labels, model.label_names),
         label_smoothing=config.label_smoothing,
     )
-    notes = [*data.notes, *train.notes]
+    notes = [*data.notes, *train.notes, *head_notes]
     if model.commit:
         notes.insert(0, f"The model {config.model} is the hub's at commit {model.commit}.")
-    if head_note:
-        notes.append(head_note)
     return PreparedRun(
-        task=task,
-        model=model,
-        train=train,
-        dev=dev,
-        test=test,
-        objective=objective,
-        metric=metric,
-        notes=tuple(notes),
+        task=task, model=model, train=train, dev=dev, test=test, objective=objective, metric=metric, notes=tuple(notes)
     )
 
 
@@ -207,25 +201,23 @@ def selection_metric(config: TrainConfig, task: Task) -> Metric:
     return Metric(metric)
 
 
-def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, str | None]:
-    """Return the model with a head that fits the task, and a note if its own output layer was dropped.
+def with_head_for(checkpoint: Checkpoint, task: Task) -> tuple[Checkpoint, list[str]]:
+    """Return the model with a head that fits the task, and notes: whether its own output layer was dropped.
 
     A head whose label names are the task's is kept, in its own order, under the task's names. Any other output layer is
     replaced by a new one, in the task's order; the layer below it is kept.
     """
     output = checkpoint.weights.get(f"{HEAD_OUTPUT}.weight")
-    if output is None:
-        return replace(checkpoint, label_names=task.labels), None
-    if task.labels is None and len(output) == 1:
-        return replace(checkpoint, label_names=None), None
+    if output is None or (task.labels is None and len(output) == 1):
+        return replace(checkpoint, label_names=task.labels), []
     matched = task.match_labels(checkpoint.label_names or ())
     if matched is not None:
-        return replace(checkpoint, label_names=matched), None
+        return replace(checkpoint, label_names=matched), []
     weights = {name: array for name, array in checkpoint.weights.items() if not name.startswith(f"{HEAD_OUTPUT}.")}
     old_names = shortened(", ".join(checkpoint.label_names or ("one output",)), 200)
     note = f"{checkpoint.origin} has a head for other labels ({old_names}): a new one is trained."
     logger.warning(note)
-    return replace(checkpoint, weights=weights, label_names=task.labels), note
+    return replace(checkpoint, weights=weights, label_names=task.labels), [note]
 
 
 def label_order(checkpoint: Checkpoint, task: Task) -> tuple[str, ...] | None:
@@ -286,14 +278,9 @@ def _read_weights(source: str, order: Sequence[str]) -> Float64[np.ndarray, " K"
         found = ", ".join(map(repr, weights)) if isinstance(weights, dict) else type(weights).__name__
         raise ConfigError(f"{origin}: a weight for each of {', '.join(map(repr, order))} was expected; found {found[:200]}.")
     for label, weight in weights.items():
-        if not _is_positive(weight):
+        if type(weight) not in (int, float) or not 0 < weight < math.inf:
             raise ConfigError(f"{origin}: the weight of {label!r} is {brief(weight)}; a number above 0 was expected.")
     return np.array([float(weights[label]) for label in order])
-
-
-def _is_positive(weight: object) -> bool:
-    """Tell whether a JSON value is a finite number above 0."""
-    return isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
 
 
 @dataclass(frozen=True)
@@ -301,31 +288,24 @@ class Packer:
     """What makes batches of examples.
 
     Attributes:
-        row_length: L of the rows layout, which holds every example: `max_length`, rounded up.
+        model: with its complete vocabulary.
         vocabulary: if there is one, token ids become rows of its embedding table.
     """
 
     config: TrainConfig
-    pad_token_id: int
-    row_length: int
+    model: Checkpoint
     vocabulary: Vocabulary | None = None
 
-    @staticmethod
-    def of(config: TrainConfig, model: Checkpoint, vocabulary: Vocabulary | None = None) -> "Packer":
-        """Return the packer for a model with its complete vocabulary."""
-        length = -(-config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE
-        return Packer(config, model.blueprint.pad_token_id, length, vocabulary)
-
-    def pack(self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None) -> PackedBatch:
+    def pack(self, tokens: TokenizedTexts, index: Index, labels: Labels | None) -> PackedBatch:
         """Return the examples `index` as one batch."""
         if self.config.uses_rows:
             batch = pack_rows(
                 tokens,
                 index,
                 labels,
-                row_length=self.row_length,
+                row_length=-(-self.config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE,
                 row_counts=row_counts(len(index)),
-                pad_token_id=self.pad_token_id,
+                pad_token_id=self.model.blueprint.pad_token_id,
             )
         else:
             batch = pack_flat(tokens, index, labels)
@@ -333,23 +313,20 @@ class Packer:
             return batch
         return replace(batch, input_ids=self.vocabulary.rows[batch.input_ids])
 
-    def pack_parts(
-        self, tokens: TokenizedTexts, index: Int64[np.ndarray, " S"], labels: Labels | None, parts: int
-    ) -> list[PackedBatch]:
+    def pack_parts(self, tokens: TokenizedTexts, index: Index, labels: Labels | None, parts: int) -> list[PackedBatch]:
         """Return the examples `index` as `parts` micro-batches of about the same number of tokens."""
         shards = shard_step(tokens.lengths[index], min(parts, len(index)))
         return [self.pack(tokens, index[shard], labels) for shard in shards]
 
-    def evaluation_batches(self, tokens: TokenizedTexts, parallel: int = 1) -> Sequence[PackedBatch]:
+    def evaluation_batches(self, tokens: TokenizedTexts, parallel: int = 1) -> list[PackedBatch]:
         """Return all examples in batches.
 
         In the flat layout examples of similar length are together, and `parallel` batches have at most `eval_tokens` tokens.
         In the rows layout a batch has as many examples as in training.
         """
         if self.config.uses_rows:
-            starts = range(0, len(tokens), self.config.batch_size)
-            ends = [min(start + self.config.batch_size, len(tokens)) for start in starts]
-            plan: Iterator[Int64[np.ndarray, " S"]] = map(np.arange, starts, ends)
+            size, total = self.config.batch_size, len(tokens)
+            plan: Iterator[Index] = (np.arange(start, min(start + size, total)) for start in range(0, total, size))
         else:
             plan = plan_evaluation(tokens.lengths, self.config.eval_tokens // parallel)
         return [self.pack(tokens, index, None) for index in plan]
