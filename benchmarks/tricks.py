@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from isinglass.backends import cpu
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
 from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
@@ -159,7 +160,7 @@ def bf16_products():
 
 if "--steps" in sys.argv:
     if "--give-back" in sys.argv:
-        cpu_backend.keep_freed_memory = lambda: None
+        cpu.keep_freed_memory = lambda: None
     print(training_steps())
     sys.exit()
 if "--lengths" in sys.argv:

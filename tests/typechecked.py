@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 
 UNCHECKED = (
     "isinglass.backends.torch.gpu.triton",  # Triton compiles the source of these functions, annotations included
-    "isinglass.backends.torch.attention",  # torch.compile traces the functions of a model, and what wraps them
+    "isinglass.backends.torch.batch",  # torch.compile traces the functions of a model, and what wraps them
     "isinglass.backends.torch.cpu",
     "isinglass.backends.torch.model",
     "isinglass.backends.keras",  # Keras looks at the signatures of its layers' methods

@@ -20,7 +20,7 @@ def loss_and_gradients(backend: Backend, batch: PackedBatch) -> tuple[float, Wei
 def _of_torch(backend, batch: PackedBatch) -> tuple[float, Weights]:
     import torch
 
-    from isinglass.backends.torch.batch import MicroBatch
+    from isinglass.backends.torch.backend import MicroBatch
 
     gradient = backend._differentiate(backend._stage(batch, None), MicroBatch(batch, 0, 0, 1.0, is_last=True))
     backend._word_gradient.add(gradient)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.torch.attention import NO_DROPOUT
+from isinglass.backends.torch.batch import NO_DROPOUT
 from isinglass.backends.torch.cpu.dropout import MaskDropout, drop
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

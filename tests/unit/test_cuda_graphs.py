@@ -6,8 +6,8 @@ import torch
 
 from isinglass.backends.protocol import Objective
 from isinglass.backends.registry import create_backend
+from isinglass.backends.torch.gpu.attention import begin_dropout
 from isinglass.backends.torch.gpu.backend import GpuBackend
-from isinglass.backends.torch.gpu.dropout import begin_dropout
 from isinglass.backends.torch.gpu.graphs import StepGraphs, Tensors
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint, load_checkpoint

@@ -10,11 +10,17 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.attention import NO_DROPOUT, Dropout
+from isinglass.backends.torch.batch import NO_DROPOUT, Dropout
 from isinglass.backends.torch.gpu import attention
-from isinglass.backends.torch.gpu.attention import GpuPlan, PaddedPlan, padded_length, sequence_lengths
+from isinglass.backends.torch.gpu.attention import (
+    GpuPlan,
+    KernelDropout,
+    PaddedPlan,
+    begin_dropout,
+    padded_length,
+    sequence_lengths,
+)
 from isinglass.backends.torch.gpu.backend import word_row_arrays
-from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
 from isinglass.backends.torch.gpu.graphs import to_device
 from isinglass.backends.torch.gpu.triton import attention as triton_attention
 from isinglass.backends.torch.gpu.triton.attention import TritonPlan

@@ -10,7 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.gpu.dropout import PlacedDropout
+from isinglass.backends.torch.gpu.attention import PlacedDropout
 from isinglass.backends.torch.gpu.triton.attention import TILE, Projections, SequenceBounds, attend, attend_backward
 from tests.interpreted import mend_products
 

@@ -10,12 +10,15 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from isinglass.backends.torch.attention import NO_DROPOUT
-from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout, begin_dropout
+from isinglass.backends.protocol import UpdateRule
+from isinglass.backends.torch import optimizer
+from isinglass.backends.torch.batch import NO_DROPOUT
+from isinglass.backends.torch.gpu.attention import KernelDropout, PlacedDropout, begin_dropout
 from isinglass.backends.torch.gpu.triton import kernels, layers
 from isinglass.backends.torch.gpu.triton.attention import TritonPlan
 from isinglass.backends.torch.gpu.triton.layers import FusedLayers, why_not_fused
 from isinglass.backends.torch.model import Classifier, Layer
+from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import load_checkpoint
 from tests.interpreted import mend_products
 from tests.tiny import save_tiny
@@ -162,25 +165,30 @@ def test_fused_layers_predict_as_plain_ones(layer: Layer):
     assert torch.equal(found, expected)
 
 
-def test_what_is_left_to_the_optimizer_is_cast_when_weights_are_loaded(tmp_path):
-    """And not by steps, whose weights the optimizer has cast."""
+def test_halves_are_cast_when_weights_are_loaded_and_after_each_step(tmp_path):
+    """Small weights after the step, large ones by the kernel that steps them; frozen weights stay as they are."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b")))
     model = Classifier(checkpoint.blueprint, 2).to(DEVICE)
     but_last: Any = model.layers[:-1]
     model.fused = FusedLayers(but_last, torch.bfloat16)
-    left, own = but_last[0].qkv.weight, but_last[0].output.weight
-    model.fused.leave_to_optimizer([left])
     model.load(checkpoint.weights, 0)
     for weight, half in model.fused.halves.items():
         assert torch.equal(half, weight.bfloat16())
-    before = left.bfloat16()
-    with torch.no_grad():
-        left += 1
-        own += 1
-    plan = training_plan(1)
-    model.fused(normal(64, H), plan)
-    halves = model.fused.halves
-    assert torch.equal(halves[own], own.bfloat16()) and torch.equal(halves[left], before)
+    large, small, frozen = but_last[0].qkv.weight, but_last[0].output.weight, but_last[0].output.bias
+    rules = [(weight, UpdateRule(float(weight is not frozen), decays=False)) for weight in (large, small, frozen)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "LARGE", large.numel())
+        stepper = optimizer.Optimizer(rules, TrainConfig(), model.fused.halves, scales_loss=False)
+    before = {weight: half.clone() for weight, half in model.fused.halves.items()}
+    large.grad, small.grad = torch.ones_like(large), torch.ones_like(small)
+    for group in stepper._groups:  # as on a GPU, whose kernels read the rate from memory
+        group["lr"] = torch.tensor(0.1, device=DEVICE)
+    stepper.step()
+    for weight in (large, small):
+        half = model.fused.halves[weight]
+        torch.testing.assert_close(half, weight.detach().bfloat16())  # Triton's interpreter cuts bits off
+        assert not torch.equal(half, before[weight])
+    assert torch.equal(model.fused.halves[frozen], before[frozen])
 
 
 def test_other_activations_are_not_fused(layer: Layer, monkeypatch):

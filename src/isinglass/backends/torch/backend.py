@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, UpdateRule
-from isinglass.backends.torch.batch import BatchShape, MicroBatch, MicroBatchGradient, StagedBatch
+from isinglass.backends.torch.batch import BatchShape, StagedBatch
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.optimizer import Optimizer
 from isinglass.backends.torch.process_group import TorchProcessGroup, averaging
@@ -28,11 +29,8 @@ from isinglass.packing import PackedBatch
 from isinglass.tasks import KindName
 
 HALVES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_MEMORY_MESSAGES: Final = (  # of PyTorch's allocator for a CPU, and of oneDNN
-    "can't allocate memory",
-    "could not create a primitive",
-    "could not create a memory object",
-)
+# of PyTorch's allocator for a CPU, and of oneDNN
+_MEMORY_MESSAGES: Final = ("can't allocate memory", "could not create a primitive", "could not create a memory object")
 
 
 def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup) -> "TorchBackend":
@@ -47,6 +45,40 @@ def create(config: TrainConfig, checkpoint: Checkpoint, objective: Objective, gr
     from isinglass.backends.torch.cpu.backend import CpuBackend
 
     return CpuBackend(config, model, objective, torch_group)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A part of a training step.
+
+    Attributes:
+        step: number of the step in the run.
+        part: number of the micro-batch in the step.
+        weight: factor of its mean loss in the loss of the step.
+        is_last: whether it is the last one of the step.
+    """
+
+    batch: PackedBatch
+    step: int
+    part: int
+    weight: float
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class MicroBatchGradient:
+    """What forward and backward pass of a micro-batch leave beside the gradients of the parameters.
+
+    Attributes:
+        batch: the micro-batch on the device.
+        loss: the mean loss times the micro-batch's weight.
+        embeddings: (rows, E), the gradient of each token's word embedding; None if these are frozen.
+    """
+
+    part: MicroBatch
+    batch: StagedBatch
+    loss: Tensor
+    embeddings: Tensor | None
 
 
 class TorchBackend(ABC):
@@ -68,7 +100,9 @@ class TorchBackend(ABC):
         self._loss = loss_function(objective, device)
         self._losses: list[Tensor] = []  # of the steps since `take_losses`
         self._word_gradient = _WordGradient(model.word, model.blueprint.pad_token_id)
-        self._optimizer = self._create_optimizer(config)
+        rules = ((variable, UpdateRule.of(held[0], len(model.layers), config)) for variable, held in model.variables())
+        halves = {} if model.fused is None else model.fused.halves
+        self._optimizer = Optimizer(rules, config, halves, scales_loss=precision == "fp16")
         self._compiles = config.compile
         self._compiled_shapes: set[BatchShape] = set()
         self._forward = self._compiled(model)
@@ -81,16 +115,6 @@ class TorchBackend(ABC):
             self._replica = group.replicate(model)
             self._training_forward = self._compiled(self._replica)
 
-    def _create_optimizer(self, config: TrainConfig) -> Optimizer:
-        """Return the optimizer. It casts large weights of fused layers, but not in fp16, where it may skip a step."""
-        model, scales_loss = self._model, self.precision == "fp16"
-        rules = ((variable, UpdateRule.of(held[0], len(model.layers), config)) for variable, held in model.variables())
-        if model.fused is None or scales_loss:
-            return Optimizer(rules, config, scales_loss=scales_loss)
-        optimizer = Optimizer(rules, config, scales_loss=False, half_weights=model.fused.halves)
-        model.fused.leave_to_optimizer(optimizer.cast_weights)
-        return optimizer
-
     def _compiled(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(forward, dynamic=False) if self._compiles else forward
 
@@ -98,16 +122,15 @@ class TorchBackend(ABC):
     def _stage(self, batch: PackedBatch, part: MicroBatch | None) -> StagedBatch:
         """Return a batch on the device: with the dropout of a micro-batch in training, else without dropout."""
 
-    @abstractmethod
     def _shape(self, batch: PackedBatch) -> BatchShape:
         """Return all that a step's kernels depend on, beside the contents of the arrays."""
+        assert not batch.is_flat, "compiled models have the rows layout"
+        return BatchShape(batch.input_ids.size, batch.input_ids.shape[1], batch.num_examples)
 
-    @abstractmethod
-    def _release_memory(self) -> None:
+    def _release_memory(self) -> None:  # noqa: B027 - a CPU's allocator has no memory of its own
         """Free what the next step does not need, after memory ran out."""
 
-    @abstractmethod
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 - a CPU has finished when a call returns
         """See the protocol."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isinglass.backends.torch.attention import AttentionPlan
+from isinglass.backends.torch.batch import AttentionPlan
 from isinglass.backends.torch.cpu.linear import Linear, linear
 from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
@@ -171,7 +171,7 @@ class Classifier(nn.Module):
 
     def weights(self) -> Weights:
         """Return canonical name -> float32 array, copied off the device."""
-        return {name: _to_numpy(piece) for name, piece in _by_name(self.variables())}
+        return {name: piece.detach().float().cpu().numpy().copy() for name, piece in _by_name(self.variables())}
 
 
 def _by_name(variables: Iterable[tuple[Tensor, tuple[Parameter, ...]]]) -> Iterator[tuple[str, Tensor]]:
@@ -181,8 +181,3 @@ def _by_name(variables: Iterable[tuple[Tensor, tuple[Parameter, ...]]]) -> Itera
         for parameter, piece in zip(parameters, pieces, strict=True):
             assert piece.shape == parameter.shape
             yield parameter.name, piece
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    array: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = tensor.detach().float().cpu().numpy()
-    return array.copy()

@@ -1,6 +1,6 @@
 """AdamW as BERT's fine-tuning uses it: bias correction, no decay of biases and LayerNorms, gradients clipped."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,50 +15,39 @@ LARGE: Final = 1 << 18  # elements of a parameter that is worth a kernel of its 
 
 
 class Optimizer:
-    """AdamW over a model's parameters, and the loss scale of fp16.
-
-    Attributes:
-        cast_weights: parameter -> its copy in half precision, which each step updates.
-    """
+    """AdamW over a model's parameters, and the loss scale of fp16."""
 
     def __init__(
-        self,
-        parameters: Iterable[tuple[nn.Parameter, UpdateRule]],
-        config: TrainConfig,
-        *,
-        scales_loss: bool,
-        half_weights: Mapping[Tensor, Tensor] | None = None,
-    ) -> None:
+        self, parameters: Iterable[tuple[nn.Parameter, UpdateRule]], config: TrainConfig, halves: Mapping[Tensor, Tensor],
+        *, scales_loss: bool,
+    ) -> None:  # fmt: skip
         """Take each parameter with the rule for its updates. Those with a rate factor of 0 are frozen.
 
         Args:
+            halves: parameter -> its copy in half precision, which each step updates. Where there are any, large parameters
+                step by `triton.kernels`, but not in fp16, where a step may be skipped.
             scales_loss: whether the precision is fp16.
-            half_weights: parameter -> its copy in half precision. Given, large parameters step by `triton.kernels`, which
-                updates their copies. Not for fp16.
         """
         self._max_grad_norm = config.max_grad_norm
         groups = _group(parameters, config.weight_decay)
         self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         self._large: list[tuple[nn.Parameter, dict[str, Any]]] = []  # parameter and group; PyTorch steps the others
-        if half_weights is not None:
+        if halves and not scales_loss:
             for group in groups:
                 self._large += [(parameter, group) for parameter in group["params"] if parameter.numel() >= LARGE]
                 group["params"] = [parameter for parameter in group["params"] if parameter.numel() < LARGE]
-        halves = half_weights or {}
-        self.cast_weights = {weight: halves[weight] for weight, _ in self._large if weight in halves}
+        self._halves = halves
+        small = [parameter for group in groups for parameter in group["params"]]
+        self._cast_after_step = [parameter for parameter in small if parameter in halves]
         device = self._parameters[0].device
+        on_gpu = device.type == "cuda"
         self._betas, self._epsilon = (config.adam_beta1, config.adam_beta2), config.adam_epsilon
         self._adamw = torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            betas=self._betas,
-            eps=self._epsilon,
-            fused=True,
-            capturable=device.type == "cuda",
+            groups, lr=config.learning_rate, betas=self._betas, eps=self._epsilon, fused=True, capturable=on_gpu
         )
         self._factors = torch.tensor([group["factor"] for group in groups], device=device)
         self._rates: Tensor | None = None  # (groups,): on a GPU a recorded step reads the learning rates there
-        if device.type == "cuda":
+        if on_gpu:
             self._rates = torch.zeros_like(self._factors)
             for group, rate in zip(groups, self._rates, strict=True):
                 group["lr"] = rate
@@ -89,6 +78,7 @@ class Optimizer:
             self._step_large(scale)
         self._scaler.step(self._adamw)
         self._scaler.update()
+        copy_weights(self._cast_after_step, self._halves)
 
     def _step_large(self, scale: Tensor) -> None:
         """Step the large parameters by `triton.kernels`, with their gradients divided by `scale`."""
@@ -105,7 +95,7 @@ class Optimizer:
         for (parameter, group, grad), state in zip(large, states, strict=True):
             adamw(
                 parameter.detach(), state["exp_avg"], state["exp_avg_sq"], grad, scale, group["lr"], corrections,
-                betas=self._betas, eps=self._epsilon, decay=group["weight_decay"], half=self.cast_weights.get(parameter),
+                betas=self._betas, eps=self._epsilon, decay=group["weight_decay"], half=self._halves.get(parameter),
             )  # fmt: skip
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -152,3 +142,9 @@ def _group(parameters: Iterable[tuple[nn.Parameter, UpdateRule]], weight_decay: 
         {"params": by_rule[rule], "factor": rule.rate_factor, "weight_decay": weight_decay if rule.decays else 0.0}
         for rule in sorted(by_rule, key=lambda rule: (not rule.decays, -rule.rate_factor))
     ]
+
+
+def copy_weights(weights: Sequence[Tensor], copies: Mapping[Tensor, Tensor]) -> None:
+    """Write weights into their copies, cast, all at once."""
+    if weights:
+        torch._foreach_copy_([copies[weight] for weight in weights], [weight.detach() for weight in weights])

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from isinglass.backends.torch.attention import FORBIDDEN, AttentionPlan, Dropout, softmax_scores
+from isinglass.backends.torch.batch import FORBIDDEN, AttentionPlan, Dropout, softmax_scores
 from isinglass.backends.torch.cpu.dropout import MaskDropout, drop
 from isinglass.packing import PackedBatch
 
@@ -172,8 +172,11 @@ class _Attention(torch.autograd.Function):
             *queries, k, v = pieces
             q = queries[0] if q_first is None else group.first_tokens(q_first)
             weights = softmax_scores(q, k, group.key_bias)
-            mask, ctx.factor = _draw(plan.dropout, weights, rate)
-            context = _weighted_sum(weights, mask, v, ctx.factor)
+            mask, ctx.factor = None, 1.0
+            if rate > 0 and isinstance(plan.dropout, MaskDropout):
+                mask, ctx.factor = plan.dropout.draw(tuple(weights.shape), rate, weights.dtype)
+            dropped = weights if mask is None else drop(weights, mask)
+            context = torch.baddbmm(v.new_empty(()), dropped, v, beta=0, alpha=ctx.factor)
             if q_first is None:
                 group.unpad(context[None], out)
             else:
@@ -205,19 +208,6 @@ class _Attention(torch.autograd.Function):
             _backward(grad_context, queries, saved, ctx.factor, grad_queries, grad_pieces[-2:])
             group.unpad(grad_pieces, grad_packed)
         return grad_packed, grad_first, None, None
-
-
-def _draw(dropout: Dropout, weights: Tensor, rate: float) -> tuple[Tensor | None, float]:
-    """Return the mask for weights, and the factor for what is kept; (None, 1) if nothing is dropped."""
-    if rate == 0 or not isinstance(dropout, MaskDropout):
-        return None, 1.0
-    return dropout.draw(tuple(weights.shape), rate, weights.dtype)
-
-
-def _weighted_sum(weights: Tensor, mask: Tensor | None, v: Tensor, factor: float) -> Tensor:
-    """Return (weights, masked) v * factor, (B, Lq, D)."""
-    dropped = weights if mask is None else drop(weights, mask)
-    return torch.baddbmm(v.new_empty(()), dropped, v, beta=0, alpha=factor)
 
 
 def _backward(grad_context: Tensor, q: Tensor, saved: _GroupWeights, factor: float, grad_q: Tensor, grad_kv: Tensor) -> None:

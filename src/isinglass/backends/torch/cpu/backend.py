@@ -13,25 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from isinglass.backends.cpu import (
-    describe_cpu,
-    has_fast_bf16,
-    keep_freed_memory,
-    peak_resident_bytes,
-    slow_bf16,
-    widened_bf16,
-)
+from isinglass.backends import cpu
 from isinglass.backends.protocol import Objective
-from isinglass.backends.torch.attention import NO_DROPOUT, AttentionPlan, Dropout, plan_rows
-from isinglass.backends.torch.backend import TorchBackend
-from isinglass.backends.torch.batch import (
-    BatchShape,
-    MicroBatch,
-    MicroBatchGradient,
-    StagedBatch,
-    rounded_rows,
-    token_arrays,
-)
+from isinglass.backends.torch.backend import MicroBatch, MicroBatchGradient, TorchBackend
+from isinglass.backends.torch.batch import NO_DROPOUT, BatchShape, StagedBatch, plan_rows, rounded_rows, token_arrays
 from isinglass.backends.torch.cpu.attention import plan_flat
 from isinglass.backends.torch.cpu.dropout import MaskDropout
 from isinglass.backends.torch.cpu.linear import WidenedProducts
@@ -59,26 +44,20 @@ class CpuBackend(TorchBackend):
             ConfigError: the precision is fp16 or tf32.
         """
         threads, precision = torch.get_num_threads(), config.precision_on("cpu")
-        super().__init__(config, model, objective, group, torch.device("cpu"), describe_cpu(threads), precision)
-        keep_freed_memory()
+        super().__init__(config, model, objective, group, torch.device("cpu"), cpu.describe_cpu(threads), precision)
+        cpu.keep_freed_memory()
         self._mask_elements: dict[BatchShape, int] = {}  # that a compiled pass draws
         self._widens_products = False
-        if precision == "bf16" and not has_fast_bf16():
+        if precision == "bf16" and not cpu.has_fast_bf16():
             self._widens_products = not config.compile
-            note = widened_bf16 if self._widens_products else slow_bf16
+            note = cpu.widened_bf16 if self._widens_products else cpu.slow_bf16
             self.notes.append(note(self.device))
         if threads >= PARALLEL_BATCHES and not config.uses_rows and group is None:
             self.parallel_batches = PARALLEL_BATCHES
 
-    def synchronize(self) -> None:
-        """Return at once: a CPU has finished when a call returns."""
-
     def peak_memory_bytes(self) -> int:
         """See the protocol."""
-        return peak_resident_bytes()
-
-    def _release_memory(self) -> None:
-        """Do nothing: the allocator has no memory of its own."""
+        return cpu.peak_resident_bytes()
 
     def _products(self) -> AbstractContextManager[object]:
         return WidenedProducts() if self._widens_products else super()._products()
@@ -95,25 +74,19 @@ class CpuBackend(TorchBackend):
 
     def _stage(self, batch: PackedBatch, part: MicroBatch | None) -> StagedBatch:
         if part is None:
-            return self._staged(batch, NO_DROPOUT)
+            return self._staged(batch, None)
         drawn_ahead = self._count_mask_elements(batch) if self._compiles else 0
         masks = MaskDropout(self._seed, part.step, part=part.part, rank=self._rank, drawn_ahead=drawn_ahead)
         return self._staged(batch, masks)
 
-    def _staged(self, batch: PackedBatch, dropout: Dropout) -> StagedBatch:
-        num_heads, rows = self._model.blueprint.num_attention_heads, batch.input_ids.size
-        plan: AttentionPlan
-        if batch.is_flat:
-            rows = rounded_rows(rows, multiple=ROW_MULTIPLE)
-            plan = plan_flat(batch, num_heads, dropout)
-        else:
-            plan = plan_rows(torch.from_numpy(batch.sequence_ids), batch.num_examples, num_heads, dropout)
+    def _staged(self, batch: PackedBatch, masks: MaskDropout | None) -> StagedBatch:
+        num_heads, num_tokens, dropout = self._model.blueprint.num_attention_heads, batch.input_ids.size, masks or NO_DROPOUT
+        rows = rounded_rows(num_tokens, multiple=ROW_MULTIPLE) if batch.is_flat else num_tokens
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in token_arrays(batch, rows).items()}
+        if batch.is_flat:
+            return StagedBatch(**tensors, plan=plan_flat(batch, num_heads, dropout))
+        plan = plan_rows(torch.from_numpy(batch.sequence_ids), batch.num_examples, num_heads, dropout)
         return StagedBatch(**tensors, plan=plan)
-
-    def _shape(self, batch: PackedBatch) -> BatchShape:
-        assert not batch.is_flat, "compiled models have the rows layout"
-        return BatchShape(batch.input_ids.size, batch.input_ids.shape[1], batch.num_examples)
 
     def _count_mask_elements(self, batch: PackedBatch) -> int:
         """Return the mask elements that a pass draws, counted by a plain forward pass for each new shape."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isinglass.backends.torch.attention import Dropout
+from isinglass.backends.torch.batch import Dropout
 
 LEVELS: Final = 1 << 16
 _GENERATORS: Final = 4  # of random words; as many threads use them, because NumPy releases the GIL

@@ -1,4 +1,4 @@
-"""Attention of flat batches on a GPU.
+"""Attention of flat batches, and dropout, on a GPU.
 
 Shapes: T tokens of S examples, H hidden size = N heads x D head size. The tensors have more rows than T, so that their
 number takes few values. The padding rows are one more sequence, which attends to itself only.
@@ -15,10 +15,13 @@ does not (PyTorch's attention.cu: `max_seqlen_k = 0` forward, the true one backw
 Padded attention draws from the device's default generator, Triton's kernels by the micro-batch's key (`KernelDropout`). Only
 `choose_plan` reads a number off the device: it accepts Triton's kernels only after they have computed on the device what
 padding computes.
+
+Dropout is drawn within kernels: a pure function of (seed, step, micro-batch, rank).
 """
 
 import importlib.util
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -29,9 +32,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isinglass.backends.torch.attention import NO_DROPOUT, AttentionPlan, Dropout
-from isinglass.backends.torch.batch import rounded_rows
-from isinglass.backends.torch.gpu.dropout import KernelDropout
+from isinglass.backends.torch.batch import NO_DROPOUT, AttentionPlan, Dropout, rounded_rows
 from isinglass.backends.torch.gpu.graphs import to_device
 
 ROW_MULTIPLE: Final = 64  # of a flat batch
@@ -39,6 +40,65 @@ LENGTH_MULTIPLE: Final = 64  # of a padded length, and of the longest length tha
 CAPABILITY: Final = (8, 0)  # least compute capability for Triton's kernels
 MAX_HEAD: Final = 128  # D; a tile of it lies in the registers of one of Triton's programs
 _PROBE_LENGTHS: Final = np.array([3, 17, 150])  # the last one takes several tiles
+_KERNELS: Final = 0x6B65726E  # "kern": keeps these keys apart from the seeds of anything else
+_LEVELS: Final = 1 << 31
+
+
+def begin_dropout(seed: int, step: int, device: torch.device, *, part: int = 0, rank: int = 0) -> Int64[np.ndarray, "1"]:
+    """Return the key of a micro-batch's dropout, and seed the device's default generator with it.
+
+    Everything that is dropped then depends on (seed, step, part, rank) and on the order of the kernels alone. This sets a
+    number on the host: each of PyTorch's kernels is launched with (seed, offset), and keeps both for its backward pass. A
+    recorded step (`graphs`) reads them from the generator too, so that this has to come before each replay.
+    """
+    sequence = np.random.SeedSequence([_KERNELS, seed, step, part, rank])
+    key = (sequence.generate_state(1, np.uint64) >> np.uint64(2)).astype(np.int64)
+    generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    generator.manual_seed(int(key[0]))
+    return key
+
+
+@dataclass(frozen=True)
+class PlacedDropout:
+    """Dropout at one place of a micro-batch, as the kernels in `triton` draw it.
+
+    Attributes:
+        rate: from 0 to below 1.
+        key: int64 (1,), of the micro-batch.
+        place: number of the place in the micro-batch.
+    """
+
+    rate: float
+    key: Tensor
+    place: int
+
+    def arguments(self) -> tuple[Tensor, int, int, float]:
+        """Return what a kernel takes: key, place, the least 31-bit number that keeps an element, and 1 / (keep rate)."""
+        least = round(self.rate * _LEVELS)
+        return self.key, self.place, least, _LEVELS / (_LEVELS - least)
+
+
+class KernelDropout(Dropout):
+    """The dropout of one micro-batch.
+
+    PyTorch's kernels draw from the device's default generator, those in `triton` by the key and the number of the place.
+
+    Attributes:
+        key: int64 (1,), what `begin_dropout` returned, on the device.
+    """
+
+    def __init__(self, key: Tensor) -> None:
+        self.key = key
+        self._places = 0
+
+    def at_next_place(self, rate: float) -> PlacedDropout:
+        """Return the dropout of the next place that drops by the key. Places count from 0."""
+        self._places += 1
+        return PlacedDropout(rate, self.key, self._places - 1)
+
+    def apply(self, x: Tensor, rate: float) -> Tensor:
+        """See Dropout."""
+        return x if rate == 0 else F.dropout(x, rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,18 +216,29 @@ def find_failure(
     shapes = (rows, 3 * H), (rows, H), (S, H), (S, H)
     qkv, grad, q_first, grad_first = (torch.randn(*shape, generator=generator, device=device).to(dtype) for shape in shapes)
 
-    def run(kind: type[GpuPlan], dtype: torch.dtype) -> Tensor:
-        """Return the contexts of both kinds of attention and all gradients, as one fp32 vector."""
+    def run(kind: type[GpuPlan], dtype: torch.dtype) -> list[Tensor]:
+        """Return the contexts of both kinds of attention and all gradients."""
         plan = kind.prepare(_PROBE_LENGTHS, num_heads, device)
         inputs = x, first = [tensor.to(dtype).requires_grad_() for tensor in (qkv, q_first)]
         contexts = plan.attend(x, 0.0), plan.attend_first(first, x[:, H:], 0.0)
-        grads = torch.autograd.grad(contexts, inputs, (grad.to(dtype), grad_first.to(dtype)))
-        return torch.cat([tensor.detach().float().flatten() for tensor in (*contexts, *grads)])
+        return [*contexts, *torch.autograd.grad(contexts, inputs, (grad.to(dtype), grad_first.to(dtype)))]
 
+    tolerance = 8 * torch.finfo(dtype).eps
+    return find_difference(lambda: run(PaddedPlan, torch.float32), lambda: run(kind, dtype), tolerance)
+
+
+def find_difference(
+    expected: Callable[[], list[Tensor]], actual: Callable[[], list[Tensor]], tolerance: float
+) -> str | None:
+    """Return what is wrong if `actual`, which runs kernels of ours, fails or returns other tensors; None if it does not.
+
+    Args:
+        tolerance: of the norm of a tensor's error, relative to that of the tensor.
+    """
     try:
-        expected, actual = run(PaddedPlan, torch.float32), run(kind, dtype)
+        pairs = [*zip(actual(), expected(), strict=True)]
     except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of its own
-        return f"our own kernel fails on this GPU ({str(error).splitlines()[0][:200]})"
-    tolerance = 8 * torch.finfo(dtype).eps * float(expected.abs().max())
-    difference = float((actual - expected).abs().nan_to_num(float("inf")).max())
-    return None if difference <= tolerance else f"what our own kernel finds on this GPU is {difference:.2g} off"
+        return f"our kernels fail on this GPU ({str(error).splitlines()[0][:200]})"
+    errors = torch.stack([(a.float() - b).norm() / b.norm() for a, b in pairs]).detach()
+    largest = float(errors.nan_to_num(float("inf")).max())
+    return None if largest <= tolerance else f"the results of our kernels on this GPU are {largest:.2g} off"

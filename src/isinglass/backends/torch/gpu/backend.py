@@ -11,11 +11,9 @@ from torch import Tensor
 
 from isinglass.backends.cpu import slow_bf16
 from isinglass.backends.protocol import Objective
-from isinglass.backends.torch.attention import NO_DROPOUT, AttentionPlan, plan_rows
-from isinglass.backends.torch.backend import HALVES, TorchBackend
-from isinglass.backends.torch.batch import BatchShape, MicroBatch, StagedBatch, WordRows, token_arrays
-from isinglass.backends.torch.gpu.attention import GpuPlan, PaddedPlan, choose_plan, padded_length, sequence_lengths
-from isinglass.backends.torch.gpu.dropout import KernelDropout, begin_dropout
+from isinglass.backends.torch.backend import HALVES, MicroBatch, TorchBackend
+from isinglass.backends.torch.batch import NO_DROPOUT, BatchShape, StagedBatch, WordRows, plan_rows, token_arrays
+from isinglass.backends.torch.gpu import attention
 from isinglass.backends.torch.gpu.graphs import Arrays, StepGraphs, Tensors, to_device
 from isinglass.backends.torch.model import Classifier
 from isinglass.backends.torch.process_group import TorchProcessGroup
@@ -36,7 +34,7 @@ class GpuBackend(TorchBackend):
         notes = []
         if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             notes.append(slow_bf16(name))
-        self._flat_plan: type[GpuPlan] | None = None  # None: batches have the rows layout
+        self._flat_plan: type[attention.GpuPlan] | None = None  # None: batches have the rows layout
         if not config.uses_rows:
             self._flat_plan, reasons = _choose_kernels(model.to(device), device, HALVES.get(precision))
             notes += reasons
@@ -101,9 +99,9 @@ class GpuBackend(TorchBackend):
 
     def _shape(self, batch: PackedBatch) -> BatchShape:
         if not batch.is_flat:
-            return BatchShape(batch.input_ids.size, batch.input_ids.shape[1], batch.num_examples)
-        sequences = sequence_lengths(batch.lengths)
-        return BatchShape(int(sequences.sum()), padded_length(sequences), batch.num_examples)
+            return super()._shape(batch)
+        sequences = attention.sequence_lengths(batch.lengths)
+        return BatchShape(int(sequences.sum()), attention.padded_length(sequences), batch.num_examples)
 
     def _arrays(self, batch: PackedBatch, shape: BatchShape, part: MicroBatch | None) -> Arrays:
         """Return all arrays that a pass reads, in the groups that `_staged` makes records of.
@@ -116,34 +114,33 @@ class GpuBackend(TorchBackend):
         if self._flat_plan is None:
             arrays["attention"] = {"sequence_ids": batch.sequence_ids}
         else:
-            arrays["attention"] = self._flat_plan.arrays(sequence_lengths(batch.lengths))
+            arrays["attention"] = self._flat_plan.arrays(attention.sequence_lengths(batch.lengths))
         if part is not None:
-            key = begin_dropout(self._seed, part.step, self._torch_device, part=part.part, rank=self._rank)
+            key = attention.begin_dropout(self._seed, part.step, self._torch_device, part=part.part, rank=self._rank)
             arrays["dropout"] = {"key": key}
         return arrays
 
     def _staged(self, tensors: Tensors, shape: BatchShape) -> StagedBatch:
         """Return a batch whose arrays are on the device. Waits for nothing."""
-        dropout = KernelDropout(tensors["dropout"]["key"]) if "dropout" in tensors else NO_DROPOUT
+        dropout = attention.KernelDropout(tensors["dropout"]["key"]) if "dropout" in tensors else NO_DROPOUT
         word_rows = WordRows(**tensors["word_rows"]) if "word_rows" in tensors else None
-        N, own = self._model.blueprint.num_attention_heads, tensors["attention"]
-        plan: AttentionPlan
+        own, N = tensors["attention"], self._model.blueprint.num_attention_heads
         if self._flat_plan is None:
-            plan = plan_rows(own["sequence_ids"], shape.num_examples, N, dropout)
-        else:
-            fields: dict[str, Any] = {**own}
-            plan = self._flat_plan(num_heads=N, max_length=shape.max_length, dropout=dropout, **fields)
-        tokens: dict[str, Any] = {**tensors["tokens"]}
-        return StagedBatch(**tokens, plan=plan, word_rows=word_rows)
+            plan_of_rows = plan_rows(own["sequence_ids"], shape.num_examples, N, dropout)
+            return StagedBatch(**tensors["tokens"], plan=plan_of_rows, word_rows=word_rows)
+        plan = self._flat_plan(num_heads=N, max_length=shape.max_length, dropout=dropout, **own)
+        return StagedBatch(**tensors["tokens"], plan=plan, word_rows=word_rows)
 
 
-def _choose_kernels(model: Classifier, device: torch.device, half: torch.dtype | None) -> tuple[type[GpuPlan], list[str]]:
+def _choose_kernels(
+    model: Classifier, device: torch.device, half: torch.dtype | None
+) -> tuple[type[attention.GpuPlan], list[str]]:
     """Fuse the model's layers if they can be. Return the kind of attention for flat batches, and notes on slower paths."""
     num_heads = model.blueprint.num_attention_heads
     lower_layers: Any = model.layers[:-1]
-    kind, note = choose_plan(device, half or torch.float32, num_heads, model.blueprint.head_size)
+    kind, note = attention.choose_plan(device, half or torch.float32, num_heads, model.blueprint.head_size)
     notes = [] if note is None else [note]
-    if half is None or kind is PaddedPlan or len(lower_layers) == 0:
+    if half is None or kind is attention.PaddedPlan or len(lower_layers) == 0:
         return kind, notes
     from isinglass.backends.torch.gpu.triton.layers import FusedLayers, why_not_fused
 

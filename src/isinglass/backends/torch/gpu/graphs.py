@@ -24,8 +24,8 @@ ALIGNMENT: Final = 16  # bytes: each array begins at a multiple
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """Group of arrays -> name -> array."""
-Tensors = dict[str, dict[str, Tensor]]
-"""The same on the device."""
+Tensors = dict[str, dict[str, Any]]
+"""The same as tensors on the device."""
 Step = Callable[[Tensors], Tensor]
 """Does a complete step on the tensors of a batch, optimizer included, and returns its loss. Waits for nothing."""
 

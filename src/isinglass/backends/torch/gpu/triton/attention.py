@@ -27,8 +27,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isinglass.backends.torch.gpu.attention import GpuPlan
-from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout
+from isinglass.backends.torch.gpu.attention import GpuPlan, KernelDropout, PlacedDropout
 from isinglass.backends.torch.gpu.triton.kernels import PLACES, ROUNDS
 
 TILE: Final = 64  # tokens
@@ -37,30 +36,26 @@ _FORBIDDEN: Final = tl.constexpr(-1.0e30)
 
 
 @triton.jit
-def _locate(tensor, first, head, stride, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return the addresses (ROWS, WIDTH) of the rows from `first` on of one head."""
-    within = tl.arange(0, ROWS)[:, None] * stride + tl.arange(0, WIDTH)[None, :]
-    return tensor + first.to(tl.int64) * stride + head * D + within
-
-
-@triton.jit
-def _mask_tile(first, end, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return (ROWS, WIDTH) true for rows below `end`, and columns within the head."""
-    return (first + tl.arange(0, ROWS) < end)[:, None] & (tl.arange(0, WIDTH) < D)[None, :]
+def _locate(tensor, first, end, head, stride, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return the addresses of the rows from `first` on of one head, and true for rows below `end` and columns within it."""
+    row = tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    start = tensor + first.to(tl.int64) * stride + head * D
+    return start + (row[:, None] * stride + column[None, :]), (first + row < end)[:, None] & (column < D)[None, :]
 
 
 @triton.jit
 def _load_tile(tensor, first, end, head, stride, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     """Return the rows from `first` on of one head, (ROWS, WIDTH), with zeros from row `end` on."""
-    real = _mask_tile(first, end, D, ROWS, WIDTH)
-    return tl.load(_locate(tensor, first, head, stride, D, ROWS, WIDTH), real, 0.0)
+    at, real = _locate(tensor, first, end, head, stride, D, ROWS, WIDTH)
+    return tl.load(at, real, 0.0)
 
 
 @triton.jit
 def _store_tile(tensor, values, first, end, head, stride, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     """Write values (ROWS, WIDTH) into the rows from `first` on of one head, up to row `end`."""
-    real = _mask_tile(first, end, D, ROWS, WIDTH)
-    tl.store(_locate(tensor, first, head, stride, D, ROWS, WIDTH), values.to(tensor.dtype.element_ty), real)
+    at, real = _locate(tensor, first, end, head, stride, D, ROWS, WIDTH)
+    tl.store(at, values.to(tensor.dtype.element_ty), real)
 
 
 @triton.jit

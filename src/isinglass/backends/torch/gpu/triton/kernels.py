@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isinglass.backends.torch.gpu.dropout import PlacedDropout
+from isinglass.backends.torch.gpu.attention import PlacedDropout
 
 PROGRAMS: Final = 264  # P: two for each of an H100's 132 multiprocessors
 MAX_COLUMNS: Final = 8192  # H; a row lies in one program's registers

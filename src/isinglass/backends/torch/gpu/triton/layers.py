@@ -1,7 +1,7 @@
 """All layers but the last in fp16 or bf16 on a GPU, with the gradient written out.
 
 This is the arithmetic of `model.Layer` under autocast, in fewer kernels and with less memory traffic. The weights are cast
-once for all layers, large ones by the optimizer as it writes them. The gradients of weights leave the products in fp32. What
+by the optimizer after it has changed them. The gradients of weights leave the products in fp32. What
 lies between the products runs in `kernels` and `attention`. A layer hands its result on twice: in fp32 for the residual, and
 in half precision for the product.
 
@@ -9,8 +9,7 @@ Shapes: R rows, H hidden size, F intermediate size, N heads of D. "half" stands 
 """
 
 import copy
-import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isinglass.backends.torch.attention import AttentionPlan
-from isinglass.backends.torch.gpu.attention import GpuPlan, PaddedPlan
-from isinglass.backends.torch.gpu.dropout import KernelDropout, PlacedDropout, begin_dropout
+from isinglass.backends.torch.batch import AttentionPlan
+from isinglass.backends.torch.gpu.attention import KernelDropout, PaddedPlan, PlacedDropout, begin_dropout, find_difference
 from isinglass.backends.torch.gpu.triton import kernels
 from isinglass.backends.torch.gpu.triton.attention import Projections, TritonPlan, attend, attend_backward
 from isinglass.backends.torch.model import Layer
+from isinglass.backends.torch.optimizer import copy_weights
 
 _WRITES_FP32: Final = hasattr(torch.ops.aten.mm, "dtype")  # whether a product of halves can be written in fp32
 TOLERANCE: Final = 0.05  # relative norm of the error; one layer in bf16 has about 0.01
@@ -58,7 +57,7 @@ class FusedLayers:
     """Some layers of a model, which train in few kernels.
 
     Attributes:
-        halves: each weight and bias of the products -> its copy in half precision.
+        halves: each weight and bias of the products -> its copy in half precision, which the optimizer keeps up to date.
     """
 
     def __init__(self, layers: Sequence[Layer], half: torch.dtype) -> None:
@@ -66,19 +65,10 @@ class FusedLayers:
         self._half = half
         of_products = [weight for layer in layers for weight in LayerParameters.of(layer)[:8]]
         self.halves = {weight: weight.detach().to(half) for weight in of_products}
-        self._cast_each_step = of_products
-
-    def leave_to_optimizer(self, weights: Collection[Tensor]) -> None:
-        """Leave it to the optimizer, from here on, to keep the halves of these weights up to date."""
-        self._cast_each_step = [weight for weight in self.halves if all(weight is not other for other in weights)]
 
     def refresh(self) -> None:
         """Cast all weights, which have changed otherwise than by a step."""
-        self._cast([*self.halves])
-
-    def _cast(self, weights: Sequence[Tensor]) -> None:
-        if weights:
-            torch._foreach_copy_([self.halves[weight] for weight in weights], [weight.detach() for weight in weights])
+        copy_weights([*self.halves], self.halves)
 
     def __call__(self, x: Tensor, plan: AttentionPlan) -> Tensor:
         """Return fp32 (R, H) for (R, H). Outside of training the layers run by PyTorch's kernels.
@@ -93,70 +83,52 @@ class FusedLayers:
                 x = layer(x, plan, None)
             return x
         x = x.float()
-        self._cast(self._cast_each_step)
         x_half = x.to(self._half)
         for layer in self._layers:
             parameters = LayerParameters.of(layer)
-            call = _Pass(
-                layer,
-                plan,
-                LayerParameters(*(self.halves.get(parameter, parameter) for parameter in parameters)),
-                plan.weight_dropout(layer.attention_rate),
-                dropout.at_next_place(layer.attention_output_rate),
-                dropout.at_next_place(layer.rate),
-            )
-            x, x_half = _FusedLayer.apply(x, x_half, call, *parameters)
+            operands = LayerParameters(*(self.halves.get(parameter, parameter) for parameter in parameters))
+            rates = layer.attention_output_rate, layer.rate
+            dropouts = plan.weight_dropout(layer.attention_rate), *map(dropout.at_next_place, rates)
+            x, x_half = _FusedLayer.apply(x, x_half, layer, plan, operands, dropouts, *parameters)
         return x
-
-
-class _Pass(NamedTuple):
-    """What a pass through a fused layer has, beside the tensors that it differentiates by.
-
-    Attributes:
-        operands: the layer's parameters, those of the products in half precision.
-        weight_dropout: of the attention weights.
-        attention_dropout: of the attention sublayer's result.
-        output_dropout: of the feed-forward sublayer's result.
-    """
-
-    layer: Layer
-    plan: TritonPlan
-    operands: LayerParameters
-    weight_dropout: PlacedDropout
-    attention_dropout: PlacedDropout
-    output_dropout: PlacedDropout
 
 
 class _FusedLayer(torch.autograd.Function):
     """x in fp32 and in half, (R, H), to the same after one layer.
+
+    `operands` are the layer's parameters, those of the products in half precision. `dropouts` are of the attention weights,
+    of the attention sublayer's result, and of the feed-forward sublayer's.
 
     Saved for the backward pass are, all in half but for the norms and log_sums, which is (R, N): x, (R, H); qkv, (R, 3 * H);
     context and y, the attention sublayer's result, (R, H); inner and active, before and after the activation, (R, F).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, x_half: Tensor, call: _Pass, *_: Tensor) -> tuple[Tensor, Tensor]:
-        plan, p = call.plan, call.operands
+    def forward(
+        ctx: Any, x: Tensor, x_half: Tensor, layer: Layer, plan: TritonPlan, operands: LayerParameters,
+        dropouts: tuple[PlacedDropout, PlacedDropout, PlacedDropout], *_: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        p, (weight_dropout, attention_dropout, output_dropout) = operands, dropouts
         qkv = torch.addmm(p.qkv_bias, x_half, p.qkv_weight.t())
-        context, log_sums = attend(Projections.split(qkv), plan.num_heads, plan.bounds(), call.weight_dropout)
+        context, log_sums = attend(Projections.split(qkv), plan.num_heads, plan.bounds(), weight_dropout)
         attended = torch.addmm(p.attention_output_bias, context, p.attention_output_weight.t())
         y, y_half, attention_norm = kernels.add_norm(
-            attended, x, p.attention_norm_gain, p.attention_norm_bias, call.layer.attention_norm.eps, call.attention_dropout
+            attended, x, p.attention_norm_gain, p.attention_norm_bias, layer.attention_norm.eps, attention_dropout
         )
         inner = torch.addmm(p.intermediate_bias, y_half, p.intermediate_weight.t())
         active = F.gelu(inner)
         fed = torch.addmm(p.output_bias, active, p.output_weight.t())
         z, z_half, output_norm = kernels.add_norm(
-            fed, y, p.output_norm_gain, p.output_norm_bias, call.layer.output_norm.eps, call.output_dropout
+            fed, y, p.output_norm_gain, p.output_norm_bias, layer.output_norm.eps, output_dropout
         )
-        ctx.call = call
+        ctx.plan, ctx.operands, ctx.dropouts = plan, operands, dropouts
         ctx.save_for_backward(x_half, qkv, context, log_sums, y_half, inner, active, *attention_norm, *output_norm)
         ctx.set_materialize_grads(False)
         return z, z_half
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_z_half: Tensor | None) -> tuple[Tensor | None, ...]:
-        call, p = ctx.call, ctx.call.operands
+        plan, p, (weight_dropout, attention_dropout, output_dropout) = ctx.plan, ctx.operands, ctx.dropouts
         x_half, qkv, context, log_sums, y_half, inner, active, *norms = ctx.saved_tensors
         attention_norm, output_norm = kernels.NormStatistics(*norms[:3]), kernels.NormStatistics(*norms[3:])
         grad_z, grad_z_half = (None if grad is None else grad.contiguous() for grad in (grad_z, grad_z_half))
@@ -166,16 +138,16 @@ class _FusedLayer(torch.autograd.Function):
         partial_attention, partial_inner, partial_output = partial.split(widths, 1)
 
         grad_y, grad_fed = kernels.add_norm_backward(
-            grad_z, grad_z_half, output_norm, p.output_norm_gain, call.output_dropout, partial_output, half
+            grad_z, grad_z_half, output_norm, p.output_norm_gain, output_dropout, partial_output, half
         )
         grad_inner = kernels.gelu_backward(grad_fed @ p.output_weight, inner, partial_inner)
         grad_y_half = grad_inner @ p.intermediate_weight
         grad_x, grad_attended = kernels.add_norm_backward(
-            grad_y, grad_y_half, attention_norm, p.attention_norm_gain, call.attention_dropout, partial_attention, half
+            grad_y, grad_y_half, attention_norm, p.attention_norm_gain, attention_dropout, partial_attention, half
         )
         grad_context, grad_qkv = grad_attended @ p.attention_output_weight, torch.empty_like(qkv)
         qkv_sums = attend_backward(
-            grad_context, Projections.split(qkv), context, log_sums, call.plan.bounds(), call.weight_dropout,
+            grad_context, Projections.split(qkv), context, log_sums, plan.bounds(), weight_dropout,
             Projections.split(grad_qkv),
         )  # fmt: skip
 
@@ -183,7 +155,7 @@ class _FusedLayer(torch.autograd.Function):
         attention_gain, attention_bias, attended_sums = attention_sums.split(H)
         output_gain, output_bias, fed_sums = output_sums.split(H)
         return (
-            grad_x, grad_qkv @ p.qkv_weight, None,
+            grad_x, grad_qkv @ p.qkv_weight, None, None, None, None,
             _fp32_product(grad_qkv, x_half), kernels.column_sums(qkv_sums),
             _fp32_product(grad_attended, context), attended_sums,
             _fp32_product(grad_inner, y_half), inner_sums,
@@ -218,20 +190,18 @@ def _find_failure(layer: Layer, num_heads: int, half: torch.dtype) -> str | None
     generator = torch.Generator(device).manual_seed(0)
     x, grad = torch.randn(2, len(padded.position), H, generator=generator, device=device).unbind(0)
     inputs = x.requires_grad_(), *(parameter for parameter in LayerParameters.of(layer) if parameter.requires_grad)
-    dropout = KernelDropout(torch.from_numpy(begin_dropout(0, 0, device)).to(device))
 
-    def differentiate(run: Callable[[Tensor, Any], Tensor], plan: GpuPlan) -> Iterable[Tensor]:
+    def differentiate(out: Tensor) -> list[Tensor]:
         """Return the result and the gradients of the inputs."""
-        out = run(x, plan)
         return [out.detach(), *torch.autograd.grad(out, inputs, grad)]
 
-    try:
-        expected = differentiate(lambda x, plan: layer(x, plan, None), padded)
+    def run_fused() -> list[Tensor]:
+        dropout = KernelDropout(torch.from_numpy(begin_dropout(0, 0, device)).to(device))
         plan = TritonPlan.prepare(_PROBE_LENGTHS, num_heads, device, dropout)
-        actual = differentiate(FusedLayers([without_dropout], half), plan)
-        dropped = differentiate(FusedLayers([layer], half), plan)
-    except Exception as error:  # noqa: BLE001 - Triton's compiler has errors of its own
-        return f"they fail on this GPU ({str(error).splitlines()[0][:200]})"
-    errors = [float((a - b).norm() / b.norm()) for a, b in zip(actual, expected, strict=True)]
-    errors += [0.0 if bool(tensor.isfinite().all()) else math.inf for tensor in dropped]
-    return None if max(errors) <= TOLERANCE else f"their results on this GPU are {max(errors):.2g} off"
+        results = differentiate(FusedLayers([without_dropout], half)(x, plan))
+        with_dropout = differentiate(FusedLayers([layer], half)(x, plan))
+        if not all(bool(tensor.isfinite().all()) for tensor in with_dropout):
+            raise ArithmeticError("with dropout their results are not finite")
+        return results
+
+    return find_difference(lambda: differentiate(layer(x, padded, None)), run_fused, TOLERANCE)
