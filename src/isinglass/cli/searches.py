@@ -65,10 +65,9 @@ class BenchDisplay(RunBars, BenchObserver):
         if isinstance(record, FailedRun):
             _print(f"{label}failed: {record.error}")
             return
-        scores = [
-            f"{metric} {metric.text(score.value)}" for split in record.scores.values() for metric, score in split.items()
-        ]
-        _print(f"{label}trained in {duration(record.train_seconds)}: {', '.join(scores)}")
+        pairs = [pair for scores in record.scores.values() for pair in scores.items()]
+        text = ", ".join(f"{metric} {metric.text(score.value)}" for metric, score in pairs)
+        _print(f"{label}trained in {duration(record.train_seconds)}: {text}")
 
 
 class TuneDisplay(RunBars, TuningObserver):

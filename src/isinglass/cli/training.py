@@ -196,8 +196,10 @@ def bench(options: BenchOptions, cluster: ClusterSettings, settings: dict[str, A
     name, selection = options.select(settings)
     directory = options.output or Path("bench") / name
     with BenchDisplay() as display:
-        where: dict[str, Any] = {"data_dir": settings.get("data_dir"), "cluster": cluster if cluster.on else None}
-        outcome = run(selection, directory, dry_run=options.dry_run, observer=display, **where)
+        on = cluster if cluster.on else None
+        outcome = run(
+            selection, directory, data_dir=settings.get("data_dir"), cluster=on, dry_run=options.dry_run, observer=display
+        )
     if options.dry_run:
         return
     for table in bench_tables(outcome.plan, directory, selection.table, with_published=options.published):

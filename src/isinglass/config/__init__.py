@@ -74,7 +74,7 @@ def resolve(
     """
     chosen = {} if config_file is None else _read_config_file(config_file)
     chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
-    chosen |= dict(_parse_assignment(text) for text in assignments)
+    chosen |= dict(map(_parse_assignment, assignments))
     recipe = str(recipe or chosen.get("recipe") or SETTINGS["recipe"].default)
     if recipe not in RECIPES:
         raise ConfigError(f"There is no recipe {recipe!r}{did_you_mean(recipe, RECIPES)}; there are {', '.join(RECIPES)}.")

@@ -188,7 +188,7 @@ def _read_labels(y: Any) -> tuple[list[Any], int | None]:
     lists = [_labels_of_row(labels, row) for row, labels in enumerate(rows)]
     width = len(lists[0])
     odd = [row for row, labels in enumerate(lists) if len(labels) != width or not {0, 1}.issuperset(labels)]
-    if isinstance(y, np.ndarray) and y.ndim == 2 and odd:
+    if odd and getattr(y, "ndim", 1) == 2:
         raise DataError(f"y, row {odd[0]} is {brief(rows[odd[0]])}; a single label, or 0 and 1 for each, was expected.")
     if odd or width == 1 or isinstance(rows[0], set | frozenset):
         return lists, None
