@@ -20,8 +20,8 @@ import sys
 
 import numpy as np
 
-from isinglass.bench.estimates import OVERHEAD_SECONDS
-from isinglass.bench.presets import PRESETS
+from isinglass.bench.harness import OVERHEAD_SECONDS
+from isinglass.bench.plan import PRESETS
 from isinglass.config import resolve
 from isinglass.packing import num_steps, plan_epoch, shard_step
 from isinglass.report.published import PYTORCH

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from isinglass.bench.plan import PlannedRun, left_to_do, make_plan
-from isinglass.bench.presets import PRESETS, Selection, select
+from isinglass.bench.plan import PRESETS, PlannedRun, Selection, left_to_do, make_plan, select
 from isinglass.config import as_dict
 from isinglass.errors import ConfigError
 from isinglass.results import RunResult, read_records

@@ -24,8 +24,8 @@ from isinglass.executors.messages import (
     from_line,
     to_line,
 )
-from isinglass.executors.ray.cluster import Shares, share_nodes
-from isinglass.executors.ray.files import Bundle, FileStore, put_in_place, unpack
+from isinglass.executors.ray.executor import Shares, share_nodes
+from isinglass.executors.ray.task import Bundle, FileStore, put_in_place, write_missing
 from isinglass.training.observers import Progress
 from tests.sample_bench import sample_result
 
@@ -83,9 +83,8 @@ def test_the_files_of_a_run_are_relocated_and_its_settings_stay() -> None:
     assert INPUTS.resolve().data_dir == "/node/glue"
 
 
-def test_files_are_packed_by_content_and_unpacked_once(tmp_path: Path, monkeypatch) -> None:
+def test_files_are_packed_by_content_and_unpacked_once(tmp_path: Path) -> None:
     """Guards against a bundle that is stored for each run anew, and against one that stays after its file has changed."""
-    monkeypatch.setenv("ISINGLASS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "train.csv").write_text("text,label\n")
     config = as_dict(resolve(task="own", flags={"train_file": str(tmp_path / "train.csv"), "class_weights": '{"a": 1}'}))
     put: list[dict[str, np.ndarray]] = []
@@ -95,9 +94,9 @@ def test_files_are_packed_by_content_and_unpacked_once(tmp_path: Path, monkeypat
     assert packed == again and len(put) == len(bundles) == 2, "the table and the demo model"
     bundle = next(bundle for bundle in bundles.values() if bundle.origin == str(tmp_path / "train.csv"))
     assert packed.relocated == {"train_file": [f"{bundle.mark}/000000/train.csv"]}
-    directory = unpack(bundle, put[store.references[bundle.digest]])
-    assert (directory / "000000" / "train.csv").read_text() == "text,label\n"
-    assert unpack(bundle, {}) == directory
+    for _ in range(2):
+        write_missing(tmp_path / "node", put[store.references[bundle.digest]])
+    assert (tmp_path / "node" / "000000" / "train.csv").read_text() == "text,label\n"
     (tmp_path / "train.csv").write_text("text,label\nmore,a\n")
     assert store.pack(RunInputs(config=config), bundles).relocated != packed.relocated
 

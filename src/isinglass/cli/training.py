@@ -20,7 +20,7 @@ from isinglass.names import percent, printable
 
 if TYPE_CHECKING:
     from isinglass.backends.process_group import ProcessGroup
-    from isinglass.bench.presets import Selection
+    from isinglass.bench.plan import Selection
     from isinglass.results import RunResult
     from isinglass.runs.perform import Saving
     from isinglass.tasks import Task
@@ -171,7 +171,7 @@ class BenchOptions(Settings):
         Args:
             settings: the settings whose options are used: name -> value.
         """
-        from isinglass.bench.presets import select, select_own
+        from isinglass.bench.plan import select, select_own
 
         chosen: dict[str, Any] = {"xla": self.xla, "compile": self.compile, "assignments": self.set}
         chosen |= {"start_from": self.start_from, "seeds": self.seeds, "recipe": settings.get("recipe")}

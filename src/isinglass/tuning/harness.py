@@ -16,8 +16,7 @@ from isinglass.data.custom import divide
 from isinglass.data.examples import LoadedSplits, Source, digest_of
 from isinglass.errors import ConfigError, MissingDependencyError, RunFailedError, TrainingDivergedError
 from isinglass.executors.messages import EpochScored, Failed, Message, Progressed, RunInputs, TrialFinished, TrialRequest
-from isinglass.executors.ray.cluster import connected
-from isinglass.executors.ray.executor import RayExecutor
+from isinglass.executors.ray.executor import RayExecutor, connected
 from isinglass.executors.training import Send, train_requested
 from isinglass.metrics import Metric
 from isinglass.storage import locked_output
@@ -25,8 +24,17 @@ from isinglass.training.checkpoints import compare_identity
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.observers import Observer, RunState
 from isinglass.training.preparation import selection_metric
-from isinglass.tuning.search import DATABASE, RECIPE, TRIALS, Search, Trial, TunedTrial, TuningObserver, opened_study
-from isinglass.tuning.search_space import SearchSpace
+from isinglass.tuning.search import (
+    DATABASE,
+    RECIPE,
+    TRIALS,
+    Search,
+    SearchSpace,
+    Trial,
+    TunedTrial,
+    TuningObserver,
+    opened_study,
+)
 
 HELD_OUT: Final = 0.1  # share of a published task's train that scores the trials
 SEED_NOTE: Final = (

@@ -1,44 +1,153 @@
-"""What runs on a node: the Ray task that performs a request, and the actor that carries its updates to the driver."""
+"""What runs on a node: the Ray task that performs a request. The files that it needs and writes travel with it.
 
+Files are packed by content on the driver and unpacked into a node's cache. What a worker wrote comes back as its value.
+"""
+
+import hashlib
 import json
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from isinglass.executors.local import run_worker
-from isinglass.executors.messages import Answer, Failed, Message, Request, RunFinished, from_line, to_line
-from isinglass.executors.ray.files import Bundle, Contents, unpack
+import numpy as np
+from jaxtyping import UInt8
+
+from isinglass.data.files import expand
+from isinglass.errors import DataError
+from isinglass.executors.messages import Answer, Failed, Message, Request, RunFinished, RunInputs, from_line, to_line
 from isinglass.executors.training import is_url, open_file_system
+from isinglass.executors.worker import run_worker
+from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
+from isinglass.models.source import DEMO, demo_directory
+from isinglass.storage import cache_dir, replacing, take_place
+from isinglass.tasks import TASKS
 
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "RAYON_NUM_THREADS")
 """The environment variables that tell each framework, and the tokenizer, with how many threads to compute."""
 
+Contents = Mapping[str, UInt8[np.ndarray, " bytes"]]
+"""Name of a file in its bundle -> its content, as an array because nodes read arrays without a copy."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files that travel together.
+
+    Attributes:
+        digest: of all names and contents.
+        origin: the driver's path that stands for all of them.
+        origins: name of each file in the bundle -> its path on the driver.
+    """
+
+    digest: str
+    origin: str
+    origins: Mapping[str, str]
+
+    @property
+    def mark(self) -> str:
+        """Return the text that stands in a request for the directory where a node has the files."""
+        return f"isinglass-files:{self.digest}"
+
+
+@dataclass(kw_only=True)
 class Job:
-    """All that a task needs to perform a request.
+    """All that a task needs to perform a request, and what the driver knows of the task.
 
     Attributes:
         request: with marks in the place of the directories of `bundles`.
         shared_files: files of the bench's directory that the worker compares with, by name. It does not change them.
         threads: the number of threads that the worker computes with.
         version: of the driver's isinglass.
+        attempt: counted from 1.
+        has_started: whether the driver's caller was told that its worker started.
+        is_stopped: whether the driver's caller has ended it.
     """
 
     name: str
-    attempt: int
     request: Request
     bundles: tuple[Bundle, ...]
     shared_files: dict[str, bytes]
     threads: int
-    version: str
+    version: str = version("isinglass")
+    attempt: int = 1
+    has_started: bool = False
+    is_stopped: bool = False
+
+
+class FileStore:
+    """The contents that Ray holds for the nodes. Those of a bundle are stored once, however many runs need them.
+
+    Args:
+        put: stores contents, and returns Ray's reference to them.
+
+    Attributes:
+        references: digest of a bundle -> Ray's reference to its contents.
+    """
+
+    def __init__(self, put: Callable[[Contents], Any]) -> None:
+        self.references: dict[str, Any] = {}
+        self._put = put
+        self._digests: dict[tuple[Any, ...], str] = {}  # by name, path, time of change and size of each file
+
+    def pack(self, inputs: RunInputs, bundles: dict[str, Bundle]) -> RunInputs:
+        """Return the inputs of a run with marks in the place of paths, or with what a small file says.
+
+        Args:
+            bundles: digest -> bundle. Those of the run are added.
+        """
+
+        def bundle(origin: str, files: Mapping[str, Path]) -> str:
+            packed = self._bundle(origin, files)
+            bundles[packed.digest] = packed
+            return packed.mark
+
+        config = inputs.config
+        relocated: dict[str, Any] = {}
+        if config["data_dir"] is not None:
+            tasks = ("mnli", "ax") if config["task"] == "mnli" else (config["task"],)
+            names = [f"{TASKS[task].folder}/{split.file}" for task in tasks for split in TASKS[task].splits]
+            relocated["data_dir"] = bundle(config["data_dir"], _existing(Path(config["data_dir"]), names))
+        for setting in ("train_file", "validation_file", "test_file"):
+            if config[setting]:
+                files = {f"{number:06}/{path.name}": path for number, path in enumerate(expand(config[setting]))}
+                mark = bundle(", ".join(config[setting]), files)
+                relocated[setting] = [f"{mark}/{name}" for name in files]
+        weights = config["class_weights"]
+        if weights not in (None, "balanced") and not weights.lstrip().startswith("{"):
+            with suppress(OSError, UnicodeDecodeError):  # the run says what is wrong with the file
+                relocated["class_weights"] = Path(weights).read_text(encoding="utf-8")
+        model = inputs.first_weights or config["model"]
+        directory = demo_directory() if model == DEMO else Path(model).expanduser()
+        if directory.is_dir():  # otherwise it is a model of the hub, which each node downloads
+            model = bundle(model, _existing(directory, [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG]))
+            return replace(inputs, relocated=relocated, first_weights=model)
+        return replace(inputs, relocated=relocated, first_weights=None)
+
+    def _bundle(self, origin: str, files: Mapping[str, Path]) -> Bundle:
+        """Store files, and return the bundle of them. `files` maps names in the bundle to paths."""
+        status = {name: path.stat() for name, path in files.items()}
+        key = tuple((name, str(path), status[name].st_mtime_ns, status[name].st_size) for name, path in files.items())
+        if key not in self._digests:
+            contents = {name: np.fromfile(path, np.uint8) for name, path in files.items()}
+            digest = hashlib.blake2b(digest_size=16)
+            for name, content in contents.items():
+                digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+                digest.update(content.data)
+            self._digests[key] = digest.hexdigest()
+            self.references[digest.hexdigest()] = self._put(contents)
+        origins = {name: str(path) for name, path in files.items()}
+        return Bundle(self._digests[key], origin, origins)
+
+
+def _existing(directory: Path, names: Iterable[str]) -> dict[str, Path]:
+    return {name: directory / name for name in names if (directory / name).is_file()}
 
 
 class Mailbox:
@@ -78,7 +187,8 @@ def perform_job(job: Job, mailbox: Any, *contents: Contents) -> tuple[Answer, di
         nodes_paths: dict[str, str] = {}  # mark -> this node's directory
         drivers_paths: dict[str, str] = {}  # path on this node -> the driver's path
         for bundle, contents_of_bundle in zip(job.bundles, contents, strict=True):
-            unpacked = unpack(bundle, contents_of_bundle)
+            unpacked = cache_dir() / "files" / bundle.digest
+            write_missing(unpacked, contents_of_bundle)
             nodes_paths[bundle.mark] = str(unpacked)
             drivers_paths |= {str(unpacked / name): origin for name, origin in bundle.origins.items()}
             drivers_paths[str(unpacked)] = bundle.origin
@@ -121,6 +231,56 @@ def _replace(text: str, replacements: Mapping[str, str]) -> str:
     for old, new in replacements.items():
         text = text.replace(old, new)
     return text
+
+
+def put_in_place(directory: Path, files: Mapping[str, bytes], *, failed: bool) -> None:
+    """Write the files of a worker: all of them, or only its log if it failed. Readers see a complete run or none.
+
+    Args:
+        files: content by name: `logs/NAME.log`, `runs/NAME/...`, and files that all runs share (`examples/...`).
+
+    Raises:
+        DataError: a shared file exists already with another content.
+    """
+    logs: dict[str, bytes] = {}
+    runs: dict[str, bytes] = {}
+    shared: dict[str, bytes] = {}
+    for name, content in files.items():
+        {"logs": logs, "runs": runs}.get(name.partition("/")[0], shared)[name] = content
+    write_files(directory, logs)
+    if failed:
+        return
+    for path, content in [(directory / name, content) for name, content in shared.items()]:
+        if path.exists() and path.read_bytes() != content:
+            raise DataError(f"{path} differs from what this run was scored on, which has changed: use a new --output.")
+    partial = directory / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_files(partial, runs)
+        for run in partial.glob("runs/*"):
+            (directory / "runs").mkdir(exist_ok=True)
+            take_place(run, directory / "runs" / run.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    write_missing(directory, shared)
+
+
+def write_missing(directory: Path, files: Mapping[str, Any]) -> None:
+    """Write those files that do not exist."""
+    write_files(directory, {name: content for name, content in files.items() if not (directory / name).exists()})
+
+
+def write_files(directory: Path, files: Mapping[str, Any]) -> None:
+    """Write files by their names in a directory. Each is complete or absent, whatever other tasks do there.
+
+    Args:
+        files: name -> bytes, or an array of bytes.
+    """
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
 
 
 def remove_checkpoints(path: str) -> None:
