@@ -64,14 +64,12 @@ def settle(description: Description, bench: Path, results: Sequence[RunResult]) 
         DataError: the finished runs had another description.
     """
     path = _path(description, bench)
-    if any(result.task == description["name"] for result in results):
+    if path.exists() and any(result.task == description["name"] for result in results):
         check_same(description, bench)
-    else:
-        path.unlink(missing_ok=True)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_same(description: Description, bench: Path) -> None:
@@ -83,27 +81,20 @@ def check_same(description: Description, bench: Path) -> None:
     path = _path(description, bench)
     if not path.exists():
         return
-    earlier = read_json(path, limit=MOST_BYTES)
-    _check_digests(description, earlier, path)
-    for key, value in description.items():
-        if earlier.get(key) != value:
-            raise DataError(
-                f"The {key} of {description['name']} is {brief(value)}, and in earlier runs of this bench "
-                f"{brief(earlier.get(key))}: use a new --output."
-            )
-
-
-def _check_digests(description: Description, earlier: Description, path: Path) -> None:
+    name, earlier = description["name"], read_json(path, limit=MOST_BYTES)
     digests, earlier_digests = description[DIGESTS], earlier.get(DIGESTS)
-    if not isinstance(earlier_digests, dict):
-        raise DataError(f"{path}: {DIGESTS} is {brief(earlier_digests)}; an object was expected: use a new --output.")
-    names = dict.fromkeys((*digests, *earlier_digests))
-    changed = [name for name in names if digests.get(name) != earlier_digests.get(name)]
-    if changed:
+    if isinstance(earlier_digests, dict) and digests != earlier_digests:
+        splits = dict.fromkeys((*digests, *earlier_digests))
+        changed = " and ".join(split for split in splits if digests.get(split) != earlier_digests.get(split))
         raise DataError(
-            f"The {' and '.join(changed)} rows of {description['name']} are not those of earlier runs of this bench (the "
-            f"files, or settings that choose rows, have changed): use a new --output."
+            f"The {changed} rows of {name} are not those of earlier runs of this bench (the files, or settings that choose "
+            f"rows, have changed): use a new --output."
         )
+    for key, value in description.items():
+        was = earlier.get(key)
+        if was != value:
+            before = f"in earlier runs of this bench {brief(was)}"
+            raise DataError(f"The {key} of {name} is {brief(value)}, and {before}: use a new --output.")
 
 
 def _path(description: Description, bench: Path) -> Path:

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from isinglass.config import TrainConfig, as_dict, resolve
@@ -20,7 +19,6 @@ from isinglass.tasks import TASKS, Task, get_task
 # small sets of pairs that gain by fine-tuning on MNLI first (RoBERTa, ModernBERT)
 STARTED: Final = ("rte", "mrpc", "stsb")
 COMPILERS: Final = {"tensorflow": "xla", "torch": "compile"}  # backend -> the setting of its compiler
-TableKind = Literal["pytorch", "tensorflow", "scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class Selection:
     start_from: str | None = None
     predict_test: bool = False
     keep_models: bool = False
-    table: TableKind = "scores"
+    table: Literal["pytorch", "tensorflow", "scores"] = "scores"
     skip_missing: bool = False
 
     @property
@@ -62,47 +60,60 @@ class Selection:
 
 
 # settings come from that README and its scripts. `amp` is fp16 on a GPU and bf16 on a CPU; tables say which of them ran
-PRESETS: Final[Mapping[str, Selection]] = MappingProxyType(
-    {
-        # PyTorch: fp32 and fp16, batch 32, 2e-5 falling to 0, 3 epochs (WNLI 5), length 128
-        "seed-pytorch": Selection(
-            tasks=("mnli", "qnli", "rte", "wnli"),
-            models=("bert-base-cased",),
-            precisions=("fp32", "amp"),
-            table="pytorch",
-            skip_missing=True,
-        ),
-        # TensorFlow: MRPC, Adam with a constant 3e-5, 3 epochs, 3 runs; AMP and XLA are switches
-        "seed-tensorflow": Selection(
-            tasks=("mrpc",),
-            models=("bert-base-cased",),
-            backends=("tensorflow",),
-            precisions=("fp32", "amp"),
-            xla=True,
-            seeds=3,
-            settings={"learning_rate": 3e-5, "schedule": "constant"},
-            table="tensorflow",
-        ),
-        "glue": Selection(
-            tasks=("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"),
-            models=("bert-base-cased",),
-            predict_test=True,
-            skip_missing=True,
-        ),
-    }
-)
+PRESETS: Final[Mapping[str, Selection]] = {
+    # PyTorch: fp32 and fp16, batch 32, 2e-5 falling to 0, 3 epochs (WNLI 5), length 128
+    "seed-pytorch": Selection(
+        tasks=("mnli", "qnli", "rte", "wnli"),
+        models=("bert-base-cased",),
+        precisions=("fp32", "amp"),
+        table="pytorch",
+        skip_missing=True,
+    ),
+    # TensorFlow: MRPC, Adam with a constant 3e-5, 3 epochs, 3 runs; AMP and XLA are switches
+    "seed-tensorflow": Selection(
+        tasks=("mrpc",),
+        models=("bert-base-cased",),
+        backends=("tensorflow",),
+        precisions=("fp32", "amp"),
+        xla=True,
+        seeds=3,
+        settings={"learning_rate": 3e-5, "schedule": "constant"},
+        table="tensorflow",
+    ),
+    "glue": Selection(
+        tasks=("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"),
+        models=("bert-base-cased",),
+        predict_test=True,
+        skip_missing=True,
+    ),
+}
 
 
-def select(preset: str | None, **changes: Any) -> Selection:
-    """Return a preset, or the default selection of `tasks`, with some values changed.
+def select(
+    preset: str | None, *, own_files: Mapping[str, Any] | None = None, published: bool = False, **changes: Any
+) -> Selection:
+    """Return a preset, or the default selection of `tasks` or of your own files, with some values changed.
 
     Args:
+        own_files: the settings that name your own files and say how to read them, and `task`, the name of the task that they
+            make.
+        published: must not be set with your own files, like what else is for GLUE's tasks.
         changes: field of a selection -> value; None leaves it as it is.
 
     Raises:
-        ConfigError: neither preset nor tasks are named, or the preset is unknown; the message offers the nearest name.
+        ConfigError: neither preset nor tasks are named, or the preset is unknown, or does not go with your own files.
     """
-    changes = _without_none(changes)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if own_files:
+        for_glue = {"preset": preset, "published": published} | changes
+        for name in ("preset", "tasks", "start_from", "published"):
+            if for_glue.get(name):
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} is for GLUE's tasks and --train-file for your own: leave one of them out.")
+        if changes.get("predict_test") and "test_file" not in own_files:
+            raise ConfigError("--predict-test predicts a test set: name it with --test-file.")
+        settings = dict(own_files)
+        changes |= {"tasks": (settings.pop("task"),), "settings": settings}
     if preset is None and "tasks" not in changes:
         raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), --tasks, or a --train-file of your own.")
     if preset is not None and preset not in PRESETS:
@@ -112,36 +123,6 @@ def select(preset: str | None, **changes: Any) -> Selection:
     if "tasks" in changes:
         changes["skip_missing"] = False
     return replace(base, **changes)
-
-
-def select_own(
-    task: str, own_files: Mapping[str, Any], *, preset: str | None, published: bool = False, **changes: Any
-) -> Selection:
-    """Return the default selection for your own files, with some values changed.
-
-    Args:
-        task: the name of the task that the files make.
-        own_files: the settings that name the files and say how to read them; None: not given.
-        preset, published: must not be given: they are for GLUE's tasks.
-        changes: as for `select`.
-
-    Raises:
-        ConfigError: something that is only for GLUE's tasks is given.
-    """
-    settings = _without_none(own_files)
-    tasks = changes.pop("tasks", None)
-    for_glue = {"preset": preset, "tasks": tasks, "start_from": changes.get("start_from"), "published": published or None}
-    for name in _without_none(for_glue):
-        raise ConfigError(
-            f"--{name.replace('_', '-')} is for GLUE's tasks and --train-file for your own: leave one of them out."
-        )
-    if changes.get("predict_test") and "test_file" not in settings:
-        raise ConfigError("--predict-test predicts a test set: name it with --test-file.")
-    return select(None, tasks=(task,), settings=settings, **changes)
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,21 +208,20 @@ def make_plan(selection: Selection, data_dir: str | None) -> Plan:
     source = None if selection.start_from is None else get_task(selection.start_from).name
     if source is not None and source not in names:
         raise ConfigError(f"start-from is {source}, but {source} is not among the tasks that are run: add it to --tasks.")
-    runs: dict[str, PlannedRun] = {}
-    sources: dict[tuple[Any, ...], PlannedRun] = {}
+    runs: list[PlannedRun] = []
+    sources: list[PlannedRun] = []  # as many as each task has configurations, in the same order
     for task in sorted(names, key=lambda name: name != source):
-        for config in _configs(selection, task, data_dir):
-            settings = (config.model, config.backend, config.precision, config.xla, config.compile, config.seed)
-            run = PlannedRun(
-                config=config,
-                start_from=sources.get(settings) if task in STARTED else None,
-                keep_model=selection.keep_models or task == source,
-                predict_test=selection.predict_test,
-            )
-            if task == source:
-                sources[settings] = run
-            runs.setdefault(run.key, run)
-    return Plan(runs=tuple(runs.values()), skipped=tuple(skipped))
+        starts = sources if sources and task in STARTED else itertools.repeat(None)
+        keeps_models = selection.keep_models or task == source
+        runs_of_task = [
+            PlannedRun(config=config, start_from=start, keep_model=keeps_models, predict_test=selection.predict_test)
+            for config, start in zip(_configs(selection, task, data_dir), starts)
+        ]
+        runs += runs_of_task
+        if task == source:
+            sources = runs_of_task
+    different = {run.key: run for run in runs}
+    return Plan(runs=tuple(different.values()), skipped=tuple(skipped))
 
 
 def _configs(selection: Selection, task: str, data_dir: str | None) -> list[TrainConfig]:

@@ -171,7 +171,7 @@ class BenchOptions(Settings):
         Args:
             settings: the settings whose options are used: name -> value.
         """
-        from isinglass.bench.plan import select, select_own
+        from isinglass.bench.plan import select
 
         chosen: dict[str, Any] = {"xla": self.xla, "compile": self.compile, "assignments": self.set}
         chosen |= {"start_from": self.start_from, "seeds": self.seeds, "recipe": settings.get("recipe")}
@@ -184,7 +184,8 @@ class BenchOptions(Settings):
             return self.preset or "results", select(self.preset, **chosen)
         task = _name_of_task(None, train_file)
         tables = {name: value for name, value in settings.items() if name in _TABLE_SETTINGS}
-        return task, select_own(task, tables, preset=self.preset, published=self.published, **chosen)
+        own_files = {"task": task, **tables}
+        return task, select(self.preset, own_files=own_files, published=self.published, **chosen)
 
 
 @command("data_dir", *(name for name in _TABLE_SETTINGS if name != "validation_fraction"), "recipe")

@@ -8,29 +8,27 @@
 A worker gets one request. It sends any number of updates, and last of all one answer.
 """
 
-import dataclasses
 import json
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from pydantic import BaseModel, ConfigDict
 
 from isinglass.config import TrainConfig, resolve
 from isinglass.results import RunResult
 from isinglass.training.observers import Progress
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(BaseModel):
     """Base class of all that travels. Unknown fields are refused."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 # ---- requests ----------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunInputs:
+class RunInputs(Message):
     """The settings of a run, and where its worker finds the files that they name.
 
     Attributes:
@@ -40,7 +38,7 @@ class RunInputs:
     """
 
     config: dict[str, Any]
-    relocated: dict[str, Any] = field(default_factory=dict)
+    relocated: dict[str, Any] = {}
     first_weights: str | None = None
 
     def resolve(self) -> TrainConfig:
@@ -49,7 +47,6 @@ class RunInputs:
         return resolve(task=settings.pop("task"), recipe=settings.pop("recipe"), flags=settings)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Request(Message):
     """What a worker is to do.
 
@@ -67,7 +64,6 @@ class Request(Message):
     checkpoint_every: str = "never"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunRequest(Request):
     """Train, predict and write one run of a bench, to `runs/NAME` in its directory.
 
@@ -85,14 +81,12 @@ class RunRequest(Request):
     predict_test: bool
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrialRequest(Request):
     """Train one trial of a search, and score it after each epoch."""
 
     handler: ClassVar[str] = "isinglass.tuning.harness:perform_trial"
 
 
-@dataclass(frozen=True, kw_only=True)
 class CalibrationRequest(Request):
     """Time a few steps of the first run, and count the tokens of all runs' tasks."""
 
@@ -102,19 +96,16 @@ class CalibrationRequest(Request):
 # ---- updates -----------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
 class Started(Message):
     """The worker's process was started."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Progressed(Message):
     """How far the run is."""
 
     progress: Progress
 
 
-@dataclass(frozen=True, kw_only=True)
 class EpochScored(Message):
     """The scores of a trial on its dev set after each epoch so far."""
 
@@ -124,19 +115,16 @@ class EpochScored(Message):
 # ---- answers -----------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
 class Answer(Message):
     """The last message of a worker."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunFinished(Answer):
     """The result of a run of a bench. Its prediction files are named relative to the bench's directory."""
 
     result: RunResult
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrialFinished(Answer):
     """The scores of a trial after each epoch; `error` is the message of a loss that diverged."""
 
@@ -144,7 +132,6 @@ class TrialFinished(Answer):
     error: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Calibration(Answer):
     """What a few timed steps tell of an engine.
 
@@ -160,7 +147,6 @@ class Calibration(Answer):
     dev_tokens: dict[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Failed(Answer):
     """The run failed: `error` says why. `signal` is the number of the signal that ended the worker, if one did."""
 
@@ -171,9 +157,15 @@ class Failed(Answer):
 # ---- JSON --------------------------------------------------------------
 
 
+_REQUESTS: Final = (RunRequest, TrialRequest, CalibrationRequest)
+_UPDATES: Final = (Started, Progressed, EpochScored)
+_ANSWERS: Final = (RunFinished, TrialFinished, Calibration, Failed)
+_KINDS: Final[Mapping[str, type[Message]]] = {kind.__name__: kind for kind in (*_REQUESTS, *_UPDATES, *_ANSWERS)}
+
+
 def to_line(message: Message) -> bytes:
     """Return a message as one line of JSON. It is ASCII, because a path need not be UTF-8."""
-    return json.dumps({type(message).__name__: dataclasses.asdict(message)}).encode() + b"\n"
+    return json.dumps({type(message).__name__: message.model_dump()}).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:
@@ -183,17 +175,6 @@ def from_line(line: bytes) -> Message:
         ValueError: it is not JSON, there is no such message, or its fields are of other types.
     """
     ((name, fields),) = json.loads(line).items()
-    validators = _validators()
-    if name not in validators:
+    if name not in _KINDS:
         raise ValueError(f"there is no message {name!r}")
-    message: Message = validators[name].validate_python(fields)
-    return message
-
-
-@cache
-def _validators() -> dict[str, Any]:
-    from pydantic import TypeAdapter
-
-    requests = (RunRequest, TrialRequest, CalibrationRequest)
-    answers = (Started, Progressed, EpochScored, RunFinished, TrialFinished, Calibration, Failed)
-    return {kind.__name__: TypeAdapter(kind) for kind in (*requests, *answers)}
+    return _KINDS[name].model_validate(fields)

@@ -18,7 +18,7 @@ import json
 import logging
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,9 +44,11 @@ STARTUP_TRIALS: Final = 5  # are drawn at random and never pruned: before them t
 COMPLETE_RUN: Final = 1000  # steps in Optuna's sense: trials are compared after the same share of their epochs
 
 SETTINGS: Final = ("learning_rate", "epochs", "batch_size", "seed")  # that can be searched; every recipe has them
-_NUMBERS: Final[Mapping[str, Callable[[str], float]]] = {"learning_rate": float, "epochs": int, "batch_size": int}
-State = Literal["running", "complete", "pruned", "failed"]
-_STATES: Final[Mapping[str, State]] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+_STATES: Final[Mapping[str, Literal["complete", "pruned", "failed"]]] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +73,17 @@ class SearchSpace:
     seed: bool = True
 
     def __post_init__(self) -> None:
-        for name, values in (("learning_rate", self.learning_rate), ("epochs", self.epochs)):
-            _check(name, values, "a lower and a higher number", length=2)
-        _check("batch_size", self.batch_size, "rising whole numbers")
+        for name in ("learning_rate", "epochs", "batch_size"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            is_range = name != "batch_size"
+            has_length = len(values) == 2 if is_range else len(values) > 0
+            if not has_length or sorted({*values}) != [*values] or not values[0] > 0:
+                expected = "a lower and a higher number" if is_range else "rising whole numbers"
+                raise ConfigError(f"The search space of {name} is {brief(values)}; {expected} above 0 were expected.")
+            if not math.isfinite(values[-1]):
+                raise ConfigError(f"The search space of {name} is {brief(values)}; finite numbers were expected.")
         if self.learning_rate is None and self.epochs is None and self.batch_size is None:
             raise ConfigError("There is nothing to search but the seed: name learning_rate, epochs or batch_size.")
 
@@ -93,7 +103,17 @@ class SearchSpace:
             if name not in chosen:
                 hint = did_you_mean(name, SETTINGS)
                 raise ConfigError(f"{brief(name)} cannot be searched{hint}; {', '.join(SETTINGS)} can.")
-            chosen[name] = _parse_values(name, values, part) if equals_sign else getattr(default, name)
+            if not equals_sign:
+                chosen[name] = getattr(default, name)
+                continue
+            if name == "seed":
+                raise ConfigError(f"The search space {brief(part)}: no values were expected.")
+            number = float if name == "learning_rate" else int
+            try:
+                chosen[name] = tuple(map(number, values.split(":")))
+            except ValueError:
+                expected = "numbers with `:` between them were expected"
+                raise ConfigError(f"The search space {brief(part)}: {expected}.") from None
         return cls(**chosen)
 
     def suggest(self, trial: "optuna.Trial", config: TrainConfig, position: int) -> TrainConfig:
@@ -110,27 +130,6 @@ class SearchSpace:
         return dataclasses.replace(config, **chosen)
 
 
-def _check(name: str, values: Sequence[float] | None, expected: str, *, length: int | None = None) -> None:
-    """Refuse values that do not rise from above 0, or are not `length` many."""
-    if values is None:
-        return
-    is_rising = sorted({*values}) == [*values]
-    has_length = len(values) == (length or len(values)) and len(values) > 0
-    if not (is_rising and has_length and values[0] > 0):
-        raise ConfigError(f"The search space of {name} is {brief(values)}; {expected} above 0 were expected.")
-    if not math.isfinite(values[-1]):
-        raise ConfigError(f"The search space of {name} is {brief(values)}; finite numbers were expected.")
-
-
-def _parse_values(name: str, values: str, part: str) -> tuple[float, ...]:
-    if name not in _NUMBERS:
-        raise ConfigError(f"The search space {brief(part)}: no values were expected.")
-    try:
-        return tuple(_NUMBERS[name](value) for value in values.split(":"))
-    except ValueError:
-        raise ConfigError(f"The search space {brief(part)}: numbers with `:` between them were expected.") from None
-
-
 @dataclass(frozen=True, kw_only=True)
 class TunedTrial:
     """One trial of a search.
@@ -144,7 +143,7 @@ class TunedTrial:
     """
 
     number: int
-    state: State
+    state: Literal["running", "complete", "pruned", "failed"]
     settings: Mapping[str, Any]
     score: float | None = None
     seconds: float = 0.0
@@ -217,8 +216,6 @@ class Search:
 
     def prune(self, trial: Trial, scores: Sequence[float]) -> bool:
         """Report the last of the scores after each epoch. End the trial, and return True, if it is worse than most."""
-        from optuna.trial import TrialState
-
         epochs = trial.config.epochs
         if len(scores) <= trial.epochs_reported:  # a run that continues from a checkpoint repeats epochs
             return False
@@ -227,39 +224,38 @@ class Search:
         trial.optuna.report(scores[-1], round(COMPLETE_RUN * len(scores) / epochs))
         is_behind = len(scores) < epochs and trial.optuna.should_prune()
         if is_behind:
-            self._end(trial, state=TrialState.PRUNED)
+            self._end(trial, "PRUNED")
         return is_behind
 
     def complete(self, trial: Trial, scores: Sequence[float]) -> None:
         """Record the score of the weights that the trial leaves: its last epoch's, or its best one's if that is kept."""
         score = max(scores, key=self.metric.rank) if trial.config.picks_best else scores[-1]
-        self._end(trial, _worst(self.metric) if math.isnan(score) else score)
+        self._end(trial, "COMPLETE", _worst(self.metric) if math.isnan(score) else score)
 
     def fail(self, trial: Trial, error: str) -> None:
         """Record that the loss of a trial diverged."""
-        from optuna.trial import TrialState
-
         logger.warning("Trial %d failed: %s", trial.optuna.number, error)
         trial.optuna.set_user_attr("error", error)
-        self._end(trial, state=TrialState.FAIL)
+        self._end(trial, "FAIL")
 
-    def _end(self, trial: Trial, score: float | None = None, state: "optuna.trial.TrialState | None" = None) -> None:
-        self.study.tell(trial.optuna, score, state)
+    def _end(self, trial: Trial, state: str, score: float | None = None) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(trial.optuna, score, TrialState[state])
         self.write()
         self.observer.on_trial_end(next(each for each in self.finished() if each.number == trial.optuna.number))
 
     def finished(self) -> list[TunedTrial]:
         """Return the finished trials. A trial that was killed, or failed without an error of its own, is not finished."""
-        return [
-            TunedTrial(
-                number=trial.number,
-                state=_STATES[trial.state.name],
-                settings=trial.user_attrs["settings"],
-                score=_score(trial, self.metric),
-                seconds=trial.duration.total_seconds() if trial.duration else 0.0,
-            )
-            for trial in _finished(self.study)
-        ]
+        finished = []
+        for trial in _finished(self.study):
+            score = trial.value  # of a pruned trial the last one
+            if trial.state.name != "FAIL" and score in (None, _worst(self.metric)):
+                score = math.nan
+            state, settings = _STATES[trial.state.name], trial.user_attrs["settings"]
+            seconds = trial.duration.total_seconds() if trial.duration else 0.0
+            finished.append(TunedTrial(number=trial.number, state=state, settings=settings, score=score, seconds=seconds))
+        return finished
 
     def write(self) -> TunedTrial | None:
         """Write the table of trials, and the recipe of the complete one with the best score, the first of equal ones.
@@ -317,15 +313,6 @@ def _finished(study: "optuna.Study") -> list["FrozenTrial"]:
 def _worst(metric: Metric) -> float:
     """Return what stands for NaN in the database, which has no NaN."""
     return math.inf if metric.lower_is_better else -math.inf
-
-
-def _score(trial: "FrozenTrial", metric: Metric) -> float | None:
-    if trial.state.name == "FAIL":
-        return None
-    score = trial.value
-    if trial.state.name == "PRUNED":
-        score = trial.intermediate_values[max(trial.intermediate_values)]
-    return math.nan if score == _worst(metric) else score
 
 
 @contextmanager

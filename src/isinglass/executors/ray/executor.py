@@ -87,12 +87,12 @@ class RayExecutor:
     def submit(self, name: str, request: Request) -> None:
         """Take a request on. Ray starts it when and where it has the CPUs and GPUs."""
         bundles: dict[str, Bundle] = {}
-        request = replace(request, runs=tuple(self._store.pack(inputs, bundles) for inputs in request.runs))
+        request = request.model_copy(update={"runs": tuple(self._store.pack(inputs, bundles) for inputs in request.runs)})
         if self._storage is not None:
             # other data, or another model, must not continue from these checkpoints
             digest = hashlib.blake2b("".join(sorted(bundles)).encode(), digest_size=4).hexdigest()
             path = f"{self._storage}/{name}-{digest}"
-            request = replace(request, checkpoints=path, checkpoint_every=self._checkpoint_every)
+            request = request.model_copy(update={"checkpoints": path, "checkpoint_every": self._checkpoint_every})
         job = Job(
             name=name,
             request=request,

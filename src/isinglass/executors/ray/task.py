@@ -11,7 +11,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,10 @@ class FileStore:
                 relocated["class_weights"] = Path(weights).read_text(encoding="utf-8")
         model = inputs.first_weights or config["model"]
         directory = demo_directory() if model == DEMO else Path(model).expanduser()
-        if directory.is_dir():  # otherwise it is a model of the hub, which each node downloads
-            model = bundle(model, _existing(directory, [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG]))
-            return replace(inputs, relocated=relocated, first_weights=model)
-        return replace(inputs, relocated=relocated, first_weights=None)
+        first_weights = None  # for a model of the hub, which each node downloads
+        if directory.is_dir():
+            first_weights = bundle(model, _existing(directory, [CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG]))
+        return RunInputs(config=config, relocated=relocated, first_weights=first_weights)
 
     def _bundle(self, origin: str, files: Mapping[str, Path]) -> Bundle:
         """Store files, and return the bundle of them. `files` maps names in the bundle to paths."""
