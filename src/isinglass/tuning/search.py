@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from isinglass.config import PLACES, TrainConfig, as_dict, resolve
 from isinglass.errors import ConfigError, StorageError
@@ -44,7 +44,7 @@ STARTUP_TRIALS: Final = 5  # are drawn at random and never pruned: before them t
 COMPLETE_RUN: Final = 1000  # steps in Optuna's sense: trials are compared after the same share of their epochs
 
 SETTINGS: Final = ("learning_rate", "epochs", "batch_size", "seed")  # that can be searched; every recipe has them
-_STATES: Final[Mapping[str, Literal["complete", "pruned", "failed"]]] = {
+_STATES: Final[Mapping[str, str]] = {
     "COMPLETE": "complete",
     "PRUNED": "pruned",
     "FAIL": "failed",
@@ -136,14 +136,14 @@ class TunedTrial:
 
     Attributes:
         number: in Optuna's database. A trial that a kill cut off leaves a gap.
-        state: `pruned` if it was ended because it was worse than most, `failed` if its loss diverged.
+        state: `running`, `complete`, `pruned` if it was ended because it was worse than most, `failed` if its loss diverged.
         settings: the values of SETTINGS.
         score: what the trial is judged by, which can be NaN; a pruned trial has the score of its last epoch; None: no score.
         seconds: wall clock from its start to its end.
     """
 
     number: int
-    state: Literal["running", "complete", "pruned", "failed"]
+    state: str
     settings: Mapping[str, Any]
     score: float | None = None
     seconds: float = 0.0
