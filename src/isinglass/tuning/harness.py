@@ -68,7 +68,7 @@ def tune(
     trials: int,
     directory: Path,
     space: SearchSpace = SearchSpace(),  # noqa: B008  # it is frozen
-    observer: TuningObserver | None = None,
+    observer: TuningObserver = TuningObserver(),  # noqa: B008  # it has no state
     cluster: ClusterSettings | None = None,
     interruption: Interruption | None = None,
 ) -> Tuned:
@@ -96,7 +96,6 @@ def tune(
     except ImportError:
         text = "Tuning needs Optuna, which is not installed: `pip install 'isinglass[tune]'`."
         raise MissingDependencyError(text) from None
-    observer = observer or TuningObserver()
     config = dataclasses.replace(config, test_file=())
     data, notes = tuning_data(config)
     if space.seed:

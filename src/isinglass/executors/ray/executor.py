@@ -265,9 +265,11 @@ def _join(address: str) -> Any:
     except ImportError:
         raise MissingDependencyError("--on ray needs Ray, which is not installed: `pip install 'isinglass[ray]'`.") from None
     _check_reachable(address)
+    options = {"include_dashboard": False} if address == LOCAL else {}
+    handler = signal.getsignal(signal.SIGTERM)
     for attempt in range(1, MOST_JOINS + 1):
         try:
-            _initialize(ray, address)
+            ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR, **options)
             break
         except Exception as error:  # noqa: BLE001  # Ray raises RuntimeError, ValueError, gRPC's errors ...
             ray.shutdown()
@@ -276,6 +278,8 @@ def _join(address: str) -> Any:
                 raise ConfigError(f"{reason}; {EXPECTED}.") from None
             # a busy head node takes longer to start a client's process than Ray waits
             logger.warning(f"{reason}: trying again.")
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # Ray installs its own
     return ray
 
 
@@ -288,15 +292,6 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((parts[1], int(parts[2])), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"There is no Ray at {address} ({error}); {EXPECTED}.") from None
-
-
-def _initialize(ray: Any, address: str) -> None:
-    options = {"include_dashboard": False} if address == LOCAL else {}
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR, **options)
-    finally:
-        signal.signal(signal.SIGTERM, handler)  # Ray installs its own
 
 
 def share_nodes(resources: Sequence[Mapping[str, float]], cpus: int | None, gpus: float | None) -> Shares:

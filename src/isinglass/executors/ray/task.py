@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from isinglass.data.files import expand
 from isinglass.errors import DataError
-from isinglass.executors.messages import Answer, Failed, Message, Request, RunFinished, RunInputs, from_line, to_line
+from isinglass.executors.messages import Answer, Failed, Message, Request, RunFinished, RunInputs
 from isinglass.executors.training import is_url, open_file_system
 from isinglass.executors.worker import run_worker
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
@@ -194,15 +194,14 @@ def perform_job(job: Job, mailbox: Any, *contents: Contents) -> tuple[Answer, di
             drivers_paths[str(unpacked)] = bundle.origin
         log = f"logs/{job.name}.log"
         drivers_paths[str(directory / log)] = log
-        request = from_line(_replace_in_json(to_line(job.request).decode(), nodes_paths).encode())
-        assert isinstance(request, Request)
+        request = type(job.request).model_validate(_replace_in(job.request.model_dump(), nodes_paths))
         environment = {**os.environ, "TMPDIR": str(temporary), **dict.fromkeys(THREADS, str(job.threads))}
         with closing(run_worker(request, directory, directory / log, environment=environment)) as messages:
             for message in messages:
                 if not isinstance(message, Answer):
                     mailbox.put.remote(job.name, job.attempt, message)
-        answer = from_line(_replace_in_json(to_line(message).decode(), drivers_paths).encode())
-        assert isinstance(answer, Answer)  # a worker's last message is its answer
+        assert isinstance(message, Answer)  # the last one
+        answer = type(message).model_validate(_replace_in(message.model_dump(), drivers_paths))
         if isinstance(answer, RunFinished):
             _name_origins(directory / "runs" / job.name, drivers_paths)
         paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
@@ -213,24 +212,20 @@ def perform_job(job: Job, mailbox: Any, *contents: Contents) -> tuple[Answer, di
 def _name_origins(run: Path, drivers_paths: Mapping[str, str]) -> None:
     """Write the driver's paths instead of this node's into those files of a run that people read."""
     result = run / "result.json"
-    text = json.dumps(json.loads(result.read_text(encoding="utf-8")))
-    values = json.loads(_replace_in_json(text, drivers_paths))
+    values = _replace_in(json.loads(result.read_text(encoding="utf-8")), drivers_paths)
     result.write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
     card = run / "model" / "README.md"
     if card.exists():
-        text = _replace(card.read_text(encoding="utf-8"), drivers_paths)
+        text = _replace_in(card.read_text(encoding="utf-8"), drivers_paths)
         card.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _replace_in_json(text: str, replacements: Mapping[str, str]) -> str:
-    """Replace each key of `replacements` by its value, both spelled as in ASCII JSON."""
-    return _replace(text, {json.dumps(old)[1:-1]: json.dumps(new)[1:-1] for old, new in replacements.items()})
-
-
-def _replace(text: str, replacements: Mapping[str, str]) -> str:
+def _replace_in(value: Any, replacements: Mapping[str, str]) -> Any:
+    """Return a JSON value in whose texts each key of `replacements` is replaced by its value."""
+    text = json.dumps(value)
     for old, new in replacements.items():
-        text = text.replace(old, new)
-    return text
+        text = text.replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1])
+    return json.loads(text)
 
 
 def put_in_place(directory: Path, files: Mapping[str, bytes], *, failed: bool) -> None:
