@@ -265,7 +265,7 @@ def _join(address: str) -> Any:
     except ImportError:
         raise MissingDependencyError("--on ray needs Ray, which is not installed: `pip install 'isinglass[ray]'`.") from None
     _check_reachable(address)
-    options = {"include_dashboard": False} if address == LOCAL else {}
+    options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     handler = signal.getsignal(signal.SIGTERM)
     for attempt in range(1, MOST_JOINS + 1):
         try:
