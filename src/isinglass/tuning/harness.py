@@ -179,7 +179,7 @@ def _train_in_turn(search: Search, trials: int, data: Source, interruption: Inte
         trial = search.begin()
         send = partial(receive, trial)
         with suppress(PrunedError):
-            send(train_trial(_request(trial), data, send, interruption))
+            send(perform_trial(_request(trial), search.directory, send, data, interruption))
 
 
 def _train_on(executor: RayExecutor, search: Search, trials: int) -> None:
@@ -245,18 +245,25 @@ class ScoreMessages(Observer):
         self._send(EpochScored(scores=self.scores))
 
 
-def train_trial(request: TrialRequest, data: Source, send: Send, interruption: Interruption | None = None) -> TrialFinished:
-    """Train one trial. A loss that diverges is an outcome like others."""
+def perform_trial(
+    request: TrialRequest,
+    _directory: Path,
+    send: Send,
+    data: Source | None = None,
+    interruption: Interruption | None = None,
+) -> TrialFinished:
+    """Train one trial, in this process or as a worker does. A loss that diverges is an outcome like others.
+
+    Args:
+        data: what `tuning_data` returns; None: it is read.
+    """
+    config = request.runs[0].resolve()
+    if data is None:
+        data, _ = tuning_data(config)
     scores = ScoreMessages(send)
     error = None
     try:
-        train_requested(request, request.runs[0].resolve(), data, send, scores, interruption=interruption)
+        train_requested(request, config, data, send, scores, interruption=interruption)
     except TrainingDivergedError as diverged:
         error = str(diverged)
     return TrialFinished(scores=scores.scores, error=error)
-
-
-def perform_trial(request: TrialRequest, _directory: Path, send: Send) -> TrialFinished:
-    """Train one trial in a worker: see `isinglass.executors.worker`."""
-    data, _ = tuning_data(request.runs[0].resolve())
-    return train_trial(request, data, send)

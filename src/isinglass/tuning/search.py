@@ -44,6 +44,8 @@ STARTUP_TRIALS: Final = 5  # are drawn at random and never pruned: before them t
 COMPLETE_RUN: Final = 1000  # steps in Optuna's sense: trials are compared after the same share of their epochs
 
 SETTINGS: Final = ("learning_rate", "epochs", "batch_size", "seed")  # that can be searched; every recipe has them
+_RANGE: Final = (2, "a lower and a higher number")  # how many values there are, None for any number, and in words
+_EXPECTED: Final = {"learning_rate": _RANGE, "epochs": _RANGE, "batch_size": (None, "rising whole numbers")}
 _STATES: Final[Mapping[str, str]] = {
     "COMPLETE": "complete",
     "PRUNED": "pruned",
@@ -73,19 +75,16 @@ class SearchSpace:
     seed: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "epochs", "batch_size"):
-            values = getattr(self, name)
-            if values is None:
-                continue
-            is_range = name != "batch_size"
-            has_length = len(values) == 2 if is_range else len(values) > 0
-            if not has_length or sorted({*values}) != [*values] or not values[0] > 0:
-                expected = "a lower and a higher number" if is_range else "rising whole numbers"
+        searched = {name: getattr(self, name) for name in _EXPECTED if getattr(self, name) is not None}
+        if not searched:
+            raise ConfigError("There is nothing to search but the seed: name learning_rate, epochs or batch_size.")
+        for name, values in searched.items():
+            length, expected = _EXPECTED[name]
+            is_rising = [*values] == sorted({*values}) and min(values, default=0) > 0
+            if not is_rising or len(values) != (length or len(values)):
                 raise ConfigError(f"The search space of {name} is {brief(values)}; {expected} above 0 were expected.")
             if not math.isfinite(values[-1]):
                 raise ConfigError(f"The search space of {name} is {brief(values)}; finite numbers were expected.")
-        if self.learning_rate is None and self.epochs is None and self.batch_size is None:
-            raise ConfigError("There is nothing to search but the seed: name learning_rate, epochs or batch_size.")
 
     @classmethod
     def parse(cls, text: str) -> Self:
