@@ -23,11 +23,19 @@ from isinglass.data.files import LONGEST_LINE, DataFile
 from isinglass.data.glue import read_tsv
 from isinglass.errors import DataError, IsinglassError
 from isinglass.report.answers import Reader
-from isinglass.report.bench import check_tasks, read_bench
+from isinglass.report.bench import Bench, check_tasks
 from isinglass.report.sections import write_report
-from isinglass.results import RESULTS, FailedRun, RunResult, append_record, file_below, read_records
-from isinglass.results.files import LARGEST_RESULTS, MOST_DAMAGED
-from isinglass.results.validation import LONGEST_RECORD
+from isinglass.results import (
+    LARGEST_RESULTS,
+    LONGEST_RECORD,
+    MOST_DAMAGED,
+    RESULTS,
+    FailedRun,
+    RunResult,
+    append_record,
+    file_below,
+    read_records,
+)
 from isinglass.submission import check_submission
 from isinglass.tasks import TASKS
 from tests.fuzzing import FEW, TARGETS, Case, check, flaw, make_case, version_1, zip_of_good_files
@@ -357,7 +365,7 @@ def test_a_line_that_is_too_long_is_damage_and_the_next_is_read(tmp_path: Path) 
 def test_the_report_refuses_scores_that_are_not_the_tasks(changes: dict, tmp_path: Path) -> None:
     """A KeyError in the midst of a table."""
     append_record(tmp_path, sample_result("rte", **changes))
-    assert "A result of RTE, seed 1," in refused(lambda: read_bench(tmp_path))
+    assert "A result of RTE, seed 1," in refused(lambda: Bench(tmp_path))
     assert "A result of RTE, seed 1," in refused(lambda: check_tasks(read_records(tmp_path).results))
 
 

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from isinglass.names import printable
-from isinglass.report.bench import read_bench
+from isinglass.report.bench import Bench
 from isinglass.report.page import Report
 from isinglass.report.sections import make_report, write_report
 from isinglass.results import FailedRun, append_record
@@ -93,7 +93,7 @@ def bench_with(text: str, directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return make_report(read_bench(bench_with(PLACE, tmp_path_factory.mktemp("bench"))), with_published=True)
+    return make_report(Bench(bench_with(PLACE, tmp_path_factory.mktemp("bench"))), with_published=True)
 
 
 @settings(max_examples=50, deadline=None)

@@ -15,7 +15,7 @@ from isinglass.errors import DataError, IsinglassError
 from isinglass.names import brief, printable, short_name
 from isinglass.report.answers import Reader, tasks_of
 from isinglass.report.plots import Series
-from isinglass.results import RESULTS, FailedRun, Records, RunResult, read_records
+from isinglass.results import RESULTS, FailedRun, RunResult, read_records
 from isinglass.tasks import TASKS, Split, Task
 
 NO_SETTING: Final = ("seed", *PLACES)  # what runs of one configuration may differ in
@@ -87,67 +87,47 @@ class Run:
         return f"{self.configuration}, seed {self.result.seed}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A directory of runs.
+    """What `isinglass bench` left in a directory.
 
     Attributes:
+        records: all of `results.jsonl`.
         described: all tasks by name, those of the user's own last.
-        tasks: the finished runs of each, in the order of `described`, then by configuration and seed.
         groups: all runs, finished or failed, as the tables show them.
         answers: reads the predictions of a run for a split.
         shared: what is the same in all configurations and so needs no mention.
-    """
-
-    directory: Path
-    records: Records
-    described: Mapping[str, Task]
-    tasks: Mapping[Task, Sequence[Run]]
-    groups: Sequence[Group]
-    answers: Reader
-    shared: set[str]
-
-    @property
-    def runs(self) -> list[Run]:
-        """All finished runs."""
-        return [run for runs in self.tasks.values() for run in runs]
-
-
-def read_bench(directory: Path) -> Bench:
-    """Read what `isinglass bench` left.
+        runs: those that are finished, in the order of `described`, then by configuration and seed.
+        tasks: the same by task.
 
     Raises:
         ConfigError, DataError: there are no results, or one of them is not of a task's scores.
     """
-    records = read_records(directory)
-    results, failed = records.results, records.failed
-    if not results:
-        raise DataError(
-            f"{directory / RESULTS} holds no finished run ({len(failed)} failed, {len(records.damaged)} damaged): "
-            f"`isinglass bench --output {directory}` adds some."
-        )
-    configs = [*(run.config for run in results), *(run.config for run in failed)]
-    described = tasks_of(directory, (str(config["task"]) for config in configs))
-    groups = groups_of(results, failed, described)
-    answers = Reader(directory)
-    traits = [traits_of(run.config, run.start_from) | {"precision": run.precision, "device": run.device} for run in results]
-    names = {name for words in traits for name in words} - {"backend", "precision"}
-    shared = {name for name in names if len({words.get(name) for words in traits}) == 1}
-    series: dict[str, Series] = {}
-    runs = []
-    for result, words in zip(results, traits, strict=True):
-        found = series.setdefault(json.dumps(words, sort_keys=True), Series(label_of(words, shared), len(series)))
-        runs.append(Run(result, described[result.task], found, _unread(answers, result)))
-    runs.sort(key=lambda run: (list(described).index(run.task.name), run.series.colour, run.result.seed))
-    return Bench(
-        directory=directory,
-        records=records,
-        described=described,
-        tasks=grouped(runs, lambda run: run.task),
-        groups=groups,
-        answers=answers,
-        shared=shared,
-    )
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.records = read_records(directory)
+        results, failed = self.records.results, self.records.failed
+        if not results:
+            raise DataError(
+                f"{directory / RESULTS} holds no finished run ({len(failed)} failed, {len(self.records.damaged)} damaged): "
+                f"`isinglass bench --output {directory}` adds some."
+            )
+        configs = [*(run.config for run in results), *(run.config for run in failed)]
+        self.described = tasks_of(directory, (str(config["task"]) for config in configs))
+        self.groups = groups_of(results, failed, self.described)
+        self.answers = Reader(directory)
+        ran = [{"precision": run.precision, "device": run.device} for run in results]
+        traits = [traits_of(run.config, run.start_from) | facts for run, facts in zip(results, ran, strict=True)]
+        names = {name for words in traits for name in words}
+        self.shared = {name for name in names if len({words.get(name) for words in traits}) == 1}
+        series: dict[str, Series] = {}
+        self.runs: list[Run] = []
+        for result, words in zip(results, traits, strict=True):
+            found = series.setdefault(json.dumps(words), Series(label_of(words, self.shared), len(series)))
+            self.runs.append(Run(result, self.described[result.task], found, _unread(self.answers, result)))
+        order = list(self.described)
+        self.runs.sort(key=lambda run: (order.index(run.task.name), run.series.colour, run.result.seed))
+        self.tasks = grouped(self.runs, lambda run: run.task)
 
 
 def _unread(answers: Reader, result: RunResult) -> str:

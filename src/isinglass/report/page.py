@@ -1,14 +1,19 @@
 """What a report is made of, and how it is written down. Texts are raw: the templates escape them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import jinja2
 
 from isinglass.names import printable
 from isinglass.tables import Table, escaped
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -19,27 +24,41 @@ class Plot:
     caption: str = ""
 
 
-@dataclass(frozen=True)
-class Commands:
-    """Command lines, each below what it repeats."""
-
-    title: str
-    lines: Sequence[tuple[str, str]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the report: `key` is its anchor; `folded` tables show on a click; `narrow` plots stand close together."""
+    """A part of the report.
+
+    Attributes:
+        key: its anchor, and its name in `sections.toml`.
+        facts: what the lead names.
+        narrow: whether plots stand close together.
+        folded: tables that show on a click.
+        commands: task -> command lines, each with what it repeats.
+    """
 
     key: str
-    title: str
-    lead: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
     narrow: bool = False
     folded: Sequence[Table] = ()
-    commands: Sequence[Commands] = ()
+    commands: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return _texts()[self.key]["title"]
+
+    @property
+    def lead(self) -> str:
+        """The first sentences."""
+        return _texts()[self.key]["lead"].format(**self.facts)
+
+
+@cache
+def _texts() -> dict[str, dict[str, str]]:
+    return tomllib.loads((TEMPLATES / "sections.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +73,7 @@ class Report:
     def written_as(self, name: str) -> str:
         """Return the report as `report.html`, one self-contained page, or as `report.md`, without its plots."""
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+            loader=jinja2.FileSystemLoader(TEMPLATES),
             autoescape=name.endswith(".html"),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,

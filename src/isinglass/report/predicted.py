@@ -79,9 +79,6 @@ def confusions(shown: Sequence[Shown]) -> Section:
         tables.append(Table(title=f"{title} in figures", columns=("configuration", *columns), rows=rows))
     return Section(
         key="answers",
-        title="Predicted against true",
-        lead="One model for each configuration: that of its first seed. Each row of a matrix is one true label, and its "
-        "percentages add up to 100; scores of a regression are dots, right on the dashed line.",
         plots=[Plot(_plot(one)) for one in shown if one.task.kind is REGRESSION or one.has_matrix],
         narrow=True,
         folded=tables,
@@ -126,10 +123,7 @@ def hard_examples(shown: Sequence[Shown]) -> Section:
     """Return the examples of each task that models were most confidently wrong about."""
     return Section(
         key="mistakes",
-        title="The most confident mistakes",
-        lead=f"Of the models above, taken together: up to {HARD_EXAMPLES} examples for each task, by the probability of the "
-        "wrong answer; for a regression, by the size of the error. Each example stands once, with the configuration that "
-        "was most confident, and how many of them were wrong. A label that all of them contradict may itself be wrong.",
+        facts={"most": HARD_EXAMPLES},
         folded=[_mistakes(task, several) for task, several in grouped(shown, lambda one: one.task).items()],
     )
 

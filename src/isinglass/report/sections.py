@@ -23,12 +23,11 @@ from isinglass.report.bench import (
     grouped,
     groups_of,
     label_of,
-    read_bench,
     setting_text,
     title_of,
     traits_of,
 )
-from isinglass.report.page import Commands, Plot, Report, Section
+from isinglass.report.page import Plot, Report, Section
 from isinglass.report.predicted import confusions, hard_examples, shown_answers
 from isinglass.report.tables import differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
 from isinglass.results import CLOCK, RunResult, file_below
@@ -56,7 +55,7 @@ def write_report(directory: Path, *, with_published: bool = False) -> list[Path]
     """
     if find_spec("matplotlib") is None:
         raise MissingDependencyError("The report needs matplotlib: `pip install 'isinglass[report]'`.")
-    report = make_report(read_bench(directory), with_published=with_published)
+    report = make_report(Bench(directory), with_published=with_published)
     paths = [directory / "report.html", directory / "report.md"]
     for path in paths:
         with replacing(path) as partial:
@@ -152,7 +151,7 @@ def _overview(bench: Bench) -> Section:
         notes.append("Nothing is missing: every line of results.jsonl could be read, no run failed, no model collapsed.")
     columns = ("task", *(series.label for series in configurations))
     seeds_table = Table(title="Seeds of the finished runs", columns=columns, rows=tuple(finished))
-    return Section(key="runs", title="What ran, and what is missing", tables=[seeds_table, *holes], notes=notes)
+    return Section(key="runs", tables=[seeds_table, *holes], notes=notes)
 
 
 def _tables(bench: Bench, *, with_published: bool) -> Section:
@@ -168,7 +167,7 @@ def _tables(bench: Bench, *, with_published: bool) -> Section:
         tables += [scores_table(groups, bench.answers), differences_table(groups, bench.answers)]
     unread = _names_of_groups(run for run in bench.runs if run.unread)
     notes = [f"Not among the intervals and differences: {unread}."] if unread else []
-    return Section(key="tables", title="Tables", notes=notes, tables=tables, folded=[_every_run(bench)])
+    return Section(key="tables", notes=notes, tables=tables, folded=[_every_run(bench)])
 
 
 def _every_run(bench: Bench) -> Table:
@@ -221,9 +220,6 @@ def _scores(bench: Bench) -> Section:
         drawn.append(Plot(plots.seed_scores(f"scores-{task.name}", task.title, panels), task.warning or ""))
     return Section(
         key="scores",
-        title="Score of each seed",
-        lead="A dot is one seed; the dashed line is what always answering the most frequent label would score. A run that "
-        "sits on it answers no better than that, whatever its number looks like.",
         plots=drawn,
     )
 
@@ -253,9 +249,6 @@ def _curves(bench: Bench) -> Section:
     )
     return Section(
         key="curves",
-        title="Learning curves",
-        lead="Strong lines: the training loss of each seed, each step averaged with its neighbours (a twentieth of all "
-        "steps together). Faint line: the loss of the first seed's own steps.",
         notes=notes,
         plots=drawn,
         folded=[table] if rows else [],
@@ -292,8 +285,7 @@ def _speed(bench: Bench) -> Section:
             drawn.append(Plot(plots.speed_bars(f"speed-{task.name}", task.title, panels)))
     return Section(
         key="speed",
-        title="Throughput and training time",
-        lead=f"Bars are means over the seeds, thin lines reach from the lowest run to the highest. {CLOCK}",
+        facts={"clock": CLOCK},
         plots=drawn,
         folded=[speed_table(bench.groups, title="Speed in figures")],
     )
@@ -325,9 +317,6 @@ def _padding(bench: Bench) -> Section:
     )
     return Section(
         key="padding",
-        title="Padding that was not computed",
-        lead="Above, how many training examples have each length. Below, to scale: at each position, the examples that "
-        "still have text there, and those that padding would have filled up.",
         plots=drawn,
         folded=[table] if rows else [],
     )
@@ -348,21 +337,20 @@ def _environment(bench: Bench) -> Section:
     if notes:
         told = tuple((note, _names_of_groups(run for _, run in pairs)) for note, pairs in notes.items())
         tables.append(Table(title="Notes of the runs", columns=("note", "runs"), rows=told))
-    lead = ""
+    placeholders = ""
     if any(run.result.config["data_dir"] is not None for run in runs):
-        lead += "In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on. "
+        placeholders += "In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on. "
     if any(run.result.config["train_file"] for run in runs):
-        lead += "TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files. "
+        placeholders += "TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files. "
     origins = sorted({run.result.start_from for run in runs if run.result.start_from})
-    lead += " ".join(
+    placeholders += " ".join(
         f"{origin.upper()}_RUN stands for what the same settings and seed left on {title_of(origin)}." for origin in origins
     )
     return Section(
         key="environment",
-        title="Environment, and how to repeat it",
-        lead=lead,
+        facts={"placeholders": placeholders},
         tables=tables,
-        commands=[Commands(task.title, _commands(task_runs)) for task, task_runs in bench.tasks.items()],
+        commands={task.title: _commands(task_runs) for task, task_runs in bench.tasks.items()},
     )
 
 
