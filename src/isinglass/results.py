@@ -21,6 +21,7 @@ import re
 import subprocess
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -179,13 +180,10 @@ class RunResult:
         Raises:
             DataError: it is missing, not JSON, or not of this version's fields.
         """
+        with _opened(path, "; a run directory holds one") as stream:
+            content = stream.read(LONGEST_RECORD + 1)
         try:
-            with _opened(path) as stream:
-                return _validated(RunResult, _parsed(stream.read(LONGEST_RECORD + 1)))
-        except FileNotFoundError:
-            raise DataError(f"{path} does not exist; a run directory holds one.") from None
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+            return _validated(RunResult, _parsed(content))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a result of this version of isinglass: {_reason(error)}.") from None
 
@@ -255,28 +253,34 @@ def read_records(directory: Path) -> Records:
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, counted from 1; of a line that is too long to be a record, its beginning."""
-    try:
-        with _opened(path) as stream:
-            if os.fstat(stream.fileno()).st_size > LARGEST_RESULTS:
-                raise DataError(f"{path} has more than {LARGEST_RESULTS >> 20} MiB; records of some kB each were expected.")
-            number = 0
-            while line := stream.readline(LONGEST_RECORD + 1):
-                number += 1
-                if line.strip():
-                    yield number, line.removesuffix(b"\n")
-                while len(line) > LONGEST_RECORD and not line.endswith(b"\n"):
-                    line = stream.readline(LONGEST_RECORD + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} does not exist: `isinglass bench --output {path.parent}` writes one.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    with _opened(path, f": `isinglass bench --output {path.parent}` writes one") as stream:
+        if os.fstat(stream.fileno()).st_size > LARGEST_RESULTS:
+            raise DataError(f"{path} has more than {LARGEST_RESULTS >> 20} MiB; records of some kB each were expected.")
+        number = 0
+        while line := stream.readline(LONGEST_RECORD + 1):
+            number += 1
+            if line.strip():
+                yield number, line.removesuffix(b"\n")
+            while len(line) > LONGEST_RECORD and not line.endswith(b"\n"):
+                line = stream.readline(LONGEST_RECORD + 1)
 
 
-def _opened(path: Path) -> BinaryIO:
-    """Open a file for reading; refuse a pipe or a device, which might never end."""
+@contextmanager
+def _opened(path: Path, writer: str) -> Iterator[BinaryIO]:
+    """Open a file for reading; refuse a pipe or a device, which might never end. `writer` says in words where it comes from.
+
+    Raises:
+        DataError: it is missing, or cannot be read.
+    """
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is a directory, a pipe or a device; a file was expected.")
-    return open(path, "rb")
+    try:
+        with open(path, "rb") as stream:
+            yield stream
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path} does not exist{writer}.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def file_below(directory: Path, named: str) -> Path:
@@ -479,8 +483,6 @@ def installed_versions() -> dict[str, str]:
     """Return the version of Python and of each installed package that a result depends on."""
     found = {"python": platform.python_version()}
     for name in REPORTED.split():
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

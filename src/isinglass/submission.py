@@ -346,7 +346,10 @@ def _problems_of_file(file: GlueFile, content: bytes, rows: int) -> Iterator[Pro
     for number, raw in enumerate(io.BytesIO(content), start=1):
         line = raw.removesuffix(b"\n").removesuffix(b"\r")
         if number == 1:
-            yield from _problems_of_header(file, line)
+            if line.startswith(BYTE_ORDER_MARK):
+                yield Problem(file=file.name, line=1, found="a byte order mark", expected="the header without one")
+            elif line != HEADER:
+                yield Problem(file=file.name, line=1, found=f"the header {_shown(line)}", expected=_shown(HEADER))
             continue
         if number > 2 * rows + SPARE_LINES:
             expected = f"{rows} rows, as many as the test set has"
@@ -359,13 +362,6 @@ def _problems_of_file(file: GlueFile, content: bytes, rows: int) -> Iterator[Pro
             index = 1 + (int(fields[0]) if _INDEX.fullmatch(fields[0]) else index)
     if count != rows:
         yield Problem(file=file.name, found=f"{count} rows", expected=f"{rows}, as many as the test set has")
-
-
-def _problems_of_header(file: GlueFile, line: bytes) -> Iterator[Problem]:
-    if line.startswith(BYTE_ORDER_MARK):
-        yield Problem(file=file.name, line=1, found="a byte order mark", expected="the header without one")
-    elif line != HEADER:
-        yield Problem(file=file.name, line=1, found=f"the header {_shown(line)}", expected=_shown(HEADER))
 
 
 def _problems_of_row(file: GlueFile, number: int, fields: Sequence[bytes], index: int) -> Iterator[Problem]:

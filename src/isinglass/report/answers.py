@@ -88,28 +88,22 @@ class Reader:
                 result names a file outside of the directory.
         """
         key = run_key(result.config, result.start_from) + split
-        if key not in self._answers:
-            self._answers[key] = self._read(result, split)
-        return self._answers[key]
-
-    def _read(self, result: RunResult, split: str) -> Answers:
+        if key in self._answers:
+            return self._answers[key]
         task, examples, texts, truth = self._examples(result.task, split)
         if split not in result.predictions:
             run = f"the result of {result.task}, seed {result.seed}"
             raise DataError(f"{self._directory}: {run}, names no predictions of {split}.")
         path = file_below(self._directory, result.predictions[split])
-        predicted, probabilities = _read_predictions(path, task)
+        predicted, chances = _read_predictions(path, task)
         if len(predicted) != len(texts):
             raise DataError(f"{path} answers {len(predicted)} examples; {examples} holds {len(texts)}.")
-        known = task.labels or ()
-        return Answers(
-            labels=task.labels,
-            truth=truth,
-            predicted=predicted,
-            probabilities=probabilities,
-            texts=texts,
-            positive=known.index(task.positive_label) if task.positive_label in known else 0,
+        labels = task.labels
+        positive = labels.index(task.positive_label) if labels and task.positive_label in labels else 0
+        answers = Answers(
+            labels=labels, truth=truth, predicted=predicted, probabilities=chances, texts=texts, positive=positive
         )
+        return self._answers.setdefault(key, answers)
 
 
 def _read_examples(directory: Path, task_name: str, split: str) -> tuple[Task, Path, list[tuple[str, ...]], Labels]:

@@ -21,7 +21,6 @@ from isinglass.tasks import TASKS, Split, Task
 NO_SETTING: Final = ("seed", *PLACES)  # what runs of one configuration may differ in
 # how the user's own files are read: the same in all runs of a task
 READING: Final = {*TableSettings.declared()} - {*PLACES, "validation_fraction"}
-FLAGS: Final = {"compile": "compiled", "xla": "XLA"}
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 
@@ -271,8 +270,10 @@ def _in_words(name: str, value: Any) -> str:
             return short_name(value)
         case "start_from":
             return f"from {title_of(value)}" if value else ""
-        case "compile" | "xla":
-            return FLAGS[name] if value else ""
+        case "compile":
+            return "compiled" if value else ""
+        case "xla":
+            return "XLA" if value else ""
     return f"{name} {setting_text(value)}"
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -101,7 +100,7 @@ def seed_scores(key: str, title: str, panels: Sequence[Panel]) -> str:
     handles += axes[0].plot([], [], "|", color=INK, markersize=9, markeredgewidth=1.6, label="mean")
     if any(panel.majority is not None for panel in panels):
         handles += axes[0].plot([], [], label="most frequent label", **dashed)
-    _legend(figure, handles)
+    figure.legend(handles=handles, ncols=3, bbox_to_anchor=(0, 0))
     return _to_svg(figure, key, f"{title}: score of each seed beside that of the most frequent label")
 
 
@@ -200,7 +199,7 @@ def length_histogram(key: str, title: str, counts: Sequence[int], max_length: in
     top.text(0.98 * max_length, 0.98, f"max_length {max_length}", ha="right", va="top", transform=top.get_xaxis_transform())
     top.set_xticklabels([])
     bottom.set_xlabel("length, or position, in tokens")
-    _legend(figure, bottom.get_legend_handles_labels()[0])
+    figure.legend(*bottom.get_legend_handles_labels(), ncols=3, bbox_to_anchor=(0, 0))
     return _to_svg(figure, key, f"{title}: {share:.0%} of the tokens of padding to {max_length} are padding")
 
 
@@ -310,11 +309,6 @@ def _rows_of_panels(
         transform = axes[0].get_yaxis_transform()
         axes[0].text(0, row - 0.42, _cut(label, 60), transform=transform, fontsize=9.5, va="center", bbox=box)
     return figure, axes
-
-
-def _legend(figure: "Figure", handles: Sequence["Artist"]) -> None:
-    """Add a legend below the axes."""
-    figure.legend(handles=handles, loc="lower left", ncols=3, bbox_to_anchor=(0, 0))
 
 
 def _to_svg(figure: "Figure", key: str, label: str) -> str:

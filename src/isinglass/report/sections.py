@@ -124,34 +124,28 @@ def _overview(bench: Bench) -> Section:
     for record in bench.records.failed:
         configuration = label_of(traits_of(record.config, record.start_from), bench.shared)
         failed.append((title_of(record.config["task"]), configuration, str(record.config["seed"]), record.error))
-    holes = [
-        Table(
-            title="Failed runs",
-            columns=("task", "configuration", "seed", "error"),
-            rows=tuple(failed),
-            notes=("No figure below includes them.",),
+    damaged = [(str(line.number), line.reason) for line in bench.records.damaged]
+    unread = [(run.name, run.unread) for run in bench.runs if run.unread]
+    holes = (  # title, columns, rows, note
+        ("Failed runs", ("task", "configuration", "seed", "error"), failed, "No figure below includes them."),
+        ("Damaged lines of results.jsonl", ("line", "what is wrong"), damaged, "No figure below includes what stood there."),
+        (
+            "Answers that cannot be read",
+            ("run", "why"),
+            unread,
+            "These runs are not among the intervals, differences, matrices and mistakes.",
         ),
-        Table(
-            title="Damaged lines of results.jsonl",
-            columns=("line", "what is wrong"),
-            rows=tuple((str(line.number), line.reason) for line in bench.records.damaged),
-            notes=("No figure below includes what stood there.",),
-        ),
-        Table(
-            title="Answers that cannot be read",
-            columns=("run", "why"),
-            rows=tuple((run.name, run.unread) for run in bench.runs if run.unread),
-            notes=("These runs are not among the intervals, differences, matrices and mistakes.",),
-        ),
+    )
+    tables = [
+        Table(title=title, columns=columns, rows=tuple(rows), notes=(note,)) for title, columns, rows, note in holes if rows
     ]
-    holes = [table for table in holes if table.rows]
     collapsed = [run.name for run in bench.runs if run.result.collapsed]
     notes = [f"Collapsed: every example of a scored set got the same label in {'; '.join(collapsed)}."] if collapsed else []
-    if not holes and not collapsed:
+    if not tables and not collapsed:
         notes.append("Nothing is missing: every line of results.jsonl could be read, no run failed, no model collapsed.")
     columns = ("task", *(series.label for series in configurations))
     seeds_table = Table(title="Seeds of the finished runs", columns=columns, rows=tuple(finished))
-    return Section(key="runs", tables=[seeds_table, *holes], notes=notes)
+    return Section(key="runs", tables=[seeds_table, *tables], notes=notes)
 
 
 def _tables(bench: Bench, *, with_published: bool) -> Section:
@@ -201,27 +195,18 @@ def _scores(bench: Bench) -> Section:
         several = len(runs[0].result.scores) > 1
         for split in runs[0].result.scores:
             for metric in task.metrics:
-                scores = {
-                    series: [run.result.scores[split][metric] for run in same] for series, same in _by_series(runs).items()
-                }
-                values = {
-                    series: [None if score.value is None else metric.scale * score.value for score in same]
-                    for series, same in scores.items()
-                }
-                majorities = [score.majority for same in scores.values() for score in same if score.majority is not None]
-                is_shown = majorities and not metric.lower_is_better
+                values: dict[plots.Series, list[float | None]] = {}
+                majority = None
+                for run in runs:
+                    score = run.result.scores[split][metric]
+                    value = None if score.value is None else metric.scale * score.value
+                    values.setdefault(run.series, []).append(value)
+                    if score.majority is not None and not metric.lower_is_better:
+                        majority = metric.scale * score.majority
                 prefix = f"{split.removeprefix('dev_')}, " if several else ""
-                panel = plots.Panel(
-                    label=f"{prefix}{metric.axis}",
-                    values=values,
-                    majority=metric.scale * majorities[-1] if is_shown else None,
-                )
-                panels.append(panel)
+                panels.append(plots.Panel(label=f"{prefix}{metric.axis}", values=values, majority=majority))
         drawn.append(Plot(plots.seed_scores(f"scores-{task.name}", task.title, panels), task.warning or ""))
-    return Section(
-        key="scores",
-        plots=drawn,
-    )
+    return Section(key="scores", plots=drawn)
 
 
 def _curves(bench: Bench) -> Section:
@@ -247,12 +232,7 @@ def _curves(bench: Bench) -> Section:
         rows=tuple(rows),
         notes=("Means over the seeds of the smoothed loss.",),
     )
-    return Section(
-        key="curves",
-        notes=notes,
-        plots=drawn,
-        folded=[table] if rows else [],
-    )
+    return Section(key="curves", notes=notes, plots=drawn, folded=[table] if rows else [])
 
 
 def _losses(directory: Path, result: RunResult) -> Float64[np.ndarray, " steps"]:
@@ -283,12 +263,8 @@ def _speed(bench: Bench) -> Section:
             panels.append(plots.Panel(label=label, values=values))
         if timed:
             drawn.append(Plot(plots.speed_bars(f"speed-{task.name}", task.title, panels)))
-    return Section(
-        key="speed",
-        facts={"clock": CLOCK},
-        plots=drawn,
-        folded=[speed_table(bench.groups, title="Speed in figures")],
-    )
+    table = speed_table(bench.groups, title="Speed in figures")
+    return Section(key="speed", facts={"clock": CLOCK}, plots=drawn, folded=[table])
 
 
 def _padding(bench: Bench) -> Section:
@@ -315,11 +291,7 @@ def _padding(bench: Bench) -> Section:
         columns=("task", "model", "examples", "mean length", "max_length", "padding not computed (%)", "examples cut (%)"),
         rows=tuple(rows),
     )
-    return Section(
-        key="padding",
-        plots=drawn,
-        folded=[table] if rows else [],
-    )
+    return Section(key="padding", plots=drawn, folded=[table] if rows else [])
 
 
 def _environment(bench: Bench) -> Section:

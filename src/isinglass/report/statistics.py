@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Float64, Shaped
 from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
@@ -226,9 +226,10 @@ def score_of_counts(
         case Metric.RMSE:
             return np.asarray(np.sqrt((truth.astype(np.float64) - answers) ** 2 @ counts / counts.sum(0)))
         case Metric.F1:
-            return np.asarray(_f1(truth[:, None] == positive, answers[:, None] == positive, counts)[0])
+            is_true, is_answer = truth == positive, answers == positive
+            return _f1(is_true & is_answer, 1 * is_true + is_answer, counts)
         case Metric.MICRO_F1:
-            return _micro_f1(truth > 0, answers > 0, counts)
+            return _f1(((truth > 0) & (answers > 0)).sum(1), (truth + answers).sum(1), counts)
         case Metric.MACRO_F1:
             return _macro_f1(truth, answers, counts)
         case Metric.MATTHEWS:
@@ -239,10 +240,17 @@ def score_of_counts(
             return _spearman(truth, answers, counts)
 
 
-def _f1(truth: Bool[np.ndarray, "K C"], answers: Bool[np.ndarray, "K C"], counts: Counts) -> Float64[np.ndarray, "C B"]:
-    """Return 2 TP / (2 TP + FP + FN) of each label, 0 where it neither occurs nor is predicted."""
-    both = (1 * truth + answers).T @ counts
-    return np.asarray(np.divide(2 * (truth & answers).T @ counts, both, out=0 * both, where=both > 0))
+def _f1(
+    hits: Shaped[np.ndarray, " *K_C"], total: Shaped[np.ndarray, " *K_C"], counts: Counts
+) -> Float64[np.ndarray, " *C_B"]:
+    """Return 2 TP / (2 TP + FP + FN), 0 where a label neither occurs nor is predicted.
+
+    Args:
+        hits: TP of each kind of example.
+        total: 2 TP + FP + FN of each.
+    """
+    both = total.T @ counts
+    return np.asarray(np.divide(2 * hits.T @ counts, both, out=0 * both, where=both > 0))
 
 
 def _macro_f1(
@@ -250,17 +258,11 @@ def _macro_f1(
 ) -> Float64[np.ndarray, " B"]:
     """Return the mean of the labels' F1: of all C for sets of labels, else of those that occur or are predicted."""
     if truth.ndim == 2:
-        return np.asarray(_f1(truth > 0, answers > 0, counts).mean(0))
+        return np.asarray(_f1((truth > 0) & (answers > 0), truth + answers, counts).mean(0))
     labels = np.union1d(truth, answers)
     is_true, is_answer = truth[:, None] == labels, answers[:, None] == labels  # (K, C)
     found = ((is_true | is_answer).T @ counts > 0).sum(0)
-    return np.asarray(_f1(is_true, is_answer, counts).sum(0) / found)
-
-
-def _micro_f1(truth: Bool[np.ndarray, "K C"], answers: Bool[np.ndarray, "K C"], counts: Counts) -> Float64[np.ndarray, " B"]:
-    """Return the F1 of all decisions together, 0 where no label occurs or is predicted."""
-    both = (truth.sum(1) + answers.sum(1)) @ counts
-    return np.asarray(np.divide(2 * (truth & answers).sum(1) @ counts, both, out=0 * both, where=both > 0))
+    return np.asarray(_f1(is_true & is_answer, 1 * is_true + is_answer, counts).sum(0) / found)
 
 
 def _matthews(

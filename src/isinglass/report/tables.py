@@ -6,7 +6,7 @@ is always the one that ran, never the one that was asked for.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from isinglass.metrics import Metric
 from isinglass.names import duration, short_name
 from isinglass.report import published
-from isinglass.report.answers import Answers
+from isinglass.report.answers import Reader
 from isinglass.report.bench import (
     Group,
     by_variant,
@@ -30,8 +30,6 @@ from isinglass.results import CLOCK, RunResult
 from isinglass.tables import Table
 from isinglass.tasks import TASKS, Task
 
-AnswersOf = Callable[[RunResult, str], Answers]
-"""The answers that a run gave to a split: `Reader(directory)`."""
 Notes = Callable[[Sequence[Group]], list[str]]
 """What a table says about its groups."""
 
@@ -39,11 +37,7 @@ ABSENT: Final = "-"
 FAILED: Final = "failed"
 COLLAPSED: Final = "†"
 PRECISIONS: Final = ("tf32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
-PACKAGES: Final = {
-    "torch": ("torch",),
-    "tensorflow": ("tensorflow", "tensorflow_cpu", "keras"),
-    "jax": ("jax", "keras"),
-}
+PACKAGES: Final = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow_cpu", "keras"), "jax": ("jax", "keras")}
 SPREAD: Final = "±: sample standard deviation over the runs, their number in brackets; they differ in their seed."
 
 
@@ -141,16 +135,17 @@ def _count_of_runs(groups: Sequence[Group]) -> str:
     return f"{' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))} runs" if counts else "no runs"
 
 
-def scores_table(groups: Sequence[Group], answers: AnswersOf) -> Table:
+def scores_table(groups: Sequence[Group], answers: Reader) -> Table:
     """Return one row for each metric of each split and configuration: mean, spread over the seeds, interval, majority."""
     differing = differing_settings(groups) - {"model", "backend", "precision"}
     columns = ["Task", "Metric", "Model", "Backend", "Precision", *(["Settings"] if differing else [])]
     columns += ["Result", "95 % interval", "Majority", "Collapsed"]
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for group in groups:
         settings = [", ".join(group.words(differing)) or ABSENT] if differing else []
         configuration = (short_name(group.settings["model"]), str(group.settings["backend"]), group.precision, *settings)
-        rows += [(group.task.title, title, *configuration, *cells) for title, *cells in _scores_cells(group, answers)]
+        for split, metric, title in _metrics(group.task):
+            rows.append((group.task.title, title, *configuration, *_score_cells(group, split, metric, answers)))
     notes = [
         "95 % interval: of the mean over the runs, were other examples scored; Wilson's for accuracy, else a bootstrap over "
         "the examples. What other seeds would give is not in it.",
@@ -161,23 +156,20 @@ def scores_table(groups: Sequence[Group], answers: AnswersOf) -> Table:
     return Table(title="Scores", columns=tuple(columns), rows=tuple(rows), notes=tuple(notes))
 
 
-def _scores_cells(group: Group, answers: AnswersOf) -> Iterator[tuple[str, ...]]:
-    """Yield title, result, interval, majority and collapsed runs of each score of a configuration."""
-    for split, metric, title in _metrics(group.task):
-        if not group.runs:
-            yield title, FAILED, ABSENT, ABSENT, ABSENT
-            continue
-        majority = group.runs[0].scores[split][metric].majority
-        yield (
-            title,
-            _spread(metric, _values(group.runs, split, metric)) + _count(group),
-            _interval(metric, *score_interval(metric, [answers(run, split) for run in group.runs])),
-            ABSENT if group.task.labels is None else metric.text(majority),
-            f"{group.collapsed} of {len(group.runs)}" if group.collapsed else "no",
-        )
+def _score_cells(group: Group, split: str, metric: Metric, answers: Reader) -> tuple[str, str, str, str]:
+    """Return result, interval, majority and collapsed runs of a score of a configuration."""
+    if not group.runs:
+        return FAILED, ABSENT, ABSENT, ABSENT
+    majority = group.runs[0].scores[split][metric].majority
+    return (
+        _spread(metric, _values(group.runs, split, metric)) + _count(group),
+        _interval(metric, *score_interval(metric, [answers(run, split) for run in group.runs])),
+        ABSENT if group.task.labels is None else metric.text(majority),
+        f"{group.collapsed} of {len(group.runs)}" if group.collapsed else "no",
+    )
 
 
-def differences_table(groups: Sequence[Group], answers: AnswersOf) -> Table:
+def differences_table(groups: Sequence[Group], answers: Reader) -> Table:
     """Return one row for each metric of each two configurations of a task that differ in one respect."""
     groups = [group for group in groups if group.runs]
     differing = differing_settings(groups)
