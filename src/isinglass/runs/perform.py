@@ -137,7 +137,7 @@ def _finished_result(config: TrainConfig, directory: Path, group: ProcessGroup) 
         ConfigError: the run was made with other settings.
     """
     is_finished = (directory / RESULT).is_file() and not (directory / CHECKPOINTS).exists()
-    if not _in_any_process(group, is_finished and group.rank == 0):
+    if not any(group.largest(int(is_finished and group.rank == 0))):
         return None
     result = RunResult.read(directory / RESULT)
     compare_identity(without_places(result.config), without_places(as_dict(config)), directory / RESULT)
@@ -147,13 +147,9 @@ def _finished_result(config: TrainConfig, directory: Path, group: ProcessGroup) 
 def _open_checkpoints(stack: ExitStack, directory: Path, saving: Saving, group: ProcessGroup) -> Checkpoints:
     """Return the checkpoints in the directory of a run. Process 0 alone looks at it and writes to it; it locks it."""
     leads, checkpoints = group.rank == 0, directory / CHECKPOINTS
-    resumes = _in_any_process(group, leads and saving.resumes(directory, group))
+    resumes = any(group.largest(int(leads and saving.resumes(directory, group))))
     if leads:
         overwrite = saving.overwrite and not resumes
         checkpoints = stack.enter_context(locked_run(directory, overwrite=overwrite, resume=resumes))
     every = Interval.parse(saving.checkpoint_every)
     return Checkpoints(directory=checkpoints, every=every, keep=saving.keep_checkpoints, resume=resumes)
-
-
-def _in_any_process(group: ProcessGroup, value: bool) -> bool:
-    return any(group.largest(int(value)))

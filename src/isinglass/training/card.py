@@ -79,9 +79,6 @@ def model_card(
             f"The license is {brief(license)}; an identifier that the hub knows (apache-2.0, mit) was expected."
         )
     base = _base(result.model, result.model_commit)
-    names = label_names or ()
-    meanings = dict(zip(task.labels or (), task.label_words or (), strict=False))
-    published_rows = {split.name: f"{split.rows:,}" for split in task.splits} if task in GLUE else {}
     license_id = license or (DEMO_LICENSE if result.model == DEMO_MODEL else None)
     environment = jinja2.Environment(  # noqa: S701  # Markdown: the filter `text` escapes
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -89,28 +86,20 @@ def model_card(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        extensions=["jinja2.ext.do"],
     )
-    environment.filters |= {"text": partial(escaped, longest=LONGEST_TEXT), "paragraph": _one_line, "duration": duration}
+    environment.filters |= {"text": partial(escaped, longest=LONGEST_TEXT), "paragraph": _one_line, "title": _title}
     return environment.get_template("card.md.jinja").render(
         result=result,
         task=task,
         base=base,
         repo=repo,
         folder=short_name(repo),
+        duration=duration(result.train_seconds),
         metadata=_metadata(result, task, base, license_id, repo),
         scores=[*_scores(result)],
-        score_rows=[
-            (
-                split,
-                _title(metric),
-                metric.text(score.value),
-                metric.text(score.majority),
-                f"{result.examples.get(split, 0):,}",
-            )
-            for split, metric, score in _scores(result)
-        ],
         columns=task.column_names,
-        target=task.kind.target(names, task.score_range),
+        target=task.kind.target(label_names or (), task.score_range),
         tasks=TASKS,
         max_length=int(result.config.get("max_length", TrainConfig.max_length)),
         default_length=TrainConfig.max_length,
@@ -118,8 +107,8 @@ def model_card(
         is_glue=task in GLUE,
         is_published=_is_published(result, task),
         label_names=label_names,
-        labels=[(str(output), name, meanings.get(name, "")) for output, name in enumerate(names[:MOST_LABELS])],
-        rows=[(split, f"{count:,}", published_rows.get(split, "")) for split, count in result.examples.items()],
+        meanings=dict(zip(task.labels or (), task.label_words or (), strict=False)),
+        most_labels=MOST_LABELS,
         lengths=_lengths(result.train_lengths),
         notes=[_without_directories(note, result) for note in dict.fromkeys(result.notes) if note != task.warning],
         settings=_settings(result),

@@ -219,8 +219,7 @@ def make_result(
         state: after the last step; without training, that of its beginning.
     """
     train_seconds = sum(state.epoch_seconds)
-    trained = bool(state.epoch_seconds)
-    texts = [split.tokens for split in (splits[:1] if trained else splits)]
+    texts = [split.tokens for split in (splits[:1] if train_seconds else splits)]
     lengths = np.concatenate([tokens.lengths for tokens in texts])
     return RunResult(
         task=task.name,
@@ -239,11 +238,11 @@ def make_result(
         compile_seconds=backend.compile_seconds,
         compilations=backend.compilations,
         evaluation_seconds=sum(each.seconds for each in scored),
-        examples_per_second=len(splits[0]) * len(state.epoch_seconds) / train_seconds if trained else 0.0,
-        tokens_per_second=state.tokens / train_seconds if trained else 0.0,
+        examples_per_second=len(splits[0]) * len(state.epoch_seconds) / train_seconds if train_seconds else 0.0,
+        tokens_per_second=state.tokens / train_seconds if train_seconds else 0.0,
         truncated_share=sum(tokens.truncated for tokens in texts) / len(lengths),
         padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
-        train_lengths=np.bincount(lengths).tolist() if trained else [],
+        train_lengths=np.bincount(lengths).tolist() if train_seconds else [],
         peak_memory_bytes=group.largest(backend.peak_memory_bytes())[0],
         device=backend.device if group.size == 1 else f"{group.size} processes, each on {backend.device}",
         versions=installed_versions(),

@@ -38,8 +38,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         """Listen, where Python lets it: in the main thread."""
-        is_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
         self._previous = {number: signal.signal(number, self._arrived) for number in numbers}
         return self
 

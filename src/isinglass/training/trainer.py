@@ -86,7 +86,7 @@ def train(
     interruption = interruption or Interruption()
     with group.in_turn():
         prepared = prepare_run(config, data or open_data(config), first_weights)
-    trainer = Trainer(config, prepared, observers, checkpoints, interruption, group)
+    trainer = Trainer(config, prepared, observers if group.rank == 0 else (), checkpoints, interruption, group)
     trainer.begin()
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
@@ -107,8 +107,6 @@ class Trainer:
 
     def __post_init__(self) -> None:
         config, model = self.config, self.prepared.model
-        if self.group.rank > 0:
-            self.observers = ()
         self._vocabulary = used_vocabulary(config, model.blueprint, [split.tokens for split in self.prepared.splits])
         trimmed = trim_vocabulary(model, self._vocabulary)
         self._backend = create_backend(config, trimmed, self.prepared.objective, self.group)
@@ -117,7 +115,7 @@ class Trainer:
         self._best = BestEpoch(self.prepared.metric, config.early_stopping)
         self._identity: dict[str, Any] = {}
         self._newest_checkpoint: Path | None = None
-        self._saved_at = 0.0  # when the newest checkpoint was written
+        self._saved_at = time.monotonic()  # when the newest checkpoint was written
 
     def begin(self) -> None:
         """Resume from the newest checkpoint, if that is requested and there is one, and tell the observers."""
@@ -139,7 +137,6 @@ class Trainer:
 
     def run_steps(self) -> None:
         """Do the remaining steps, with evaluations and checkpoints between them, and load the best epoch's weights."""
-        self._saved_at = time.monotonic()
         self._evaluate_epoch()  # if the checkpoint was written between the last step of an epoch and its evaluation
         steps = iter(()) if self._best.is_over else self._loop.run()
         for _ in steps:
@@ -208,7 +205,9 @@ class Trainer:
             return
         metric = self.prepared.metric
         values = [score(self.prepared.task, scored)[metric].value for scored in self.predict(self.prepared.dev)]
-        self._best.add(_mean(values), self._backend.weights())
+        numbers = [value for value in values if value is not None]
+        mean = sum(numbers) / len(numbers) if len(numbers) == len(values) else None
+        self._best.add(mean, self._backend.weights())
         for observer in self.observers:
             observer.on_evaluate(self._state())
 
@@ -239,12 +238,6 @@ class Trainer:
         self._newest_checkpoint = checkpoints.save(state, self._identity)
         for observer in self.observers:
             observer.on_save(self._state())
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of scores; None if one of them is not defined."""
-    numbers = [value for value in values if value is not None]
-    return sum(numbers) / len(numbers) if len(numbers) == len(values) else None
 
 
 def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
@@ -385,13 +378,8 @@ class Loop:
     def records(self, first: int = 0) -> list[StepRecord]:
         """Return the steps from `first` on whose loss is known."""
         return [
-            StepRecord(
-                epoch=step // self.steps_per_epoch,
-                step=step,
-                learning_rate=self._learning_rate(step),
-                loss=self.state.losses[step],
-            )
-            for step in range(first, len(self.state.losses))
+            StepRecord(epoch=step // self.steps_per_epoch, step=step, learning_rate=self._learning_rate(step), loss=loss)
+            for step, loss in enumerate(self.state.losses[first:], first)
         ]
 
     def snapshot(self) -> TrainingState:
@@ -501,15 +489,12 @@ class Loop:
         for loss in self.backend.take_losses():
             self.state.losses.append(loss)
             if not any(map(math.isfinite, self.state.losses[-tolerated:])):
-                raise self._diverged(len(self.state.losses) - 1)
-
-    def _diverged(self, step: int) -> TrainingDivergedError:
-        """Return the error that names the loss, learning rate and examples of a step."""
-        index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
-        return TrainingDivergedError(
-            f"The loss is {self.state.losses[step]} at step {step}, at a learning rate of {self._learning_rate(step):.3g}, "
-            f"on {self.split.where(index)}: lower the learning rate, or use --precision fp32."
-        )
+                step = len(self.state.losses) - 1
+                index = self._plan(step // self.steps_per_epoch)[step % self.steps_per_epoch]
+                raise TrainingDivergedError(
+                    f"The loss is {loss} at step {step}, at a learning rate of {self._learning_rate(step):.3g}, on "
+                    f"{self.split.where(index)}: lower the learning rate, or use --precision fp32."
+                )
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
