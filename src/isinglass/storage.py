@@ -143,6 +143,34 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def names_to_replace(directory: Path, *, option: str, example: str) -> set[str]:
+    """Return the names in a directory that an output would replace; none if there is no such directory yet.
+
+    Args:
+        option: the option that says where, for messages.
+        example: the name of a directory of this kind.
+
+    Raises:
+        OutputExistsError: it is a file, the working directory or one above it, or a mount point.
+        ConfigError: it cannot be made.
+    """
+    real, working = real_path(directory), Path.cwd()
+    if real in (working, *working.parents) or os.path.ismount(real):
+        raise OutputExistsError(
+            f"{directory} is the working directory, one above it, or a mount point, and cannot be replaced: name a new "
+            f"directory in it, {option} {directory / example}."
+        )
+    if os.path.lexists(real) and not real.is_dir():
+        raise OutputExistsError(f"{directory} is a file: choose another {option}.")
+    check_parent(directory, option=option)
+    return {path.name for path in real.iterdir()} if real.is_dir() else set()
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path with links followed: what a link points to is replaced, not the link."""
+    return Path(os.path.realpath(path))
+
+
 def check_parent(path: Path, *, option: str) -> None:
     """Try out whether `path` can be made, missing directories above it included; nothing is left behind.
 

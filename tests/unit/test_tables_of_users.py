@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.data.files import expand
-from isinglass.data.tables import Columns, open_table, parse_delimiter, read_tables
-from isinglass.data.values import as_text
+from isinglass.data.tables import Columns, as_text, open_table, parse_delimiter, read_tables
 from isinglass.errors import ConfigError, DataError
 
 STRANGE = [
@@ -289,10 +288,19 @@ def test_a_damaged_json_lines_file_is_one_sentence_with_its_place(content, found
             as_parquet({"text": ["a"], "labels": [1]}),
             " has no column 'label' (did you mean 'labels'?); found 'text', 'labels'",
         ),
-        (as_parquet({"text": [{"x": "a"}], "label": [1]}), ": the column 'text' holds struct<x: string>; texts, numbers"),
+        (
+            as_parquet({"text": [{"x": "a"}], "label": [1]}),
+            ", row 1: the column 'text' holds an object; a text was expected",
+        ),
         (as_parquet({"text": [["a"]], "label": [1]}), ", row 1: the column 'text' holds a list; a text was expected"),
-        (as_parquet({"text": ["a"], "label": [[[1]]]}), ": the column 'label' holds list<element: list<element: int64>>"),
-        (as_parquet({"text": pa.array([1], pa.timestamp("s")), "label": [1]}), ": the column 'text' holds timestamp"),
+        (
+            as_parquet({"text": ["a"], "label": [[[1]]]}),
+            ", row 1: the label column 'label' holds a list; a name, a number or a list",
+        ),
+        (
+            as_parquet({"text": pa.array([1], pa.timestamp("s")), "label": [1]}),
+            ", row 1: the column 'text' holds a value of the type datetime; a text",
+        ),
         (as_parquet({"text": pa.array([b"a\xff"]), "label": [1]}), " is not a readable Parquet file: Invalid UTF8"),
         (as_parquet({"text": pa.array([], pa.string()), "label": pa.array([], pa.int8())}), " has no rows; at least one"),
     ],

@@ -104,7 +104,8 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
     try:
         return task.kind.encode(examples.labels, model_labels or (), task.score_range)
     except InvalidLabelError as error:
-        place, label, needed = examples.where(error.index), error.label, error.needed
+        index, label, needed = error.args
+    place = examples.where(index)
     if needed:
         raise DataError(f"{place}: the score is {brief(label)}; {task.title} needs {needed}.")
     names = task.labels or ()

@@ -7,7 +7,7 @@ from typing import Final
 
 from isinglass.data.examples import Examples
 from isinglass.data.files import DataFile, names_in
-from isinglass.data.tables import Columns, UnquotedTable, read_tables
+from isinglass.data.tables import Columns, ParquetTable, UnquotedTable, read_tables
 from isinglass.errors import DataError, HubError
 from isinglass.hub import commit_of, fetch
 from isinglass.tasks import Split, Task
@@ -99,8 +99,6 @@ def read_hub(task: Task, split: Split) -> Examples:
         HubError: see `fetch`.
         DataError: the file is not Parquet, a column is missing, a text is null, or an integer label has no name.
     """
-    from isinglass.data.parquet import ParquetTable  # imported where used: it loads Arrow
-
     name = f"{task.name}/{split.hub_split}-00000-of-00001.parquet"
     path = fetch(HUB_REPO, name, repo_type="dataset", instead="give GLUE's files with --data-dir")
     if path is None:

@@ -11,12 +11,16 @@ all the rows that follow.
 import csv
 import io
 import json
+import math
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -24,13 +28,25 @@ from jaxtyping import Int64
 from isinglass.data.examples import Examples
 from isinglass.data.files import COMPRESSIONS, LONGEST_VALUE, DataFile, short_reason
 from isinglass.data.texts import CHUNK, StoredTexts
-from isinglass.data.values import Label, UnusableValue, describe_type, label_list, text_list
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 
 CSV_ENDINGS: Final = (".csv", ".tsv")
 JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".json")
 ENDINGS: Final = (*CSV_ENDINGS, *JSON_ENDINGS, ".parquet")
+DELIMITERS: Final = (",", "\t", ";", "|")  # candidates where the usual delimiter does not separate the header
+_DELIMITER_NAMES: Final = {"\\t": "\t", "tab": "\t"}
+_TYPE_NAMES: Final = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
+
+Label = str | tuple[str, ...]  # one label, or all labels of an example
+_Converted = TypeVar("_Converted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,19 +122,13 @@ class Table(ABC):
                 raise DataError(f"{self.origin}{self.header} has {problem}; found {listed(self.columns)}.")
 
 
-DELIMITERS: Final = (",", "\t", ";", "|")  # candidates where the usual delimiter does not separate the header
-
-
-_SPELLINGS: Final = {"\\t": "\t", "tab": "\t"}
-
-
 def parse_delimiter(text: str) -> str:
     r"""Return the delimiter that a user means: one character as it is typed, or a tab for `\t` or `tab`.
 
     Raises:
         ConfigError: the text means no delimiter.
     """
-    delimiter = _SPELLINGS.get(text, text)
+    delimiter = _DELIMITER_NAMES.get(text, text)
     if len(delimiter) != 1 or delimiter in '"\r\n\0 ':
         raise ConfigError(f"delimiter is {brief(text)}; one character was expected, such as ',' or ';', or 'tab'.")
     return delimiter
@@ -330,6 +340,58 @@ def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
     raise DataError(f"{file.origin}, line {number}: {description}; a JSON object in each line was expected.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParquetTable(Table):
+    """A Parquet file, read by Arrow, which is imported here only: it takes 50 MiB of memory."""
+
+    @classmethod
+    def open(cls, file: DataFile) -> "ParquetTable":
+        """Read the schema.
+
+        Raises:
+            DataError: the file is not Parquet.
+        """
+        with _open_parquet(file) as opened:
+            return cls(file=file, columns=tuple(opened.schema_arrow.names))
+
+    def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
+        """Yield the rows, `CHUNK` at a time; see `Table.chunks`."""
+        first = 1
+        with _open_parquet(self.file) as opened:
+            for batch in opened.iter_batches(batch_size=CHUNK, columns=[*names]):
+                columns = [_read_values(batch.column(name)) for name in names]
+                yield Chunk(columns=columns, numbers=range(first, first + len(batch)))
+                first += len(batch)
+
+
+@contextmanager
+def _open_parquet(file: DataFile) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open(file.path, "rb") as raw, pq.ParquetFile(raw) as opened:
+            yield opened
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
+        raise DataError(f"{file.location} is not a readable Parquet file: {short_reason(error)}.") from None
+
+
+def _read_values(column: Any) -> list[Any]:
+    """Return an Arrow array's valid UTF-8 as texts, floats as NumPy's scalars, and other values as Python's."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):  # old writers store texts so
+        column = column.cast(pa.large_string())
+    column.validate(full=True)
+    if pa.types.is_floating(column.type):
+        return [*column.to_numpy(zero_copy_only=False)]  # scalars that know their width
+    return [*column.to_pylist()]
+
+
 def is_table(path: Path) -> bool:
     """Return whether the file's ending is that of a table."""
     return DataFile(path=path, origin=str(path)).ending in ENDINGS
@@ -347,8 +409,6 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
     """
     file = DataFile.at(path)
     if file.ending == ".parquet" and not file.compression:
-        from isinglass.data.parquet import ParquetTable  # imported where used: it loads Arrow
-
         return ParquetTable.open(file)
     if file.ending in CSV_ENDINGS:
         return CsvTable.open(file, delimiter)
@@ -409,16 +469,109 @@ def read_tables(tables: Sequence[Table], columns: Columns) -> tuple[Examples, Ma
     return examples, missing
 
 
-def _converted_chunks(table: Table, columns: Columns) -> Iterator[tuple[Chunk, list[list[str | None]], list[Label | None]]]:
+def _converted_chunks(
+    table: Table, columns: Columns
+) -> Iterator[tuple[Chunk, list[Sequence[str | None]], list[Label | None]]]:
     """Yield the table's chunks, each with its texts, column by column, and its labels.
 
     Raises:
         DataError: a value can be neither, or the file is damaged.
     """
     for chunk in table.chunks(columns.names):
-        try:
-            texts = [text_list(name, values) for name, values in zip(columns.texts, chunk.columns, strict=False)]
-            labels = [] if columns.label is None else label_list(columns.label, chunk.columns[-1])
-        except UnusableValue as error:
-            raise DataError(f"{table.origin}, {table.unit} {chunk.numbers[error.index]}: {error}") from None
+        convert = partial(_convert, table, chunk.numbers)
+        texts = [
+            values if _are_texts(values) else convert(_as_encodable_text, values, f"the column {brief(name)}", "a text")
+            for name, values in zip(columns.texts, chunk.columns, strict=False)
+        ]
+        labels: list[Label | None] = []
+        if columns.label is not None:
+            title, expected = f"the label column {brief(columns.label)}", "a name, a number or a list of names"
+            labels = convert(_as_label, chunk.columns[-1], title, expected)
         yield chunk, texts, labels
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    """Return whether all values are texts that can be encoded: nearly always, and found faster than one by one."""
+    try:
+        "".join(values).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _convert(
+    table: Table,
+    numbers: Sequence[int],
+    convert: Callable[[Any], _Converted],
+    values: Sequence[Any],
+    column: str,
+    expected: str,
+) -> list[_Converted]:
+    """Return the converted values of the rows `numbers`.
+
+    Raises:
+        DataError: a value cannot be converted; the message names the row.
+    """
+    converted: list[_Converted] = []
+    try:
+        for value in values:
+            converted.append(convert(value))
+    except TypeError as error:
+        place = f"{table.origin}, {table.unit} {numbers[len(converted)]}"
+        raise DataError(f"{place}: {column} holds {error}; {expected} was expected.") from None
+    return converted
+
+
+def _as_encodable_text(value: Any) -> str | None:
+    text = as_text(value)
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise TypeError("half of a surrogate pair, which is no character") from None
+    return text
+
+
+def _as_label(value: Any) -> Label | None:
+    if type(value) is str:
+        return value
+    if not isinstance(value, list):
+        return as_text(value)
+    names = [as_text(member) or "" for member in value]
+    if not all(map(str.strip, names)):
+        raise TypeError("a list with an empty label")
+    return tuple(names)
+
+
+def as_text(value: Any) -> str | None:
+    """Return a value as a CSV file spells it: `true`, `1` (also for 1.0), `0.5`; None for None and NaN.
+
+    Raises:
+        TypeError: the value is neither text, number nor boolean; the message says what it is.
+    """
+    if isinstance(value, np.floating):
+        value = float(str(value))  # 0.1 of 32 bits is not 0.10000000149
+    if type(value) not in _SPELLINGS:
+        raise TypeError(describe_type(value))
+    return _SPELLINGS[type(value)](value)
+
+
+def _spell_float(value: float) -> str | None:
+    if math.isnan(value):
+        return None
+    is_exact_integer = value.is_integer() and abs(value) < 2**53
+    return str(int(value)) if is_exact_integer else repr(value)
+
+
+_SPELLINGS: Final[dict[type, Callable[[Any], str | None]]] = {
+    type(None): lambda _: None,
+    str: str,
+    bool: lambda value: str(value).lower(),
+    int: str,
+    float: _spell_float,
+    Decimal: "{:f}".format,
+}
+
+
+def describe_type(value: Any) -> str:
+    """Return what a value is, for a message: `a list`, `a number`, `a value of the type date`."""
+    return "null" if value is None else _TYPE_NAMES.get(type(value), f"a value of the type {type(value).__name__}")

@@ -70,8 +70,7 @@ class TokenizedTexts:
             return outputs
         starts = np.flatnonzero(np.diff(self.source, prepend=-1))
         means = np.add.reduceat(outputs, starts) / np.bincount(self.source)[:, None]
-        averaged: Float32[np.ndarray, "M outputs"] = means.astype(np.float32)
-        return averaged
+        return np.asarray(means, np.float32)
 
 
 _Array = np.ndarray[Any, np.dtype[Any]]

@@ -9,7 +9,6 @@ DIRECTORY/
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from isinglass.errors import CheckpointError, IsinglassError, MissingDependencyE
 from isinglass.export.onnx_graph import AXES, OPSET, build_model, input_names
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, save_config_and_tokenizer
 from isinglass.runs.directory import FinishedModel
-from isinglass.storage import check_parent, held, take_place
+from isinglass.storage import held, names_to_replace, real_path, take_place
 from isinglass.training.preparation import label_order
 
 if TYPE_CHECKING:
@@ -106,21 +105,7 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
             or cannot be replaced.
         ConfigError: `directory` cannot be created.
     """
-    real, working = _real(directory), Path.cwd()
-    if real in (working, *working.parents) or os.path.ismount(real):
-        raise OutputExistsError(
-            f"{directory} is the working directory, one above it, or a mount point, and cannot be replaced: name a new "
-            f"directory in it, --output {directory / 'onnx'}."
-        )
-    if real.is_dir():
-        _check_replaceable(directory, {path.name for path in real.iterdir()}, overwrite=overwrite)
-    elif os.path.lexists(real):
-        raise OutputExistsError(f"{directory} is a file: choose another --output.")
-    check_parent(directory, option="--output")
-
-
-def _check_replaceable(directory: Path, names: set[str], *, overwrite: bool) -> None:
-    """Refuse a directory that holds files which may not be replaced."""
+    names = names_to_replace(directory, option="--output", example="onnx")
     if not names:
         return
     if not overwrite:
@@ -134,7 +119,7 @@ def _check_replaceable(directory: Path, names: set[str], *, overwrite: bool) -> 
 @contextmanager
 def _replacing(directory: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a directory to write to beside `directory`; when the block ends well it is synced and takes its place."""
-    real = _real(directory)
+    real = real_path(directory)
     partial, lock = real.with_name(f".{real.name}.partial"), real.with_name(f".{real.name}.lock")
     real.parent.mkdir(parents=True, exist_ok=True)
     with held(lock, str(directory)):
@@ -235,11 +220,6 @@ def _save(model: "ModelProto", path: Path) -> None:
     data = path.with_name(f"{path.name}_data")  # as `optimum` calls it
     data.unlink(missing_ok=True)  # it would be appended to
     onnx.save(model, path, save_as_external_data=_is_large(model), location=data.name)
-
-
-def _real(path: Path) -> Path:
-    """Return the absolute path with links followed: what a link points to is replaced, not the link."""
-    return Path(os.path.realpath(path))
 
 
 def check_installed(*packages: str) -> None:

@@ -59,7 +59,12 @@ def push_run(
         HubError: `repo` or `revision` is no name, there is no token, or the hub refuses or cannot be reached.
     """
     _check_names(repo, revision)
-    _check_run(directory)
+    if (directory / CHECKPOINTS).is_dir() and not (directory / RESULT).is_file():
+        raise DataError(f"{directory} holds an unfinished run: finish it with `isinglass train --resume`, then push it.")
+    if not (directory / RESULT).is_file():
+        raise DataError(f"{directory} is not the directory of a finished run: no {RESULT}.")
+    if not (directory / MODEL).is_dir():
+        raise DataError(f"{directory} has no {MODEL}/: `isinglass train` keeps it, a bench only with --keep-models.")
     finished = load_run(directory)
     result = RunResult.read(directory / RESULT)
     names = finished.checkpoint.label_names
@@ -79,16 +84,11 @@ def push_run(
         if revision not in (None, "main"):
             api.create_branch(repo, branch=str(revision), exist_ok=True)
             url = f"{url}/tree/{revision}"
-        files = [directory / MODEL / name for name in FILES if (directory / MODEL / name).exists()]
-        commit = api.create_commit(
-            repo,
-            [
-                CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=card.encode()),
-                *(CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in files),
-            ],
-            commit_message=f"Fine-tuned on {printable(finished.task.title)} with isinglass",
-            revision=revision,
-        )
+        files = {name: directory / MODEL / name for name in FILES if (directory / MODEL / name).exists()}
+        contents: dict[str, Path | bytes] = {CARD: card.encode(), **files}
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()]
+        message = f"Fine-tuned on {printable(finished.task.title)} with isinglass"
+        commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
     return Pushed(url=url, commit=commit.oid)
 
 
@@ -110,16 +110,6 @@ def _check_names(repo: str, revision: str | None) -> None:
         raise HubError(
             f"{brief(revision)} cannot be a branch on the hub: letters, digits, `-`, `_`, `.` and `/` were expected."
         )
-
-
-def _check_run(directory: Path) -> None:
-    """Tell apart what a directory can be that holds nothing to push."""
-    if not (directory / RESULT).is_file():
-        if (directory / CHECKPOINTS).is_dir():
-            raise DataError(f"{directory} holds an unfinished run: finish it with `isinglass train --resume`, then push it.")
-        raise DataError(f"{directory} is not the directory of a finished run: no {RESULT}.")
-    if not (directory / MODEL).is_dir():
-        raise DataError(f"{directory} has no {MODEL}/: `isinglass train` keeps it, a bench only with --keep-models.")
 
 
 def _token(repo: str) -> str:

@@ -37,7 +37,7 @@ from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageE
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
 from isinglass.models.files import read_json
 from isinglass.results import RunResult
-from isinglass.storage import check_parent, held, replacing, take_place
+from isinglass.storage import check_parent, held, names_to_replace, real_path, replacing, take_place
 from isinglass.tasks import TASKS, Task, custom, get_task
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
@@ -91,22 +91,7 @@ def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> N
             something that is no run, or cannot be replaced.
         ConfigError: `directory` cannot be made.
     """
-    real, working = _real_path(directory), Path.cwd()
-    if real in (working, *working.parents) or os.path.ismount(real):
-        raise OutputExistsError(
-            f"{directory} is the working directory, one above it, or a mount point, and cannot be replaced: name a new "
-            f"directory in it, --output-dir {directory / 'run'}."
-        )
-    if real.is_dir():
-        _check_content(directory, overwrite=overwrite, resume=resume)
-    elif os.path.lexists(real):
-        raise OutputExistsError(f"{directory} is a file: choose another --output-dir.")
-    check_parent(directory, option="--output-dir")
-
-
-def _check_content(directory: Path, *, overwrite: bool, resume: bool) -> None:
-    """Refuse a directory that holds anything but a run, or a run that is neither to be replaced nor resumed."""
-    names = {path.name for path in _real_path(directory).iterdir()} - {LOCK}
+    names = names_to_replace(directory, option="--output-dir", example="run") - {LOCK}
     is_unfinished = names == {CHECKPOINTS}
     if not names:
         return
@@ -128,7 +113,7 @@ def locked_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Pa
     Raises:
         OutputExistsError, ConfigError: as `check_output`, or another process holds the lock.
     """
-    real = _real_path(directory)
+    real = real_path(directory)
     made = [path for path in (real, *real.parents) if not path.exists()]
     real.mkdir(parents=True, exist_ok=True)
     try:
@@ -176,7 +161,7 @@ def write_run(
     """
     check_output(directory, overwrite=overwrite)
     scored = {one.split.name: list(prediction_rows(one.outputs, one.label_order, run.task)) for one in run.scored}
-    place = _real_path(directory)
+    place = real_path(directory)
     partial = _partial_directory(place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -226,11 +211,6 @@ def _write_records(run: TrainedRun, directory: Path, predictions: Mapping[str, R
 def _partial_directory(directory: Path) -> Path:
     """Return the name under which a run is written before it takes the place of `directory`."""
     return directory.with_name(f".{directory.name}.partial")
-
-
-def _real_path(path: Path) -> Path:
-    """Return the absolute path with symbolic links followed: the target of a link is replaced, not the link."""
-    return Path(os.path.realpath(path))
 
 
 def prediction_rows(

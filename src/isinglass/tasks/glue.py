@@ -35,12 +35,14 @@ def _splits(rows: tuple[int, int, int], texts: tuple[str, ...], label: str) -> d
     }
 
 
-_COLA: Final = Task(
-    name="cola",
-    title="CoLA",
-    folder="CoLA",
+def _glue(title: str, **fields: Any) -> Task:
+    """Return a task of GLUE, called after its title, with the labels 0 and 1 where `fields` has no others."""
+    return Task(title=title, **{"name": title.replace("-", "").lower(), "folder": title, "labels": _BINARY} | fields)
+
+
+_COLA: Final = _glue(
+    "CoLA",
     hub_text_columns=("sentence",),
-    labels=_BINARY,
     label_words=("unacceptable", "acceptable"),
     train=_split("train", 8551, (3,), 1),
     dev=(_split("dev", 1043, (3,), 1),),
@@ -50,11 +52,8 @@ _COLA: Final = Task(
     citation="Warstadt et al. 2019, Neural Network Acceptability Judgments",
 )
 
-_SST2: Final = Task(
-    name="sst2",
-    title="SST-2",
-    folder="SST-2",
-    labels=_BINARY,
+_SST2: Final = _glue(
+    "SST-2",
     label_words=("negative", "positive"),
     **_splits((67349, 872, 1821), ("sentence",), "label"),
     metrics=(Metric.ACCURACY,),
@@ -62,12 +61,9 @@ _SST2: Final = Task(
     citation="Socher et al. 2013, Recursive Deep Models for Semantic Compositionality",
 )
 
-_MRPC: Final = Task(
-    name="mrpc",
-    title="MRPC",
-    folder="MRPC",
+_MRPC: Final = _glue(
+    "MRPC",
     hub_text_columns=_PAIR,
-    labels=_BINARY,
     label_words=("not_equivalent", "equivalent"),
     **_splits((3668, 408, 1725), ("#1 String", "#2 String"), "Quality"),
     metrics=(Metric.F1, Metric.ACCURACY),
@@ -75,10 +71,8 @@ _MRPC: Final = Task(
     citation="Dolan and Brockett 2005, Automatically Constructing a Corpus of Sentential Paraphrases",
 )
 
-_STSB: Final = Task(
-    name="stsb",
-    title="STS-B",
-    folder="STS-B",
+_STSB: Final = _glue(
+    "STS-B",
     kind=REGRESSION,
     labels=None,
     **_splits((5749, 1500, 1379), _PAIR, "score"),
@@ -86,11 +80,8 @@ _STSB: Final = Task(
     citation="Cer et al. 2017, SemEval-2017 Task 1: Semantic Textual Similarity",
 )
 
-_QQP: Final = Task(
-    name="qqp",
-    title="QQP",
-    folder="QQP",
-    labels=_BINARY,
+_QQP: Final = _glue(
+    "QQP",
     label_words=("not_duplicate", "duplicate"),
     **_splits((363846, 40430, 390965), ("question1", "question2"), "is_duplicate"),
     metrics=(Metric.ACCURACY, Metric.F1),
@@ -99,10 +90,8 @@ _QQP: Final = Task(
     citation="Iyer et al. 2017, First Quora Dataset Release: Question Pairs",
 )
 
-_MNLI: Final = Task(
-    name="mnli",
-    title="MNLI",
-    folder="MNLI",
+_MNLI: Final = _glue(
+    "MNLI",
     hub_text_columns=_PREMISE,
     labels=_NLI,
     hub_labels=_HUB_NLI,
@@ -114,10 +103,8 @@ _MNLI: Final = Task(
     citation="Williams et al. 2018, A Broad-Coverage Challenge Corpus for Sentence Understanding through Inference",
 )
 
-_QNLI: Final = Task(
-    name="qnli",
-    title="QNLI",
-    folder="QNLI",
+_QNLI: Final = _glue(
+    "QNLI",
     labels=_ENTAILMENT,
     **_splits((104743, 5463, 5463), ("question", "sentence"), "label"),
     metrics=(Metric.ACCURACY,),
@@ -125,10 +112,8 @@ _QNLI: Final = Task(
     citation="Rajpurkar et al. 2016 (SQuAD), recast by Wang et al. 2019 (GLUE), second release",
 )
 
-_RTE: Final = Task(
-    name="rte",
-    title="RTE",
-    folder="RTE",
+_RTE: Final = _glue(
+    "RTE",
     labels=_ENTAILMENT,
     **_splits((2490, 277, 3000), _PAIR, "label"),
     metrics=(Metric.ACCURACY,),
@@ -136,11 +121,8 @@ _RTE: Final = Task(
     citation="Dagan et al. 2006, Bar Haim et al. 2006, Giampiccolo et al. 2007, Bentivogli et al. 2009",
 )
 
-_WNLI: Final = Task(
-    name="wnli",
-    title="WNLI",
-    folder="WNLI",
-    labels=_BINARY,
+_WNLI: Final = _glue(
+    "WNLI",
     label_words=("not_entailment", "entailment"),
     **_splits((635, 71, 146), _PAIR, "label"),
     metrics=(Metric.ACCURACY,),

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from isinglass.errors import ConfigError
 from isinglass.metrics import Metric, Values
-from isinglass.names import brief
 
 KindName = Literal["classification", "regression", "multilabel"]
 # int64 (N,), positions in the model's label order; float32 (N,), the scores of a regression; or float32 (N, K), 1 where an
@@ -28,15 +27,9 @@ LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
 class InvalidLabelError(ValueError):
     """A label that is not the task's.
 
-    Attributes:
-        index: of the first example that has it.
-        label: as the file has it.
-        needed: what was expected instead of a number; None where it is none of the task's names.
+    Its `args` are the index of the first example that has it, the label as the file has it, and what was expected instead
+    of a number; None where it is none of the task's names.
     """
-
-    def __init__(self, index: int, label: object, needed: str | None = None) -> None:
-        super().__init__(brief(label))
-        self.index, self.label, self.needed = index, label, needed
 
 
 class Kind:
@@ -56,9 +49,9 @@ class Kind:
     usage: ClassVar[str] = "It prints each label with its probability, the likeliest first."
     score_notes: ClassVar[tuple[str, ...]] = ()
 
-    def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
-        """Stay the same object in copies and in other processes."""
-        return _kind_named, (self.name,)
+    def __reduce__(self) -> str:
+        """Stay the same object in copies and in other processes: the global of that name."""
+        return self.name.upper()
 
     def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
         """Return the metrics of a task of the user's own."""
@@ -85,8 +78,7 @@ class Kind:
 
     def decide(self, outputs: Outputs) -> Values:
         """Return the predictions, as the metrics take them."""
-        classes: Values = outputs.argmax(1)
-        return classes
+        return np.asarray(outputs.argmax(1))
 
     def constant(self, truth: Values) -> Values:
         """Return the predictions of the baseline."""
@@ -99,8 +91,7 @@ class Kind:
     def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
         """Return the probability of each label; of a regression the values."""
         exponentials = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
-        shares: Float64[np.ndarray, "N K"] = exponentials / exponentials.sum(1, keepdims=True)
-        return shares
+        return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
 
     def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
         """Return the prediction for one example as a file of predictions has it."""
@@ -116,8 +107,7 @@ class Kind:
         Raises:
             ConfigError: for a regression.
         """
-        balanced: Float64[np.ndarray, " K"] = len(labels) / (outputs * np.maximum(_counts(labels, outputs), 1))
-        return balanced
+        return np.asarray(len(labels) / (outputs * np.maximum(_counts(labels, outputs), 1)))
 
     def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
         """Return the factor that makes the mean of the user's class weights over the examples 1."""
@@ -180,8 +170,7 @@ class _Multilabel(Kind):
     def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
         """Return the number of examples without the label over the number with it."""
         counts = labels.sum(0).astype(np.float64)
-        balanced: Float64[np.ndarray, " K"] = (len(labels) - counts) / np.maximum(counts, 1)
-        return balanced
+        return np.asarray((len(labels) - counts) / np.maximum(counts, 1))
 
     def weight_scale(self, labels: Labels, weights: Float64[np.ndarray, " K"]) -> float:
         return 1.0
@@ -250,10 +239,6 @@ REGRESSION: Final[Kind] = _Regression()
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in (CLASSIFICATION, MULTILABEL, REGRESSION)})
 
 
-def _kind_named(name: str) -> Kind:
-    return KINDS[name]
-
-
 def _positions(labels: Iterable[Any], order: Sequence[str], index_of: Callable[[Any], int]) -> list[int]:
     """Return the position of each label in `order`; `index_of` finds the example that has a label."""
     positions = {name: position for position, name in enumerate(order)}
@@ -261,7 +246,7 @@ def _positions(labels: Iterable[Any], order: Sequence[str], index_of: Callable[[
         return [positions[label] for label in labels]
     except KeyError as error:
         (label,) = error.args
-        raise InvalidLabelError(index_of(label), label) from None
+        raise InvalidLabelError(index_of(label), label, None) from None
 
 
 def _counts(labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
