@@ -67,10 +67,8 @@ def resolve_source(
     return LoadedSplits(task=task, splits=splits, notes=tuple(all_notes))
 
 
-class KnownTaskFiles:
-    """The files of a task that an earlier run resolved: a `Source` that reads a split when it is requested, and once."""
-
-    notes: tuple[str, ...] = ()
+class KnownTaskFiles(Source):
+    """The files of a task that an earlier run resolved: a split is read when it is requested, and once."""
 
     def __init__(self, config: TrainConfig, task: Task) -> None:
         first = task.splits[0]
@@ -79,10 +77,11 @@ class KnownTaskFiles:
         self._columns = Columns(texts=task.column_names, label=str(first.label_column))
         self._read_file = functools.cache(self._read_rows)
         self._divide = functools.cache(self._divide_train)
-        self.task = replace(task, train=train, dev=(dev,), test=(test,) if config.test_file else ())
+        task = replace(task, train=train, dev=(dev,), test=(test,) if config.test_file else ())
         with suppress(DataError):  # raised again when the test set is read
             if config.test_file and not _have_labels(_open_tables(config, "test"), self._columns):
-                self.task = _with_hidden_test_labels(self.task)
+                task = _with_hidden_test_labels(task)
+        super().__init__(task=task)
 
     def read(self, split: Split) -> Examples:
         """Return the examples of a split."""

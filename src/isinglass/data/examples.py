@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -113,36 +114,32 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
     raise DataError(f"{place}: the label is {brief(label)}{hint}; {task.title} has {listed(names)}.")
 
 
-@runtime_checkable
-class Source(Protocol):
-    """A task and the examples of its splits."""
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A task and the examples of its splits: what every part of the program that trains or predicts reads its data from.
 
-    @property
-    def task(self) -> Task:
-        """The task, published or the user's own."""
-        ...
+    Attributes:
+        task: published or the user's own.
+        notes: sentences for the result about what was guessed or looks wrong.
+    """
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for the result about what was guessed or looks wrong."""
-        ...
+    task: Task
+    notes: tuple[str, ...] = ()
 
+    @abstractmethod
     def read(self, split: Split) -> Examples:
         """Return the examples of one of the task's splits.
 
         Raises:
             DataError: the data are missing or damaged.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedSplits:
+class LoadedSplits(Source):
     """Splits that have been read already, by name."""
 
-    task: Task
     splits: Mapping[str, Examples]
-    notes: tuple[str, ...] = ()
 
     def read(self, split: Split) -> Examples:
         """Return the examples of the split."""

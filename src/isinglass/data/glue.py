@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from isinglass.data.examples import Examples
+from isinglass.data.examples import Examples, Source
 from isinglass.data.files import DataFile, names_in
 from isinglass.data.tables import Columns, ParquetTable, UnquotedTable, read_tables
 from isinglass.errors import DataError, HubError
@@ -19,16 +19,14 @@ LABEL_COLUMN: Final = "label"  # on the hub
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedFiles:
-    """The files of a published task, as a `Source`.
+class PublishedFiles(Source):
+    """The files of a published task.
 
     Attributes:
         data_dir: a directory in GLUE's layout; None: the hub, or the installed package for the task `demo`.
     """
 
-    task: Task
     data_dir: Path | None
-    notes: tuple[str, ...] = ()
 
     def read(self, split: Split) -> Examples:
         """Read one split.

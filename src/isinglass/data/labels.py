@@ -39,7 +39,8 @@ def resolve_task(splits: Mapping[str, Examples], columns: Columns, config: Train
     fault = next(_faults(column, kind), None)
     if fault is not None:
         raise DataError(fault)
-    names = None if kind == "regression" else column.sorted_names()
+    by_value = None if column.words else column.numbers.__getitem__
+    names = None if kind == "regression" else tuple(sorted(column.names, key=by_value))
     positive = _resolve_positive(column.title, names, kind, config.positive_label)
     task = custom_task(
         name=config.task,
@@ -111,10 +112,6 @@ class _LabelColumn:
         """Return the place of the first row that has the label."""
         split = next(split for split, counts in self.counts.items() if name in counts)
         return self.splits[split].where_label(name)
-
-    def sorted_names(self) -> tuple[str, ...]:
-        """Return the names by value if all are numbers, else by spelling."""
-        return tuple(sorted(self.names, key=None if self.words else self.numbers.__getitem__))
 
 
 def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:

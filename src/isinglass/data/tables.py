@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from jaxtyping import Int64
@@ -46,7 +45,6 @@ _TYPE_NAMES: Final = {
 }
 
 Label = str | tuple[str, ...]  # one label, or all labels of an example
-_Converted = TypeVar("_Converted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,22 +224,29 @@ class CsvTable(FieldTable):
         table = cls._with(file, "\t" if file.ending == ".tsv" else ",")
         if len(table.columns) > 1:
             return table
-        tables = [cls._with(file, other) for other in DELIMITERS if other in table.columns[0]]
-        separated = {other.delimiter: other for other in tables if len(other.columns) > 1}
+        candidates = [cls._with(file, other) for other in DELIMITERS if other in table.columns[0]]
+        separated = [candidate for candidate in candidates if len(candidate.columns) > 1]
+        if not separated:
+            return table
         if len(separated) > 1:
             raise DataError(
                 f"{file.origin}: the header {brief(table.columns[0])} is not separated by {table.delimiter!r}, but may be "
-                f"by {' or '.join(map(repr, separated))}: name the delimiter with --delimiter."
+                f"by {' or '.join(repr(other.delimiter) for other in separated)}: name the delimiter with --delimiter."
             )
-        for other, separated_table in separated.items():
-            note = f"Columns are separated by {other!r}, as the header of {file.origin} shows."
-            return replace(separated_table, guesses={f"delimiter {other}": note})
-        return table
+        found = separated[0].delimiter
+        note = f"Columns are separated by {found!r}, as the header of {file.origin} shows."
+        return replace(separated[0], guesses={f"delimiter {found}": note})
 
     @classmethod
     def _with(cls, file: DataFile, delimiter: str) -> "CsvTable":
-        row, fields = _read_header(file, delimiter)
-        return cls(file=file, columns=fields, header_row=row, delimiter=delimiter)
+        """Read the first row that is not blank."""
+        try:
+            for number, fields in enumerate(csv.reader(_lines(file), delimiter=delimiter), 1):
+                if any(fields):
+                    return cls(file=file, columns=tuple(fields), header_row=number, delimiter=delimiter)
+        except csv.Error as error:
+            raise DataError(f"{file.origin}, row 1: the header cannot be read as CSV ({short_reason(error)}).") from None
+        raise DataError(f"{file.origin} is empty; a header and rows below it were expected.")
 
     def rows(self) -> Iterator[tuple[int, list[list[str]]]]:
         """Yield `CHUNK` rows at a time; see `FieldTable.rows`."""
@@ -270,17 +275,6 @@ class CsvTable(FieldTable):
                 f"{self.delimiter!r} or a line end in quotes, or name another --delimiter."
             )
         return len(row) == 1 or any(row)
-
-
-def _read_header(file: DataFile, delimiter: str) -> tuple[int, tuple[str, ...]]:
-    """Return the number and the fields of the first row that is not blank."""
-    try:
-        for number, fields in enumerate(csv.reader(_lines(file), delimiter=delimiter), 1):
-            if any(fields):
-                return number, tuple(fields)
-    except csv.Error as error:
-        raise DataError(f"{file.origin}, row 1: the header cannot be read as CSV ({short_reason(error)}).") from None
-    raise DataError(f"{file.origin} is empty; a header and rows below it were expected.")
 
 
 def _lines(file: DataFile) -> Iterator[str]:
@@ -442,11 +436,14 @@ def read_tables(tables: Sequence[Table], columns: Columns) -> tuple[Examples, Ma
     for table in tables:
         start = len(texts[0])
         left_out: list[int] = []
-        for chunk, chunk_texts, chunk_labels in _converted_chunks(table, columns):
-            for name, stored, values in zip(columns.texts, texts, chunk_texts, strict=True):
-                missing |= {len(stored) + i: name for i, text in enumerate(values) if text is None}
-                stored.extend(text or "" for text in values)
-            labels += [shared_labels.setdefault(label, label) for label in chunk_labels]
+        for chunk in table.chunks(columns.names):
+            for name, stored, values in zip(columns.texts, texts, chunk.columns, strict=False):
+                converted = values if _are_texts(values) else _convert(_as_encodable_text, name, values, table, chunk)
+                missing |= {len(stored) + i: name for i, text in enumerate(converted) if text is None}
+                stored.extend(text or "" for text in converted)
+            if columns.label is not None:
+                converted = _convert(_as_label, columns.label, chunk.columns[-1], table, chunk)
+                labels += [shared_labels.setdefault(label, label) for label in converted]
             numbers.append(np.asarray(chunk.numbers, np.int64))
             left_out += chunk.left_out
         if left_out:
@@ -469,27 +466,6 @@ def read_tables(tables: Sequence[Table], columns: Columns) -> tuple[Examples, Ma
     return examples, missing
 
 
-def _converted_chunks(
-    table: Table, columns: Columns
-) -> Iterator[tuple[Chunk, list[Sequence[str | None]], list[Label | None]]]:
-    """Yield the table's chunks, each with its texts, column by column, and its labels.
-
-    Raises:
-        DataError: a value can be neither, or the file is damaged.
-    """
-    for chunk in table.chunks(columns.names):
-        convert = partial(_convert, table, chunk.numbers)
-        texts = [
-            values if _are_texts(values) else convert(_as_encodable_text, values, f"the column {brief(name)}", "a text")
-            for name, values in zip(columns.texts, chunk.columns, strict=False)
-        ]
-        labels: list[Label | None] = []
-        if columns.label is not None:
-            title, expected = f"the label column {brief(columns.label)}", "a name, a number or a list of names"
-            labels = convert(_as_label, chunk.columns[-1], title, expected)
-        yield chunk, texts, labels
-
-
 def _are_texts(values: Sequence[Any]) -> bool:
     """Return whether all values are texts that can be encoded: nearly always, and found faster than one by one."""
     try:
@@ -499,26 +475,20 @@ def _are_texts(values: Sequence[Any]) -> bool:
     return True
 
 
-def _convert(
-    table: Table,
-    numbers: Sequence[int],
-    convert: Callable[[Any], _Converted],
-    values: Sequence[Any],
-    column: str,
-    expected: str,
-) -> list[_Converted]:
-    """Return the converted values of the rows `numbers`.
+def _convert(convert: Callable[[Any], Any], name: str, values: Sequence[Any], table: Table, chunk: Chunk) -> list[Any]:
+    """Return the values of the column `name` as texts or labels.
 
     Raises:
-        DataError: a value cannot be converted; the message names the row.
+        DataError: a value can be neither; the message names the row.
     """
-    converted: list[_Converted] = []
+    converted = []
     try:
         for value in values:
             converted.append(convert(value))
     except TypeError as error:
-        place = f"{table.origin}, {table.unit} {numbers[len(converted)]}"
-        raise DataError(f"{place}: {column} holds {error}; {expected} was expected.") from None
+        column, expected = _EXPECTED[convert]
+        place = f"{table.origin}, {table.unit} {chunk.numbers[len(converted)]}"
+        raise DataError(f"{place}: {column} {brief(name)} holds {error}; {expected} was expected.") from None
     return converted
 
 
@@ -540,6 +510,12 @@ def _as_label(value: Any) -> Label | None:
     if not all(map(str.strip, names)):
         raise TypeError("a list with an empty label")
     return tuple(names)
+
+
+_EXPECTED: Final[Mapping[Callable[[Any], Any], tuple[str, str]]] = {
+    _as_encodable_text: ("the column", "a text"),
+    _as_label: ("the label column", "a name, a number or a list of names"),
+}
 
 
 def as_text(value: Any) -> str | None:

@@ -9,8 +9,7 @@ from jaxtyping import Float32, Int64
 
 from isinglass.data import open_data
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.export.onnx import Exported, check_installed
-from isinglass.export.onnx_graph import OUTPUT
+from isinglass.export.onnx import OUTPUT, Exported, check_installed
 from isinglass.metrics import Metric
 from isinglass.results import Score
 from isinglass.runs.directory import FinishedModel
