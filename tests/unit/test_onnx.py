@@ -133,7 +133,8 @@ def test_int8_quantises_every_layer_and_mostly_agrees(family: str, tmp_path: Pat
     onnx.checker.check_model(small, full_check=True)
 
     model = onnx.load(small)
-    linear = sum(parameter.role == "matrix" for parameter in checkpoint.blueprint.parameters(num_outputs=3))
+    modules = checkpoint.blueprint.modules(num_outputs=3)
+    linear = sum(parameter.role == "matrix" for module in modules for parameter in module.parameters)
     kinds = Counter(node.op_type for node in model.graph.node)
     assert kinds["MatMulInteger"] == linear
     assert kinds["MatMul"] == 2 * checkpoint.blueprint.num_hidden_layers, "of activations with one another"

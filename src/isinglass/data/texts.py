@@ -50,20 +50,16 @@ class StoredTexts(Sequence[str]):
         offset = self._file_size
         try:
             if self._descriptor is None:
-                self._descriptor = self._create_file()
+                cache_dir().mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=cache_dir()) as file:
+                    self._descriptor = os.dup(file.fileno())
+                weakref.finalize(self, os.close, self._descriptor)
             if os.pwrite(self._descriptor, block, offset) < len(block):
                 return block
         except OSError:  # a full disk, for example: `tokenize` warns about it
             return block
         self._file_size += len(block)
         return offset, len(block)
-
-    def _create_file(self) -> int:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache_dir()) as file:
-            descriptor = os.dup(file.fileno())
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
 
     def encoded(self) -> Iterator[EncodedBlock]:
         """Yield the blocks as they are stored."""

@@ -1,6 +1,5 @@
 """Score an exported model by ONNX Runtime on the dev sets, beside the model that it was made of."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from isinglass.export.onnx import OUTPUT, Exported, check_installed
 from isinglass.metrics import Metric
 from isinglass.results import Score
 from isinglass.runs.directory import FinishedModel
-from isinglass.training.evaluation import Scored, evaluate, score
+from isinglass.training.evaluation import evaluate, score
 from isinglass.training.observers import Observers
 
 
@@ -44,25 +43,24 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
     data = open_data(model.config, model.task)
     _, dev_sets = evaluate(model.config, model.checkpoint, None, observers, data=data)
     files = [path for path in exported.files if path.suffix == ".onnx"]
-    return [compared for scored in dev_sets for compared in _compare_on(model, scored, files)]
-
-
-def _compare_on(model: FinishedModel, scored: Scored, files: list[Path]) -> Iterator[Compared]:
-    """Compare the model's own outputs and those of each file on one dev set."""
-    task, tokens = model.task, scored.split.tokens
-    expected = task.kind.probabilities(scored.outputs)
-    outputs_of = {"model": scored.outputs}
-    for path in files:
-        outputs_of[path.name] = tokens.per_text(onnx_outputs(path, tokens, model.checkpoint.blueprint.pad_token_id))
-    for file, outputs in outputs_of.items():
-        yield Compared(
-            file=file,
-            split=scored.split.name,
-            examples=len(outputs),
-            scores=score(task, replace(scored, outputs=outputs)),
-            difference=float(np.abs(task.kind.probabilities(outputs) - expected).max()),
-            agreement=task.kind.agreement(scored.outputs, outputs),
-        )
+    kind, pad_token_id = model.task.kind, model.checkpoint.blueprint.pad_token_id
+    compared = []
+    for scored in dev_sets:
+        tokens = scored.split.tokens
+        outputs_of = {"model": scored.outputs}
+        outputs_of |= {path.name: tokens.per_text(onnx_outputs(path, tokens, pad_token_id)) for path in files}
+        for file, outputs in outputs_of.items():
+            distances = np.abs(kind.probabilities(outputs) - kind.probabilities(scored.outputs))
+            one = Compared(
+                file=file,
+                split=scored.split.name,
+                examples=len(outputs),
+                scores=score(model.task, replace(scored, outputs=outputs)),
+                difference=float(distances.max()),
+                agreement=kind.agreement(scored.outputs, outputs),
+            )
+            compared.append(one)
+    return compared
 
 
 def onnx_outputs(

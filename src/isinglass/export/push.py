@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
@@ -133,12 +133,21 @@ def _token(repo: str) -> str:
 
 @contextmanager
 def _errors_in_one_sentence(repo: str) -> Iterator[None]:
-    """Raise what the client raises as a HubError, and log its warnings as one line each."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it is built on
+    """Raise what the client raises as a HubError, and log its warnings as one line each.
 
+    Its progress bars are shown on a terminal only, and where HF_HUB_DISABLE_PROGRESS_BARS says so.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it is built on
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
+
+    shows_bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or (sys.stderr and sys.stderr.isatty())
     try:
-        with without_warnings(), _bars_on_a_terminal_only(), warnings.catch_warnings(record=True) as warned:
+        with without_warnings(), ExitStack() as stack, warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
+            if not shows_bars:
+                disable_progress_bars()
+                stack.callback(enable_progress_bars)
             yield
     except HubError:
         raise
@@ -147,22 +156,6 @@ def _errors_in_one_sentence(repo: str) -> Iterator[None]:
     for warning in warned:
         if warning.category is UserWarning:
             logger.warning(" ".join(str(warning.message).split()))
-
-
-@contextmanager
-def _bars_on_a_terminal_only() -> Iterator[None]:
-    """Switch the client's progress bars off unless a terminal shows them. HF_HUB_DISABLE_PROGRESS_BARS still counts."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
-
-    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or (sys.stderr and sys.stderr.isatty()):
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
 
 
 def _sentence(repo: str, error: Exception) -> str:
