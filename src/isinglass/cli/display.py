@@ -50,10 +50,10 @@ class RunBars(ExitStack):
 
     def show(self, label: str, progress: Progress) -> None:
         """Show how far a run is."""
-        is_training = progress.loss is not None
-        epoch = f"epoch {progress.epoch + 1}/{progress.epochs}" if is_training else ""
-        loss = f"loss {progress.loss:.3f}, " if is_training else ""
-        figures = f"{loss}{progress.tokens_per_second:,.0f} tokens/s"
+        epoch, figures = "", f"{progress.tokens_per_second:,.0f} tokens/s"
+        if progress.loss is not None:
+            epoch = f"epoch {progress.epoch + 1}/{progress.epochs}"
+            figures = f"loss {progress.loss:.3f}, {figures}"
         key = (label, progress.stage)
         if sys.stderr and sys.stderr.isatty():
             if key not in self._bars:

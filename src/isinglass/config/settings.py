@@ -205,10 +205,12 @@ class ExecutionSettings(Settings):
         """
         if self.precision == "amp":
             return "bf16" if device == "cpu" else "fp16"
-        if self.precision == "tf32" and device == "cpu":
-            raise ConfigError("tf32 is a way in which GPUs multiply fp32 numbers: on a CPU use --precision fp32 or bf16.")
-        if self.precision == "fp16" and device == "cpu":
-            raise ConfigError("fp16 does not run on a CPU (no fast products, no loss scaling): use --precision bf16.")
+        refused = {
+            "tf32": "tf32 is a way in which GPUs multiply fp32 numbers: on a CPU use --precision fp32 or bf16.",
+            "fp16": "fp16 does not run on a CPU (no fast products, no loss scaling): use --precision bf16.",
+        }
+        if device == "cpu" and self.precision in refused:
+            raise ConfigError(refused[self.precision])
         return self.precision
 
 

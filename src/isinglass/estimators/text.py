@@ -249,9 +249,9 @@ class TextClassifier(ClassifierMixin, TextEstimator):
     def _take_labels(self, names: Sequence[str], weights: str | None) -> None:
         """Set the classes of a saved run, and their weights: those of a file are not read again."""
         are_numbers = all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in names)
-        labels = {int(name) if are_numbers else name: name for name in names}
+        labels: dict[Any, str] = dict(zip(map(int, names) if are_numbers else names, names, strict=True))
         self.classes_ = np.array(sorted(labels))
-        self._names = tuple(labels[label] for label in self.classes_.tolist())
+        self._names = tuple(map(labels.__getitem__, self.classes_.tolist()))
         if weights is not None and weights != "balanced":
             is_json = weights.lstrip().startswith("{")
             self.class_weight = {label: json.loads(weights)[name] for label, name in labels.items()} if is_json else None
