@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-_M_TRIM_THRESHOLD: Final = -1  # mallopt(3)
-_M_MMAP_THRESHOLD: Final = -3
-_M_ARENA_MAX: Final = -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
 _NEVER: Final = 2**31 - 1
 
 
@@ -33,9 +31,8 @@ def slow_bf16(device: str) -> str:
 
 def widened_bf16(device: str) -> str:
     """Return the note for a CPU without bf16 instructions, where bf16 products are computed in fp32."""
-    return (
-        f"bf16 has no hardware support on {device}: its products run in fp32 and are rounded, which is no faster than fp32."
-    )
+    way = "its products run in fp32 and are rounded, which is no faster than fp32"
+    return f"bf16 has no hardware support on {device}: {way}."
 
 
 def mkl_leaves_avx512_unused() -> bool:

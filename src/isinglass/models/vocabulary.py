@@ -51,11 +51,8 @@ def used_vocabulary(config: TrainConfig, blueprint: Blueprint, texts: Iterable[T
 def trim_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
     """Return the checkpoint with the embeddings of the used token ids alone."""
     blueprint = checkpoint.blueprint
-    embeddings = replace(
-        blueprint.embeddings,
-        vocab_size=len(vocabulary.ids),
-        pad_token_id=int(vocabulary.rows[blueprint.pad_token_id]),
-    )
+    pad_token_id = int(vocabulary.rows[blueprint.pad_token_id])
+    embeddings = replace(blueprint.embeddings, vocab_size=len(vocabulary.ids), pad_token_id=pad_token_id)
     return replace(
         checkpoint,
         blueprint=replace(blueprint, embeddings=embeddings),

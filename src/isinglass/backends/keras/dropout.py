@@ -27,11 +27,9 @@ def step_key(seed: int, step: int, part: int = 0, rank: int = 0) -> UInt32[np.nd
         part: number of the micro-batch; each has a key of its own.
         rank: of the process; each has a key of its own.
     """
-    entropy = [seed, step]
-    if part or rank:
-        entropy.append(part)
-    if rank:
-        entropy.append(rank)
+    entropy = [seed, step, part, rank]
+    while len(entropy) > 2 and entropy[-1] == 0:  # trailing zeros count where the seed has more than 32 bits
+        entropy.pop()
     numbers = np.random.SeedSequence(entropy).generate_state(2, np.uint32) >> np.uint32(2)
     return numbers & np.array([0x3FFFFFFF, 0x3FFFFC00], np.uint32)
 

@@ -123,15 +123,14 @@ class Layer(layers.Layer):
 
     def __init__(self, blueprint: Blueprint, index: int, precision: str) -> None:
         super().__init__(dtype="float32")
-        block, modules = blueprint.blocks[index], blueprint.block_modules(index)
-        self.rates = blueprint.dropout
+        modules, self.rates = blueprint.block_modules(index), blueprint.dropout
         self.qkv = _dense(precision, modules.query, modules.key, modules.value)
         self.attention_output = _dense(precision, modules.attention_output)
         self.attention_norm = _norm(modules.attention_norm)
         self.intermediate = _dense(precision, modules.intermediate)
         self.feed_forward_output = _dense(precision, modules.output)
         self.output_norm = _norm(modules.output_norm)
-        self.activation = _ACTIVATION[block.feed_forward.activation]
+        self.activation = _ACTIVATION[blueprint.blocks[index].feed_forward.activation]
 
     def call(self, x: Any, plan: AttentionPlan, masks: DropoutMasks | None, first_token: Any | None) -> Any:
         """Map (R * L, H) to (R * L, H); or, with `first_token` (S,), to those rows only, (S, H)."""

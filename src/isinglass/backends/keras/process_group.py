@@ -48,13 +48,8 @@ class TensorFlowProcessGroup(ProcessGroup):
             return tf.concat(sums, 0)
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "group_size": self.size,
-            "group_key": _GROUP,
-            "instance_key": next(self._instance_keys),
-            "ordering_token": [],
-            "timeout_seconds": _TIMEOUT,
-        }
+        key = {"group_size": self.size, "group_key": _GROUP, "instance_key": next(self._instance_keys)}
+        return {**key, "ordering_token": [], "timeout_seconds": _TIMEOUT}
 
 
 @contextmanager
