@@ -46,7 +46,7 @@ def batches_of(rng, packer, parts, labelled=True):
 
 def shapes(blueprint, tokens):
     """Return (rows, in, out) of each product of the encoder's layers."""
-    H, F = blueprint.hidden_size, blueprint.blocks[0].feed_forward.size
+    H, F = blueprint.hidden_size, blueprint.blocks[0].inner_size
     layer = [(H, 3 * H), (H, H), (H, F), (F, H)]
     whole = [(tokens, *sides) for sides in layer] * (blueprint.num_hidden_layers - 1)
     return [*whole, (tokens, H, 2 * H), *((BATCH, *sides) for sides in [(H, H), *layer[1:]])]

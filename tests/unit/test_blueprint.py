@@ -14,14 +14,12 @@ from isinglass.errors import CheckpointError
 from isinglass.export.onnx import export_onnx
 from isinglass.models.blueprint import (
     FEATURES,
-    Attention,
     Block,
     Blueprint,
     Bucketed,
     Disentangled,
     Dropout,
     Embeddings,
-    FeedForward,
     Head,
     Norm,
     Parameter,
@@ -46,17 +44,17 @@ def modern_bert() -> Blueprint:
 
     def block(index: int) -> Block:
         is_global = index % 3 == 0
-        attention = Attention(
+        return Block(
             num_heads=3,
             num_key_heads=3,
-            bias=False,
+            attention_bias=False,
             positions=Rotary(theta=160_000 if is_global else 10_000),
             window=None if is_global else 64,
-        )
-        feed_forward = FeedForward(size=F, activation="gelu", gated=True, bias=False, output_bias=False)
-        return Block(
-            attention=attention,
-            feed_forward=feed_forward,
+            inner_size=F,
+            activation="gelu",
+            gated=True,
+            inner_bias=False,
+            output_bias=False,
             norm=norm,
             norm_first=True,
             norm_before_attention=index > 0,
@@ -129,8 +127,11 @@ def test_the_arrays_of_a_gte_are_those_of_transformers() -> None:
     bert = FAMILIES["bert"].blueprint(sizes | {"type_vocab_size": 1}, "here")
     block = replace(
         bert.blocks[0],
-        attention=replace(bert.blocks[0].attention, positions=Rotary(theta=160_000)),
-        feed_forward=FeedForward(size=F, activation="gelu", gated=True, bias=False),
+        positions=Rotary(theta=160_000),
+        inner_size=F,
+        activation="gelu",
+        gated=True,
+        inner_bias=False,
     )
     embeddings = replace(bert.embeddings, first_position=None)
     ours = parameters_of(replace(bert, embeddings=embeddings, blocks=(block, block)), 3)
@@ -194,7 +195,7 @@ def test_relative_positions_have_tables_that_all_blocks_share() -> None:
     bert = FAMILIES["bert"].blueprint({"hidden_size": H, "num_attention_heads": 3}, "here")
 
     def added(positions: Bucketed | Disentangled) -> dict[str, tuple[int, ...]]:
-        blocks = tuple(replace(b, attention=replace(b.attention, positions=positions)) for b in bert.blocks)
+        blocks = tuple(replace(b, positions=positions) for b in bert.blocks)
         known = {parameter.name for parameter in parameters_of(bert, 2)}
         parameters = parameters_of(replace(bert, blocks=blocks), 2)
         return {parameter.name: parameter.shape for parameter in parameters if parameter.name not in known}
@@ -258,7 +259,7 @@ def test_every_feature_can_be_told_from_a_blueprint() -> None:
     """Guards against one that no blueprint has, so that it is never refused."""
     block = modern_bert().blocks[0]
     positions = (Bucketed(buckets=2, max_distance=4), Disentangled(buckets=2, max_distance=4))
-    others = [replace(block, attention=replace(block.attention, positions=each, num_key_heads=1)) for each in positions]
+    others = [replace(block, positions=each, num_key_heads=1) for each in positions]
     everything = replace(
         modern_bert(),
         blocks=(*modern_bert().blocks, *others),

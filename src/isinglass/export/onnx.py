@@ -398,10 +398,10 @@ def _add_block(graph: _Graph, block: Block, modules: BlockModules, x: str, query
     Returns:
         (B, Q, H).
     """
-    context = _attend(graph, block.attention.num_heads, modules, x, query_input, key_bias)
+    context = _attend(graph, block.num_heads, modules, x, query_input, key_bias)
     attended = graph.op("Add", query_input, graph.linear(context, modules.attention_output))
     x = graph.norm(attended, modules.attention_norm)
-    inner = graph.activation(graph.linear(x, modules.intermediate), block.feed_forward.activation)  # (B, Q, F)
+    inner = graph.activation(graph.linear(x, modules.intermediate), block.activation)  # (B, Q, F)
     fed = graph.op("Add", x, graph.linear(inner, modules.output))
     return graph.norm(fed, modules.output_norm)
 

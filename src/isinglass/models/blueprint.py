@@ -189,54 +189,34 @@ class Embeddings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention:
-    """The first sublayer of a block.
+class Block:
+    """One transformer block: attention, then feed-forward.
 
     Attributes:
         num_heads: N, of the queries.
         num_key_heads: of keys and values, which several queries share where they are fewer.
-        bias: whether the products have biases.
+        attention_bias: whether the products of attention have biases.
         positions: how distances between tokens count.
         window: the farthest that a token sees, in tokens to either side; None: all of its example.
-    """
-
-    num_heads: int
-    num_key_heads: int
-    bias: bool = True
-    positions: Positions = Positions()
-    window: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeedForward:
-    """The second sublayer of a block.
-
-    Attributes:
-        size: F.
-        activation: a value of ACTIVATIONS in `families/family.py`.
+        inner_size: F.
+        activation: of the feed-forward part, a value of ACTIVATIONS in `families/family.py`.
         gated: whether the activated product is multiplied by another one.
-        bias: whether the products to F have biases.
+        inner_bias: whether the products to F have biases.
         output_bias: whether the product back to H has a bias.
-    """
-
-    size: int
-    activation: str
-    gated: bool = False
-    bias: bool = True
-    output_bias: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One transformer block.
-
-    Attributes:
         norm_first: whether a norm stands before each sublayer, and not after the sum of its input and output.
         norm_before_attention: with `norm_first`, false where the first sublayer has none (ModernBERT's first block).
     """
 
-    attention: Attention
-    feed_forward: FeedForward
+    num_heads: int
+    num_key_heads: int
+    attention_bias: bool = True
+    positions: Positions = Positions()
+    window: int | None = None
+    inner_size: int
+    activation: str
+    gated: bool = False
+    inner_bias: bool = True
+    output_bias: bool = True
     norm: Norm
     norm_first: bool = False
     norm_before_attention: bool = True
@@ -247,7 +227,7 @@ class Head:
     """What makes K outputs of the pooled vector: dense, activation, norm, output.
 
     Attributes:
-        activation: as in FeedForward.
+        activation: as in Block.
         bias: of the dense product.
         norm: after the activation.
     """
@@ -319,7 +299,7 @@ class Blueprint:
     @property
     def num_attention_heads(self) -> int:
         """N, the same in all blocks."""
-        return self.blocks[0].attention.num_heads
+        return self.blocks[0].num_heads
 
     @property
     def head_size(self) -> int:
@@ -391,7 +371,7 @@ class EmbeddingModules(Modules):
         self.token_type = _table("embeddings.token_type_embeddings", types, E) if types else None
         self.norm = _norm("embeddings.LayerNorm", spec.norm, E, 0)
         self.projection = _matrix("embeddings_project", H, E, 0, bias=spec.projection_bias) if E != H else None
-        self.distance, self.distance_norm = blueprint.blocks[0].attention.positions.tables(blueprint)
+        self.distance, self.distance_norm = blueprint.blocks[0].positions.tables(blueprint)
 
 
 class BlockModules(Modules):
@@ -399,16 +379,15 @@ class BlockModules(Modules):
 
     def __init__(self, blueprint: Blueprint, index: int) -> None:
         block, at, depth, H = blueprint.blocks[index], f"encoder.layer.{index}", index + 1, blueprint.hidden_size
-        attention, feed_forward, F = block.attention, block.feed_forward, block.feed_forward.size
-        has_products, has_norm = attention.positions.has_products, block.norm_before_attention
+        F, has_products, has_norm = block.inner_size, block.positions.has_products, block.norm_before_attention
 
         def attend(name: str, outputs: int = H) -> Module:
-            return _matrix(f"{at}.attention.{name}", outputs, H, depth, bias=attention.bias)
+            return _matrix(f"{at}.attention.{name}", outputs, H, depth, bias=block.attention_bias)
 
         def feed(name: str) -> Module:
-            return _matrix(f"{at}.{name}", F, H, depth, bias=feed_forward.bias)
+            return _matrix(f"{at}.{name}", F, H, depth, bias=block.inner_bias)
 
-        key_size = attention.num_key_heads * blueprint.head_size
+        key_size = block.num_key_heads * blueprint.head_size
         self.query = attend("self.query")
         self.key = attend("self.key", key_size)
         self.value = attend("self.value", key_size)
@@ -417,8 +396,8 @@ class BlockModules(Modules):
         self.attention_output = attend("output.dense")
         self.attention_norm = _norm(f"{at}.attention.output.LayerNorm", block.norm, H, depth) if has_norm else None
         self.intermediate = feed("intermediate.dense")
-        self.gate = feed("intermediate.gate") if feed_forward.gated else None
-        self.output = _matrix(f"{at}.output.dense", H, F, depth, bias=feed_forward.output_bias)
+        self.gate = feed("intermediate.gate") if block.gated else None
+        self.output = _matrix(f"{at}.output.dense", H, F, depth, bias=block.output_bias)
         self.output_norm = _norm(f"{at}.output.LayerNorm", block.norm, H, depth)
 
     def groups(self) -> list[tuple[Module, ...]]:
@@ -444,7 +423,7 @@ def _norms(encoder: Blueprint) -> Iterator[Norm]:
 
 
 def _has_positions(encoder: Blueprint, kind: type[Positions]) -> bool:
-    return any(isinstance(block.attention.positions, kind) for block in encoder.blocks)
+    return any(isinstance(block.positions, kind) for block in encoder.blocks)
 
 
 FEATURES: Final[Mapping[str, Callable[[Blueprint], bool]]] = {
@@ -455,15 +434,13 @@ FEATURES: Final[Mapping[str, Callable[[Blueprint], bool]]] = {
     "a norm after the last block": lambda encoder: encoder.final_norm is not None,
     "a norm in the head": lambda encoder: encoder.head.norm is not None,
     "matrix products without biases": lambda encoder: any(m.role == "matrix" and not m.bias for m in encoder.modules(1)),
-    "gated feed-forward layers": lambda encoder: any(block.feed_forward.gated for block in encoder.blocks),
-    "fewer key heads than query heads": lambda encoder: any(
-        block.attention.num_key_heads != block.attention.num_heads for block in encoder.blocks
-    ),
+    "gated feed-forward layers": lambda encoder: any(block.gated for block in encoder.blocks),
+    "fewer key heads than query heads": lambda encoder: any(b.num_key_heads != b.num_heads for b in encoder.blocks),
     "embeddings without positions": lambda encoder: encoder.embeddings.first_position is None,
     "rotary positions": lambda encoder: _has_positions(encoder, Rotary),
     "bucketed relative positions": lambda encoder: _has_positions(encoder, Bucketed),
     "disentangled attention": lambda encoder: _has_positions(encoder, Disentangled),
-    "attention within a window": lambda encoder: any(block.attention.window is not None for block in encoder.blocks),
+    "attention within a window": lambda encoder: any(block.window is not None for block in encoder.blocks),
     "mean pooling": lambda encoder: encoder.pooling == "mean",
     "blocks that share their weights": lambda encoder: encoder.shared_blocks,
 }

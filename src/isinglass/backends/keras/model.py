@@ -130,7 +130,7 @@ class Layer(layers.Layer):
         self.intermediate = _dense(precision, modules.intermediate)
         self.feed_forward_output = _dense(precision, modules.output)
         self.output_norm = _norm(modules.output_norm)
-        self.activation = _ACTIVATION[blueprint.blocks[index].feed_forward.activation]
+        self.activation = _ACTIVATION[blueprint.blocks[index].activation]
 
     def call(self, x: Any, plan: AttentionPlan, masks: DropoutMasks | None, first_token: Any | None) -> Any:
         """Map (R * L, H) to (R * L, H); or, with `first_token` (S,), to those rows only, (S, H)."""

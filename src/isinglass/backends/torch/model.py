@@ -61,7 +61,7 @@ class Layer(nn.Module):
         self.intermediate = _linear(modules.intermediate)
         self.output = _linear(modules.output)
         self.output_norm = _norm(modules.output_norm)
-        self.activation = _ACTIVATION[block.feed_forward.activation]
+        self.activation = _ACTIVATION[block.activation]
         self.attention_rate = rates.attention_weights or 0.0
         self.attention_output_rate = rates.attention_output or 0.0
         self.rate = rates.feed_forward or 0.0

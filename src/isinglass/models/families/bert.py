@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from isinglass.models.blueprint import Attention, Block, Blueprint, Dropout, Embeddings, FeedForward, Head, Norm
+from isinglass.models.blueprint import Block, Blueprint, Dropout, Embeddings, Head, Norm
 from isinglass.models.families.family import Activation, ConfigJson, Family, NumBlocks, OptionalRate, Rate, Size, TokenId
 
 
@@ -31,27 +31,23 @@ class BertConfig(ConfigJson):
 
     def blueprint(self) -> Blueprint:
         """Return BERT's encoder and head."""
-        return self.encoder(head_activation="tanh")
+        return self.encoder(head="tanh")
 
-    def encoder(
-        self,
-        *,
-        head_activation: str,
-        head_input_dropout: float | None = None,
-        embedding_size: int | None = None,
-        first_position: int = 0,
-    ) -> Blueprint:
+    def encoder(self, *, head: str, head_input: float | None = None, size: int = 0, first_position: int = 0) -> Blueprint:
         """Return an encoder laid out like BERT.
 
         Args:
-            head_input_dropout: rate before the head's dense product; None: no dropout.
-            embedding_size: None: the hidden size.
+            head: the head's activation.
+            head_input: dropout rate before the head's dense product; None: no dropout.
+            size: of the embeddings; 0: the hidden size.
             first_position: the position id of an example's first token.
         """
         norm, heads = Norm(epsilon=self.layer_norm_eps), self.num_attention_heads
         block = Block(
-            attention=Attention(num_heads=heads, num_key_heads=heads),
-            feed_forward=FeedForward(size=self.intermediate_size, activation=self.hidden_act),
+            num_heads=heads,
+            num_key_heads=heads,
+            inner_size=self.intermediate_size,
+            activation=self.hidden_act,
             norm=norm,
         )
         return Blueprint(
@@ -59,20 +55,20 @@ class BertConfig(ConfigJson):
             max_length=self.max_position_embeddings - first_position,
             embeddings=Embeddings(
                 vocab_size=self.vocab_size,
-                size=embedding_size or self.hidden_size,
+                size=size or self.hidden_size,
                 pad_token_id=self.pad_token_id or 0,
                 first_position=first_position,
                 token_types=self.type_vocab_size,
                 norm=norm,
             ),
             blocks=(block,) * self.num_hidden_layers,
-            head=Head(activation=head_activation),
+            head=Head(activation=head),
             dropout=Dropout(
                 embeddings=self.hidden_dropout_prob,
                 attention_weights=self.attention_probs_dropout_prob,
                 attention_output=self.hidden_dropout_prob,
                 feed_forward=self.hidden_dropout_prob,
-                head_input=head_input_dropout,
+                head_input=head_input,
                 head=self.head_dropout,
             ),
             initializer_range=self.initializer_range,

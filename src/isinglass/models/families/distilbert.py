@@ -27,7 +27,7 @@ class DistilBertConfig(BertConfig):
 
     def blueprint(self) -> Blueprint:
         """Return DistilBERT's encoder and head."""
-        encoder = self.encoder(head_activation="relu")
+        encoder = self.encoder(head="relu")
         return replace(encoder, dropout=replace(encoder.dropout, attention_output=None, head=self.seq_classif_dropout))
 
 

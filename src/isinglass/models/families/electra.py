@@ -17,8 +17,7 @@ class ElectraConfig(BertConfig):
 
     def blueprint(self) -> Blueprint:
         """Return ELECTRA's encoder and head."""
-        rate, size = self.head_dropout, self.embedding_size
-        return self.encoder(head_activation="gelu", head_input_dropout=rate, embedding_size=size)
+        return self.encoder(head="gelu", head_input=self.head_dropout, size=self.embedding_size)
 
 
 ELECTRA: Final = Family(

@@ -15,8 +15,7 @@ class RobertaConfig(BertConfig):
 
     def blueprint(self) -> Blueprint:
         """Return RoBERTa's encoder and head."""
-        rate, first = self.head_dropout, (self.pad_token_id or 0) + 1
-        return self.encoder(head_activation="tanh", head_input_dropout=rate, first_position=first)
+        return self.encoder(head="tanh", head_input=self.head_dropout, first_position=(self.pad_token_id or 0) + 1)
 
 
 ROBERTA: Final = Family(
