@@ -37,8 +37,7 @@ import typing
 import numpy as np
 import torch
 
-from isinglass.backends.protocol import Objective
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import Objective, create_backend
 from isinglass.config import Precision, TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint

@@ -20,8 +20,7 @@ import time
 import numpy as np
 
 import large_set
-from isinglass.backends.protocol import Objective, parts_of_step
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import Objective, create_backend, parts_of_step
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.source import load_model

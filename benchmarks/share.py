@@ -19,8 +19,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from isinglass.backends.protocol import Objective
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import Objective, create_backend
 from isinglass.backends.torch.cpu.linear import linear
 from isinglass.config import TrainConfig
 from isinglass.data.tokenization import TokenizedTexts

@@ -19,8 +19,7 @@ import torch.nn.functional as F
 
 from isinglass.backends import cpu
 from isinglass.backends.cpu import describe_cpu, mkl_leaves_avx512_unused
-from isinglass.backends.protocol import Objective
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import Objective, create_backend
 from isinglass.backends.torch.cpu import attention
 from isinglass.backends.torch.cpu import backend as cpu_backend
 from isinglass.backends.torch.cpu.dropout import MaskDropout

@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 
-from isinglass.backends.protocol import Backend, Objective
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import Backend, Objective, create_backend
 from isinglass.config import TrainConfig
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.packing import PackedBatch, pack_flat, pack_rows

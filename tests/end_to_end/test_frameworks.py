@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isinglass.backends.registry import BACKENDS
+from isinglass.backends.protocol import BACKENDS
 from isinglass.tasks import TASKS
 from tests.tiny import save_tiny, write_glue
 

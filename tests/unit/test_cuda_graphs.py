@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from isinglass.backends.protocol import Objective
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import Objective, create_backend
 from isinglass.backends.torch.gpu.attention import begin_dropout
 from isinglass.backends.torch.gpu.backend import GpuBackend
 from isinglass.backends.torch.gpu.graphs import StepGraphs, Tensors

@@ -1,8 +1,10 @@
-"""What a backend is given, and what the training loop and prediction need from it.
+"""What a backend is given, what the training loop and prediction need from it, and the backends by name.
 
 A backend is one folder with the file names of `torch/`.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
@@ -11,9 +13,11 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from isinglass.backends.process_group import ProcessGroup
 from isinglass.config import TrainConfig
+from isinglass.errors import ConfigError, MissingDependencyError
 from isinglass.models.blueprint import Parameter
-from isinglass.models.checkpoint import Weights
+from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.packing import PackedBatch
 from isinglass.tasks import KindName, Task
 
@@ -138,3 +142,46 @@ class Backend(Protocol):
 
     def peak_memory_bytes(self) -> int:
         """Return the peak memory: of the process on a CPU, of the device's tensors on a GPU."""
+
+
+# Name -> the module whose `create` returns the backend, and the packages that it needs.
+BACKENDS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "torch": ("isinglass.backends.torch.backend", ("torch",)),
+    "tensorflow": ("isinglass.backends.keras", ("tensorflow", "keras")),
+    "jax": ("isinglass.backends.keras", ("jax", "keras")),
+}
+
+
+def check_installed(name: str) -> str:
+    """Return the module of the backend `name` without importing it.
+
+    Raises:
+        MissingDependencyError: a package that it needs is not installed.
+    """
+    module, packages = BACKENDS[name]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            advice = f"`pip install 'isinglass[{name}]'`"
+            raise MissingDependencyError(f"The backend {name!r} needs {package}, which is not installed: {advice}.")
+    return module
+
+
+def create_backend(
+    config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup | None = None
+) -> Backend:
+    """Return a model on its device, ready to train and to predict. A missing head is drawn by `config.seed`.
+
+    Args:
+        group: the processes that share each training step; None: this process alone.
+
+    Raises:
+        ConfigError: the backend cannot run the precision on its device, or more layers are to be frozen than the
+            model has.
+        MissingDependencyError: a package that the backend needs is not installed.
+    """
+    module = importlib.import_module(check_installed(config.backend))
+    layers = checkpoint.blueprint.num_hidden_layers
+    if config.freeze_layers > layers:
+        raise ConfigError(f"freeze_layers is {config.freeze_layers}; {checkpoint.origin} has {layers} layers.")
+    backend: Backend = module.create(config, checkpoint, objective, group or ProcessGroup())
+    return backend

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from isinglass.backends.registry import create_backend
+from isinglass.backends.protocol import create_backend
 from isinglass.bench.own_data import check_same, describe
 from isinglass.bench.plan import test_sets
 from isinglass.config import TrainConfig

@@ -72,7 +72,7 @@ class TrainOptions(SourceOptions):
 def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOptions, task: _TaskArgument = None) -> None:
     """Fine-tune a model on a task, score its dev set(s), and write a run directory."""
     from isinglass.backends.process_group import number_of_processes
-    from isinglass.backends.registry import check_installed
+    from isinglass.backends.protocol import check_installed
     from isinglass.cli.display import show_data_facts, show_repetitions
     from isinglass.runs.directory import new_run_name, repetitions
     from isinglass.runs.perform import Saving

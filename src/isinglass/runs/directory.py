@@ -27,8 +27,7 @@ import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError
 
-from isinglass.backends.protocol import Backend, Objective
-from isinglass.backends.registry import check_installed, create_backend
+from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
 from isinglass.config import TrainConfig, resolve
 from isinglass.data import open_data
 from isinglass.data.custom import read_texts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isinglass.backends.process_group import ProcessGroup, joined
-from isinglass.backends.registry import check_installed
+from isinglass.backends.protocol import check_installed
 from isinglass.config import TrainConfig, as_dict, without_places
 from isinglass.config.settings import SavingSettings
 from isinglass.data.examples import Source

@@ -10,8 +10,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import Backend, Objective
-from isinglass.backends.registry import check_installed, create_backend
+from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
 from isinglass.config import TrainConfig, as_dict
 from isinglass.data import open_data
 from isinglass.data.examples import Source

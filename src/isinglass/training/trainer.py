@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isinglass.backends.process_group import ProcessGroup
-from isinglass.backends.protocol import Backend, parts_of_step
-from isinglass.backends.registry import check_installed, create_backend
+from isinglass.backends.protocol import Backend, check_installed, create_backend, parts_of_step
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.examples import Source
