@@ -269,10 +269,13 @@ def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -
             f"{path}: id2label is {brief(id2label)}; the head has {len(keys)} outputs, 0 to {len(keys) - 1}."
         )
     for name in id2label.values():
-        # labels are shown, and stand in tab-separated files
-        if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
+        if not _is_printable(name):  # labels are shown, and stand in tab-separated files
             raise CheckpointError(f"{path}: a label in id2label is {brief(name)}; printable characters were expected.")
     return tuple(str(id2label[key]) for key in keys)
+
+
+def _is_printable(label: object) -> bool:
+    return isinstance(label, str | int | float) and printable(str(label)) == str(label)
 
 
 def _missing(directory: Path, name: str) -> str:

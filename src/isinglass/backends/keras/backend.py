@@ -33,6 +33,10 @@ class KerasBackend(ABC):
     """See `backends.protocol.Backend`. A subclass compiles the programs, each when it is first called with new shapes."""
 
     parallel_batches = 1
+    _train: Callable[[Inputs], Any]
+    """Do one step on a batch, and return its loss. If it raises, nothing has changed, but for `_updates_begun`."""
+    _predict: Callable[[Inputs], Any]
+    """Return logits, float32 (S, K)."""
 
     def __init__(self, config: TrainConfig, checkpoint: Checkpoint, objective: Objective, group: ProcessGroup) -> None:
         self.device, is_gpu = self._find_device()
@@ -66,16 +70,8 @@ class KerasBackend(ABC):
         """Prepare the programs."""
 
     @abstractmethod
-    def _train(self, inputs: Inputs) -> Any:
-        """Do one step on a batch, and return its loss. If it raises, nothing has changed, but for `_updates_begun`."""
-
-    @abstractmethod
     def _train_in_parts(self, parts: Sequence[Inputs]) -> Any:
         """Do one step on the sum of the losses of these parts, and of all processes; else as `_train`."""
-
-    @abstractmethod
-    def _predict(self, inputs: Inputs) -> Any:
-        """Return logits, float32 (S, K)."""
 
     def _updates_begun(self) -> int:
         """Return the number of updates that have begun, if one that fails may have changed some of the weights; else 0."""

@@ -22,12 +22,12 @@ class FrameworkBackend(KerasBackend):
         self._begun = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._sums: list[Any] = []  # of the parts' gradients; allocated by the first step in parts
         compiled = partial(tf.function, jit_compile=self._xla, autograph=False)
-        self._train_program = compiled(self._trace_train)
+        self._train = compiled(self._trace_train)
         self._part_program = compiled(self._trace_part)
         self._update_program = compiled(lambda: self._update([total.value() for total in self._sums]))
         self._flatten_program = compiled(self._trace_flatten)
         self._unflatten_program = compiled(self._trace_unflatten)
-        self._predict_program = compiled(lambda inputs: self._model(inputs, masks=None))
+        self._predict = compiled(lambda inputs: self._model(inputs, masks=None))
 
     def _find_device(self) -> tuple[str, bool]:
         """Return the device; fp32 products on a GPU are set to be fp32, not TF32."""
@@ -41,9 +41,6 @@ class FrameworkBackend(KerasBackend):
     def _updates_begun(self) -> int:
         return int(self._begun)
 
-    def _train(self, inputs: Inputs) -> Any:
-        return self._train_program(inputs)
-
     def _train_in_parts(self, parts: Sequence[Inputs]) -> Any:
         if not self._sums:
             zeros = [tf.zeros_like(variable.value) for variable in self._trained_variables]
@@ -55,9 +52,6 @@ class FrameworkBackend(KerasBackend):
             loss = self._unflatten_program(self._group.total(self._flatten_program(loss)))
         self._update_program()
         return loss
-
-    def _predict(self, inputs: Inputs) -> Any:
-        return self._predict_program(inputs)
 
     def _trace_train(self, inputs: Inputs) -> Any:
         loss, gradients = self._training_gradients(inputs)
