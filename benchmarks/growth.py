@@ -44,7 +44,8 @@ def of_width(checkpoint, width):
     blueprint = checkpoint.family.blueprint(config_json, checkpoint.origin)
     weights = {
         parameter.name: rng.normal(float(parameter.role == "norm"), 0.02, parameter.shape).astype(np.float32)
-        for parameter in blueprint.parameters(2)
+        for module in blueprint.modules(2)
+        for parameter in module.parameters
         if parameter.name in checkpoint.weights
     }
     return dataclasses.replace(checkpoint, blueprint=blueprint, config_json=config_json, weights=weights)
