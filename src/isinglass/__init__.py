@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from isinglass.errors import IsinglassError as IsinglassError
     from isinglass.estimators.text import TextClassifier as TextClassifier, TextRegressor as TextRegressor, load as load
     from isinglass.results import RunResult as RunResult
-    from isinglass.runs.directory import write_run as write_run
-    from isinglass.runs.directory import load_run as load_run
+    from isinglass.runs.directory import load_run as load_run, write_run as write_run
     from isinglass.runs.perform import Run as Run, Saving as Saving, perform as perform
     from isinglass.tasks import TASKS as TASKS, Task as Task, get_task as get_task
     from isinglass.training.observers import Observer as Observer

@@ -47,8 +47,8 @@ class SourceOptions(Settings):
             task: the argument of the command.
             settings: the settings whose options are used: name -> value.
         """
-        name = _name_of_task(task, settings.get("train_file", ()))
-        config = resolve(task=name, config_file=self.config, flags=settings, assignments=self.set, environment=os.environ)
+        task = _name_of_task(task, settings.get("train_file", ()))
+        config = resolve(task=task, config_file=self.config, flags=settings, assignments=self.set, environment=os.environ)
         _check_own_files({*settings} - {*PLACES}, config.train_file)
         return config
 
@@ -183,8 +183,7 @@ class BenchOptions(Settings):
         if not train_file:
             return self.preset or "results", select(self.preset, **chosen)
         task = _name_of_task(None, train_file)
-        tables = {name: value for name, value in settings.items() if name in _TABLE_SETTINGS}
-        own_files = {"task": task, **tables}
+        own_files = {"task": task} | {name: value for name, value in settings.items() if name in _TABLE_SETTINGS}
         return task, select(self.preset, own_files=own_files, published=self.published, **chosen)
 
 

@@ -100,13 +100,13 @@ def classes_and_labels(y: Any) -> tuple[NDArray[Any], tuple[str, ...], list[Any]
         DataError: y is not labels.
     """
     y = _given(y)
-    rows, columns = _read_labels(y)
-    distinct = _distinct([*range(columns)] if columns else chain.from_iterable(map(_as_labels, rows)))
+    rows, is_multilabel, columns = _read_labels(y)
+    distinct = _distinct(range(columns) or chain.from_iterable(rows))
     are_objects = isinstance(y, np.ndarray) and y.dtype == object and isinstance(distinct[0], str)
     classes = np.array(distinct, dtype=object if are_objects else None)
     names = {label: _name(label) for label in classes.tolist()}
-    labels = [tuple(names[label] for label in sorted({*row})) if isinstance(row, list) else names[row] for row in rows]
-    return classes, tuple(names.values()), labels
+    labels = [tuple(names[label] for label in sorted({*row})) for row in rows]
+    return classes, tuple(names.values()), labels if is_multilabel else [*chain.from_iterable(labels)]
 
 
 def _distinct(labels: Iterable[Any]) -> list[Any]:
@@ -131,14 +131,14 @@ def indicator(y: Any, classes: NDArray[Any]) -> Int64[np.ndarray, "N K"]:
     Raises:
         DataError: y is not multi-label, or has a label that is not among the classes.
     """
-    labels, columns = _read_labels(_given(y))
-    if columns is not None and columns != len(classes):
+    labels, _, columns = _read_labels(_given(y))
+    if columns not in (0, len(classes)):
         raise DataError(f"y has {columns} columns; {len(classes)}, one for each class, were expected.")
-    known = [*range(columns)] if columns else classes.tolist()
+    known = [*range(columns)] or classes.tolist()
     for row, labels_of_row in enumerate(labels):
-        for label in {*_as_labels(labels_of_row)}.difference(known):
+        for label in {*labels_of_row}.difference(known):
             raise DataError(f"y, row {row}: the label {brief(label)} is none of {listed(known)}.")
-    return np.asarray(MultiLabelBinarizer(classes=known).fit_transform(map(_as_labels, labels)), np.int64)
+    return np.asarray(MultiLabelBinarizer(classes=known).fit_transform(labels), np.int64)
 
 
 def numbers(y: Any) -> Float64[np.ndarray, " N"]:
@@ -176,23 +176,25 @@ def _given(y: Any) -> Any:
     return column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
 
 
-def _read_labels(y: Any) -> tuple[list[Any], int | None]:
-    """Return the label of each text, or a list of its labels; and K if y is (N, K) of 0 and 1: the labels are then columns.
+def _read_labels(y: Any) -> tuple[list[list[Any]], bool, int]:
+    """Return the labels of each text, whether it may have any number of them, and K.
+
+    K is not 0 if y is (N, K) of 0 and 1: the labels are then the numbers of columns.
 
     Raises:
         DataError: a row is something else.
     """
     rows = _as_list(y)
     if not any(isinstance(row, _SETS) for row in rows):
-        return [_label(value, row) for row, value in enumerate(rows)], None
+        return [[_label(value, row)] for row, value in enumerate(rows)], False, 0
     lists = [_labels_of_row(labels, row) for row, labels in enumerate(rows)]
     width = len(lists[0])
     odd = [row for row, labels in enumerate(lists) if len(labels) != width or not {0, 1}.issuperset(labels)]
     if odd and getattr(y, "ndim", 1) == 2:
         raise DataError(f"y, row {odd[0]} is {brief(rows[odd[0]])}; a single label, or 0 and 1 for each, was expected.")
     if odd or width == 1 or isinstance(rows[0], set | frozenset):
-        return lists, None
-    return [np.flatnonzero(row).tolist() for row in lists], width
+        return lists, True, 0
+    return [np.flatnonzero(row).tolist() for row in lists], True, width
 
 
 def _labels_of_row(labels: Any, row: int) -> list[Any]:
@@ -214,10 +216,6 @@ def _label(value: Any, row: int) -> Any:
         return value
     expected = "names or whole numbers were expected (TextRegressor is for others)"
     raise DataError(f"Unknown label type: y, row {row} is {brief(value)}; {expected}.")
-
-
-def _as_labels(row: Any) -> list[Any]:
-    return row if isinstance(row, list) else [row]
 
 
 def _name(label: Any) -> str:
