@@ -296,9 +296,10 @@ def left_to_do(plan: Plan, results: Sequence[RunResult], directory: Path) -> lis
     incomplete = []
     for run in plan.runs:
         result = finished.get(run.key)
-        lacks_predictions = result and run.predict_test and not test_sets(run.config).keys() <= result.predictions.keys()
+        test_predictions = test_sets(run.config).keys() if run.predict_test else set()
+        is_done = result is not None and test_predictions <= result.predictions.keys()
         is_kept = run.keep_model and run not in sources  # a model that only other runs need is written again for them
-        if result is None or lacks_predictions or (is_kept and not run.has_model_in(directory)):
+        if not is_done or (is_kept and not run.has_model_in(directory)):
             incomplete.append(run)
     needed_sources = [run.start_from for run in incomplete]
     return [run for run in plan.runs if run in incomplete or (run in needed_sources and not run.has_model_in(directory))]
