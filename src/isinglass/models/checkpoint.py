@@ -262,7 +262,7 @@ def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -
     output = weights.get(f"{HEAD_OUTPUT}.weight")
     if output is None or len(output) == 1:
         return None
-    keys = [str(i) for i in range(len(output))]
+    keys = [*map(str, range(len(output)))]
     id2label = config_json.get("id2label") or {key: f"LABEL_{key}" for key in keys}
     if not isinstance(id2label, dict) or id2label.keys() != {*keys}:
         raise CheckpointError(
