@@ -148,6 +148,7 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
     from huggingface_hub import EvalResult, ModelCardData
 
     published = _is_published(result, task)
+    datasets, tags = ([HUB_REPO], ["isinglass", "glue"]) if published else (None, ["isinglass"])
     scores = [
         EvalResult(
             task_type="text-classification",
@@ -166,7 +167,7 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
     name = f"{short_name(base.shown)}-{task.name}" if repo == SOMEONE else short_name(repo)
     data = ModelCardData(
         base_model=base.on_hub,
-        datasets=[HUB_REPO] if published else None,
+        datasets=datasets,
         eval_results=scores or None,
         language="en" if _is_built_in(task) else None,
         library_name="transformers",
@@ -174,7 +175,7 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
         metrics=[*dict.fromkeys(score.metric_type for score in scores)] or None,
         model_name=printable(name) if scores else None,
         pipeline_tag="text-classification",
-        tags=["isinglass", "glue"] if published else ["isinglass"],
+        tags=tags,
     )
     return data.to_yaml()
 

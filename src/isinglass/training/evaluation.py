@@ -108,22 +108,23 @@ def predict(
         DeviceMemoryError: a single example does not fit into memory.
     """
     parallel = at_once = backend.parallel_batches
-    pending = packer.evaluation_batches(tokens, parallel)[group.rank :: group.size][::-1]  # the next one is the last
+    pending = packer.evaluation_batches(tokens, parallel)[group.rank :: group.size]
     total = sum(batch.num_examples for batch in pending)
     done = tokens_done = 0
     outputs: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     began = reported = time.perf_counter()
     while pending:
         started = time.perf_counter()
-        batches = [pending.pop() for _ in range(min(at_once, len(pending)))]
+        batches = pending[:at_once]
+        del pending[:at_once]
         try:
             predicted = backend.predict(batches)
         except DeviceMemoryError as error:
             parallel = at_once = 1
-            pending += _retry(packer, tokens, batches, error)
+            pending[:0] = _retry(packer, tokens, batches, error)
             continue
         outputs += zip((batch.example_index for batch in batches), predicted, strict=True)
-        done += sum(batch.num_examples for batch in batches)
+        done += sum(map(len, predicted))
         tokens_done += sum(batch.num_tokens for batch in batches)
         now = time.perf_counter()
         if done == total or now - reported >= REPORT_SECONDS:
@@ -132,13 +133,13 @@ def predict(
             progress = Progress(stage=f"evaluate {name}", done=done, total=total, tokens_per_second=speed)
             for observer in observers:
                 observer.on_prediction_step(progress)
-        if parallel > 1 and now - started < REPORT_SECONDS:
-            at_once *= 2  # so that the threads seldom wait for each other
+        if now - started < REPORT_SECONDS:
+            at_once *= min(parallel, 2)  # so that parallel threads seldom wait for each other
     return tokens.per_text(_gather(outputs, len(tokens), done, group))
 
 
 def _retry(
-    packer: Packer, tokens: TokenizedTexts, batches: Sequence[PackedBatch], error: DeviceMemoryError
+    packer: Packer, tokens: TokenizedTexts, batches: list[PackedBatch], error: DeviceMemoryError
 ) -> list[PackedBatch]:
     """Return what to predict one by one instead of batches that did not fit into memory together: a single one in halves.
 
@@ -147,7 +148,7 @@ def _retry(
     """
     if len(batches) > 1:
         logger.warning(f"{error} Batches are predicted one at a time from here on.")
-        return [*reversed(batches)]
+        return batches
     (batch,) = batches
     if batch.num_examples == 1:
         raise error

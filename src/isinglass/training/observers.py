@@ -149,7 +149,6 @@ class TensorBoardLog(Observer):
         for events in self._directory.glob("events.out.tfevents.*"):
             events.unlink()
         self._writer = SummaryWriter(str(self._directory))
-        self._steps = state.step
 
     def on_step_end(self, progress: Progress, steps: Sequence[StepRecord]) -> None:
         """Write loss and learning rate of each step, and the speed."""

@@ -126,8 +126,7 @@ class Trainer:
             _check_alike(group, [self._identity, weights], "settings, data or model: start all alike, on the same files")
         if self.checkpoints is not None:
             state = self.checkpoints.load(self._identity)
-            step = None if state is None else state.step
-            _check_alike(group, step, "checkpoints: --output-dir must lie on storage that all hosts share")
+            _check_alike(group, state and state.step, "checkpoints: --output-dir must lie on storage that all hosts share")
             if state is not None:
                 self._loop.restore(state)
                 self._best.restore(state.epoch_scores, state.arrays)
