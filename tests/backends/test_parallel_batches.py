@@ -7,6 +7,7 @@ import torch
 from isinglass.backends.protocol import LEAST_PARALLEL_TOKENS, parts_of_step
 from isinglass.backends.torch.cpu.backend import PARALLEL_BATCHES, in_parallel
 from isinglass.config import TrainConfig
+from isinglass.errors import DeviceMemoryError
 from isinglass.models.checkpoint import Weights, load_checkpoint
 from isinglass.training.evaluation import predict
 from isinglass.training.preparation import Packer
@@ -69,6 +70,25 @@ def test_prediction_in_two_parallel_batches_gives_every_example_its_own_logits(t
     assert len(packer.evaluation_batches(tokens, PARALLEL_BATCHES)) % PARALLEL_BATCHES == 1
     alone = [backend.predict([packer.pack(tokens, np.array([i]), None)])[0][0] for i in range(len(tokens))]
     np.testing.assert_allclose(predict(backend, packer, tokens, "dev"), alone, atol=1e-5)
+
+
+def test_batches_that_do_not_fit_are_predicted_alone_and_then_in_halves(tmp_path, caplog, monkeypatch) -> None:
+    """Guards against examples that are lost, or predicted twice, where memory is short."""
+    checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
+    tokens = random_tokens([5, 40, 7, 9, 31, 2, 17, 23, 8, 8, 12, 3, 29])
+    backend = backend_for("torch-flat", checkpoint)
+    packer = Packer(TrainConfig(eval_tokens=110), checkpoint)
+    expected = predict(backend, packer, tokens, "dev")
+    whole = backend.predict
+
+    def predict_few(batches):
+        if sum(batch.num_examples for batch in batches) > 3:
+            raise DeviceMemoryError("Too much.")
+        return whole(batches)
+
+    monkeypatch.setattr(backend, "predict", predict_few)
+    np.testing.assert_allclose(predict(backend, packer, tokens, "dev"), expected, atol=1e-5)
+    assert "one at a time" in caplog.text and "halved" in caplog.text
 
 
 def test_a_parallel_batch_that_fails_is_heard_and_the_other_ends_first() -> None:
