@@ -163,7 +163,7 @@ class WordRows:
 class StagedBatch:
     """All that a pass through the model needs of a packed batch, on the device.
 
-    `rows` is the number of its tokens, in a flat batch rounded up by `RowRounding`; R * L in the rows layout.
+    `rows` is the number of its tokens, in a flat batch rounded up by `rounded_rows`; R * L in the rows layout.
 
     Attributes:
         input_ids: int64 (rows,); 0 in padding rows, as are the next two.

@@ -31,11 +31,7 @@ class Optimizer:
         self._max_grad_norm = config.max_grad_norm
         groups = _group(parameters, config.weight_decay)
         self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
-        self._large: list[tuple[nn.Parameter, dict[str, Any]]] = []  # parameter and group; PyTorch steps the others
-        if halves and not scales_loss:
-            for group in groups:
-                self._large += [(parameter, group) for parameter in group["params"] if parameter.numel() >= LARGE]
-                group["params"] = [parameter for parameter in group["params"] if parameter.numel() < LARGE]
+        self._large = _take_large(groups) if halves and not scales_loss else []  # PyTorch steps the others
         self._halves = halves
         small = [parameter for group in groups for parameter in group["params"]]
         self._cast_after_step = [parameter for parameter in small if parameter in halves]
@@ -142,6 +138,15 @@ def _group(parameters: Iterable[tuple[nn.Parameter, UpdateRule]], weight_decay: 
         {"params": by_rule[rule], "factor": rule.rate_factor, "weight_decay": weight_decay if rule.decays else 0.0}
         for rule in sorted(by_rule, key=lambda rule: (not rule.decays, -rule.rate_factor))
     ]
+
+
+def _take_large(groups: Iterable[dict[str, Any]]) -> list[tuple[nn.Parameter, dict[str, Any]]]:
+    """Remove the large parameters from the groups, and return each with its group."""
+    large = []
+    for group in groups:
+        large += [(parameter, group) for parameter in group["params"] if parameter.numel() >= LARGE]
+        group["params"] = [parameter for parameter in group["params"] if parameter.numel() < LARGE]
+    return large
 
 
 def copy_weights(weights: Sequence[Tensor], copies: Mapping[Tensor, Tensor]) -> None:
