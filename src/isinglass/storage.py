@@ -7,7 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -95,8 +95,9 @@ def held(lock: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[int]:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, lock):
-                break
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                    break
             os.close(descriptor)  # its holder put another directory in place between the two calls
         except BlockingIOError:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
@@ -134,13 +135,6 @@ def locked_output(directory: Path, kind: str, content: str, *, wait_seconds: flo
         directory.mkdir(parents=True, exist_ok=True)
     with held(directory / LOCK, f"The {kind} in {directory}", wait_seconds=wait_seconds) as descriptor:
         yield descriptor
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def names_to_replace(directory: Path, *, option: str, example: str) -> set[str]:

@@ -150,7 +150,7 @@ def _mistakes(task: Task, shown: Sequence[Shown]) -> Table:
             told = (label, answer, f"{100 * weight:.1f}", f"{len(mistakes[split, i])} of {models}")
         rows.append((*told, *map(_cut, answers.texts[i]), model.run.series.label, split, str(i)))
     which = "largest errors" if is_regression else f"of {len(worst):,} that a model got wrong"
-    texts = task.hub_text_columns or tuple(map(str, task.splits[0].text_columns))
+    texts = task.column_names
     weight_columns = ("error",) if is_regression else ("probability (%)", "wrong in")
     return Table(
         title=f"{task.title}: {len(hardest)} {which}",
