@@ -1,8 +1,9 @@
-"""Hostile files for everything that isinglass reads, and the one property that every reader must keep.
+"""Hostile files for everything that isinglass reads, and the property that every reader must keep.
 
-A case is a function of its target and its seed: valid files, most of them damaged where the format has its joints (a field,
-a key, a record of a zip's directory), some anywhere. `check` holds a reader to this: it returns, or raises an IsinglassError
-of one short line that prints; nothing else escapes, and nothing is written outside of the case's directory.
+A case depends only on its target and its seed. Most of its valid files are damaged where their format is fragile (a field, a
+key, a record of a zip's directory), some at random places. `check` requires that a reader returns, or raises an
+IsinglassError of one short printable line. No other exception may be raised, and nothing may be written outside of the
+case's directory.
 """
 
 import csv
@@ -58,7 +59,7 @@ SLOWEST_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Link:
-    """Stands for a symbolic link among a case's files."""
+    """A symbolic link among a case's files."""
 
     to: str
 
@@ -69,7 +70,7 @@ class Case:
 
     Attributes:
         files: name below the case's directory -> content.
-        read: calls the reader on the directory; false: it refused the files without an exception.
+        read: calls the reader on the directory. False means that it refused the files without an exception.
     """
 
     files: Mapping[str, bytes | Link]
@@ -78,7 +79,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a case: `accepted`, else refused as it should be, unless `escaped` says in words what went wrong."""
+    """The result of a case: accepted or correctly refused, unless `escaped` describes what went wrong."""
 
     accepted: bool
     escaped: str
@@ -86,7 +87,7 @@ class Outcome:
 
 
 def check(case: Case, directory: Path) -> Outcome:
-    """Lay the case's files out below `directory`, which is emptied before, read them, and judge what the reader does."""
+    """Write the case's files to `directory`, which is emptied first, read them, and check what the reader does."""
     lay_out(case.files, directory)
     accepted, escaped = False, ""
     started = time.perf_counter()
@@ -109,7 +110,7 @@ def check(case: Case, directory: Path) -> Outcome:
 
 
 def flaw(message: str) -> str:
-    """What is wrong with an error's message; empty if nothing is."""
+    """Return what is wrong with an error's message, or an empty string."""
     if not message.isprintable():
         return f"a message that does not print: {message[:300]!r}"
     if not 10 <= len(message) <= LONGEST_MESSAGE:
@@ -118,7 +119,7 @@ def flaw(message: str) -> str:
 
 
 def hold(message: str) -> None:
-    """The same of what a reader says without an exception."""
+    """Check in the same way a message that a reader gives without an exception."""
     assert not flaw(message), flaw(message)
 
 
@@ -138,7 +139,7 @@ def lay_out(files: Mapping[str, bytes | Link], directory: Path) -> None:
             path.write_bytes(content)
 
 
-_watched: list[tuple[str, list[str]]] = []  # the directory in which writing is allowed, and what was written elsewhere
+_watched: list[tuple[str, list[str]]] = []  # the directory in which writing is allowed, and paths written elsewhere
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -157,12 +158,12 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 @functools.cache
 def _install_audit() -> None:
-    sys.addaudithook(_audit)  # for good: Python cannot take one away
+    sys.addaudithook(_audit)  # permanent: Python cannot remove a hook
 
 
 @contextmanager
 def _writes_outside(directory: Path) -> Iterator[list[str]]:
-    """Gather what Python code writes, makes, renames or removes anywhere but below `directory`."""
+    """Collect the paths outside of `directory` that Python code writes, creates, renames or removes."""
     _install_audit()
     _watched.append((os.path.realpath(directory), []))
     try:
@@ -191,10 +192,10 @@ FRAGMENTS: Final = (
     b"\x1b]0;title\x07",
     b"\x7f",
     b"\x80",
-    b"\xc0\xaf",  # `/`, too long
+    b"\xc0\xaf",  # an overlong `/`
     b"\xed\xa0\x80",  # half of a surrogate pair
     b"\xf4\x90\x80\x80",  # beyond Unicode
-    b"\xe2\x82",  # cut short
+    b"\xe2\x82",  # truncated
     "\u2028".encode(),
     "\u0085".encode(),
     "\u202e".encode(),
@@ -222,7 +223,7 @@ FRAGMENTS: Final = (
 
 
 def damaged_bytes(rng: Random, content: bytes) -> bytes:
-    """Bits flipped, bytes inserted, cut out, moved, cut off."""
+    """Flip bits, or insert, remove, move or cut off bytes."""
     damage = rng.randrange(7)
     if damage == 0:
         found = bytearray(content)
@@ -244,7 +245,7 @@ def damaged_bytes(rng: Random, content: bytes) -> bytes:
 
 
 def damaged_lines(rng: Random, content: bytes) -> bytes:
-    """Lines removed, repeated, exchanged, joined, ended otherwise."""
+    """Remove, repeat, swap or join lines, or end them differently."""
     lines = content.split(b"\n")
     i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
     damage = rng.randrange(8)
@@ -268,7 +269,7 @@ def damaged_lines(rng: Random, content: bytes) -> bytes:
 
 
 def damaged_fields(rng: Random, content: bytes) -> bytes:
-    """In one line or in all: tab-separated fields removed, repeated, exchanged, replaced, extended."""
+    """Remove, repeat, swap, replace or extend tab-separated fields, in one line or in all."""
     lines = content.split(b"\n")
     first = rng.randrange(len(lines))
     everywhere = rng.random() < 0.2
@@ -293,14 +294,14 @@ def damaged_fields(rng: Random, content: bytes) -> bytes:
 
 
 def recoded(rng: Random, content: bytes) -> bytes:
-    """The same text as another program would have saved it."""
+    """Return the same text in another encoding, as another program would save it."""
     text = content.decode("utf-8", "replace")
     code = rng.choice(("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp037", "utf-7"))
     return text.encode(code, "replace")
 
 
 def damaged_text(rng: Random, content: bytes) -> bytes:
-    """A table of text, damaged once or several times; seldom bytes at random."""
+    """Damage a text table once or several times; rarely return random bytes."""
     if rng.random() < 0.03:
         return rng.randbytes(rng.choice((0, 1, 20, 3000)))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
@@ -381,7 +382,7 @@ TOKENS: Final = (
 
 
 def damaged_json(rng: Random, values: Mapping[str, Any]) -> bytes:
-    """An object with members replaced, removed, renamed, doubled, wrapped; one in five damaged as bytes too."""
+    """Return an object with members replaced, removed, renamed, repeated or wrapped. One in five is damaged as bytes too."""
     copy = json.loads(json.dumps(values))
     tokens: dict[str, str] = {}
 
@@ -420,7 +421,7 @@ def damaged_json(rng: Random, values: Mapping[str, Any]) -> bytes:
 
 
 def _places(values: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key or index) of a tree, from above."""
+    """Yield each (container, key or index) of a tree, from the top."""
     for key in [*values] if isinstance(values, dict) else range(len(values)):
         yield values, key
         if isinstance(values[key], dict | list):
@@ -449,7 +450,7 @@ _WORDS: Final = (
 
 
 def make_tsv(rng: Random) -> Case:
-    """A split of a task, or texts as a user gives them to `predict`."""
+    """Make a split of a task, or texts as a user gives them to `predict`."""
     if rng.random() < 0.15:
         is_pair = rng.random() < 0.5
         lines = ["\t".join(_sentence(rng) for _ in range(1 + is_pair)) for _ in range(rng.randint(0, 5))]
@@ -471,7 +472,7 @@ def make_tsv(rng: Random) -> Case:
 
 
 def _table(rng: Random, task: Task, split: Split) -> bytes:
-    """A valid file of a split, in GLUE's layout."""
+    """Return a valid file of a split in GLUE's layout."""
     columns = [str(column) for column in split.text_columns]
     label = [] if split.label_column is None else [str(split.label_column)]
     names = ["index", *columns, *label] if split.has_header else [*map(str, range(1 + max(map(int, [*columns, *label]))))]
@@ -488,7 +489,7 @@ def _sentence(rng: Random) -> str:
 
 
 def _perhaps(rng: Random, damage: Callable[[Random, bytes], bytes], content: bytes) -> bytes:
-    """Damaged, but for one in twenty: what is valid must be taken."""
+    """Damage the content, except in one case of twenty, because valid files must be accepted."""
     return content if rng.random() < 0.05 else damage(rng, content)
 
 
@@ -512,7 +513,7 @@ def _read_user_texts(directory: Path, *, is_pair: bool) -> bool:
 
 
 def _own_rows(rng: Random) -> dict[str, list[Any]]:
-    """Columns of a small data set: labels of two classes, numbers, or several of an example."""
+    """Return columns of a small data set: labels of two classes, numbers, or lists of labels."""
     count = rng.randint(4, 12)
     labels: list[Any] = [i % 2 for i in range(count)]
     kind = rng.randrange(5)
@@ -531,7 +532,7 @@ def _own_rows(rng: Random) -> dict[str, list[Any]]:
 
 
 def make_csv(rng: Random) -> Case:
-    """A CSV or TSV file, compressed or not; seldom two, or a test set of its own."""
+    """Make a CSV or TSV file, compressed or not; rarely two files, or a separate test set."""
     delimiter = rng.choice((",", "\t", ";"))
     columns = _own_rows(rng)
     stream = io.StringIO(newline="")
@@ -556,7 +557,7 @@ def make_csv(rng: Random) -> Case:
 
 
 def make_jsonl(rng: Random) -> Case:
-    """JSON Lines whose objects or lines are hostile."""
+    """Make JSON Lines with hostile objects or lines."""
     columns = _own_rows(rng)
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     share = rng.choice((0.0, 0.1, 0.1, 0.5))
@@ -569,7 +570,7 @@ def make_jsonl(rng: Random) -> Case:
 
 
 def make_parquet(rng: Random) -> Case:
-    """A Parquet file of strange types, or with damage in its pages or, more often, in its own records at the end."""
+    """Make a Parquet file of unusual types, or with damage in its pages or, more often, in its footer."""
     columns = _own_rows(rng)
     table = pa.table(columns)
     if rng.random() < 0.3:
@@ -607,7 +608,7 @@ def make_parquet(rng: Random) -> Case:
 
 
 def _own_case(rng: Random, files: dict[str, bytes | Link], name: str) -> Case:
-    """The file as a training set, with some settings, or as texts to predict."""
+    """Return a case that uses the file as a training set with some settings, or as texts to predict."""
     if rng.random() < 0.15:
         return Case(files=files, read=functools.partial(_read_own_texts, name=name))
     choices = {
@@ -628,7 +629,7 @@ def _own_case(rng: Random, files: dict[str, bytes | Link], name: str) -> Case:
 
 
 def _read_own(directory: Path, *, name: str, settings: Mapping[str, Any]) -> bool:
-    """Read, divide and look through; and again with the task that was found."""
+    """Read, split and inspect the data, and then read them again with the inferred task."""
     places = {key: tuple(str(directory / one) for one in settings.get(key, ())) for key in ("test_file",)}
     config = TrainConfig(task="mine", train_file=(str(directory / name),), **{**settings, **places})
     data = read_custom(config)
@@ -664,7 +665,7 @@ def _read_own_texts(directory: Path, *, name: str) -> bool:
 
 @functools.cache
 def _records() -> list[dict[str, Any]]:
-    """Valid records of several kinds."""
+    """Return valid records of several kinds."""
     results = [
         sample_result("rte"),
         sample_result("mnli", backend="tensorflow", xla=True),
@@ -677,13 +678,13 @@ def _records() -> list[dict[str, Any]]:
 
 
 def version_1(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as it was written before it had a `schema_version`."""
+    """Return a result as it was written before it had a `schema_version`."""
     later = ("schema_version", "scores", "model_commit", "processes", "parts", "resumed_at")
     return {name: value for name, value in values.items() if name not in later}
 
 
 def make_results(rng: Random) -> Case:
-    """A `results.jsonl` of up to four records, or one run's `result.json`."""
+    """Make a `results.jsonl` of up to four records, or one run's `result.json`."""
     if rng.random() < 0.25:
         values = rng.choice(_records()[:6])
         return Case(files={"result.json": _perhaps_json(rng, values)}, read=_read_result)
@@ -699,7 +700,7 @@ def _perhaps_json(rng: Random, values: Mapping[str, Any]) -> bytes:
 
 
 def _read_results(directory: Path) -> bool:
-    """Read, and write what was taken: it must come back the same."""
+    """Read records and write the accepted ones. Reading those again must give the same records."""
     records = read_records(directory)
     for line in records.damaged:
         hold(f"line {line.number}: {line.reason}")
@@ -725,7 +726,7 @@ def _read_result(directory: Path) -> bool:
 
 @functools.cache
 def _checkpoint(model_type: str) -> tuple[dict[str, Any], bytes]:
-    """`config.json` and `model.safetensors` of the smallest model of a family."""
+    """Return `config.json` and `model.safetensors` of the smallest model of a family."""
     values: dict[str, Any] = {"vocab_size": 6, "max_position_embeddings": 9, "pad_token_id": 0, "initializer_range": 0.02}
     if model_type == "distilbert":
         values |= {"dim": 4, "n_layers": 1, "n_heads": 2, "hidden_dim": 5, "activation": "gelu", "dropout": 0.1}
@@ -742,7 +743,7 @@ def _checkpoint(model_type: str) -> tuple[dict[str, Any], bytes]:
 
 @functools.cache
 def _tokenizer() -> bytes:
-    """`tokenizer.json` of four words, with the parts of BERT's."""
+    """Return a `tokenizer.json` of four words with BERT's components."""
     tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "cat": 3}, unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer()
     tokenizer.pre_tokenizer = BertPreTokenizer()
@@ -751,7 +752,7 @@ def _tokenizer() -> bytes:
 
 
 def make_config(rng: Random) -> Case:
-    """A checkpoint directory whose `config.json` is hostile; now and then another of its JSON files."""
+    """Make a checkpoint directory with a hostile `config.json`, or now and then with another hostile JSON file."""
     model_type = rng.choice([*FAMILIES])
     values, weights = _checkpoint(model_type)
     if rng.random() < 0.1:
@@ -779,7 +780,7 @@ def _read_checkpoint(directory: Path) -> bool:
 
 
 def make_safetensors(rng: Random) -> Case:
-    """A weights file whose header lies, or whose bytes are damaged."""
+    """Make a weights file with a false header or damaged bytes."""
     arrays = {f"layer.{i}.weight": np.ones((2, 3), np.float32) for i in range(rng.randint(0, 4))}
     whole = save({**arrays, "half": np.ones(5, np.float16), "ids": np.arange(4)}, {"format": "pt"})
     (size,) = struct.unpack("<Q", whole[:8])
@@ -850,7 +851,7 @@ def _good_files() -> dict[str, bytes]:
 
 @functools.cache
 def _large(kind: int) -> bytes:
-    """More than a file may have: nothing, empty lines, one long line, many short ones."""
+    """Return more content than a file may have: zero bytes, empty lines, one long line, or many short ones."""
     filler = (b"\0", b"\n", b"1", b"0\t1\n")[kind]
     return filler * ((LARGEST_FILE + 1000) // len(filler))
 
@@ -872,12 +873,12 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
 
 
 def zip_of_good_files(behind: Mapping[str, bytes]) -> bytes:
-    """A faultless submission of three rows each, but for what stands behind the rows of some files."""
+    """Return a valid submission of three rows each, with `behind` appended to some files."""
     return _zip({name: content + behind.get(name, b"") for name, content in _good_files().items()})
 
 
 def make_submission(rng: Random) -> Case:
-    """A zip for GLUE whose files, entries or own records are hostile."""
+    """Make a zip for GLUE with hostile files, entries or zip records."""
     entries: list[tuple[zipfile.ZipInfo, bytes]] = [(zipfile.ZipInfo(name), text) for name, text in _good_files().items()]
     for info, _ in entries:
         info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -934,7 +935,7 @@ def _damage_entries(rng: Random, entries: list[tuple[zipfile.ZipInfo, bytes]]) -
         entries[place] = (info, damaged_text(rng, content))
 
 
-# Of each record of a zip: its mark, and the (offset, size) of its numbers.
+# The signature of each zip record, and the (offset, size) of its numbers.
 _ZIP_RECORDS: Final = (
     (
         b"PK\1\2",
@@ -946,7 +947,7 @@ _ZIP_RECORDS: Final = (
 
 
 def _damaged_zip(rng: Random, content: bytes) -> bytes:
-    """One number of a zip's own records replaced; or bytes damaged, a second zip in front or behind."""
+    """Replace a number in a zip's own records, damage bytes, or add a second zip before or after it."""
     damage = rng.randrange(8)
     if damage == 0:
         return damaged_bytes(rng, content)
@@ -992,5 +993,5 @@ TARGETS: Final[Mapping[str, Callable[[Random], Case]]] = {
 
 
 def make_case(target: str, seed: int) -> Case:
-    """The case of that number: the same one on every machine."""
+    """Return the case of this number, which is the same on every machine."""
     return TARGETS[target](Random(f"{target} {seed}"))

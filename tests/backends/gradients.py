@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradients without dropout, for every backend. A training step keeps them to itself."""
+"""The loss and gradients of a batch without dropout, for every backend. A training step does not return its gradients."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +11,7 @@ from isinglass.packing import PackedBatch
 
 
 def loss_and_gradients(backend: Backend, batch: PackedBatch) -> tuple[float, Weights]:
-    """Return the mean loss of a batch, and its gradients by canonical name. The backend is left without gradients."""
+    """Return the mean loss of a batch and its gradients by canonical name. Afterwards the backend holds no gradients."""
     from isinglass.backends.torch.backend import TorchBackend
 
     return _of_torch(backend, batch) if isinstance(backend, TorchBackend) else _of_keras(backend, batch)
@@ -42,7 +42,7 @@ def _of_keras(backend, batch: PackedBatch) -> tuple[float, Weights]:
 
 @cache
 def _keras_program(backend) -> Callable:
-    """Compiled once for each backend and shape of batch."""
+    """Return a function for loss and gradients, compiled once for each backend and batch shape."""
     import keras
 
     variables, loss_of = backend._model.parameters, backend._loss

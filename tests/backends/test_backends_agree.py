@@ -34,7 +34,7 @@ def train_steps(backend, variant: str, tokens, labels, config: TrainConfig) -> l
 @pytest.mark.parametrize("num_outputs", [3, 1])
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_twenty_steps_lead_to_the_same_weights(family: str, num_outputs: int, tmp_path) -> None:
-    """Guards against another epsilon, decay, clipping, bias correction or a last batch divided by the wrong number."""
+    """Guards against a different epsilon, decay, clipping or bias correction, and a last batch divided by a wrong number."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, family))
     rng = np.random.default_rng(0)
     tokens = random_tokens(list(rng.integers(3, 30, 8 * STEPS - 3)), types=types_of(family))
@@ -100,7 +100,7 @@ def test_dropout_has_its_rate_and_is_a_function_of_seed_step_and_part() -> None:
 
 
 def test_an_epoch_of_mrpc_needs_at_most_four_training_programs(glue_dir) -> None:
-    """Rows come in few sizes, and a short last batch is filled up: XLA compiles a handful of programs, not hundreds."""
+    """XLA compiles each batch shape. There must be a handful of shapes: few sizes of rows, and short batches are padded."""
     config = TrainConfig(task="mrpc", backend=KERAS, data_dir=str(glue_dir))
     task = TASKS["mrpc"]
     checkpoint = replace(load_model("demo"), label_names=task.labels)
@@ -122,16 +122,16 @@ def test_programs_are_counted_by_the_shapes_they_were_traced_for(tmp_path) -> No
 
 
 def test_a_step_in_micro_batches_leaves_the_weights_of_a_whole_one(tmp_path) -> None:
-    """Guards against parts that weigh alike though one is smaller, clipping of each part, or an update for each."""
+    """Guards against equal weights for micro-batches of unequal size, clipping of each micro-batch, or an update of each."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "electra"))
     rng = np.random.default_rng(0)
-    tokens, labels = random_tokens(list(rng.integers(3, 9, 15))), rng.integers(0, 3, 15)  # so short: few shapes to trace
+    tokens, labels = random_tokens(list(rng.integers(3, 9, 15))), rng.integers(0, 3, 15)  # short texts: few shapes to trace
     settings = {"batch_size": 8, "max_length": 32, "weight_decay": 0.1, "dropout": 0.0, "max_grad_norm": 0.1}
     packer = Packer(TrainConfig(backend=KERAS, **settings), checkpoint)
     found = []
     for parts in (1, 2, 3):
         backend = backend_for(f"{KERAS}-rows", checkpoint, **settings)
-        whole_steps = (np.arange(8), np.arange(8, 15))  # the second has parts of unlike size
+        whole_steps = (np.arange(8), np.arange(8, 15))  # the micro-batches of the second step differ in size
         steps = [packer.pack_parts(tokens, index, labels, parts) for index in whole_steps]
         for step, batches in enumerate(steps):
             backend.train_step(batches, step=step, learning_rate=1e-3)
@@ -142,7 +142,7 @@ def test_a_step_in_micro_batches_leaves_the_weights_of_a_whole_one(tmp_path) -> 
     for losses, weights in others:
         np.testing.assert_allclose(losses, whole_losses, rtol=2e-6)
         for name, expected in whole.items():
-            if ".key.bias" not in name:  # softmax does not see it: its gradient is rounding alone
+            if ".key.bias" not in name:  # softmax ignores this bias: its gradient is only rounding error
                 assert np.linalg.norm(weights[name] - expected) <= 1e-5 * np.linalg.norm(expected), name
 
 
@@ -183,10 +183,10 @@ print(json.dumps([run.result.notes, [step.loss for step in run.steps], run.resul
 
 @pytest.mark.slow
 def test_a_step_that_finds_no_memory_is_done_in_micro_batches_with_the_same_result(tmp_path) -> None:
-    """The limit on the address space is real, and so is the refusal of TensorFlow's or JAX's allocator.
+    """Both the limit on the address space and the refusal of TensorFlow's or JAX's allocator are real.
 
-    Where it is reached first depends on the CPU: in an allocation that the frameworks make for themselves they abort, or
-    wait forever (docs/experiments.md). So the limit is raised until a run ends.
+    Which allocation reaches the limit first depends on the CPU. In an allocation of their own the frameworks abort or hang
+    (docs/experiments.md). So the limit is raised until a run ends.
     """
     data = write_glue(TASKS["mrpc"], tmp_path / "glue", rows={"train": 1500, "dev": 8, "test": 1})
     model = save_tiny(tmp_path / "model")

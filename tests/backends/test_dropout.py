@@ -1,4 +1,4 @@
-"""Dropout's statistics: exact rates, independent masks, and a pure function of (seed, step)."""
+"""Statistics of dropout: exact rates, independent masks, and masks that are a pure function of (seed, step)."""
 
 import itertools
 
@@ -15,7 +15,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.013])
 def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
-    """Within four standard deviations of the nominal rate on 4 million elements, far inside 1e-3."""
+    """The rate must be within four standard deviations of the nominal rate over 4 million elements, far closer than 1e-3."""
     mask, scale = MaskDropout(1, 2).draw((2000, 2000), rate, dtype)
     assert mask.itemsize == dtype.itemsize
     assert set(mask.unique().tolist()) == {0, -1}
@@ -27,7 +27,7 @@ def test_the_keep_rate_is_exact(rate: float, dtype: torch.dtype) -> None:
 
 
 def test_neighbouring_elements_steps_and_calls_are_independent() -> None:
-    """One 64-bit word serves four elements and four streams a call: no lag, step or call may be correlated with another."""
+    """One 64-bit word serves four elements, and a call uses four streams: lags, steps and calls must be uncorrelated."""
     masks = MaskDropout(7, 0)
     first = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
     second = masks.draw((1 << 20,), 0.5, torch.float32)[0].numpy() + 0.5
@@ -40,7 +40,7 @@ def test_neighbouring_elements_steps_and_calls_are_independent() -> None:
 
 
 def test_masks_are_a_function_of_seed_step_and_rank() -> None:
-    """Then an exact resume needs no stored generator state."""
+    """Exact resuming then needs no stored generator state."""
 
     def draw(seed: int, step: int) -> torch.Tensor:
         return MaskDropout(seed, step).draw((1000,), 0.3, torch.bfloat16)[0]
@@ -60,7 +60,7 @@ def test_values_and_gradients_are_those_of_multiplying_by_the_mask() -> None:
     x = torch.randn(64, 32, requires_grad=True)
     residual = torch.randn(64, 32, requires_grad=True)
     mask, scale = MaskDropout(3, 1).draw((64, 32), 0.25, torch.float32)
-    mask = -mask  # as factors
+    mask = -mask  # as factors 0 and 1
     torch.testing.assert_close(MaskDropout(3, 1).apply(x, 0.25), x * mask * scale)
     out = MaskDropout(3, 1).add(residual, x, 0.25)
     torch.testing.assert_close(out, residual + x * mask * scale)
@@ -80,7 +80,7 @@ def test_no_dropout_and_rate_zero_change_nothing() -> None:
 
 
 def test_a_sum_in_prediction_takes_no_memory_unless_its_precision_is_wider() -> None:
-    """The residual is written over: elsewhere than in prediction its gradient would be another."""
+    """Prediction writes the sum over the residual. Anywhere else this would change the residual's gradient."""
     with torch.inference_mode():
         residual, x = torch.randn(4, 4), torch.randn(4, 4)
         assert NO_DROPOUT.add(residual, x, 0.5) is residual

@@ -1,4 +1,4 @@
-"""JAX runs the same files as TensorFlow: one family through the suite of the backends, in a process whose Keras is JAX's."""
+"""JAX runs the same files as TensorFlow: the backend tests of one family, in a process whose Keras backend is JAX."""
 
 import os
 import re
@@ -12,14 +12,14 @@ from tests.backends.variants import KERAS
 
 FILES = ("tests/backends", "tests/parity", "tests/end_to_end/test_keras.py")
 CHOSEN = (
-    "(electra and jax) or (twenty and electra) or dropout_has or counted or micro or answers_alike"  # E != H: all there is
+    "(electra and jax) or (twenty and electra) or dropout_has or counted or micro or answers_alike"  # E != H: every layer
 )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(KERAS == "jax", reason="this process is that one")
 def test_the_suite_of_the_backends_passes_on_jax() -> None:
-    """All families pass as well (`ISINGLASS_TEST_KERAS=jax pytest tests/backends tests/parity`), but compile for minutes."""
+    """All families pass too (`ISINGLASS_TEST_KERAS=jax pytest tests/backends tests/parity`), but compiling takes minutes."""
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *FILES, "-k", CHOSEN],
         env={**os.environ, "ISINGLASS_TEST_KERAS": "jax"},

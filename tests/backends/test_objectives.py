@@ -1,4 +1,4 @@
-"""What is minimised and which weights move: each backend against formulas written out in NumPy, and against the other."""
+"""Loss functions and updated weights: each backend against formulas written in NumPy, and against the other backend."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ WEIGHTS = (0.5, 2.0, 1.5)
 
 
 def weighted(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
-    """Mean over the examples of the smoothed cross entropy times the weight of the example's class."""
+    """Return the mean over the examples of the smoothed cross entropy times the weight of the example's class."""
     targets = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
     losses = -(targets * log_softmax(logits.astype(np.float64), axis=1)).sum(1)
     return float((losses * np.array(WEIGHTS)[labels]).mean())
 
 
 def several(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
-    """Mean over examples and outputs of the binary cross entropy, where the label is there times its weight."""
+    """Return the mean binary cross entropy over examples and outputs, with the term of a present label times its weight."""
     targets = labels * (1 - smoothing) + smoothing / 2
     chances = expit(logits.astype(np.float64))
     return float(-(np.array(WEIGHTS) * targets * np.log(chances) + (1 - targets) * np.log(1 - chances)).mean())
@@ -47,7 +47,7 @@ def test_the_loss_is_what_the_objective_says(kind: str, variant: str, tmp_path) 
 
 
 def test_both_frameworks_learn_several_labels_alike(tmp_path) -> None:
-    """With weights, smoothing, decaying rates, frozen layers and weight decay: the same weights after ten steps."""
+    """Fails if weights differ after ten steps with class weights, smoothing, layer decay, frozen layers and weight decay."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "electra"))
     rng = np.random.default_rng(1)
     tokens, labels = random_tokens(list(rng.integers(3, 30, 40))), rng.integers(0, 2, (40, 3)).astype(np.float32)
@@ -65,13 +65,13 @@ def test_both_frameworks_learn_several_labels_alike(tmp_path) -> None:
     for name, expected in weights.items():
         frozen = name.startswith(("embeddings", "encoder.layer.0."))
         assert np.array_equal(expected, checkpoint.weights.get(name)) == frozen, name
-        if ".key.bias" not in name:  # softmax does not see it: its gradient is rounding alone
+        if ".key.bias" not in name:  # softmax ignores this bias: its gradient is only rounding error
             assert np.linalg.norm(other_weights[name] - expected) <= 1e-4 * np.linalg.norm(expected), name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_lower_layer_moves_by_its_share_of_the_rate(variant: str, tmp_path) -> None:
-    """AdamW's first step moves each weight by the rate, whatever its gradient: the ratio of the steps is the decay's."""
+    """AdamW's first step moves each weight by its learning rate, whatever its gradient: the ratio of steps is the decay."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
     tokens, labels = random_tokens(LENGTHS), np.arange(8) % 3
     backend = backend_for(variant, checkpoint, batch_size=8, dropout=0.0, layer_decay=0.5, max_grad_norm=1e9)

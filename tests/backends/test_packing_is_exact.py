@@ -1,4 +1,4 @@
-"""The heart of it, for every installed backend: a packed batch computes what each of its examples computes alone."""
+"""Packing is exact for every installed backend: a packed batch computes what each of its examples computes alone."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def backend(variant: str, checkpoint: Checkpoint) -> Backend:
 def test_logits_loss_and_gradients_are_those_of_each_example_alone(
     variant: str, backend: Backend, checkpoint: Checkpoint, lengths: list[int], seed: int
 ) -> None:
-    """In fp32: logits to 1e-5; the mean of the single losses; the mean of the single gradients."""
+    """In fp32, logits must agree to 1e-5; loss and gradients must be the means over the single examples."""
     types = 1 if checkpoint.blueprint.embeddings.token_types < 2 else 2
     tokens, n = random_tokens(lengths, seed, types=types), len(lengths)
     labels = np.random.default_rng(seed).integers(0, 3, n)
@@ -64,7 +64,7 @@ def test_logits_loss_and_gradients_are_those_of_each_example_alone(
 def test_changing_one_example_changes_no_others_logits(
     variant: str, backend: Backend, lengths: list[int], seed: int
 ) -> None:
-    """Bit for bit: attention must not leak from one example into its neighbour."""
+    """Attention must not leak from one example into its neighbour. The logits are compared bit for bit."""
     tokens = random_tokens(lengths, seed, types=1)
     other = random_tokens(lengths, seed + 1, types=1)
     victim = seed % len(lengths)
@@ -79,7 +79,7 @@ def test_changing_one_example_changes_no_others_logits(
 
 
 def test_the_first_steps_gradient_leaves_nothing_for_the_second(variant: str, backend: Backend) -> None:
-    """A gradient buffer kept between steps must be clear again."""
+    """A gradient buffer that is kept between steps must be cleared."""
     tokens = random_tokens([9, 4, 30, 12], types=1)
     labels = np.array([0, 1, 2, 0])
     first, second = (pack(variant, tokens, np.array(index), labels) for index in ([0, 1], [2, 3]))

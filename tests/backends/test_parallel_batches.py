@@ -1,4 +1,4 @@
-"""Two micro-batches in parallel on a CPU: the same as one after another, the same each time, and nothing left behind."""
+"""Two parallel micro-batches on a CPU: same result as in sequence, same result each time, and no state left behind."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.tiny import random_tokens, save_tiny
 
 @pytest.fixture(autouse=True)
 def threads():
-    """As many as the parallel batches need, however few the machine has."""
+    """Set as many threads as the parallel batches need, even if the machine has fewer cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(PARALLEL_BATCHES)
     yield
@@ -26,7 +26,7 @@ def threads():
 
 
 def trained(path, *, at_once: bool, precision: str = "fp32") -> tuple[Weights, list[float]]:
-    """After five steps of 12 examples, with every dropout on."""
+    """Return the weights and losses after five steps of 12 examples with all dropout on."""
     checkpoint = load_checkpoint(path)
     rng = np.random.default_rng(0)
     tokens, labels = random_tokens(list(rng.integers(3, 40, 60))), rng.integers(0, 3, 60)
@@ -42,7 +42,7 @@ def trained(path, *, at_once: bool, precision: str = "fp32") -> tuple[Weights, l
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_parallel_batches_repeat_to_the_last_bit(tmp_path, precision: str) -> None:
-    """Guards against gradients that are added in the order in which the threads arrive."""
+    """Guards against gradients that are added in the order in which the threads finish."""
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
     (weights, losses), *again = (trained(path, at_once=True, precision=precision) for _ in range(4))
     for other_weights, other_losses in again:
@@ -52,17 +52,17 @@ def test_two_parallel_batches_repeat_to_the_last_bit(tmp_path, precision: str) -
 
 
 def test_two_parallel_batches_are_the_same_micro_batches_one_after_another(tmp_path) -> None:
-    """Guards against a thread that draws other masks, weighs its examples otherwise, or loses a gradient."""
+    """Guards against a thread that draws different masks, weighs its examples differently, or loses a gradient."""
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
     (weights, losses), (expected, expected_losses) = (trained(path, at_once=at_once) for at_once in (True, False))
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for name, value in expected.items():
-        if ".key.bias" not in name:  # softmax does not see it: its gradient is rounding alone
+        if ".key.bias" not in name:  # softmax ignores this bias: its gradient is only rounding error
             np.testing.assert_allclose(weights[name], value, atol=1e-5)
 
 
 def test_prediction_in_two_parallel_batches_gives_every_example_its_own_logits(tmp_path) -> None:
-    """Guards against batches that are mixed up; thirteen examples in batches of unlike size, the last without a partner."""
+    """Guards against mixed-up batches: thirteen examples in batches of unequal size, and an odd number of batches."""
     checkpoint = load_checkpoint(save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
     tokens = random_tokens([5, 40, 7, 9, 31, 2, 17, 23, 8, 8, 12, 3, 29])
     backend = backend_for("torch-flat", checkpoint)
@@ -92,7 +92,7 @@ def test_batches_that_do_not_fit_are_predicted_alone_and_then_in_halves(tmp_path
 
 
 def test_a_parallel_batch_that_fails_is_heard_and_the_other_ends_first() -> None:
-    """Guards against an error that is lost, threads that stay reduced, and work that goes on behind the caller's back."""
+    """Guards against a lost error, a thread count that stays reduced, and work that continues after the call returned."""
     ended = []
 
     def fails() -> None:

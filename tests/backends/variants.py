@@ -1,4 +1,4 @@
-"""The backends under test, each with the layouts it takes."""
+"""The backends under test, each with the layouts that it supports."""
 
 import os
 

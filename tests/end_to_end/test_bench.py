@@ -1,4 +1,4 @@
-"""`isinglass bench` as a real process over small random data: resumed, killed, damaged, failing, locked."""
+"""`isinglass bench` as a real process over small random data: resuming, kills, damaged records, failed runs, locks."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def runs(output: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.slow
 def test_a_second_call_runs_only_what_is_missing(glue: Path, model: Path, tmp_path: Path) -> None:
-    """The plan first, then each run, then the table; a lost line is a lost run, and only that is made again."""
+    """The output is the plan, each run, and the table. A lost record means a lost run, and only that run is repeated."""
     output = tmp_path / "bench"
     command = arguments(glue, model, output, "rte,wnli", "--seeds", "2")
     dry = bench(*command, "--dry-run")
@@ -93,7 +93,7 @@ def test_a_second_call_runs_only_what_is_missing(glue: Path, model: Path, tmp_pa
 
 
 def test_other_examples_under_the_same_name_are_no_rival_scores(glue: Path, model: Path, tmp_path: Path) -> None:
-    """Guards against a paired test over examples that are not pairs: the dev set was mended between two runs."""
+    """Guards against a paired test over examples that are not pairs, because the dev set was changed between two runs."""
     data, output = write_glue(TASKS["rte"], tmp_path / "glue", rows=24), tmp_path / "bench"
     bench(*arguments(data, model, output, "rte"))
     write_glue(TASKS["rte"], data, rows=24, seed=7)
@@ -107,7 +107,7 @@ def scores(table: str) -> list[str]:
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_the_run_in_flight_only(glue: Path, model: Path, tmp_path: Path) -> None:
-    """Twenty kills at random moments; what had been recorded before a kill stands after it, and nothing stands twice."""
+    """After twenty kills at random moments, all records written before a kill are kept and none is duplicated."""
     output, dice = tmp_path / "bench", random.Random(0)
     command = arguments(glue, model, output, "rte,wnli", "--seeds", "2")
     recorded: list[bytes] = []
@@ -139,7 +139,7 @@ def complete(line: bytes) -> bool:
 
 
 def test_a_failed_run_is_recorded_and_stops_nothing(glue: Path, model: Path, tmp_path: Path) -> None:
-    """A label that the task lacks: the hole is in the table with its reason, and is filled once the data are mended."""
+    """A run fails on a label that the task lacks. The table names the reason, and is complete once the data are fixed."""
     data, output = tmp_path / "glue", tmp_path / "bench"
     for name in ("rte", "wnli"):
         write_glue(TASKS[name], data, rows=24)
@@ -165,7 +165,7 @@ def test_a_failed_run_is_recorded_and_stops_nothing(glue: Path, model: Path, tmp
 
 
 def until_training(process: subprocess.Popen[str]) -> int:
-    """Wait until the first run trains; the process id of its worker."""
+    """Wait until the first run trains; return the process id of its worker."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("train "):
@@ -180,7 +180,7 @@ def started(*command: str) -> subprocess.Popen[str]:
 
 
 def test_a_run_whose_process_is_killed_is_a_failed_run(glue: Path, model: Path, tmp_path: Path) -> None:
-    """What the kernel does when memory runs out: the next run goes on."""
+    """The kernel kills a process when memory runs out. The next run must still be done."""
     output = tmp_path / "bench"
     with started(*arguments(glue, model, output, "rte,wnli", "--set", "epochs=400")) as process:
         os.kill(until_training(process), signal.SIGKILL)
@@ -205,7 +205,7 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_the_worker(glue: Path, model: Pa
 def test_of_two_benches_in_one_directory_one_is_refused_and_its_workers_end_with_it(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """Guards against two writers, and against a worker that goes on computing after its bench was killed."""
+    """Guards against two writers, and against a worker that keeps computing after its bench was killed."""
     output = tmp_path / "bench"
     command = arguments(glue, model, output, "rte", "--set", "epochs=3000")
     with started(*command) as first:
@@ -222,7 +222,7 @@ def test_of_two_benches_in_one_directory_one_is_refused_and_its_workers_end_with
 def test_small_sets_start_from_mnli_and_the_submission_is_whole_where_data_are(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """MNLI goes first and keeps its model; RTE and STS-B begin with it; WNLI does not; AX is predicted by MNLI's model."""
+    """MNLI runs first and its model is kept. RTE and STS-B start from it, and WNLI does not. MNLI's model predicts AX."""
     output = tmp_path / "bench"
     more = ["--start-from", "mnli", "--predict-test", "--published"]
     finished = bench(*arguments(glue, model, output, "rte,mnli,stsb,wnli", *more))
@@ -279,7 +279,7 @@ def test_a_run_that_is_started_from_is_made_again_if_its_model_is_gone(tmp_path:
 
 
 def test_a_run_without_what_is_asked_for_now_is_made_again(glue: Path, tmp_path: Path) -> None:
-    """Guards against `--predict-test`, or `--keep-models`, that does nothing because the runs are finished."""
+    """Guards against `--predict-test` or `--keep-models` having no effect because the runs are finished."""
     asked = make_plan(Selection(tasks=("rte", "mnli"), predict_test=True), str(glue))
     rte, mnli = asked.runs
     some = {"test_matched": "a.tsv", "test_mismatched": "b.tsv"}

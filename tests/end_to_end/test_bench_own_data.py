@@ -1,4 +1,4 @@
-"""`isinglass bench --train-file`: the user's own tables in a bench, from the plan to the page."""
+"""`isinglass bench --train-file`: a bench of the user's own tables, from the plan to the report page."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def bench(*arguments: object, model: Path, cwd: Path) -> Finished:
 
 @pytest.mark.slow
 def test_a_bench_of_own_files_goes_on_from_anywhere_and_refuses_other_rows(model: Path, tmp_path: Path) -> None:
-    """Guards against scores on different examples side by side, and against runs made anew because a path changed."""
+    """Guards against comparing scores on different examples, and against repeating runs because a path changed."""
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     file = write_reviews(tmp_path / "here")
@@ -54,7 +54,7 @@ def test_a_bench_of_own_files_goes_on_from_anywhere_and_refuses_other_rows(model
     row = next(line.split() for line in first.out.splitlines() if line.startswith("reviews"))
     assert row[:2] == ["reviews", "Accuracy"]
     sound = file.read_text()
-    file.write_text(sound.replace("\n", "\r\n"))  # the same rows, written otherwise
+    file.write_text(sound.replace("\n", "\r\n"))  # the same rows with other line endings
     second = bench("--train-file", file, "--output", "../here/out", "--seeds", 2, model=model, cwd=tmp_path / "there")
     assert second.status == 0, second.err
     assert "[1/1] reviews" in second.err and "1 of 2 runs to do" in second.err
@@ -68,7 +68,7 @@ def test_a_bench_of_own_files_goes_on_from_anywhere_and_refuses_other_rows(model
 
 
 def test_rows_that_train_and_labels_that_count_are_held_to_once_a_run_is_finished(tmp_path: Path) -> None:
-    """Guards against a training set that grows between two runs of a bench, whose dev set stays as it was."""
+    """Guards against a training set that grows between two runs of a bench while its dev set stays the same."""
 
     def described(*more: str, **options: object) -> dict[str, object]:
         texts = ["good", "bad", "better", "worse", *more]
@@ -78,13 +78,13 @@ def test_rows_that_train_and_labels_that_count_are_held_to_once_a_run_is_finishe
 
     finished = [dataclasses.replace(sample_result(), task="mine")]
     settle(described(), tmp_path, [])
-    settle(described("a", "b"), tmp_path, [])  # nothing is finished that this could not stand beside
+    settle(described("a", "b"), tmp_path, [])  # no run is finished, so the rows may still change
     settle(described("a", "b"), tmp_path, finished)
     with pytest.raises(DataError, match="The train rows of mine are not those of earlier runs of this bench"):
         settle(described(), tmp_path, finished)
     with pytest.raises(DataError, match="positive_label of mine is 'no', and in earlier runs of this bench 'yes'"):
         check_same(described("a", "b", positive_label="no"), tmp_path)
-    settle(described(), tmp_path, [sample_result()])  # of another task
+    settle(described(), tmp_path, [sample_result()])  # a finished run of another task
 
 
 def test_the_report_takes_no_description_under_another_name(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_bench_whose_runs_all_failed_is_not_bound_to_its_rows(model: Path, tmp
 
 @pytest.mark.slow
 def test_numbers_several_labels_and_a_test_file_have_their_page(model: Path, tmp_path: Path) -> None:
-    """RMSE is in the unit of the labels and lower is better; several labels have no matrix; a test set stands beside dev."""
+    """RMSE is in the unit of the labels and lower is better. Multilabel tasks have no matrix. Test scores have own rows."""
     rng = random.Random(3)
     texts = [" ".join(rng.choice(WORDS[:30]) for _ in range(6)) for _ in range(60)]
     with open(tmp_path / "scores.tsv", "w") as tsv:

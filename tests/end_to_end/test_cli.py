@@ -1,4 +1,4 @@
-"""The command as a user runs it: real processes, their output, exit status and what they leave on disk."""
+"""The command as a user runs it: real processes, their output, exit status and files on disk."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ from tests.tiny import FAMILIES, save_tiny, write_glue
 ROWS = {"train": 24, "dev": 24, "test": 24, "dev_matched": 24, "dev_mismatched": 24, "test_matched": 7, "test_mismatched": 9}
 QUICK = ("--max-length", "40", "--batch-size", "16", "--epochs", "1")
 PROGRESS = re.compile(r"(train \d+/\d+, epoch \d+/\d+, loss \d+\.\d{3}, |evaluate \w+ \d+/\d+, )[\d,]+ tokens/s")
-# what a user's shell may set and what would change the output
+# variables that a user's shell may set and that would change the output
 SWITCHES = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "PYTHONIOENCODING")
 HEAVY = "torch tensorflow keras numpy sklearn scipy transformers pyarrow tokenizers safetensors rich huggingface_hub".split()
 
@@ -35,7 +35,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended; `modules` are those it imported, where that was asked for."""
+    """A finished process; `modules` are the modules that it imported, if they were requested."""
 
     status: int
     out: str
@@ -48,7 +48,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def isinglass(*arguments: object, cwd: Path, lists_modules: bool = False) -> Finished:
-    """Run the command; with `lists_modules`, Python's own report of imports is taken out of its standard error."""
+    """Run the command. With `lists_modules`, record the imported modules and remove Python's report of them from stderr."""
     done = subprocess.run(
         command(*arguments),
         cwd=cwd,
@@ -84,13 +84,13 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory) -> Path:
-    """A checkpoint with MNLI's labels, no run."""
+    """Return a checkpoint with MNLI's labels that is not a run."""
     return save_tiny(tmp_path_factory.mktemp("models") / "mnli", labels=("contradiction", "entailment", "neutral"))
 
 
 @pytest.fixture(scope="module")
 def json_run(tmp_path_factory, glue: Path, model: Path) -> tuple[Path, Finished]:
-    """One run of MRPC, which the tests of its output, of `evaluate` and of `predict` share."""
+    """Return the directory and the process of a run of MRPC, which tests of its output, `evaluate` and `predict` share."""
     place = tmp_path_factory.mktemp("json")
     options = ("--data-dir", glue, "--model", model, *QUICK, "--output-dir", "new/run", "--seed", 7, "--json")
     return place / "new" / "run", isinglass("train", "mrpc", *options, cwd=place)
@@ -104,7 +104,7 @@ def run_dir(json_run: tuple[Path, Finished]) -> Path:
 
 
 def the_object(output: str) -> dict:
-    """The one JSON object that `output` is, NaN and Infinity refused."""
+    """Return the single JSON object that `output` consists of. NaN and Infinity are refused."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -126,7 +126,7 @@ def numbers(value: object) -> Iterator[float]:
 
 
 def test_json_is_one_object_and_nothing_else_on_standard_output(json_run: tuple[Path, Finished], model: Path) -> None:
-    """A note or a bar on standard output breaks `isinglass train --json | jq`."""
+    """A note or a progress bar on standard output would break `isinglass train --json | jq`."""
     directory, done = json_run
     assert done.status == 0, done.err
     result = the_object(done.out)
@@ -147,7 +147,7 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(json_run: tuple[
 
 
 def test_progress_off_a_terminal_is_plain_lines_on_standard_error(json_run: tuple[Path, Finished]) -> None:
-    """A log file with carriage returns, colours or warnings of libraries in it is hard to read."""
+    """A log file with carriage returns, colours or warnings of libraries is hard to read."""
     lines = json_run[1].err.splitlines()
     assert all(PROGRESS.fullmatch(line) for line in lines), lines
     assert lines[-2].startswith("train 2/2, epoch 1/1, loss ")
@@ -155,7 +155,7 @@ def test_progress_off_a_terminal_is_plain_lines_on_standard_error(json_run: tupl
 
 
 def test_a_table_sets_the_result_beside_the_majority_and_wnli_is_warned_of(glue: Path, model: Path, tmp_path: Path) -> None:
-    """A score without the score of the most frequent label is easily taken for a good one, WNLI's above all."""
+    """A score without that of the majority baseline is easily mistaken for a good one, above all on WNLI."""
     options = ("--data-dir", glue, "--model", model, *QUICK, "--output-dir", "run")
     done = isinglass("train", "wnli", *options, cwd=tmp_path)
     assert done.status == 0, done.err
@@ -185,7 +185,7 @@ def test_a_table_sets_the_result_beside_the_majority_and_wnli_is_warned_of(glue:
 
 
 def check_predictions(output: str, rows: int) -> None:
-    """Of a task with the labels 0 and 1: a header, then index, label by name and probabilities."""
+    """Check predictions with the labels 0 and 1: a header, then index, label name and probabilities in each line."""
     header, *lines = (line.split("\t") for line in output.removesuffix("\n").split("\n"))
     assert header == ["index", "prediction", "probability:0", "probability:1"]
     assert [line[0] for line in lines] == [str(i) for i in range(rows)]
@@ -196,7 +196,7 @@ def check_predictions(output: str, rows: int) -> None:
 
 
 def test_evaluate_gives_the_scores_of_the_run(run_dir: Path, tmp_path: Path) -> None:
-    """A saved model that scores differently was saved, or is read, wrongly."""
+    """Fails if a saved model scores differently because it was saved or loaded wrongly."""
     done = isinglass("evaluate", run_dir, "--json", cwd=tmp_path)
     assert done.status == 0, done.err
     found, kept = the_object(done.out), json.loads((run_dir / "result.json").read_text())
@@ -206,7 +206,7 @@ def test_evaluate_gives_the_scores_of_the_run(run_dir: Path, tmp_path: Path) -> 
 
 
 def test_predict_answers_each_row_of_the_test_set(run_dir: Path, tmp_path: Path) -> None:
-    """GLUE's test files number their rows: a lost or a moved row spoils a submission."""
+    """GLUE's test files number their rows: a lost or moved row spoils a submission."""
     done = isinglass("predict", run_dir, cwd=tmp_path)
     assert done.status == 0, done.err
     check_predictions(done.out, rows=24)
@@ -214,7 +214,7 @@ def test_predict_answers_each_row_of_the_test_set(run_dir: Path, tmp_path: Path)
 
 
 def test_predict_reads_a_file_and_writes_a_file(run_dir: Path, tmp_path: Path) -> None:
-    """What goes to --output must not go to standard output as well."""
+    """What is written to --output must not be written to standard output as well."""
     (tmp_path / "mine.txt").write_text("a cat\ta dog\nthe river\tthe sea\nrain\tsnow\n")
     done = isinglass("predict", run_dir, "--input", "mine.txt", "--output", "new/answers.tsv", cwd=tmp_path)
     assert (done.status, done.out) == (0, ""), done.err
@@ -223,12 +223,12 @@ def test_predict_reads_a_file_and_writes_a_file(run_dir: Path, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["answers.tsv"]
 
 
-# --- what answers at once ---
+# --- help, tasks, version ---
 
 
 @pytest.mark.parametrize("statement", ["import isinglass", "import isinglass.cli", "help"])
 def test_help_imports_no_framework(statement: str, tmp_path: Path) -> None:
-    """One import at the top of a file makes --help take seconds. Rich draws its panels."""
+    """An import at the top of a file would make --help take seconds. Rich is allowed there, because it draws the panels."""
     heavy = set(HEAVY)
     if statement == "help":
         heavy.remove("rich")
@@ -243,7 +243,7 @@ def test_help_imports_no_framework(statement: str, tmp_path: Path) -> None:
 
 
 def test_tasks_lists_every_task_with_sizes_and_majority_in_80_columns(tmp_path: Path) -> None:
-    """Too narrow a column ends in dots, and a name cut short is no name."""
+    """A column that is too narrow ends in an ellipsis, and a truncated name is useless."""
     done = isinglass("tasks", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     assert "…" not in done.out
@@ -276,7 +276,7 @@ BAD_ROW = {
     "no file": (None, "dev.tsv does not exist"),
 }
 MISTAKES = {
-    # arguments below a place with glue/, model/, occupied/ (a file in it), a-file; words the one line must have
+    # arguments in a directory with glue/, model/, occupied/ (holds a file) and a-file; words that the one line must contain
     "unknown task": ("train mprc", "no task 'mprc' (did you mean 'mrpc'?)"),
     "unknown recipe": ("{train} --recipe clasic", "no recipe 'clasic' (did you mean 'classic'?)"),
     "unknown setting": ("{train} --set weight_decya=1", "no setting 'weight_decya' (did you mean 'weight_decay'?)"),
@@ -319,7 +319,7 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, glue: Path, model: Path, classifier: Path) -> Path:
-    """A working directory in which every mistake of MISTAKES can be made."""
+    """Return a working directory in which every mistake of MISTAKES can be made."""
     directory = tmp_path_factory.mktemp("place")
     for name, target in (("glue", glue), ("model", model), ("classifier", classifier)):
         (directory / name).symlink_to(target)
@@ -343,7 +343,7 @@ def check_one_line(done: Finished, words: str) -> None:
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_nothing(mistake: str, place: Path) -> None:
-    """A traceback, a half-written run, or seconds of importing torch before a wrong word is found."""
+    """Guards against a traceback, a half-written run, or seconds of importing torch before a typo is found."""
     arguments, words = MISTAKES[mistake]
     train = "train mrpc --data-dir glue --model model --max-length 40 --epochs 1"
     if "--output-dir" not in arguments:
@@ -359,7 +359,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake: str, place: Path) -> 
 
 @pytest.mark.parametrize("damage", BAD_ROW)
 def test_damaged_data_are_one_line_with_file_and_line_number(damage: str, model: Path, tmp_path: Path) -> None:
-    """Found before torch is imported, with nothing of the run written."""
+    """The damage must be found before torch is imported and before anything of the run is written."""
     content, words = BAD_ROW[damage]
     data = write_glue(TASKS["mrpc"], tmp_path / "data", rows=4)
     dev = data / "MRPC" / "dev.tsv"
@@ -374,7 +374,7 @@ def test_damaged_data_are_one_line_with_file_and_line_number(damage: str, model:
 
 
 def test_a_result_that_names_no_task_is_one_line(run_dir: Path, tmp_path: Path) -> None:
-    """A result edited by hand, or of another program, was a KeyError."""
+    """A result that was edited by hand or written by another program raised a KeyError."""
     result = json.loads((run_dir / "result.json").read_text())
     (tmp_path / "old-run" / "model").mkdir(parents=True)
     (tmp_path / "old-run" / "result.json").write_text(json.dumps(result | {"config": {}}))
@@ -383,7 +383,7 @@ def test_a_result_that_names_no_task_is_one_line(run_dir: Path, tmp_path: Path) 
 
 
 def test_fp16_on_a_cpu_is_one_line(place: Path) -> None:
-    """It runs there, so slowly and so inexactly that nobody wants it."""
+    """fp16 would run on a CPU, but too slowly and too inexactly to be of use."""
     import torch
 
     if torch.cuda.is_available():
@@ -402,11 +402,11 @@ def test_a_wrong_option_is_a_usage_error(arguments: str, tmp_path: Path) -> None
     assert done.err.startswith("Usage: ")
 
 
-# --- what happens to a run on its way ---
+# --- interruptions and failing output ---
 
 
 def test_ctrl_c_ends_a_command_with_one_line_and_leaves_nothing(run_dir: Path, tmp_path: Path) -> None:
-    """Fifty lines of traceback. What a run does then: test_crash_safety."""
+    """Guards against a traceback of fifty lines. What happens to an interrupted run is tested in test_crash_safety."""
     process = subprocess.Popen(
         command("predict", run_dir, "--input", "-", "--output", "answers.tsv"),
         cwd=tmp_path,
@@ -429,7 +429,7 @@ def test_ctrl_c_ends_a_command_with_one_line_and_leaves_nothing(run_dir: Path, t
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
-    """Python tries again when it ends, and reports an ignored exception of its own."""
+    """Python writes the output again at exit and reports an ignored exception of its own."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(command("tasks"), cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE)
     assert done.stderr.decode() == "isinglass: Writing output: No space left on device.\n"
@@ -437,7 +437,7 @@ def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_run_that_cannot_be_written_is_one_line_and_leaves_nothing(glue: Path, model: Path, tmp_path: Path) -> None:
-    """A full disk is an error of a library below, and half a run is worse than none."""
+    """A full disk raises an error in a library below, and half a run is worse than none."""
     options = ("--data-dir", glue, "--model", model, *QUICK, "--output-dir", "run")
     limited = ["sh", "-c", 'ulimit -f 40; exec "$@"', "sh", *command("train", "mrpc", *options)]  # 20 or 40 KiB a file
     done = subprocess.run(limited, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
@@ -467,7 +467,7 @@ def test_predict_reads_standard_input_and_ends_quietly_when_its_reader_does(run_
 
 
 def test_little_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
-    """It is written when Python ends, too late for any handler, unless it is flushed before."""
+    """Short output is written only when Python exits, too late for any handler, unless it is flushed before."""
     process = subprocess.Popen(command("--version"), env=environment(), cwd=tmp_path, stdout=-1, stderr=-1)
     with process:
         process.stdout.close()
@@ -478,8 +478,10 @@ def test_little_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
 def test_names_are_printed_as_they_are_and_a_run_is_replaced_through_a_link(
     run_dir: Path, glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """Rich takes `[red]` for a colour and `:cat:` for a picture, an escape sequence reaches the terminal, a name that is
-    not UTF-8 cannot be written, and removing a link failed: each of them after training.
+    """Guards against four errors that came only after training.
+
+    Rich reads `[red]` as a colour and `:cat:` as an emoji. An escape sequence reaches the terminal. A name that is not UTF-8
+    cannot be written. Removing a link failed.
     """
     name = "m [red]:cat:[/] \x1b[31m\r\n" + os.fsdecode(b"\xff")
     shutil.copytree(model, tmp_path / name)
@@ -507,7 +509,7 @@ def test_a_mistake_in_a_name_of_two_lines_is_one_line(tmp_path: Path) -> None:
 
 
 def on_a_terminal(columns: int, arguments: list[str], cwd: Path) -> tuple[int, str]:
-    """Run below a terminal of so many columns: exit status and all that was written to it."""
+    """Run in a terminal of `columns` columns; return the exit status and everything that was written to it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     with subprocess.Popen(
@@ -527,7 +529,7 @@ def read(terminal: int) -> bytes:
 
 
 def test_a_terminal_shows_a_bar_with_loss_and_speed_and_then_the_table(glue: Path, model: Path, tmp_path: Path) -> None:
-    """80 columns are enough; without --output-dir the run has a directory of its own below runs/."""
+    """80 columns must be enough. Without --output-dir the run gets a directory of its own below runs/."""
     options = ("--data-dir", glue, "--model", model, *QUICK)
     status, written = on_a_terminal(80, command("train", "wnli", *options), tmp_path)
     assert status == 0, written

@@ -1,4 +1,4 @@
-"""Nothing lost: real processes killed, disks that are full, files that are damaged."""
+"""No data is lost when processes are killed, disks are full or files are damaged."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def what_counts(directory: Path) -> dict[str, bytes]:
-    """Everything of a run that must not depend on how often it was stopped: weights, losses, predictions."""
+    """Return what must not depend on how often a run was interrupted: weights, losses and predictions."""
     names = ("model/model.safetensors", "steps.jsonl", "predictions-dev.tsv")
     return {name: (directory / name).read_bytes() for name in names}
 
@@ -62,12 +62,12 @@ def what_counts(directory: Path) -> dict[str, bytes]:
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """The other framework and precision are stopped below, and killed by soak/kills.py."""
+    """Other tests below interrupt the other framework and precision, and soak/kills.py kills them."""
     whole = run(command(glue, model, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     rng = np.random.default_rng(0)
     often = command(glue, model, tmp_path / "killed", "--checkpoint-every", "2steps", "--resume")
-    for _ in range(3):  # each time it comes past another checkpoint
+    for _ in range(3):  # each time it gets past another checkpoint
         before = newest(tmp_path / "killed")
         process = subprocess.Popen(often, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         with process:
@@ -136,7 +136,7 @@ def test_a_second_signal_ends_at_once_what_the_first_is_waiting_for(second: sign
     assert process.returncode == -second
 
 
-# --- in one process: what may go wrong with checkpoints ---
+# --- checkpoints, in one process ---
 
 
 def config(glue: Path, model: Path, **changes: object) -> TrainConfig:
@@ -145,7 +145,7 @@ def config(glue: Path, model: Path, **changes: object) -> TrainConfig:
 
 
 def stopped(settings: TrainConfig, directory: Path, after: int, **changes: object) -> None:
-    """Train, and stop as a signal would after step `after`; a checkpoint after each step, three kept."""
+    """Train, and stop as by a signal after step `after`, with a checkpoint after each step and three kept."""
     interruption = Interruption()
 
     checkpoints = dataclasses.replace(store(directory), **changes)
@@ -194,7 +194,7 @@ def test_resuming_at_any_step_gives_the_same_run(
 
 
 def test_what_a_kill_left_of_a_checkpoint_or_a_result_is_cleared_away(tmp_path: Path) -> None:
-    """Else each kill in the middle of writing would cost the disk another model."""
+    """Otherwise each kill in the middle of writing would leave another model on the disk."""
     checkpoints = tmp_path / "run" / "checkpoints"
     checkpoints.mkdir(parents=True)
     (tmp_path / ".run.partial").mkdir()
@@ -231,7 +231,7 @@ def test_the_newest_checkpoints_stay_and_a_damaged_one_is_reported_and_passed_ov
 
 
 def test_another_number_of_threads_is_told(glue: Path, model: Path, tmp_path: Path) -> None:
-    """It goes on, but not bit for bit."""
+    """The run continues, but not bit for bit."""
     settings, given = config(glue, model), torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -319,7 +319,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint_and_names_the_batch(
 def test_a_disk_too_full_for_checkpoints_warns_and_one_too_full_for_the_run_shows_its_scores(
     glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    limited = ["sh", "-c", 'ulimit -f 40; exec "$@"', "sh"]  # 20 or 40 KiB a file: a tiny model has more
+    limited = ["sh", "-c", 'ulimit -f 40; exec "$@"', "sh"]  # 20 or 40 KiB a file: a tiny model is larger
     options = ("--checkpoint-every", "1epoch", "--json")
     done = run([*limited, *command(glue, model, tmp_path / "run", *options)])
     said = errors(done)
@@ -406,7 +406,7 @@ print([step.loss for step in run.steps])
 
 @pytest.mark.slow
 def test_a_step_that_does_not_fit_into_memory_is_cut_into_parts_with_the_same_result(model: Path, tmp_path: Path) -> None:
-    """The limit on the address space is real, and so is the allocator's refusal."""
+    """Both the limit on the address space and the allocator's refusal are real."""
     data = write_glue(TASKS["mrpc"], tmp_path / "glue", rows={"train": 6000, "dev": 20, "test": 1})
     whole, limited = (run([sys.executable, "-c", MEMORY, str(data), str(model), megabytes]) for megabytes in ("0", "150"))
     assert limited.returncode == whole.returncode == 0, limited.stderr

@@ -1,4 +1,4 @@
-"""Each framework alone: the others are not imported when it is used, and a missing one is named with its extra."""
+"""Each framework alone: the others are not imported when it is used, and the message for a missing one names its extra."""
 
 import os
 import site
@@ -15,7 +15,7 @@ from tests.tiny import save_tiny, write_glue
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "transformers")
 SOURCE = Path(__file__).parents[2] / "src"
 NEEDED = {"torch": {"torch"}, "tensorflow": {"tensorflow", "keras"}, "jax": {"jax", "keras"}}
-BROUGHT = {"tensorflow": {"jax"}}  # TensorFlow itself imports JAX where it finds it
+BROUGHT = {"tensorflow": {"jax"}}  # TensorFlow itself imports JAX if it is installed
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def training(place: Path, backend: str) -> list[str]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_framework_is_not_imported_when_another_is_used(backend: str, place: Path) -> None:
-    """Guards against seconds of start-up, and memory, for a framework that does nothing; transformers never comes in."""
+    """Guards against start-up time and memory spent on a framework that is not used. transformers is never imported."""
     arguments = [*training(place, backend), "--epochs", "1", "--output-dir", str(place / f"run-{backend}")]
     script = (
         f"import sys\nfrom isinglass.cli import app\napp({arguments!r}, standalone_mode=False)\n"
@@ -62,7 +62,7 @@ def test_a_framework_is_not_imported_when_another_is_used(backend: str, place: P
 def test_a_backend_that_is_not_installed_is_named_with_its_extra(
     backend: str, missing: str, place: Path, tmp_path: Path
 ) -> None:
-    """The environment is this one less the package: links to all others."""
+    """The environment is this one without one package: it links to all others."""
     for installed in (Path(directory) for directory in site.getsitepackages()):
         for entry in installed.iterdir():
             if entry.name.partition("-")[0] != missing and not entry.name.endswith(".pth"):

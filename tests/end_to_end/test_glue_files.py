@@ -1,4 +1,4 @@
-"""GLUE's own files, where `ISINGLASS_GLUE_DIR` names them: sizes, labels and majorities are those that `tasks` states."""
+"""GLUE's own files, if `ISINGLASS_GLUE_DIR` names them: sizes, labels and majority scores are those stated in `tasks`."""
 
 import dataclasses
 import json
@@ -20,12 +20,12 @@ from isinglass.tasks import TASKS
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
 
-REAL = ("cola", "mrpc", "rte", "stsb", "wnli")  # the tasks that anyone may download without a form
+REAL = ("cola", "mrpc", "rte", "stsb", "wnli")  # tasks that anyone can download without filling in a form
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_published_files_have_the_stated_sizes_labels_and_majority(name: str, glue_dir: Path) -> None:
-    """Guards against quotes that swallow lines, byte order marks in column names and lost last lines."""
+    """Guards against quotes that swallow lines, byte order marks in column names, and lost last lines."""
     task = TASKS[name]
     for split in task.splits:
         examples = PublishedFiles(task=task, data_dir=glue_dir).read(split)
@@ -49,7 +49,7 @@ def test_the_published_files_have_the_stated_sizes_labels_and_majority(name: str
 
 @pytest.mark.slow
 def test_wnli_trains_on_the_demo_model_from_the_command_line(glue_dir: Path, tmp_path: Path) -> None:
-    """The smallest real task, end to end, with the default recipe's five epochs cut to one."""
+    """Trains the smallest real task end to end, with one epoch instead of the default recipe's five."""
     command = [sys.executable, "-m", "isinglass", "train", "wnli", "--data-dir", str(glue_dir), "--epochs", "1", "--json"]
     finished = subprocess.run(
         [*command, "--output-dir", str(tmp_path / "run")], capture_output=True, text=True, check=True, env={**os.environ}
@@ -62,7 +62,7 @@ def test_wnli_trains_on_the_demo_model_from_the_command_line(glue_dir: Path, tmp
 
 
 def first_rows(source: Path, directory: Path, task: str, **rows: int) -> Path:
-    """The first rows of a task's train and dev files, in a data directory of their own."""
+    """Write the first rows of a task's train and dev files to `directory`, and return it."""
     folder = directory / TASKS[task].folder
     folder.mkdir(parents=True)
     for split, count in rows.items():
@@ -79,7 +79,7 @@ def trained(backend: str, task: str, data_dir: Path) -> TrainedRun:
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "rows"), [("wnli", {"train": 96, "dev": 71}), ("mrpc", {"train": 96, "dev": 100})])
 def test_both_frameworks_train_to_the_same_answers(task: str, rows: dict[str, int], glue_dir: Path, tmp_path: Path) -> None:
-    """The embedded model over real batches, dropout off: one framework's training must not drift away from the other's."""
+    """Training of the embedded model on real batches, without dropout, must not drift apart between the two frameworks."""
     data_dir = first_rows(glue_dir, tmp_path, task, **rows)
     one, other = trained("torch", task, data_dir), trained(KERAS, task, data_dir)
     assert len(one.scored[0].outputs) == rows["dev"]
@@ -92,7 +92,7 @@ def test_both_frameworks_train_to_the_same_answers(task: str, rows: dict[str, in
 @pytest.mark.slow
 @pytest.mark.parametrize(("trained_on", "asked_on"), [(KERAS, "torch"), ("torch", KERAS)])
 def test_the_quick_tour_goes_round(trained_on: str, asked_on: str, glue_dir: Path, tmp_path: Path) -> None:
-    """Two questions to a model fine-tuned on MRPC: the same answers from either framework, and from `transformers`."""
+    """A model fine-tuned on MRPC must give the same predictions for two pairs in either framework and in `transformers`."""
     from transformers import pipeline
 
     data_dir = first_rows(glue_dir, tmp_path / "glue", "mrpc", train=96, dev=32)

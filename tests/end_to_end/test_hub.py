@@ -1,4 +1,4 @@
-"""The hub through its own client, in processes of their own, from a server on this machine that answers as the hub does."""
+"""The hub through its own client, in separate processes, with a local server that responds as the hub does."""
 
 import io
 import json
@@ -91,9 +91,9 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def refused(tmp_path_factory) -> Iterator[subprocess.Popen[str]]:
-    """A run with nobody at the endpoint, begun before all others: for 23 s the client tries again."""
+    """Start a run with no server at the endpoint, before all other tests, because the client retries for 23 s."""
     with socket.socket() as port:
-        port.bind(("127.0.0.1", 0))  # and does not listen
+        port.bind(("127.0.0.1", 0))  # bound, but not listening
         endpoint = f"http://127.0.0.1:{port.getsockname()[1]}"
         with subprocess.Popen(**call(tmp_path_factory.mktemp("refused"), endpoint, *TRAIN, "--model", MODEL)) as process:
             yield process
@@ -101,14 +101,14 @@ def refused(tmp_path_factory) -> Iterator[subprocess.Popen[str]]:
 
 
 def message(status: int, output: str, errors: str) -> str:
-    """The one line on standard error of a command that ended as a user's mistake does."""
+    """Return the single line on standard error of a command that ended with a user's mistake (exit status 2)."""
     assert (status, output, errors.count("\n")) == (2, "", 1), errors
     assert errors.startswith("isinglass: ")
     return errors.removeprefix("isinglass: ").rstrip("\n")
 
 
 def mistake(home: Path, endpoint: str, *options: object, **variables: str) -> str:
-    """What `isinglass train mrpc` says with these options."""
+    """Return the message of `isinglass train mrpc` with these options."""
     done = python(home, endpoint, *TRAIN, *options, **variables)
     return message(done.returncode, done.stdout, done.stderr)
 
@@ -120,7 +120,7 @@ def parquet(**columns: object) -> bytes:
 
 
 def mrpc(rows: int = 4, **changes: object) -> bytes:
-    """MRPC's columns on the hub; a change to None leaves the column out."""
+    """Return a Parquet file with MRPC's columns on the hub. A change to None omits the column."""
     columns = {
         "sentence1": [f"the cat w{i} sleeps" for i in range(rows)],
         "sentence2": [f"a dog w{i} runs" for i in range(rows)],
@@ -132,7 +132,7 @@ def mrpc(rows: int = 4, **changes: object) -> bytes:
 
 
 def test_a_split_is_downloaded_once_and_then_read_from_the_cache(hub: Hub, tmp_path: Path) -> None:
-    """A file outside the client's cache would be fetched by each run, and be missing where there is no network."""
+    """A file outside the client's cache would be downloaded by each run, and would be missing offline."""
     hub.files[MRPC_TRAIN] = mrpc(sentence1=["Yes\tno", " é\u2028 ", '"', ""], label=pa.array([1, 0, 0, 1]))
     load = ("-c", LOAD_SPLITS, "mrpc/train")
     (first,) = printed(python(tmp_path, hub.endpoint, *load))
@@ -149,7 +149,7 @@ def test_a_split_is_downloaded_once_and_then_read_from_the_cache(hub: Hub, tmp_p
 
 
 def test_the_hubs_integers_get_the_names_that_they_have_there(hub: Hub, tmp_path: Path) -> None:
-    """MNLI's integers do not count its labels in the order of the files; -1 on a test set is no label."""
+    """MNLI's integers are not in the order of the labels in the files. On a test set, -1 means no label."""
     texts = {"premise": ["a", "b", "c"], "hypothesis": ["d", "e", "f"]}
     hub.files[f"{GLUE}/mnli/train-00000-of-00001.parquet"] = parquet(**texts, label=[0, 1, 2])
     hub.files[f"{GLUE}/mnli/validation_mismatched-00000-of-00001.parquet"] = parquet(**texts, label=[2, 2, 0])
@@ -164,7 +164,7 @@ def test_the_hubs_integers_get_the_names_that_they_have_there(hub: Hub, tmp_path
 
 
 def test_a_score_stays_a_number(hub: Hub, tmp_path: Path) -> None:
-    """STS-B's label is a float32: taken for an integer it would lose its fraction."""
+    """STS-B's label is a float32: read as an integer it would lose its fraction."""
     texts = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
     hub.files[f"{GLUE}/stsb/train-00000-of-00001.parquet"] = parquet(**texts, label=pa.array([3.8, 0], pa.float32()))
     (train,) = printed(python(tmp_path, hub.endpoint, "-c", LOAD_SPLITS, "stsb/train"))
@@ -172,7 +172,7 @@ def test_a_score_stays_a_number(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_task_trains_with_model_and_data_from_the_hub(hub: Hub, model: Path, tmp_path: Path) -> None:
-    """What the client prints on standard output would break the JSON; its notes are not ours to show."""
+    """What the client prints on standard output would break the JSON, and its messages must not be shown."""
     hub.add_model(MODEL, model)
     hub.files[MRPC_TRAIN] = mrpc(40)
     hub.files[MRPC_TRAIN.replace("train", "validation")] = mrpc(12)
@@ -190,7 +190,7 @@ def test_a_task_trains_with_model_and_data_from_the_hub(hub: Hub, model: Path, t
 
 
 def test_a_name_is_asked_of_the_hub_and_a_path_is_not(hub: Hub, model: Path, tmp_path: Path) -> None:
-    """A mistyped path would be sent to a server, and a directory be passed over for a namesake on the hub."""
+    """Guards against sending a mistyped path to a server, and against preferring a hub model to a directory of its name."""
     hub.add_model("tiny", model)
     hub.add_model(MODEL, model)
     (tmp_path / MODEL).mkdir(parents=True)
@@ -208,7 +208,7 @@ def test_a_name_is_asked_of_the_hub_and_a_path_is_not(hub: Hub, model: Path, tmp
 
 
 def test_a_model_without_tokenizer_config_loads_again_offline(hub: Hub, model: Path, tmp_path: Path) -> None:
-    """That the hub has no such file must be remembered as its files are: offline it looked like one not downloaded."""
+    """The cache must also record that the hub lacks this file. Offline it looked like a file that was not downloaded."""
     hub.add_model(MODEL, model)
     del hub.files[f"{MODEL}/tokenizer_config.json"]
     load = ("-c", LOAD_MODELS, MODEL)
@@ -220,7 +220,7 @@ def test_a_model_without_tokenizer_config_loads_again_offline(hub: Hub, model: P
 
 
 def test_all_files_of_a_model_are_of_one_commit_which_is_said(hub: Hub, model: Path, tmp_path: Path) -> None:
-    """Each file asked for as of `main` could be of another: weights that are pushed meanwhile, beside the old config."""
+    """Files requested at `main` could come from different commits: newly pushed weights beside the old config."""
     hub.add_model(MODEL, model)
     load = f"import logging; logging.basicConfig(level=logging.INFO)\n{LOAD_MODELS}"
     done = python(tmp_path, hub.endpoint, "-c", load, MODEL)
@@ -254,7 +254,7 @@ def test_a_pinned_commit_is_kept_to_whatever_is_the_newest(hub: Hub, model: Path
 
 
 def test_offline_with_an_empty_cache_is_said_in_one_line(hub: Hub, model: Path, tmp_path: Path) -> None:
-    """HF_HUB_OFFLINE must hold, and the message name the way that needs no hub: for a model and for data another."""
+    """HF_HUB_OFFLINE must be respected, and the message must name the option that needs no hub, for a model or for data."""
     hub.add_model(MODEL, model)
     assert mistake(tmp_path, hub.endpoint, "--model", MODEL, HF_HUB_OFFLINE="1") == (
         f"The hub cannot be reached and {MODEL}/config.json is not in its cache: give a checkpoint directory with --model."
@@ -269,7 +269,7 @@ def test_offline_with_an_empty_cache_is_said_in_one_line(hub: Hub, model: Path, 
 def test_a_model_that_the_hub_lacks_hides_or_holds_in_part_is_said_in_one_line(
     hub: Hub, model: Path, tmp_path: Path
 ) -> None:
-    """Four answers of the hub that call for four different steps."""
+    """Four responses of the hub require four different actions by the user."""
     hub.add_model(MODEL, model)
     del hub.files[f"{MODEL}/model.safetensors"]
     hub.refusals["gated/tiny"] = 403, "GatedRepo"
@@ -286,7 +286,7 @@ def test_a_model_that_the_hub_lacks_hides_or_holds_in_part_is_said_in_one_line(
 
 
 def test_other_answers_of_the_hub_are_errors_of_ours_too(hub: Hub, tmp_path: Path) -> None:
-    """Without a login a gated repository answers 401; a connection that breaks is no OSError in the client's library."""
+    """A gated repository returns 401 without a login. A broken connection is not an OSError in the client's library."""
     hub.refusals |= {"gated/tiny": (401, "GatedRepo"), "broken/tiny": None, "moved/tiny": (404, "RevisionNotFound")}
     names = ("gated/tiny", "broken/tiny", "moved/tiny", "not a/name")
     gated, broken, moved, unnamed = printed(python(tmp_path, hub.endpoint, "-c", LOAD_MODELS, *names))
@@ -321,7 +321,7 @@ def test_other_answers_of_the_hub_are_errors_of_ours_too(hub: Hub, tmp_path: Pat
 def test_damaged_data_are_said_in_one_line_that_names_the_file(
     content: bytes, expected: str, hub: Hub, model: Path, tmp_path: Path
 ) -> None:
-    """A traceback out of Arrow, the text `None`, or a label of another task trained as one of this."""
+    """Guards against a traceback from Arrow, the text `None`, or training on a label of another task."""
     hub.files[MRPC_TRAIN] = content
     said = mistake(tmp_path, hub.endpoint, "--model", model)
     assert said.startswith("nyu-mll/glue/mrpc/train-00000-of-00001.parquet")
@@ -329,7 +329,7 @@ def test_damaged_data_are_said_in_one_line_that_names_the_file(
 
 
 def test_missing_labels_rows_and_files_are_said(hub: Hub, tmp_path: Path) -> None:
-    """A training set with labels hidden as a test set's are, or with none at all, trains nothing."""
+    """A training set whose labels are missing, or hidden as in a test set, cannot be trained on."""
     hub.files[MRPC_TRAIN] = mrpc(label=None)
     hub.files[f"{GLUE}/mrpc/validation-00000-of-00001.parquet"] = mrpc(label=pa.array([0, None, 1, 1], pa.int64()))
     hub.files[f"{GLUE}/mrpc/test-00000-of-00001.parquet"] = mrpc(0)
@@ -348,14 +348,14 @@ def test_missing_labels_rows_and_files_are_said(hub: Hub, tmp_path: Path) -> Non
 
 
 def test_no_damage_to_a_file_makes_the_reader_fail_in_another_way(hub: Hub, tmp_path: Path) -> None:
-    """A damaged page is an OSError of Arrow's, and a damaged text a UnicodeDecodeError."""
+    """A damaged page raises an OSError in Arrow, and a damaged text a UnicodeDecodeError."""
     hub.files[MRPC_TRAIN] = mrpc(40)
     outcomes = printed(python(tmp_path, hub.endpoint, "-c", DAMAGE))
     assert set(outcomes) == {"read", "in one line"}
 
 
 def test_the_clients_own_log_is_there_for_who_asks_for_it(hub: Hub, tmp_path: Path) -> None:
-    """Silencing the client for good would take its warnings from a program that uses it for other things too."""
+    """Silencing the client permanently would also hide its warnings in a program that uses it for other purposes."""
     hub.files[MRPC_TRAIN] = mrpc()
     assert printed(python(tmp_path, hub.endpoint, "-c", VERBOSITY)) == logging.WARNING
     asked = python(tmp_path, hub.endpoint, "-c", VERBOSITY, HF_HUB_VERBOSITY="info")
@@ -365,7 +365,7 @@ def test_the_clients_own_log_is_there_for_who_asks_for_it(hub: Hub, tmp_path: Pa
 
 @pytest.mark.slow
 def test_an_endpoint_that_refuses_is_said_in_one_line(refused: subprocess.Popen[str]) -> None:
-    """The client logs eleven lines of its retries, and each of them twice where a program logs to standard error."""
+    """The client logs eleven lines about its retries, each of them twice if a program logs to standard error."""
     output, errors = refused.communicate(timeout=60)
     assert message(refused.returncode, output, errors) == (
         f"The hub cannot be reached and {MODEL}/config.json is not in its cache: give a checkpoint directory with --model."

@@ -1,4 +1,4 @@
-"""Training on Keras' backend from files to scores, and the round trip between the frameworks."""
+"""Training with the Keras backend from files to scores, and the round trip between the frameworks."""
 
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(glue: Path, m
 def test_a_model_trained_on_one_answers_alike_on_the_other(
     trained_on: str, asked_on: str, glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """The round trip: train, save as a Hugging Face checkpoint, load elsewhere, the same logits and the same scores."""
+    """Round trip: train, save as a Hugging Face checkpoint, load in the other framework, get the same logits and scores."""
     trained = run("mrpc", glue, model, backend=trained_on, learning_rate=1e-3)
     write_run(trained, tmp_path / "run", overwrite=False)
     finished = load_run(tmp_path / "run")
@@ -71,7 +71,7 @@ def test_a_model_trained_on_one_answers_alike_on_the_other(
 @pytest.mark.slow
 @pytest.mark.skipif(KERAS == "jax", reason="JAX always compiles by XLA")
 def test_xla_and_mixed_precision_run_and_learn_alike(glue: Path, model: Path) -> None:
-    """XLA computes what the plain graph does; AMP is recorded as what ran."""
+    """XLA must compute the same as the plain graph, and AMP must be recorded as the precision that was used."""
     plain = run("mrpc", glue, model, dropout=0.0)
     xla = run("mrpc", glue, model, dropout=0.0, xla=True)
     np.testing.assert_allclose([s.loss for s in xla.steps], [s.loss for s in plain.steps], atol=1e-5)

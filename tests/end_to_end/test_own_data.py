@@ -38,7 +38,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """Four files of 80 rows: the label follows from whether `good` or `bad` stands in the text, and from `dog`."""
+    """Write four files of 80 rows. The labels depend on whether a text contains `good` or `bad`, and on `dog`."""
     directory, rng = tmp_path_factory.mktemp("own"), random.Random(1)
     rows = []
     for i in range(80):
@@ -155,7 +155,7 @@ def test_mistakes_are_one_sentence_before_any_step(
 
 
 def test_the_best_epoch_is_kept_and_training_stops_where_nothing_gets_better(files: Path, model: Path) -> None:
-    """A rate that only destroys: the first epoch stays the best, and two more are the most that are run."""
+    """The learning rate is so high that training destroys the model: only two epochs may follow the best one."""
     trained = run(files / "reviews.csv", model, epochs=8, learning_rate=0.3, early_stopping=2, best_metric="accuracy")
     scores = trained.result.epoch_scores
     best = scores.index(max(scores))
@@ -165,7 +165,7 @@ def test_the_best_epoch_is_kept_and_training_stops_where_nothing_gets_better(fil
 
 
 def test_a_run_that_stops_early_records_all_of_its_steps(files: Path, model: Path, monkeypatch) -> None:
-    """The losses since the last report were lost where an early stop came before the next one: it depended on the clock."""
+    """Losses since the last report were lost if an early stop came before the next report, which depended on the clock."""
     monkeypatch.setattr("isinglass.training.trainer.REPORT_SECONDS", float("inf"))
     told: list[int] = []
 
@@ -186,7 +186,7 @@ def test_a_run_that_stops_early_records_all_of_its_steps(files: Path, model: Pat
 
 
 def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, model: Path, tmp_path: Path) -> None:
-    """Interrupted within the evaluation between two epochs as well: scores and the best weights are in the checkpoint."""
+    """Interrupts also the evaluation between two epochs: scores and the best weights must be in the checkpoint."""
     settings = {"keep_best": True, "epochs": 4, "learning_rate": 0.05}
     whole = run(files / "reviews.csv", model, **settings)
     config = resolve(
@@ -252,7 +252,7 @@ def test_scores_of_several_labels() -> None:
 
 
 def test_windows_cover_a_long_text_and_their_logits_are_averaged(model: Path, tmp_path: Path) -> None:
-    """Each word of a long text is in a window, neighbours share the overlap, and an answer is the mean of its windows'."""
+    """Each word of a long text is in a window, neighbours share the overlap, and a prediction is the mean of its windows."""
     checkpoint = load_model(str(model))
     long, short = " ".join(f"w{i}" for i in range(50)), "a dog"
     examples = Examples(texts=([long, short],), labels=None, origin="x", line_numbers=[1, 2])
@@ -272,7 +272,7 @@ def test_windows_cover_a_long_text_and_their_logits_are_averaged(model: Path, tm
 
 
 def test_a_run_on_windows_scores_texts_and_not_windows(model: Path, tmp_path: Path) -> None:
-    """The word that tells the label stands beyond `max_length`: cut texts cannot be told apart, windows can."""
+    """The word that determines the label is beyond `max_length`: truncated texts cannot be told apart, windows can."""
     with open(tmp_path / "long.csv", "w") as csv:
         csv.write("text,label\n")
         csv.writelines(f"{'the cat ' * 14}{'good' if i % 2 else 'bad'},{'yes' if i % 2 else 'no'}\n" for i in range(60))

@@ -1,4 +1,4 @@
-"""`isinglass.perform`: the command's run, in one call; and the observers that it tells about its progress."""
+"""`isinglass.perform`, which does the command's run in one call, and the observers of its progress."""
 
 import json
 import os
@@ -25,7 +25,7 @@ METHODS = [name for name in vars(Observer) if name.startswith("on_")]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """Seven steps an epoch, two epochs."""
+    """Return settings for two epochs of seven steps each."""
     glue = write_glue(TASKS["mrpc"], tmp_path_factory.mktemp("glue"), rows=100)
     model = save_tiny(tmp_path_factory.mktemp("model"))
     flags = {"data_dir": str(glue), "model": str(model), "epochs": 2, "batch_size": 16, "max_length": 40}
@@ -33,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 
 class Recorder(Observer):
-    """Keeps each call's name and its arguments."""
+    """An observer that records the name and the arguments of each call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[object, ...]]] = []
@@ -44,12 +44,12 @@ class Recorder(Observer):
         return super().__getattribute__(name)
 
     def of(self, name: str) -> list[object]:
-        """The last argument of each call of that name."""
+        """Return the last argument of each call with this name."""
         return [arguments[-1] for called, arguments in self.calls if called == name]
 
 
 class Stop(Observer):
-    """Sends this process a signal, once, after the checkpoint of a step was written."""
+    """An observer that sends this process a signal once, after the checkpoint of a step is written."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -61,7 +61,7 @@ class Stop(Observer):
 
 
 class Broken(Observer):
-    """Fails after the first epoch."""
+    """An observer that fails after the first epoch."""
 
     def on_epoch_end(self, state) -> None:
         raise ZeroDivisionError("an observer's own mistake")
@@ -90,7 +90,7 @@ def test_a_run_without_a_directory_writes_nothing(config: TrainConfig, tmp_path:
 
 
 def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_run(config: TrainConfig, tmp_path: Path) -> None:
-    """Handlers of signals that stay behind, and a run that does not go on where it was, would show here."""
+    """Fails if signal handlers stay installed, or if a run does not resume at the step where it stopped."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     saving = Saving(checkpoint_every="2steps", keep_checkpoints=1)
     with pytest.raises(Interrupted, match=r"stopped after step 4 of 14, saved in .*step-000000004"):
@@ -144,7 +144,7 @@ def test_a_directory_that_another_process_holds_is_refused(config: TrainConfig, 
 
 
 def test_what_cannot_be_written_is_not_lost(config: TrainConfig, tmp_path: Path, monkeypatch) -> None:
-    """Hours of training end in a full disk: the scores are with the error."""
+    """If hours of training end with a full disk, the error must hold the scores."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError("The disk is full.")

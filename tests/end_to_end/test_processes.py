@@ -1,4 +1,4 @@
-"""Processes that share a run: started by the real torchrun, over Gloo, or by TF_CONFIG, over gRPC; killed for real."""
+"""Processes that share a run, started by the real torchrun over Gloo or by TF_CONFIG over gRPC, and really killed."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SETTINGS = ("--max-length", "40", "--batch-size", "16", "--learning-rate", "1e-3
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory) -> Path:
-    """97 training examples: the last step of an epoch has one, too few for all."""
+    """Return data with 97 training examples: the last step of an epoch has one, too few for all processes."""
     return write_glue(TASKS["mrpc"], tmp_path_factory.mktemp("glue"), rows=97)
 
 
@@ -46,7 +46,7 @@ def train(glue: Path, model: Path, output: Path, *options: object, processes: in
 
 
 def train_tensorflow(glue: Path, model: Path, output: Path, *options: object, processes: int) -> list[subprocess.Popen[str]]:
-    """Each as its user starts it, on its host: by TF_CONFIG."""
+    """Start each process as a user does on its host, with TF_CONFIG."""
     given = ("train", "mrpc", "--backend", "tensorflow", "--data-dir", glue, "--model", model, *SETTINGS)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(processes)]
     workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
@@ -84,7 +84,7 @@ def newest(directory: Path) -> str:
 
 
 def children(process: int) -> dict[int, int]:
-    """Rank -> process number, of those that torchrun started."""
+    """Return rank -> process id of the processes that torchrun started."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -97,7 +97,7 @@ def children(process: int) -> dict[int, int]:
 
 
 def kill_one(started: subprocess.Popen[str], directory: Path, rank: int) -> None:
-    """As soon as a checkpoint is there."""
+    """Kill the process of a rank as soon as a checkpoint exists."""
     while not newest(directory):
         assert started.poll() is None, started.communicate()
         time.sleep(0.01)
@@ -105,7 +105,7 @@ def kill_one(started: subprocess.Popen[str], directory: Path, rank: int) -> None
 
 
 def same_run(one: Path, other: Path, *, atol: float = 5e-6) -> None:
-    """To rounding: AdamW takes a key's bias, whose gradient is 0 but for rounding, wherever that points."""
+    """Compare two runs up to rounding, without key biases: their gradient is only rounding, which AdamW follows anywhere."""
     ours, theirs = (load_file(run / "model/model.safetensors") for run in (one, other))
     for name, weights in ours.items():
         if not name.endswith("attention.self.key.bias"):
@@ -156,7 +156,7 @@ def test_a_killed_process_ends_the_others_and_another_number_goes_on(glue: Path,
 
 @pytest.mark.slow
 def test_a_restart_by_torchrun_goes_on_from_the_last_checkpoint(glue: Path, model: Path, tmp_path: Path) -> None:
-    """With dropout: two processes end bit for bit as if nothing had been."""
+    """With dropout, two processes must end bit for bit as in an uninterrupted run."""
     options = ("--epochs", 30, "--checkpoint-every", "2steps")
     status, _, err = finish(train(glue, model, tmp_path / "whole", *options, processes=2))
     assert status == 0, err
@@ -175,7 +175,7 @@ def test_a_signal_to_torchrun_saves_one_checkpoint(glue: Path, model: Path, tmp_
     while not newest(tmp_path / "run"):
         assert started.poll() is None, started.communicate()
         time.sleep(0.01)
-    for process in children(started.pid).values():  # as Slurm does it: to all, and torchrun sends them another
+    for process in children(started.pid).values():  # as Slurm does: a signal to all; torchrun sends another
         os.kill(process, signal.SIGTERM)
     started.terminate()
     status, _, err = finish(started)
@@ -209,7 +209,7 @@ def test_what_cannot_be_shared_is_one_sentence(environment: dict[str, str], argu
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, cwd=tmp_path)
         assert done.returncode == 2
         lines = done.stderr.splitlines()
-        assert len(lines) == (1 if rank == "0" or "TF_CONFIG" in environment else 0), lines  # one of a launcher's speaks
+        assert len(lines) == (1 if rank == "0" or "TF_CONFIG" in environment else 0), lines  # a launcher's rank 0 reports
         assert all(expected in line for line in lines)
     assert not list(tmp_path.iterdir())
 

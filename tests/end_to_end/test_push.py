@@ -1,4 +1,4 @@
-"""A run on its way to the hub, through the hub's own client, to a server on this machine that keeps what it is sent."""
+"""Pushing a run to the hub, through the hub's own client, to a local server that keeps what it receives."""
 
 import json
 import re
@@ -40,7 +40,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A finished run whose data and first weights lie in directories of the user's; a note names one of them."""
+    """Return a finished run whose data and initial weights are in a user's directories. A note names such a directory."""
     home = tmp_path_factory.mktemp("home of jane")
     model = save_tiny(home / "secret" / "first", labels=("red", "green", "blue"))
     config = json.loads((model / "tokenizer_config.json").read_text())
@@ -54,7 +54,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def push(run: Path, hub: Hub, *pushes: tuple[str, dict[str, object]]) -> list:
-    """What each push says, all in one process; `token` among its options is the user's."""
+    """Return the output of each push, all in one process. `token` among the options is the user's token."""
     return printed(python(run.parent, hub.endpoint, "-c", PUSH, run, json.dumps(pushes)))
 
 
@@ -64,7 +64,7 @@ def contents(run: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(scope="module")
 def pushed(run: Path) -> Iterator[tuple[Hub, list]]:
-    """A hub after eight pushes of the run, and what each said."""
+    """Return a hub after eight pushes of the run, and the output of each push."""
     before = contents(run)
     with serving() as hub:
         hub.models |= {f"{USER}/open": False, f"{USER}/closed": True}
@@ -87,7 +87,7 @@ def pushed(run: Path) -> Iterator[tuple[Hub, list]]:
 def test_the_models_files_and_its_card_arrive_in_one_commit_and_nothing_else_does(
     pushed: tuple[Hub, list], run: Path
 ) -> None:
-    """Weights that differ in a byte are another model; a path or a text of the user's on the hub cannot be taken back."""
+    """Weights that differ in one byte are another model. A user's path or text on the hub cannot be taken back."""
     hub, said = pushed
     first = hub.commits[0]
     assert said[0] == [f"{hub.endpoint}/{REPO}", f"{1:040x}"]
@@ -118,7 +118,7 @@ def test_the_card_is_the_hubs_and_names_the_repository(pushed: tuple[Hub, list],
 def test_the_cards_own_lines_use_what_was_pushed(
     pushed: tuple[Hub, list], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A pair given to `transformers` as two texts is another question; a snippet nobody ran is a guess."""
+    """`transformers` treats a pair and two single texts differently. A snippet that nobody ran may be wrong."""
     for name, content in pushed[0].commits[0].files.items():
         (tmp_path / name).write_bytes(content)
     (snippet,) = re.findall("```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
@@ -129,7 +129,7 @@ def test_the_cards_own_lines_use_what_was_pushed(
 
 
 def test_a_second_push_of_the_same_run_changes_nothing(pushed: tuple[Hub, list]) -> None:
-    """The card has no date: the same run is the same files."""
+    """The card has no date, so the same run gives the same files."""
     hub, (first, second, licensed, *_) = pushed
     assert first == second
     assert licensed[1] == f"{2:040x}"
@@ -137,7 +137,7 @@ def test_a_second_push_of_the_same_run_changes_nothing(pushed: tuple[Hub, list])
 
 
 def test_private_repositories_and_branches(pushed: tuple[Hub, list]) -> None:
-    """A model meant to be private must not go to a repository that is public already."""
+    """A model meant to be private must not be pushed to a repository that is already public."""
     hub, (*_, made, closed, open_, branch, again) = pushed
     assert hub.models == {REPO: False, f"{USER}/made": True, f"{USER}/closed": True, f"{USER}/open": False}
     assert (made[0], closed[0]) == (f"{hub.endpoint}/{USER}/made", f"{hub.endpoint}/{USER}/closed")
@@ -155,7 +155,7 @@ def test_private_repositories_and_branches(pushed: tuple[Hub, list]) -> None:
 
 
 def test_each_refusal_of_the_hub_is_one_sentence(run: Path) -> None:
-    """Ten answers, of which the client makes six kinds of exception, some of them several lines long."""
+    """The client turns ten responses into six kinds of exception, some of them several lines long."""
     with serving() as hub:
         hub.models["other/there"] = False
         hub.steps = {
@@ -198,7 +198,7 @@ def test_each_refusal_of_the_hub_is_one_sentence(run: Path) -> None:
 
 
 def test_offline_no_connection_is_tried(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may reach the hub: HF_HUB_OFFLINE is set for all of them."""
+    """No test may reach the hub, so HF_HUB_OFFLINE is set for all tests."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was tried"))
     with pytest.raises(HubError) as caught:
@@ -208,7 +208,7 @@ def test_offline_no_connection_is_tried(run: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_endpoint_that_refuses_is_said_in_one_line(run: Path) -> None:
     with socket.socket() as port:
-        port.bind(("127.0.0.1", 0))  # and does not listen
+        port.bind(("127.0.0.1", 0))  # bound, but not listening
         nowhere = Hub(f"http://127.0.0.1:{port.getsockname()[1]}")
         (said,) = push(run, nowhere, (REPO, {}))
     assert said.startswith(f"HubError: The connection to the hub at {nowhere.endpoint} failed (")
@@ -231,7 +231,7 @@ def test_a_branch_that_cannot_be_is_said_too(branch: str, run: Path) -> None:
 
 
 def test_only_a_finished_run_with_its_whole_model_is_pushed(run: Path, tmp_path: Path) -> None:
-    """An unfinished run, a bench's run without its model and a damaged model call for three different steps."""
+    """An unfinished run, a bench run without its model, and a damaged model require three different actions by the user."""
     (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)
     (tmp_path / "bare").mkdir()
     shutil.copy(run / "result.json", tmp_path / "bare")

@@ -1,4 +1,4 @@
-"""`--on ray` over a real cluster of two worker nodes on this machine, of which one is killed."""
+"""`--on ray` on a real local cluster of two worker nodes, one of which is killed."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def arguments(glue: Path, model: Path, output: Path, tasks: str, epochs: int, *m
 
 
 def until_a_checkpoint(storage: Path, process: subprocess.Popen[str]) -> Path:
-    """The first checkpoint that is written, of any run."""
+    """Wait for the first checkpoint of any run, and return its path."""
     while process.poll() is None:
         for path in storage.glob("*/step-*.safetensors"):
             return path
@@ -100,7 +100,7 @@ def until_a_checkpoint(storage: Path, process: subprocess.Popen[str]) -> Path:
 
 
 def workers(nodes: Nodes) -> dict[str, tuple[int, int]]:
-    """By name, the runs that go on on these nodes: the process that makes it, and its node's raylet."""
+    """Return the runs on these nodes by name: the worker's process id and its node's raylet."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -133,7 +133,7 @@ def notes(run: RunResult, output: Path) -> list[str]:
 
 
 def assert_same_runs(one: Path, other: Path) -> None:
-    """Metrics and predictions bit for bit, and all else that a clock does not tell."""
+    """Compare all results that do not depend on time; metrics and predictions must be equal bit for bit."""
     left, right = by_key(one), by_key(other)
     assert left.keys() == right.keys()
     for key, run in left.items():
@@ -157,7 +157,7 @@ def assert_same_runs(one: Path, other: Path) -> None:
 def test_a_bench_on_two_nodes_of_which_one_is_killed_is_the_same_bench(
     nodes: Nodes, glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """The run that was on the dead node goes on from its checkpoint on the other; runs that start from it wait for it."""
+    """The run on the killed node resumes from its checkpoint on the other. Runs that start from its model wait for it."""
     here, there, storage = tmp_path / "here", tmp_path / "there", tmp_path / "storage"
     common = ("rte,mnli", 160, "--start-from", "mnli", "--seeds")
     on = ("--storage", storage, "--checkpoint-every", "20steps", "--on")
@@ -195,7 +195,7 @@ def test_a_bench_on_two_nodes_of_which_one_is_killed_is_the_same_bench(
 def test_a_bench_that_was_killed_ends_its_runs_and_goes_on_from_their_checkpoints(
     nodes: Nodes, glue: Path, model: Path, tmp_path: Path
 ) -> None:
-    """Checkpoints behind a URL; the driver dies by kill -9, then a run's own process does."""
+    """Checkpoints are behind a URL. First kill -9 ends the driver, then a run's own process."""
     output, storage = tmp_path / "bench", tmp_path / "storage"
     on = ("--storage", f"file://{storage}", "--checkpoint-every", "20steps", "--on", "ray")
     command = arguments(glue, model, output, "wnli", 400, *on)

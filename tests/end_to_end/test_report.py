@@ -1,4 +1,4 @@
-"""The report of a directory of runs, as a browser shows it and as Markdown has it."""
+"""The report of a directory of runs, as shown by a browser and as Markdown."""
 
 import dataclasses
 import json
@@ -29,7 +29,10 @@ TASKS = ("rte", "mrpc", "stsb", "mnli", "wnli")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Path:
-    """Five tasks, two precisions, two seeds; hostile texts; a failed run, a damaged line and a run without its steps."""
+    """Return a directory of 20 runs with hostile texts, a failed run, a damaged line and a run without its steps.
+
+    The runs are of five tasks, two precisions and two seeds.
+    """
     directory = tmp_path_factory.mktemp("bench")
     for task in TASKS:
         for precision in ("fp32", "bf16"):
@@ -65,7 +68,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Opened:
-    """The page, and all that the browser complained of or asked for."""
+    """The opened page with all messages and requests of the browser."""
 
     def __init__(self, browser: Browser, path: Path, *, width: int = 1280, dark: bool = False) -> None:
         self.complaints: list[str] = []
@@ -90,7 +93,7 @@ def page(opened) -> Iterator[Page]:
 
 
 def column(page: Page, title: str, number: int) -> list[str]:
-    """The cells of a column, from above, of the table with that title."""
+    """Return the cells of a column of the table with this title, from top to bottom."""
     rows = page.locator(f".scroll[aria-label='{title}'] tbody tr")
     return rows.evaluate_all("(rows, i) => rows.map((row) => row.cells[i].textContent.trim())", number)
 
@@ -100,24 +103,24 @@ def head(page: Page, title: str, number: int):
 
 
 def test_the_page_opens_without_a_complaint_and_asks_for_nothing_but_itself(opened, bench):
-    """A font from a CDN, or a script that the page's own policy forbids."""
+    """Fails if the page loads a font from a CDN or runs a script that its own policy forbids."""
     assert opened.complaints == []
     assert {url for url in opened.requests if not url.startswith("data:")} == {(bench / "report.html").as_uri()}
 
 
 def test_every_plot_is_visible_and_has_a_name(page):
-    """An empty box where a plot should be."""
+    """Fails if a plot is an empty box."""
     boxes = page.locator("svg").evaluate_all(
         "(all) => all.map((svg) => [svg.getBoundingClientRect().width, svg.getBoundingClientRect().height])"
     )
-    assert len(boxes) == 5 * 4 + 2 * (5 + 1)  # four plots a task, and one for each configuration of each dev set
+    assert len(boxes) == 5 * 4 + 2 * (5 + 1)  # four plots for each task, and one for each configuration of each dev set
     assert all(width > 100 and height > 50 for width, height in boxes)
     names = page.locator("svg").evaluate_all("(all) => all.map((svg) => svg.getAttribute('aria-label'))")
     assert all(names) and page.locator("svg:not([role=img])").count() == 0
 
 
 def test_all_ids_of_the_page_are_different(page):
-    """A link of the table of contents, or a clip path, that leads to another's element."""
+    """Fails if a link of the table of contents or a clip path leads to the wrong element."""
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
     assert len(ids) == len(set(ids))
     links = page.evaluate("[...document.querySelectorAll('nav a')].map((link) => link.hash.slice(1))")
@@ -125,7 +128,7 @@ def test_all_ids_of_the_page_are_different(page):
 
 
 def test_a_click_sorts_and_another_reverses(page):
-    """Sorting that compares 9.5 and 10.2 as words, or never turns round."""
+    """Fails if sorting compares 9.5 and 10.2 as text, or never reverses."""
     before = column(page, "Scores", 6)
     head(page, "Scores", 5).locator("button").click()
     scores = [float(cell.split()[0]) for cell in column(page, "Scores", 5)]
@@ -139,7 +142,7 @@ def test_a_click_sorts_and_another_reverses(page):
 
 
 def test_the_keyboard_sorts_too(page):
-    """A header that only a mouse reaches."""
+    """Fails if a header can be reached only with a mouse."""
     head(page, "Scores", 0).locator("button").focus()
     page.keyboard.press("Enter")
     assert column(page, "Scores", 0) == sorted(column(page, "Scores", 0))
@@ -161,7 +164,7 @@ def test_the_keyboard_sorts_too(page):
     ],
 )
 def test_numbers_are_sorted_as_what_they_mean(page, in_order):
-    """An hour before a minute, a dash among the best, `1,600` below `83.91`."""
+    """Guards against sorting an hour before a minute, a dash among the best, or `1,600` below `83.91`."""
     title = "Scores"
     page.locator(f".scroll[aria-label='{title}'] tbody").evaluate(
         """(body, cells) => {
@@ -184,7 +187,7 @@ def test_numbers_are_sorted_as_what_they_mean(page, in_order):
 
 
 def test_a_text_of_the_data_stays_a_text(page):
-    """A sentence of a data set that runs in the reader's browser."""
+    """Guards against running a sentence of a data set as a script in the reader's browser."""
     mistakes = page.locator("#mistakes details", has_text="RTE")
     mistakes.locator("summary").click()
     text = mistakes.locator("td.text").first.text_content()
@@ -194,7 +197,7 @@ def test_a_text_of_the_data_stays_a_text(page):
 
 
 def test_control_characters_are_shown_and_long_texts_cut(page):
-    """A character that turns the rest of the page to run from right to left."""
+    """Guards against a character that makes the rest of the page run from right to left."""
     content = page.content()
     assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", content)
     text = page.locator("#mistakes details", has_text="RTE").locator("td.text").nth(1).text_content()
@@ -203,7 +206,7 @@ def test_control_characters_are_shown_and_long_texts_cut(page):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone_the_body_does_not_scroll_sideways(browser, bench, dark):
-    """A wide table that pushes the whole page out of the screen."""
+    """Fails if a wide table pushes the page off the screen."""
     opened = Opened(browser, bench / "report.html", width=375, dark=dark)
     opened.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 375
@@ -212,7 +215,7 @@ def test_on_a_phone_the_body_does_not_scroll_sideways(browser, bench, dark):
 
 
 def test_the_dark_page_is_dark_with_light_text_and_light_axes(browser, bench):
-    """A white page at night, or black labels on it."""
+    """Fails if the dark page has a white background or black labels."""
     opened = Opened(browser, bench / "report.html", dark=True)
     brightness = "(one, what) => Math.max(...getComputedStyle(one)[what].match(/\\d+/g).slice(0, 3).map(Number))"
     assert opened.page.locator("body").evaluate(brightness, "backgroundColor") < 50
@@ -222,7 +225,7 @@ def test_the_dark_page_is_dark_with_light_text_and_light_axes(browser, bench):
 
 
 def test_what_is_missing_is_named(page, markdown):
-    """A failed run, a damaged line or a lost file of which the report says nothing."""
+    """Fails if the report omits a failed run, a damaged line or a lost file."""
     holes = page.locator("#runs").text_content()
     for found in (holes, markdown):
         assert "Failed runs" in found and "The loss became NaN." in found
@@ -234,14 +237,14 @@ def test_what_is_missing_is_named(page, markdown):
 
 
 def test_the_markdown_has_the_tables_of_the_page(page, markdown):
-    """A table that only one of the two files has."""
+    """Fails if a table is in only one of the two files."""
     titles = page.locator(".scroll").evaluate_all("(all) => all.map((one) => one.getAttribute('aria-label'))")
     assert len(titles) > 15
     assert [title for title in titles if f"### {title}\n" not in markdown] == []
 
 
 def test_the_same_runs_give_the_same_report(tmp_path):
-    """A report that changes though nothing was run."""
+    """Fails if the report changes although nothing was run."""
     for seed in (1, 2):
         write_sample_run(tmp_path, "rte", seed=seed)
     paths = write_report(tmp_path)
@@ -252,7 +255,7 @@ def test_the_same_runs_give_the_same_report(tmp_path):
 
 
 def test_a_run_without_its_answers_is_named_and_the_rest_is_reported(tmp_path):
-    """One lost file that costs the whole report."""
+    """One lost file must not prevent the report."""
     for seed in (1, 2):
         result = write_sample_run(tmp_path, "mrpc", seed=seed)
     (tmp_path / result.predictions["dev"]).unlink()
@@ -263,7 +266,7 @@ def test_a_run_without_its_answers_is_named_and_the_rest_is_reported(tmp_path):
 
 
 def test_runs_without_any_answers_are_reported(tmp_path):
-    """Results of `isinglass train`, put together by hand."""
+    """Results of `isinglass train` may be collected by hand, without prediction files."""
     append_record(tmp_path, sample_result("rte"))
     append_record(tmp_path, dataclasses.replace(sample_result("stsb"), train_lengths=[], epoch_seconds=[]))
     write_report(tmp_path)
@@ -272,7 +275,7 @@ def test_runs_without_any_answers_are_reported(tmp_path):
 
 
 def test_what_a_result_names_outside_of_the_directory_is_not_read(tmp_path):
-    """A stranger's results that put the reader's own files into a page."""
+    """Results from an untrusted source must not put the reader's own files into a page."""
     directory = tmp_path / "bench"
     result = write_sample_run(directory, "rte")
     shutil.move(directory / "runs", tmp_path / "elsewhere")
@@ -284,7 +287,7 @@ def test_what_a_result_names_outside_of_the_directory_is_not_read(tmp_path):
 
 
 def test_a_directory_without_results_is_refused_in_one_sentence(tmp_path):
-    """A traceback, or an empty page."""
+    """Guards against a traceback or an empty page."""
     with pytest.raises(DataError, match="does not exist"):
         write_report(tmp_path)
     append_record(tmp_path, FailedRun(config=sample_result().config, start_from=None, error="The disk is full."))
@@ -294,7 +297,7 @@ def test_a_directory_without_results_is_refused_in_one_sentence(tmp_path):
 
 
 def test_a_missing_package_is_named_with_what_installs_it(tmp_path):
-    """A traceback from a plain `pip install isinglass`."""
+    """Guards against a traceback after a plain `pip install isinglass`."""
     program = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "from pathlib import Path\n"
@@ -324,7 +327,7 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path):
     ],
 )
 def test_the_command_of_the_report_asks_for_the_settings_of_the_run(tmp_path, flags):
-    """A command that leaves out a setting, and so repeats another run."""
+    """Guards against a command that omits a setting and so repeats a different run."""
     config = resolve(task="wnli", flags={"seed": 7, **flags}, recipe=flags.get("recipe"))
     values = {name: getattr(config, name) for name in ("model", "backend", "recipe", "compile", "xla", "seed")}
     append_record(tmp_path, dataclasses.replace(sample_result("wnli"), **values, config=as_dict(config)))
@@ -341,7 +344,7 @@ def test_the_command_of_the_report_asks_for_the_settings_of_the_run(tmp_path, fl
 
 
 def test_seeds_that_do_not_count_up_are_repeated_one_by_one(tmp_path):
-    """`--runs 3` for the seeds 1, 5 and 9, which would train 1, 2 and 3."""
+    """`--runs 3` for the seeds 1, 5 and 9 would train with 1, 2 and 3."""
     for seed in (9, 1, 5):
         write_sample_run(tmp_path, "wnli", seed=seed)
     for seed in (3, 2):
@@ -353,7 +356,7 @@ def test_seeds_that_do_not_count_up_are_repeated_one_by_one(tmp_path):
 
 
 def test_a_run_that_starts_from_another_says_so_and_names_its_weights(tmp_path):
-    """A command that begins with the plain model, and scores points less."""
+    """Guards against a command that starts from the plain model and so scores points less."""
     for seed in (1, 2):
         write_sample_run(tmp_path, "rte", seed=seed)
     for seed in (3, 4):

@@ -1,4 +1,4 @@
-"""Runs and benches saved by an earlier version (see tests/saved_before/make.py) are read, used and continued by this one."""
+"""This version reads, uses and resumes runs and benches saved by an earlier version (see tests/saved_before/make.py)."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ BENCHES = {"bench": (4, 2), "bench-own": (2, 0)}
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the saved files as the working directory: their settings name the data by relative paths."""
+    """Return a copy of the saved files as the working directory, because their settings name the data by relative paths."""
     shutil.copytree(HERE, tmp_path / "saved")
     monkeypatch.chdir(tmp_path / "saved")
     return tmp_path / "saved"
 
 
 def isinglass(*arguments: str) -> Result:
-    """The command in this process."""
+    """Run the command in this process."""
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.stderr
     return done
@@ -74,7 +74,7 @@ def test_a_saved_run_predicts_the_same_lines(run: str, texts: str, saved: Path) 
 
 @pytest.mark.parametrize("name", ["unfinished-torch", pytest.param("unfinished-tensorflow", marks=pytest.mark.slow)])
 def test_a_saved_checkpoint_is_resumed_bit_for_bit(name: str, saved: Path) -> None:
-    """The weights are those of a run that was never stopped."""
+    """The weights must be those of an uninterrupted run."""
     command = ("train", "mrpc", *GLUE, *SHORT, *KEEP_BEST, *UNFINISHED[name], "--output-dir")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -114,7 +114,7 @@ def test_a_saved_bench_is_submitted(saved: Path) -> None:
 
 
 def assert_same_predictions(now: str, was: str) -> None:
-    """Same columns and labels; figures may differ in their last digits on another CPU."""
+    """Compare columns and labels exactly. Figures may differ in their last digits on another CPU."""
     rows, before = ([line.split("\t") for line in text.splitlines()] for text in (now, was))
     assert rows[0] == before[0]
     assert len(rows) == len(before)

@@ -1,4 +1,4 @@
-"""`--log-to tensorboard`: TensorBoard's own reader finds what the run did."""
+"""`--log-to tensorboard`: TensorBoard's own reader finds the data of the run."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.tiny import save_tiny, write_glue
 
 
 def test_tensorboard_shows_every_step_and_the_scores(tmp_path: Path) -> None:
-    """A run that is repeated with --overwrite leaves one curve, not two on top of each other."""
+    """A run that is repeated with --overwrite must leave one curve, not two on top of each other."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     glue = write_glue(TASKS["mnli"], tmp_path / "glue", rows=40)

@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(glue: Path, m
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_each_family_learns_a_rule(family: str, precision: str, glue: Path, tmp_path: Path) -> None:
-    """The label follows from the length of the first word: a model that learns fits its training set."""
+    """The label depends on the length of the first word. A model that learns fits its training set."""
     data = write_glue(TASKS["sst2"], tmp_path / "data", rows=96)
     model = save_tiny(tmp_path / "model", family, initializer_range=0.1)
     trained = run("sst2", data, model, epochs=20, learning_rate=5e-3, precision=precision, dropout=0.0)
@@ -86,14 +86,14 @@ def test_each_family_learns_a_rule(family: str, precision: str, glue: Path, tmp_
 
 
 def test_rows_and_flat_train_to_the_same_weights(glue: Path, model: Path) -> None:
-    """Without dropout the layout is a matter of memory alone."""
+    """Without dropout, the layout must affect only memory."""
     flat = run("mrpc", glue, model, layout="flat", dropout=0.0)
     rows = run("mrpc", glue, model, layout="rows", dropout=0.0)
     assert_same_training(rows, flat)
 
 
 def assert_same_training(one: TrainedRun, other: TrainedRun) -> None:
-    """Equal losses in each step and equal logits; single weights may differ where Adam divides noise by noise."""
+    """Compare losses and logits. Single weights may differ where Adam divides noise by noise."""
     np.testing.assert_allclose([s.loss for s in one.steps], [s.loss for s in other.steps], rtol=0, atol=1e-5)
     np.testing.assert_allclose(one.scored[0].outputs, other.scored[0].outputs, rtol=0, atol=1e-4)
 
@@ -108,7 +108,7 @@ def test_mnli_trained_weights_predict_ax_and_start_rte(glue: Path, model: Path, 
 
 
 def test_a_finished_model_with_another_label_order_is_scored_by_name(glue: Path, model: Path, tmp_path: Path) -> None:
-    """Guards against the 5 to 7 % that positions taken for names score."""
+    """Guards against the score of 5 to 7 % that results if labels are matched by position instead of by name."""
     trained = run("mnli", glue, model, epochs=4, learning_rate=1e-3)
     write_run(trained, tmp_path / "ours", overwrite=False)
     finished = load_run(tmp_path / "ours")
@@ -125,7 +125,7 @@ def test_a_finished_model_with_another_label_order_is_scored_by_name(glue: Path,
 
 
 def test_a_trained_head_with_the_tasks_labels_is_kept(glue: Path, tmp_path: Path) -> None:
-    """Fine-tuning goes on from it, in the checkpoint's own label order."""
+    """Fine-tuning must start from the trained head, in the checkpoint's own label order."""
     model = save_tiny(tmp_path, "bert", labels=("not_entailment", "entailment"))
     trained = run("rte", glue, model, learning_rate=1e-9)
     assert trained.model.label_names == ("not_entailment", "entailment")
@@ -164,7 +164,7 @@ def test_truncation_and_avoided_padding_are_reported(glue: Path, model: Path) ->
 
 @pytest.mark.slow
 def test_a_compiled_model_trains_like_the_plain_one(glue: Path, model: Path) -> None:
-    """Fixed shapes, the same numbers, and the compile time beside."""
+    """Shapes are fixed, the numbers must be the same, and the compile time is reported separately."""
     settings = {"dropout": 0.0, "batch_size": 40, "epochs": 3}  # one shape to compile for, in training and in evaluation
     plain = run("rte", glue, model, layout="rows", **settings)
     compiled = run("rte", glue, model, compile=True, **settings)

@@ -1,4 +1,4 @@
-"""The tutorial and the examples, run as they stand."""
+"""The tutorial and the examples, run as they are."""
 
 import os
 import re

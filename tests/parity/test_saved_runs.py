@@ -1,4 +1,4 @@
-"""A run's `model/` is a Hugging Face checkpoint: `transformers` loads it and gives our probabilities under our names."""
+"""A run's `model/` is a Hugging Face checkpoint: `transformers` gives the same probabilities under the same names."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_pipeline_of_transformers_gives_our_probabilities_by_name(family: st
 
 
 def test_a_regression_is_saved_as_one(tmp_path: Path) -> None:
-    """`problem_type` and one output: `transformers` must not apply a softmax over it."""
+    """`transformers` must not apply a softmax to the single output, so `problem_type` must be saved."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Our encoder against `transformers`' own classes, with the same random weights: logits, loss and gradients in fp32."""
+"""Our encoder against `transformers`' own classes with the same random weights: logits, loss and gradients in fp32."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ INDEX = np.arange(len(LENGTHS))
 
 
 def save_reference(directory: Path, family: str, **changes: object):
-    """A reference model and its checkpoint as ours."""
+    """Save a reference model; return it and its checkpoint as loaded by isinglass."""
     model = reference_model(tiny_config(family, **changes))
     model.save_pretrained(directory)
     tiny_tokenizer(family).save(str(directory / "tokenizer.json"))
@@ -27,7 +27,7 @@ def save_reference(directory: Path, family: str, **changes: object):
 
 
 def padded_inputs(tokens, pad: int) -> dict[str, torch.Tensor]:
-    """The same examples the way `transformers` wants them: padded to the longest, with a mask."""
+    """Return the examples as `transformers` expects them: padded to the longest, with a mask."""
     n, width = len(tokens), int(tokens.lengths.max())
     ids, types, mask = np.full((n, width), pad), np.zeros((n, width), int), np.zeros((n, width), int)
     for i in range(n):
@@ -46,7 +46,7 @@ def reference_logits(model, tokens, family: str) -> torch.Tensor:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_and_gradients_equal_those_of_transformers(family: str, variant: str, tmp_path: Path) -> None:
-    """Guards against every slip in names, fused weights, positions, masks, first-token shortcut and backward passes."""
+    """Guards against errors in names, fused weights, positions, masks, the first-token shortcut and backward passes."""
     model, checkpoint = save_reference(tmp_path, family)
     tokens = random_tokens(LENGTHS, types=types_of(family))
     batch = pack(variant, tokens, INDEX, LABELS, pad=model.config.pad_token_id)
@@ -92,7 +92,7 @@ def names_in_files(checkpoint: Checkpoint) -> dict[str, str]:
 )
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]])
 def test_every_config_value_counts(family: str, changes: dict[str, object], variant: str, tmp_path: Path) -> None:
-    """Guards against a value that is read but not used: each change moves the logits of the reference, and ours follow."""
+    """Guards against a value that is read but not used: each change must move the reference's logits and ours alike."""
     model, checkpoint = save_reference(tmp_path, family, **changes)
     tokens = random_tokens(LENGTHS, types=types_of(family))
     batch = pack(variant, tokens, INDEX, None, pad=model.config.pad_token_id)
@@ -103,7 +103,7 @@ def test_every_config_value_counts(family: str, changes: dict[str, object], vari
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_checkpoint_is_the_same_files_content(family: str, variant: str, tmp_path: Path) -> None:
-    """Loading and saving returns every weight of the checkpoint under its own name."""
+    """Loading and saving must return every weight of the checkpoint under its own name."""
     _, checkpoint = save_reference(tmp_path / "a", family)
     (tmp_path / "b").mkdir()
     save_checkpoint(checkpoint, backend_for(variant, checkpoint).weights(), tmp_path / "b")

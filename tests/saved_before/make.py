@@ -1,10 +1,11 @@
-"""Write the files of this folder with the version at commit c92ef4c, the last without `schema_version` in its results.
+"""Write the files of this folder with the version at commit c92ef4c, the last one without `schema_version` in its results.
 
     git worktree add ../before c92ef4c
     PYTHONPATH=../before/src:. python tests/saved_before/make.py
 
 All runs use relative paths and one small random BERT, so that a test can copy the folder and work in the copy.
-The sums in `sums.json` are those of one CPU; a test compares them only where today's version gives the same for a new run.
+The checksums in `sums.json` are those of one CPU.
+A test compares them only where today's version gives the same checksums for a new run.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""bf16 products in fp32 arithmetic: the numerics of bf16, forward and backward."""
+"""bf16 products computed in fp32 arithmetic: the numerics of bf16, forward and backward."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def products(dtype: torch.dtype) -> list[torch.Tensor]:
         torch.bmm(batch, b.expand(3, -1, -1)),
         torch.baddbmm(bias, batch, b.expand(3, -1, -1), alpha=0.5),
     ]
-    with torch.no_grad():  # what a gradient written out by hand uses
+    with torch.no_grad():  # as in a gradient written by hand
         found.append(
             torch.full((3, 7, 5), float("nan"), dtype=dtype).baddbmm_(batch, b.expand(3, -1, -1), beta=0, alpha=0.5)
         )
@@ -26,7 +26,7 @@ def products(dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 def test_widened_products_are_those_of_bf16() -> None:
-    """Guards against a product that is not rounded, or rounded twice: one unit in the last of 8 bits is allowed."""
+    """Guards against a product that is not rounded, or is rounded twice. One unit in the last of 8 bits is allowed."""
     plain = products(torch.bfloat16)
     with WidenedProducts():
         widened = products(torch.bfloat16)
@@ -36,7 +36,7 @@ def test_widened_products_are_those_of_bf16() -> None:
 
 
 class Recorder(TorchDispatchMode):
-    """Kinds of number that products are computed in."""
+    """A dispatch mode that records the dtypes in which products are computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Recorder(TorchDispatchMode):
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("bias", [True, False])
 def test_no_product_of_a_model_escapes(context, bias: bool) -> None:
-    """Guards against a way into the products that is not caught: evaluation was seven times slower than it need be."""
+    """Guards against products that are not intercepted, which made evaluation seven times slower than necessary."""
     layer, x = torch.nn.Linear(8, 4, bias=bias), torch.randn(2, 3, 8)
     recorder = Recorder()
     with context(), recorder, WidenedProducts(), torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""An encoder as a value: what it can express, what derives from it, and who refuses what he cannot compute."""
+"""An encoder as a value: what it can express, what derives from it, and the refusal of features that a backend lacks."""
 
 import re
 from collections import Counter
@@ -39,7 +39,7 @@ def parameters_of(blueprint: Blueprint, num_outputs: int) -> list[Parameter]:
 
 
 def modern_bert() -> Blueprint:
-    """ModernBERT in small: hardly anything of it is as in BERT."""
+    """Return a small ModernBERT, which has hardly anything in common with BERT."""
     norm = Norm(epsilon=1e-5, bias=False)
 
     def block(index: int) -> Block:
@@ -107,7 +107,7 @@ MODERN_BERT = Family(
 
 
 def test_the_arrays_of_a_modern_bert_are_those_of_transformers() -> None:
-    """Query, key and value in one array, the gate behind the activated half, and no norm before the first attention."""
+    """Query, key and value are one array, the gate follows the activated half, and no norm precedes the first attention."""
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
     config = ModernBertConfig(
@@ -119,7 +119,7 @@ def test_the_arrays_of_a_modern_bert_are_those_of_transformers() -> None:
 
 
 def test_the_arrays_of_a_gte_are_those_of_transformers() -> None:
-    """Norms after the sublayers, rotary positions, and a feed-forward layer of which only the last product has a bias."""
+    """Norms follow the sublayers, positions are rotary, and only the last product of the feed-forward layer has a bias."""
     from transformers import GteConfig, GteForSequenceClassification
 
     sizes = dict(vocab_size=V, hidden_size=H, num_hidden_layers=2, num_attention_heads=3, intermediate_size=F)
@@ -139,7 +139,7 @@ def test_the_arrays_of_a_gte_are_those_of_transformers() -> None:
 
 
 def test_arrays_that_files_fuse_are_split_and_joined_again(tmp_path: Path) -> None:
-    """A loaded model has every parameter under its canonical name, and is saved as it was."""
+    """A loaded model must have every parameter under its canonical name, and must be saved as it was."""
     from safetensors.numpy import save_file
 
     blueprint, rng = modern_bert(), np.random.default_rng(0)
@@ -157,7 +157,7 @@ def test_arrays_that_files_fuse_are_split_and_joined_again(tmp_path: Path) -> No
 
 
 def test_parameters_have_their_role_and_depth() -> None:
-    """What learning rates by depth, freezing and weight decay are decided by."""
+    """Layer-wise learning rates, freezing and weight decay depend on role and depth."""
     parameters = {parameter.name: parameter for parameter in parameters_of(modern_bert(), 3)}
     assert "encoder.layer.0.attention.output.LayerNorm.weight" not in parameters
     assert not [name for name in parameters if name.endswith("bias") and name != "head.output.bias"]
@@ -181,7 +181,7 @@ def test_vectors_do_not_decay_and_matrices_do(model_type: str) -> None:
 
 
 def test_blocks_that_share_their_weights_have_them_once() -> None:
-    """ALBERT: twelve blocks, the parameters of one."""
+    """ALBERT has twelve blocks with the parameters of one."""
     bert = FAMILIES["bert"].blueprint({"hidden_size": H, "num_attention_heads": 3}, "here")
     albert = replace(bert, shared_blocks=True, embeddings=replace(bert.embeddings, size=8))
     names = [parameter.name for parameter in parameters_of(albert, 2)]
@@ -191,7 +191,7 @@ def test_blocks_that_share_their_weights_have_them_once() -> None:
 
 
 def test_relative_positions_have_tables_that_all_blocks_share() -> None:
-    """MPNet's biases and DeBERTa's embeddings of distances."""
+    """Covers MPNet's relative biases and DeBERTa's embeddings of distances."""
     bert = FAMILIES["bert"].blueprint({"hidden_size": H, "num_attention_heads": 3}, "here")
 
     def added(positions: Bucketed | Disentangled) -> dict[str, tuple[int, ...]]:
@@ -211,7 +211,7 @@ def test_relative_positions_have_tables_that_all_blocks_share() -> None:
 
 
 def test_a_dropout_rate_replaces_rates_and_adds_none() -> None:
-    """DistilBERT drops nothing out of attention's output, whatever the rate."""
+    """DistilBERT applies no dropout to the output of attention, whatever the rate."""
     rates = FAMILIES["distilbert"].blueprint({}, "here").with_dropout(0.5).dropout
     assert (rates.embeddings, rates.attention_weights, rates.attention_output) == (0.5, 0.5, None)
     assert (rates.feed_forward, rates.head_input, rates.head) == (0.5, None, 0.5)
@@ -241,7 +241,7 @@ def unserved(tmp_path: Path) -> Checkpoint:
 def test_an_encoder_that_an_engine_does_not_compute_is_refused_in_one_sentence(
     engine: str, unserved: Checkpoint, tmp_path: Path
 ) -> None:
-    """Guards against a wrong result where a backend passes over what it does not know."""
+    """Guards against a wrong result of a backend that ignores a feature which it does not know."""
 
     def build() -> Path | Backend:
         return export_onnx(unserved, tmp_path) if engine == "onnx" else backend_for(engine, unserved)
@@ -256,7 +256,7 @@ def test_an_encoder_that_an_engine_does_not_compute_is_refused_in_one_sentence(
 
 
 def test_every_feature_can_be_told_from_a_blueprint() -> None:
-    """Guards against one that no blueprint has, so that it is never refused."""
+    """Guards against a feature that no blueprint reports, so that it is never refused."""
     block = modern_bert().blocks[0]
     positions = (Bucketed(buckets=2, max_distance=4), Disentangled(buckets=2, max_distance=4))
     others = [replace(block, positions=each, num_key_heads=1) for each in positions]
@@ -271,7 +271,7 @@ def test_every_feature_can_be_told_from_a_blueprint() -> None:
 
 
 def test_no_other_file_spells_a_parameter() -> None:
-    """Names and shapes stand in the blueprint, and in the families' spellings of them."""
+    """Names and shapes of parameters must be only in the blueprint, and their spellings in files only in the families."""
     root = Path(isinglass.__file__).parent
     parts = r"embeddings_project|(word|position|token_type)_embeddings|encoder\.layer|attention\.self|head\.(dense|output)"
     spelled = re.compile(rf"""["'][^"'\n]*({parts}|LayerNorm\.weight|output\.dense)""")

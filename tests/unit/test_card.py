@@ -1,4 +1,4 @@
-"""A model's card: what the hub reads back from it, what it says first, and what of a stranger's names becomes of it."""
+"""A model card: what the hub reads from it, what it states first, and how it shows names from untrusted sources."""
 
 import dataclasses
 import html
@@ -25,12 +25,12 @@ NASTY = "<script>alert(1)</script> | `x` **b** _i_ [a](b)\n---\n# h &amp; $$y$$"
 
 
 def unpadded(markdown: str) -> str:
-    """The rows of tables without the spaces that align their columns."""
+    """Return the rows of tables without the spaces that align their columns."""
     return re.sub(" +\\|", " |", markdown)
 
 
 def published(task: str, **changes: object) -> RunResult:
-    """A result on dev sets of the size that GLUE's have."""
+    """Return a result on dev sets of the sizes that GLUE's have."""
     described = TASKS[task]
     return sample_result(task, examples={one.name: one.rows for one in (described.train, *described.dev)}, **changes)
 
@@ -88,7 +88,7 @@ def test_each_of_two_dev_sets_has_its_scores() -> None:
 
 
 def test_rows_that_are_not_glues_are_not_called_glue() -> None:
-    """A score on the first forty rows would stand on the hub's leaderboard beside those of the whole dev set."""
+    """A score on the first forty rows would be on the hub's leaderboard beside scores on the complete dev set."""
     made = card(sample_result("rte"))
     assert made.data.datasets is None
     assert {one.dataset_type for one in made.data.eval_results} == {"rte"}
@@ -155,7 +155,7 @@ def test_any_of_several_labels_and_both_means_of_f1() -> None:
     ],
 )
 def test_a_base_model_is_named_only_if_it_came_from_the_hub(model: str, commit: str | None, expected: str | None) -> None:
-    """A directory may have the form of a name on the hub: the card would credit, or blame, a stranger's model."""
+    """A directory may look like a name on the hub. The card would then credit, or blame, a stranger's model."""
     made = card(sample_result("rte", model=model, model_commit=commit))
     assert made.data.base_model == expected
     assert "secret" not in made.content
@@ -174,7 +174,7 @@ def test_a_license_is_never_invented() -> None:
 
 
 def test_no_directory_of_the_users_stands_in_the_card() -> None:
-    """Files are named in notes with their paths, and settings say where data and model lie."""
+    """Notes name files with their paths, and settings hold the paths of data and model."""
     task = own_task()
     result = own_result(
         task,
@@ -209,7 +209,7 @@ def test_no_directory_of_the_users_stands_in_the_card() -> None:
 
 
 def test_names_from_data_stand_in_the_card_as_text() -> None:
-    """A label is a stranger's word: on the hub's page it would be markup, end the table, or the metadata."""
+    """A label from an untrusted source could become markup on the hub's page, end the table, or change the metadata."""
     task = dataclasses.replace(own_task(), name=NASTY, title=NASTY, labels=(NASTY, "good"), positive_label=NASTY)
     result = own_result(task, model=NASTY, device=NASTY, notes=[NASTY], versions={NASTY: NASTY}, recipe=NASTY)
     made = card(dataclasses.replace(result, config=result.config | {"schedule": NASTY}), task)
@@ -250,7 +250,7 @@ def test_lengths_are_those_of_the_training_examples() -> None:
 
 
 def test_another_length_than_the_default_is_said() -> None:
-    """`isinglass predict` knows a downloaded model by its name only, and not with which settings it was trained."""
+    """`isinglass predict` knows a downloaded model only by its name, not the settings of its training."""
     result = published("rte")
     longer = dataclasses.replace(result, config=result.config | {"max_length": 256})
     assert "There it reads 128 tokens of a text, not 256 as in training." in card(longer).text
@@ -259,7 +259,7 @@ def test_another_length_than_the_default_is_said() -> None:
 
 
 def test_the_best_epoch_is_owned_up_to() -> None:
-    """Chosen by the dev set that it is then scored on, a model looks better than it is."""
+    """A model that is chosen by the dev set on which it is then scored looks better than it is."""
     result = published("rte")
     chosen = dataclasses.replace(result, config=result.config | {"keep_best": True})
     assert "that was best on dev, so that the scores on it flatter the model" in card(chosen).text

@@ -1,4 +1,4 @@
-"""Checkpoints that are not what they should be: one sentence each."""
+"""Invalid checkpoints, each of which is refused in one sentence."""
 
 import json
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
 
 
 def test_the_demo_model_is_the_hubs_own_file_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The package's code is not run, and another model under its name is refused."""
+    """Guards against running the package's code, and against loading another model under its name."""
     import sys
 
     checkpoint = source.load_model("demo")

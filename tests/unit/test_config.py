@@ -1,4 +1,4 @@
-"""Settings: their order of precedence, and what is refused."""
+"""Settings: their order of precedence, and the values that are refused."""
 
 import inspect
 import json
@@ -13,7 +13,10 @@ from isinglass.errors import ConfigError
 
 
 def test_the_defaults_are_the_classic_recipe() -> None:
-    """batch 32, 2e-5 linear to 0, 3 epochs, WNLI 5, length 128, no warm-up, no decay, clipping at 1."""
+    """The recipe has batch size 32, 3 epochs (WNLI 5) and length 128.
+
+    The learning rate is 2e-5, linear to 0. There is no warm-up and no weight decay, and gradients are clipped at 1.
+    """
     config = resolve(task="mrpc")
     found = (config.batch_size, config.learning_rate, config.schedule, config.epochs, config.max_length)
     assert found == (32, 2e-5, "linear", 3, 128)
@@ -76,7 +79,7 @@ def test_compiling_does_not_go_with_the_flat_layout() -> None:
 
 
 def test_the_switches_of_the_classic_tensorflow_example_count_where_no_flag_is_given() -> None:
-    """USE_XLA and USE_AMP are tensorflow's alone, and never win over a flag."""
+    """USE_XLA and USE_AMP apply only to the tensorflow backend, and never override a flag."""
     switches = {"USE_XLA": "1", "USE_AMP": "True"}
     chosen = resolve(task="mrpc", flags={"backend": "tensorflow"}, environment=switches)
     assert (chosen.xla, chosen.precision) == (True, "amp")
@@ -117,13 +120,13 @@ def test_tf32_is_for_gpus_in_pytorch() -> None:
 
 
 def test_a_recipe_among_the_flags_is_the_runs_recipe() -> None:
-    """A saved run's settings come back as flags."""
+    """The settings of a saved run are passed as flags again."""
     settings = resolve(task="rte", flags={"recipe": "small"})
     assert (settings.recipe, settings.learning_rate) == ("small", 2e-4)
     assert resolve(task="rte", flags=as_dict(settings)) == settings
 
 
-# what the version before saved of a run, with the values of its defaults
+# settings that the previous version saved for a run, with the values of its defaults
 SAVED = {
     "task": "demo",
     "model": "demo",
@@ -176,13 +179,13 @@ SAVED = {
 
 
 def test_settings_keep_their_names_and_defaults() -> None:
-    """Saved runs, benches and config files hold them all by name."""
+    """Saved runs, benches and config files refer to all settings by name."""
     assert as_dict(TrainConfig()) == SAVED
 
 
 @pytest.mark.parametrize("suffix", [".json", ".toml"])
 def test_a_config_file_may_hold_every_setting(suffix: str, tmp_path: Path) -> None:
-    """The settings that a result saves are a config file; TOML has no null."""
+    """The settings that a result saves must be a valid config file. TOML has no null."""
     known = {name: value for name, value in SAVED.items() if value is not None}
     lines = [f"{name} = {json.dumps(value)}" for name, value in known.items()]
     file = tmp_path / f"all{suffix}"
@@ -191,7 +194,7 @@ def test_a_config_file_may_hold_every_setting(suffix: str, tmp_path: Path) -> No
 
 
 def test_every_setting_can_be_assigned() -> None:
-    """`--set` reads a value as the type that is declared, `none` as no value."""
+    """`--set` converts a value to the declared type, and `none` to no value."""
     assignments = tuple(
         f"{name}={'none' if value is None else value}"
         for name, value in SAVED.items()
@@ -201,13 +204,13 @@ def test_every_setting_can_be_assigned() -> None:
 
 
 def test_every_setting_says_what_it_means() -> None:
-    """The sentence stands below the field; the help, the reference and the estimators show it."""
+    """The help, the reference and the estimators show the sentence below each field."""
     for setting in SETTINGS.values():
         assert setting.meaning.endswith("."), setting.name
 
 
 def test_every_group_can_stand_alone_and_checks_its_rules() -> None:
-    """A function that needs the optimizer's settings need not know the others."""
+    """A function that needs the optimizer's settings must not need the others."""
     assert OptimizerSettings(layer_decay=0.5).layer_decay == 0.5
     assert isinstance(TrainConfig(), OptimizerSettings)
     with pytest.raises(ConfigError, match="layer_decay is 2; it must be above 0, and at most 1"):
@@ -218,7 +221,7 @@ def test_every_group_can_stand_alone_and_checks_its_rules() -> None:
 
 @pytest.mark.parametrize("estimator", [TextClassifier, TextRegressor])
 def test_the_parameters_of_an_estimator_are_settings(estimator: type) -> None:
-    """A parameter that is misspelled or renamed would be refused only when `fit` is called."""
+    """A misspelled or renamed parameter would be refused only when `fit` is called."""
     renamed = {"class_weight": "class_weights", "random_state": "seed"}
     for name, parameter in inspect.signature(estimator).parameters.items():
         if name == "verbose":

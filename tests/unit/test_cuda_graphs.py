@@ -1,4 +1,4 @@
-"""Training steps recorded as CUDA graphs do what steps launched kernel by kernel do. Needs a GPU."""
+"""Training steps recorded as CUDA graphs give the same results as steps launched kernel by kernel. Needs a GPU."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from isinglass.packing import PackedBatch, pack_flat
 from tests.tiny import random_tokens, save_tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-LENGTHS = ([5, 9, 30], [40, 50, 60, 64], [1], [60, 20, 30, 50])  # of the batches, which the steps take in turn
+LENGTHS = ([5, 9, 30], [40, 50, 60, 64], [1], [60, 20, 30, 50])  # of the batches, which the steps use in turn
 STEPS = 4 * len(LENGTHS)
 
 
@@ -46,7 +46,7 @@ def train(backend: GpuBackend, steps: range) -> list[float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_recorded_steps_do_what_launched_ones_do(checkpoint: Checkpoint, precision: str):
-    """All dropout on, the learning rate other at each step and in each layer, four shapes in turn."""
+    """Covers all kinds of dropout, a learning rate that differs between steps and layers, and four shapes in turn."""
     recorded, launched = (backend_on_gpu(checkpoint, precision, records=records) for records in (True, False))
     losses = [train(backend, range(STEPS)) for backend in (recorded, launched)]
     assert recorded.compilations == 4 and recorded.notes == launched.notes == []
@@ -56,13 +56,13 @@ def test_recorded_steps_do_what_launched_ones_do(checkpoint: Checkpoint, precisi
     begun = backend_on_gpu(checkpoint, precision, records=False).weights()
     for (name, found), expected in zip(recorded.weights().items(), launched.weights().values(), strict=True):
         if name.endswith("key.bias"):
-            continue  # its gradient is zero but for rounding, which AdamW blows up to a whole step
+            continue  # its gradient is only rounding error, which AdamW scales up to a whole step
         moved = float(np.abs(expected - begun[name]).max())
         np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * moved + 1e-7, err_msg=name)
 
 
 def test_a_run_taken_up_again_goes_on_as_it_would_have(checkpoint: Checkpoint):
-    """The moments are other tensors then: what was recorded before must not be replayed."""
+    """Restoring creates new tensors for the moments, so graphs that were recorded before must not be replayed."""
     whole = backend_on_gpu(checkpoint, "bf16", records=True)
     expected = train(whole, range(STEPS))
     backend = backend_on_gpu(checkpoint, "bf16", records=True)
@@ -79,7 +79,7 @@ def test_a_step_that_cannot_be_recorded_is_launched_and_the_reason_kept():
 
     def step(tensors: Tensors) -> torch.Tensor:
         drawn = torch.rand(1, device=device)
-        return drawn + float(tensors["tokens"]["x"].sum())  # reads a number off the device
+        return drawn + float(tensors["tokens"]["x"].sum())  # copies a number from the device
 
     begin_dropout(1, 1, device)
     expected = float(torch.rand(1, device=device))

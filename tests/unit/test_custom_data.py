@@ -1,4 +1,4 @@
-"""From a user's files or lists to a task: what is guessed and said, what is refused, and how the dev set is drawn."""
+"""From a user's files or lists to a task: what is inferred and reported, what is refused, and how the dev set is drawn."""
 
 import gzip
 import json
@@ -51,7 +51,7 @@ def splits_of(data) -> dict:
 
 
 def labels_task(labels, **options: Any):
-    """The task that labels in memory make, over texts that differ."""
+    """Return the task that is inferred from labels in memory, with distinct texts."""
     return memory_data(name="mine", texts=([f"text {i}" for i in range(len(labels))],), labels=labels, **options)
 
 
@@ -145,7 +145,7 @@ def test_every_file_needs_the_columns_but_a_test_set_may_hide_its_labels(tmp_pat
     assert f"{other} has no column 'text'" in refused(lambda: read_custom(config((train, other))))
 
 
-# ---- rows and their places ---------------------------------------------
+# ---- rows and their locations ------------------------------------------
 
 
 def test_several_files_are_one_split_and_each_row_keeps_its_place(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_too_few_rows_for_a_dev_set_are_refused() -> None:
     assert [len(one) for one in splits_of(data).values()] == [2, 1]
 
 
-# ---- a task that is known ----------------------------------------------
+# ---- a known task ------------------------------------------------------
 
 
 def test_a_known_task_is_read_again_as_it_was(tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_known_task_is_read_again_as_it_was(tmp_path: Path) -> None:
     now = config(path, text_column="said", label_column="what", validation_fraction=0.3)
     data = read_custom(now)
     task = from_json(json.loads(to_json(data.task)), "task.json")
-    again = open_data(config(path, validation_fraction=0.3), task)  # columns are the task's
+    again = open_data(config(path, validation_fraction=0.3), task)  # the task names the columns
     assert again.task == data.task and again.notes == ()
     for name, examples in splits_of(data).items():
         other = splits_of(again)[name]
@@ -532,7 +532,7 @@ def test_a_published_task_takes_tsv_as_lines_without_header_as_before(tmp_path: 
     assert [*map(list, read_texts(path, TASKS["rte"]).texts)] == [['one "'], ["two"]]
 
 
-# ---- texts that are none -----------------------------------------------
+# ---- invalid texts -----------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Facts about the data: counted right, with the rows that they are about, and readable."""
+"""Facts about the data: correct counts, the rows that they concern, and readable messages."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from tests.memory import memory_data
 
 
 def facts_of(train, dev=None, **options: object):
-    """Of (text, label) or (text, text, label) rows in memory."""
+    """Return the facts about (text, label) or (text, text, label) rows in memory."""
 
     def parts(rows):
         *texts, labels = zip(*rows)

@@ -1,4 +1,4 @@
-"""The embedded data: what makes it a fair little task."""
+"""The embedded data: the properties of a fair small task."""
 
 import re
 from collections import Counter
@@ -34,7 +34,7 @@ def test_premises_are_not_shared_between_the_splits_nor_within_one(splits) -> No
 
 
 def test_no_two_pairs_share_more_than_half_their_words(splits) -> None:
-    """Of the shorter pair's distinct words, function words included: nothing here comes from a template."""
+    """The share is of the shorter pair's distinct words, function words included: no text may come from a template."""
     pairs = [p + " " + h for examples in splits.values() for p, h in zip(*examples.texts)]
     sets = [set(re.findall(r"[a-z0-9']+", pair.lower())) for pair in pairs]
     known = {word: i for i, word in enumerate(sorted(set().union(*sets)))}
@@ -49,7 +49,7 @@ def test_no_two_pairs_share_more_than_half_their_words(splits) -> None:
 
 
 def test_the_hypothesis_alone_does_not_give_the_label_away(splits) -> None:
-    """A bag of words of the hypothesis scores at most 0.45: trained on train, and cross-validated over everything."""
+    """A bag of words of the hypothesis must score at most 0.45, trained on train or cross-validated over all splits."""
     hypotheses = [h for examples in splits.values() for h in examples.texts[1]]
     labels = [label for examples in splits.values() for label in examples.labels]
     features = CountVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(hypotheses)

@@ -1,4 +1,4 @@
-"""The estimators in the manner of scikit-learn, on tiny models."""
+"""The estimators with scikit-learn's interface, on tiny models."""
 
 import copy
 import functools
@@ -60,13 +60,13 @@ def fitted(make) -> TextClassifier:
 
 @pytest.mark.parametrize("kind", [TextClassifier, TextRegressor])
 def test_every_parameter_is_a_declared_setting_and_is_explained_by_it(kind) -> None:
-    """A setting that is renamed, or whose meaning changes, must not leave the estimators behind."""
+    """The estimators must follow a setting that is renamed or whose meaning changes."""
     assert {*kind._settings().values()} <= {*SETTINGS}
     assert f"learning_rate: {SETTINGS['learning_rate'].meaning}\n" in kind.__doc__
     assert "{settings}" not in kind.__doc__ and "validation_fraction" in kind.__doc__
 
 
-# ---- what is learned and answered --------------------------------------
+# ---- fitting and predicting --------------------------------------------
 
 
 def test_a_classifier_learns_names_and_answers_with_names(fitted: TextClassifier) -> None:
@@ -84,7 +84,7 @@ def test_a_classifier_learns_names_and_answers_with_names(fitted: TextClassifier
     ("labels", "dtype"), [([7, 2], np.int64), ([1.0, 0.0], np.float64), ([True, False], np.bool_), (["10", "9"], str)]
 )
 def test_labels_keep_their_kind(make, labels, dtype) -> None:
-    """Answering "7" for 7 would make every score 0."""
+    """Predicting "7" for 7 would make every score 0."""
     y = [labels[0]] * 12 + [labels[1]] * 12
     classifier = make(epochs=1).fit(X, y)
     assert classifier.classes_.tolist() == sorted(labels)
@@ -148,7 +148,7 @@ def test_the_other_frameworks_train_the_same_way(make, backend: str) -> None:
 
 
 class Frame:
-    """What pandas' Series and DataFrame and polars' have in common."""
+    """The common part of Series and DataFrame in pandas and polars."""
 
     def __init__(self, values: object) -> None:
         self.values = values
@@ -158,7 +158,7 @@ class Frame:
 
 
 class Missing:
-    """pandas' NA, which is not equal to anything, nor unequal."""
+    """A missing value like pandas' NA, which raises an error when it is compared."""
 
     def __repr__(self) -> str:
         return "<NA>"
@@ -220,7 +220,7 @@ def test_labels_come_in_many_forms(make, form) -> None:
 
 
 def test_an_empty_text_is_answered(fitted: TextClassifier) -> None:
-    """One empty text among many must not cost the answers to the others."""
+    """One empty text among many must not prevent the predictions for the others."""
     assert fitted.predict(["", *SOME]).shape == (6,)
 
 
@@ -372,7 +372,7 @@ def test_the_model_is_put_on_the_device_once(fitted: TextClassifier) -> None:
 
 
 def test_predicting_leaves_nothing_in_the_token_cache(fitted: TextClassifier, tmp_path, monkeypatch) -> None:
-    """A service would fill the disk, with what its users wrote."""
+    """A service would fill the disk with the texts of its users."""
     monkeypatch.setenv("ISINGLASS_CACHE", str(tmp_path))
     fitted.predict(["a text of somebody"])
     assert not [*tmp_path.rglob("*")]
@@ -382,7 +382,7 @@ def test_predicting_leaves_nothing_in_the_token_cache(fitted: TextClassifier, tm
 
 
 def words(points) -> object:
-    """Rows of numbers as texts, so that checks which make such can be asked: one word for each number."""
+    """Return rows of numbers as texts, one word for each number, so that checks on numbers can be used."""
     array = np.asarray(points)
     if array.ndim != 2 or array.dtype == object:
         return points
@@ -429,7 +429,7 @@ OF_REGRESSORS = "regressor_data_not_an_array regressors_no_decision_function reg
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 def test_scikit_learns_checks_hold(tiny, kind, check: str) -> None:
-    """Of those that `isinglass.estimators` does not list as beside the point; texts take the place of numbers."""
+    """Runs the checks that `isinglass.estimators` does not list as irrelevant. Numbers are replaced by texts."""
     estimator = kind(tiny, epochs=1, batch_size=16, learning_rate=1e-3, max_length=16)
     getattr(estimator_checks, f"check_{check}")(kind.__name__, estimator)
 

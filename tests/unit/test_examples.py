@@ -1,4 +1,4 @@
-"""The examples for clusters, which no test can run: the script passes shellcheck, the manifests have what they must have."""
+"""The examples for clusters, which no test can run: shellcheck accepts the script, manifests have the required fields."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?)?")
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML lets a key stand twice, and the last one wins in silence."""
+    """A YAML loader that refuses duplicate keys, of which YAML silently uses the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -32,7 +32,7 @@ def manifest(name: str) -> dict[str, Any]:
 
 
 def check_pod(template: dict[str, Any], *, at_least: int) -> dict[str, Any]:
-    """Its one container, after what Kubernetes requires of a pod template and its volumes."""
+    """Check what Kubernetes requires of a pod template and its volumes; return its only container."""
     assert set(template) == {"spec"}
     spec = template["spec"]
     assert set(spec) <= {"containers", "volumes", "terminationGracePeriodSeconds"}
@@ -57,7 +57,7 @@ def check_pod(template: dict[str, Any], *, at_least: int) -> dict[str, Any]:
 
 
 def check_command(words: list[str]) -> dict[str, str]:
-    """The options of an isinglass command, after each was found in the command line itself."""
+    """Check that every option of an isinglass command exists; return the options with their values."""
     command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
     known = {name for parameter in command.params for name in parameter.opts}
     text = " ".join(words[1:]).replace("=", " ").split()
@@ -74,7 +74,7 @@ def test_shellcheck_finds_nothing(path):
 
 
 def test_the_script_asks_slurm_for_a_signal_and_resumes():
-    """Without the signal nothing is written before the time limit; without --resume a requeued job is refused."""
+    """Without the signal nothing is saved before the time limit, and without --resume a requeued job is refused."""
     text = SCRIPT.read_text()
     directives = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)$", text, re.MULTILINE))
     assert directives["ntasks-per-node"] == "1"  # torchrun starts the processes of a node
@@ -94,7 +94,7 @@ def test_an_example_says_what_was_not_run(path):
 
 
 def test_the_pytorchjob_has_what_the_training_operator_requires():
-    """kubeflow.org/v1: a Master of one replica and a container called pytorch; all pods meet at the master's service."""
+    """kubeflow.org/v1 requires a Master of one replica and a container called pytorch. Pods meet at the master's service."""
     job = manifest("pytorchjob.yaml")
     assert (job["apiVersion"], job["kind"], set(job)) == (
         "kubeflow.org/v1",
@@ -125,7 +125,7 @@ def test_the_pytorchjob_has_what_the_training_operator_requires():
 
 
 def test_the_rayjob_has_what_kuberay_requires():
-    """ray.io/v1: an entrypoint, a head and worker groups, each with start parameters and a pod template."""
+    """ray.io/v1 requires an entrypoint, a head and worker groups, each with start parameters and a pod template."""
     job = manifest("rayjob.yaml")
     assert (job["apiVersion"], job["kind"], set(job)) == ("ray.io/v1", "RayJob", {"apiVersion", "kind", "metadata", "spec"})
     spec = job["spec"]
@@ -145,9 +145,9 @@ def test_the_rayjob_has_what_kuberay_requires():
     assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
     assert all(isinstance(value, str) for value in (head["rayStartParams"] | workers["rayStartParams"]).values())
     images = {check_pod(head["template"], at_least=0)["image"], check_pod(workers["template"], at_least=1)["image"]}
-    assert len(images) == 1  # Ray refuses workers of another version than the head's
+    assert len(images) == 1  # Ray refuses workers whose version differs from the head's
     words = spec["entrypoint"].split()
     assert words[0] == "isinglass"
     options = check_command(words[1:])
     assert options["--on"] == "ray"
-    assert options["--storage"].startswith("/data/")  # what a run goes on from when its node is lost
+    assert options["--storage"].startswith("/data/")  # a run resumes from it when its node is lost

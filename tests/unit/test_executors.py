@@ -1,4 +1,4 @@
-"""What travels between executors and workers, and how a cluster is shared among runs."""
+"""Messages between executors and workers, and the sharing of a cluster among runs."""
 
 import math
 from pathlib import Path
@@ -52,7 +52,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_a_message_is_one_ascii_line_and_comes_back_as_it_was(message: Message) -> None:
-    """Guards against a path that is not UTF-8, a list where a tuple was, and a line feed within a message."""
+    """Guards against a path that is not UTF-8, a list instead of a tuple, and a line feed within a message."""
     line = to_line(message)
     assert line.isascii() and line.endswith(b"\n") and line.count(b"\n") == 1
     assert from_line(line) == message
@@ -112,7 +112,7 @@ CPUS, GPUS = {"CPU": 16.0}, {"CPU": 16.0, "GPU": 4.0}
         ([CPUS], 4, None, Shares(4, 0.0, 4)),
         ([GPUS], None, None, Shares(4, 1.0, 4)),
         ([GPUS], None, 0.5, Shares(2, 0.5, 8)),
-        ([GPUS], 8, None, Shares(8, 1.0, 2)),  # CPUs are what is scarce
+        ([GPUS], 8, None, Shares(8, 1.0, 2)),  # CPUs are scarce
         ([GPUS, CPUS], None, None, Shares(4, 1.0, 4)),  # a node without GPUs is left out
         ([GPUS, CPUS], None, 0, Shares(16, 0.0, 2)),
         ([{"CPU": 2.0, "GPU": 8.0}], None, None, Shares(1, 1.0, 2)),

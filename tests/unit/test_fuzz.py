@@ -1,4 +1,4 @@
-"""A part of what `soak/fuzz.py` does at length, what it found, and that it would find more."""
+"""A small part of the inputs of `soak/fuzz.py`, regressions that it found, and checks that it detects faulty readers."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ RTE = TASKS["rte"]
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_hostile_files_are_taken_or_refused_in_one_sentence(target: str, tmp_path: Path) -> None:
-    """Some of each kind are valid: a reader that refuses everything would have the property too."""
+    """Some inputs of each kind are valid, because a reader that refuses everything would have the property too."""
     outcomes = {seed: check(make_case(target, seed), tmp_path) for seed in range(INPUTS)}
     escaped = {seed: outcome.escaped for seed, outcome in outcomes.items() if outcome.escaped}
     assert escaped == {}
@@ -82,12 +82,12 @@ def test_bytes_of_hypothesis_are_refused_in_one_sentence(content: bytes, kind: s
 
 
 def test_a_case_is_the_same_whenever_it_is_made() -> None:
-    """A seed that is printed must make the input again, on any machine."""
+    """A printed seed must reproduce the input on any machine."""
     for target in TARGETS:
         assert make_case(target, 7).files == make_case(target, 7).files
 
 
-# ---- it would notice ---------------------------------------------------
+# ---- faulty readers are detected ---------------------------------------
 
 
 def raises(error: BaseException):
@@ -152,7 +152,7 @@ def test_the_soak_runs_and_records_each_target(tmp_path: Path) -> None:
     assert line["accepted"] + line["refused"] == 40 and line["peak_memory_mib"] > 0
 
 
-# ---- what it found: tables and texts -----------------------------------
+# ---- regressions: tables and texts -------------------------------------
 
 
 def split_with(directory: Path, content: bytes) -> None:
@@ -186,7 +186,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path
 
 
 def test_long_lines_that_end_in_time_are_whole(tmp_path: Path) -> None:
-    """Blocks end anywhere in a line."""
+    """Blocks can end anywhere in a line."""
     lines = ["x" * n for n in (70_000, 65_535, 1, 65_536, 0, 500_000)]
     (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
     assert [*read_user_texts(tmp_path / "mine.txt", is_pair=False).texts[0]] == lines
@@ -200,7 +200,7 @@ def test_long_lines_that_end_in_time_are_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
 def test_devices_and_pipes_are_not_read_as_data(target: str, tmp_path: Path) -> None:
-    """The first fills the memory, the second waits for ever."""
+    """Reading a device would fill the memory, and reading a pipe would block forever."""
     (tmp_path / "RTE").mkdir()
     os.mkfifo(tmp_path / "RTE" / "pipe")
     for name in ("RTE/dev.tsv", RESULTS, "result.json"):
@@ -226,11 +226,11 @@ def test_names_beside_a_missing_file_are_printable(tmp_path: Path) -> None:
     assert r"a\x1b[31m\nb.tsv" in refused(lambda: read_tsv(RTE, RTE.dev[0], tmp_path))
 
 
-# ---- what it found: results --------------------------------------------
+# ---- regressions: results ----------------------------------------------
 
 
 def damaged_reason(directory: Path, line: str) -> str:
-    """Why the one line of a `results.jsonl` is no record."""
+    """Return why the only line of a `results.jsonl` is not a record."""
     (directory / RESULTS).write_text(line + "\n")
     records = read_records(directory)
     assert (records.results, records.failed) == ([], [])
@@ -240,7 +240,7 @@ def damaged_reason(directory: Path, line: str) -> str:
 
 
 def changed(field: str, token: str, **changes: object) -> str:
-    """A record one of whose fields, or settings, has become a piece of JSON."""
+    """Return a record with one field, or one setting, replaced by a piece of JSON."""
     values = json.loads(sample_result(**changes).to_json())
     if field in ("split", "metrics", "majority"):
         values = version_1(values)
@@ -251,7 +251,7 @@ def changed(field: str, token: str, **changes: object) -> str:
 
 @pytest.mark.parametrize("depth", [500, 950, 985, 100_000])
 def test_deep_nesting_is_damage(depth: int, tmp_path: Path) -> None:
-    """JSON's reader, repr and JSON's writer each give up at another depth, by a RecursionError."""
+    """JSON's reader, repr and JSON's writer each raise a RecursionError at a different depth."""
     for field in ("metrics", "scores", "config", "config.model", "notes"):
         assert damaged_reason(tmp_path, changed(field, "[" * depth + "]" * depth))
     (tmp_path / "result.json").write_text(changed("config", '{"a":' * depth + "1" + "}" * depth))
@@ -265,11 +265,11 @@ def test_deep_nesting_is_damage(depth: int, tmp_path: Path) -> None:
         ("train_seconds", "1e999"),
         ("epoch_seconds", "[1.0, Infinity]"),
         ("peak_memory_bytes", "9" * 400),
-        ("peak_memory_bytes", "9" * 5000),  # more digits than Python reads
+        ("peak_memory_bytes", "9" * 5000),  # more digits than Python converts
         ("config.epochs", "1e999"),  # an OverflowError
         ("config.learning_rate", "9" * 400),
         ("config.seed", '"1"'),
-        ("config.seed", "2"),  # not what the result says
+        ("config.seed", "2"),  # differs from the result's seed
         ("config.epochs", "[3]"),
         ("config.max_length", "1000000000000"),  # the report would draw an axis of that length
         ("metrics", '{"accuracy": "high"}'),
@@ -292,7 +292,7 @@ def test_deep_nesting_is_damage(depth: int, tmp_path: Path) -> None:
     ],
 )
 def test_what_no_run_can_have_written_is_damage(field: str, token: str, tmp_path: Path) -> None:
-    """Each of these was a traceback, there or in the report."""
+    """Each of these caused a traceback, in the reader or in the report."""
     assert damaged_reason(tmp_path, changed(field, token))
 
 
@@ -309,7 +309,7 @@ def test_names_in_a_record_are_cut_and_printable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["seed", "learning_rate", "data_dir"])
 def test_a_setting_that_an_earlier_version_did_not_know_has_its_default(name: str, tmp_path: Path) -> None:
-    """The report looks every setting up; results of hours are not damage because a version has one setting more."""
+    """The report uses every setting. Results of hours must not count as damaged because a version has one setting more."""
     values = json.loads(sample_result().to_json())
     del values["config"][name]
     failed = {"failed": {"config": values["config"], "start_from": None, "error": "x"}}
@@ -323,7 +323,7 @@ def test_a_setting_that_an_earlier_version_did_not_know_has_its_default(name: st
 
 
 def test_the_settings_of_every_recipe_are_taken(tmp_path: Path) -> None:
-    """What is refused must not be what a run writes."""
+    """Guards against refusing settings that a run writes."""
     for recipe in RECIPES:
         config = resolve(task="wnli", recipe=recipe, flags={"precision": "amp", "layout": "rows", "dropout": 0})
         values = {name: getattr(config, name) for name in ("model", "seed", "recipe")}
@@ -363,7 +363,7 @@ def test_a_line_that_is_too_long_is_damage_and_the_next_is_read(tmp_path: Path) 
     ],
 )
 def test_the_report_refuses_scores_that_are_not_the_tasks(changes: dict, tmp_path: Path) -> None:
-    """A KeyError in the midst of a table."""
+    """Guards against a KeyError in the middle of a table."""
     append_record(tmp_path, sample_result("rte", **changes))
     assert "A result of RTE, seed 1," in refused(lambda: Bench(tmp_path))
     assert "A result of RTE, seed 1," in refused(lambda: check_tasks(read_records(tmp_path).results))
@@ -373,7 +373,7 @@ def test_the_report_refuses_scores_that_are_not_the_tasks(changes: dict, tmp_pat
     "line", ['{"loss": ' + "[" * 100_000, '{"loss": ' + "9" * 400 + "}", '{"loss": "' + "x" * 5000 + '"}']
 )
 def test_files_beside_the_results_do_not_stop_the_report(line: str, tmp_path: Path) -> None:
-    """They come from the same stranger: what cannot be read is left out, and said."""
+    """These files come from the same untrusted source: what cannot be read is left out and reported."""
     result = write_sample_run(tmp_path, "rte", rows=8)
     run = (tmp_path / result.predictions["dev"]).parent
     (run / "steps.jsonl").write_text(line + "\n")
@@ -390,11 +390,11 @@ def test_the_columns_of_predictions_are_not_repeated_at_length(tmp_path: Path) -
     assert "line 1: the columns are index" in refused(lambda: Reader(tmp_path)(result, "dev"))
 
 
-# ---- what it found: submissions ----------------------------------------
+# ---- regressions: submissions ------------------------------------------
 
 
 def test_millions_of_empty_lines_are_not_counted_to_the_end(tmp_path: Path) -> None:
-    """Fifteen million took many seconds, and were good."""
+    """Fifteen million empty lines took many seconds and were accepted."""
     archive = tmp_path / "glue.zip"
     archive.write_bytes(zip_of_good_files({"RTE.tsv": b"\n" * 500_000}))
     (problem,) = check_submission(archive, rows=FEW)
@@ -402,7 +402,7 @@ def test_millions_of_empty_lines_are_not_counted_to_the_end(tmp_path: Path) -> N
 
 
 def test_what_does_not_print_is_short_in_a_problem(tmp_path: Path) -> None:
-    """Sixty characters became six hundred."""
+    """Sixty unprintable characters became six hundred in the message."""
     archive = tmp_path / "glue.zip"
     archive.write_bytes(zip_of_good_files({"RTE.tsv": b"3\t" + "\U0010ffff".encode() * 60 + b"\n"}))
     assert all(flaw(str(problem)) == "" for problem in check_submission(archive, rows=FEW))
@@ -428,7 +428,7 @@ class Elements(HTMLParser):
 
 
 def test_no_text_of_a_result_becomes_markup(tmp_path: Path) -> None:
-    """Names, notes, versions, devices and errors come from a file too, and stand in tables, plots, titles and commands."""
+    """Names, notes, versions, devices and errors come from a file, and appear in tables, plots, titles and commands."""
     directory = tmp_path / "bench<b>&"
     directory.mkdir()
     strange = {
@@ -451,12 +451,12 @@ def test_no_text_of_a_result_becomes_markup(tmp_path: Path) -> None:
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
     assert "hacked()&lt;/script&gt;" in page and "<b>" not in page
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", page + markdown)
-    prose = "\n".join(line for line in markdown.splitlines() if not line.startswith("    "))  # the others are code
+    prose = "\n".join(line for line in markdown.splitlines() if not line.startswith("    "))  # indented lines are code
     assert not re.search(r"(?<!\\)<(script|img)", prose)
 
 
 def test_no_label_can_be_a_formula_in_a_spreadsheet() -> None:
-    """Prediction files hold the task's own names: those of a checkpoint are matched with them, never copied."""
+    """Prediction files use the task's own label names. The names of a checkpoint are matched with them, never copied."""
     for task in TASKS.values():
         assert all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", name) for name in task.labels or ())
         assert task.match_labels(["=cmd()", *(task.labels or ())[1:]]) is None

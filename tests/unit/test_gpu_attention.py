@@ -1,4 +1,4 @@
-"""Attention of flat batches on a GPU: what of it a CPU can run, and the rest where there is a GPU."""
+"""Attention of flat batches on a GPU: the parts that a CPU can run, and the rest if there is a GPU."""
 
 import math
 
@@ -38,7 +38,7 @@ def plan_for(kind, lengths, dropout: Dropout = NO_DROPOUT, device: torch.device 
 
 
 def attend(q, k, v, weights_kept=1.0):
-    """(Lq, N, D) of one example, written out."""
+    """Return the attention of one example, (Lq, N, D), computed explicitly."""
     scores = torch.einsum("qnd,knd->nqk", q, k) / math.sqrt(q.shape[-1])
     return torch.einsum("nqk,knd->qnd", scores.softmax(-1) * weights_kept, v)
 
@@ -54,7 +54,7 @@ def random(*shape: int) -> torch.Tensor:
 @settings(max_examples=25, deadline=None)
 @given(lengths=some_lengths)
 def test_each_example_attends_as_if_it_were_alone(lengths: list[int]):
-    """Forward and gradients, with rows to spare: what lies in those must reach no example, and they stay finite."""
+    """What spare rows contain must reach no example, forward or backward, and outputs and gradients must stay finite."""
     T, H = sum(lengths), N * D
     rows = int(sequence_lengths(np.array(lengths)).sum())
     qkv, q_first, kv = random(rows, 3 * H), random(len(lengths), H), random(rows, 2 * H)
@@ -87,7 +87,7 @@ def test_a_plan_is_what_it_says():
 
 
 def test_rows_and_lengths_take_few_values():
-    """Each is a recorded step more on a GPU."""
+    """Each value costs another recorded step on a GPU."""
     tokens = np.arange(1, 10_000)
     rows = np.array([sequence_lengths(np.array([count])).sum() for count in tokens.tolist()])
     assert (rows > tokens).all() and (rows[tokens > 2048] < tokens[tokens > 2048] * 33 / 32 + 1).all()
@@ -134,7 +134,7 @@ def test_kernels_that_fail_are_not_taken_and_the_reason_is_told(pretended_gpu):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for Triton's interpreter")
 def test_kernels_that_compute_something_else_are_not_taken(pretended_gpu):
-    """Guards against a kernel that takes the arguments in another sense: a wrong model would train on in silence."""
+    """Guards against a kernel that interprets its arguments differently: a wrong model would train on silently."""
     attend = triton_attention.attend
     pretended_gpu.setattr(triton_attention, "attend", lambda qkv, *rest: attend(qkv._replace(k=qkv.k.roll(1, 0)), *rest))
     kind, note = attention.choose_plan(CPU, torch.bfloat16, N, D)
@@ -149,7 +149,7 @@ def test_dropout_depends_on_seed_step_part_and_rank_alone():
     qkv = random(64, 3 * N * D)
 
     def drawn(seed, step, part=0, rank=0):
-        torch.rand(3)  # whatever happened before
+        torch.rand(3)  # earlier draws must not matter
         dropout = KernelDropout(torch.from_numpy(begin_dropout(seed, step, CPU, part=part, rank=rank)))
         return plan_for(PaddedPlan, [5, 9], dropout).attend(qkv, 0.5)
 
@@ -175,7 +175,7 @@ def test_kernels_do_on_this_gpu_what_padding_does(dtype):
 @needs_gpu
 @in_every_kind
 def test_dropout_on_a_gpu_keeps_its_rate_and_uses_one_mask_for_both_passes(kind):
-    """With equal scores and values of 1 each output is the share of weights kept. Heads and examples draw apart."""
+    """With equal scores and values of 1, each output is the share of weights kept. Heads and examples draw separately."""
     device, dtype, L, heads = torch.device("cuda", torch.cuda.current_device()), torch.float16, 128, 12
     skip_if_too_old(kind, device)
     H = heads * 64
@@ -215,7 +215,10 @@ def test_nothing_waits_for_the_gpu(kind):
 @settings(max_examples=50, deadline=None)
 @given(ids=st.lists(st.integers(0, 9), min_size=1, max_size=40), pad=st.integers(0, 9))
 def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
-    """As `index_add` does, which on a GPU adds in any order: each word once, the padding word often, but with nothing."""
+    """The sums must equal those of `index_add`, which on a GPU adds in any order.
+
+    Each token id is listed once. The pad id is listed often, but adds nothing.
+    """
     arrays = {name: torch.from_numpy(array) for name, array in word_row_arrays(np.array(ids), pad).items()}
     order, bounds, words = arrays["order"], arrays["bounds"], arrays["token_ids"]
     gradient = torch.randn(len(ids), 3)
@@ -227,7 +230,7 @@ def test_gradients_of_words_are_added_up_word_by_word(ids: list[int], pad: int):
 
 
 def test_arrays_come_to_the_device_as_they_were():
-    """In one buffer: their shapes, dtypes and values, empty ones too."""
+    """Shapes, dtypes and values must survive the copy in one buffer, also those of empty arrays."""
     arrays = {
         "tokens": {"ids": np.arange(5, dtype=np.int32), "empty": np.zeros((0, 3), np.float32)},
         "rest": {

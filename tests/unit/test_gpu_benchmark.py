@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py where there is no GPU: it refuses, or rehearses and leaves nothing."""
+"""benchmarks/gpu.py without a GPU: it refuses to run, or rehearses and writes no result."""
 
 import json
 import math

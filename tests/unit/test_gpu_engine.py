@@ -1,4 +1,4 @@
-"""The engine of GPUs, rehearsed on a CPU by Triton's interpreter, without CUDA: it trains what a CPU trains."""
+"""The GPU engine, run on a CPU by Triton's interpreter without CUDA: it trains the same as the CPU engine."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def pretended_gpu(monkeypatch):
 
 
 def backend_on(kind: type[CpuBackend | GpuBackend], path, **settings: object) -> TorchBackend:
-    """Without dropout, which the devices draw each in its own way."""
+    """Return a backend without dropout, because each device draws masks in its own way."""
     config = TrainConfig(dropout=0.0, weight_decay=0.01, **settings)
     checkpoint = load_checkpoint(path)
     model = Classifier(checkpoint.blueprint.with_dropout(0.0), 3)
@@ -46,7 +46,7 @@ def backend_on(kind: type[CpuBackend | GpuBackend], path, **settings: object) ->
 
 
 def train(backend: TorchBackend, variant: str) -> tuple[list[float], np.ndarray]:
-    """Four steps on batches of unlike shapes, the last one in two micro-batches, and a prediction."""
+    """Train four steps on batches of different shapes, the last in two micro-batches, and predict."""
     tokens, labels = random_tokens([5, 9, 30, 40, 12, 3, 64, 20, 7, 7, 31, 2], 1), np.arange(12) % 3
     steps = [[[0, 1, 2]], [[3, 4]], [[5, 6, 7, 8]], [[9, 10], [11]]]
     for step, parts in enumerate(steps):
@@ -58,7 +58,10 @@ def train(backend: TorchBackend, variant: str) -> tuple[list[float], np.ndarray]
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.08)])
 def test_flat_batches_train_as_on_a_cpu(tmp_path, precision: str, tolerance: float):
-    """In fp32 padded, in bf16 by Triton's attention and fused layers: staging, words' gradients and micro-batches too."""
+    """Covers staging, gradients of words and micro-batches.
+
+    The attention is padded in fp32. In bf16 it is Triton's, and the layers are fused.
+    """
     path = save_tiny(tmp_path, "bert", labels=("a", "b", "c"))
     rehearsed, expected = (backend_on(kind, path, precision=precision) for kind in (GpuBackend, CpuBackend))
     assert rehearsed._flat_plan is (PaddedPlan if precision == "fp32" else TritonPlan)
@@ -75,7 +78,7 @@ def test_batches_of_rows_train_as_on_a_cpu(tmp_path):
 
 
 def test_a_key_holds_all_that_a_recorded_step_depends_on(tmp_path):
-    """Batches of one shape have one key; another number of rows, of examples, or a longer example has another."""
+    """Batches of one shape must share a key. Another number of rows or examples, or a longer example, must change it."""
     backend = backend_on(GpuBackend, save_tiny(tmp_path, "bert", labels=("a", "b", "c")))
     tokens = random_tokens([10, 20, 20, 10, 15, 15, 30, 70, 1], 1)
 

@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: real malicious files, through the doors that users have. One sentence each, no harm done."""
+"""Untrusted checkpoints: real malicious files, loaded as users load them. Each is refused in one sentence without harm."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ for name in sys.argv[1:]:
 
 
 class Payload:
-    """What unpickles to a written file."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -63,12 +63,12 @@ def sound(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def model(sound: Path, tmp_path: Path) -> Path:
-    """A sound checkpoint, to be spoilt."""
+    """Return a copy of a valid checkpoint, for a test to damage."""
     return Path(shutil.copytree(sound, tmp_path / "model"))
 
 
 def refusal(directory: Path, file: str) -> str:
-    """The sentence that `load_model` refuses a checkpoint with: it names the file, and took little memory to find."""
+    """Return the message with which `load_model` refuses a checkpoint. It must name the file and need little memory."""
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError) as caught:
@@ -86,7 +86,7 @@ def refusal(directory: Path, file: str) -> str:
 
 
 def predict(directory: object, home: Path) -> subprocess.CompletedProcess[str]:
-    """`isinglass predict` on two sentences, in a process that is given a minute."""
+    """Run `isinglass predict` on a pair of texts, in a process with a limit of one minute."""
     (home / "texts.tsv").write_text("a cat\ta dog\n")
     command = [sys.executable, "-m", "isinglass", "predict", directory, "--task", "mrpc", "--input", "texts.tsv"]
     return subprocess.run([*map(str, command)], cwd=home, capture_output=True, text=True, timeout=60)
@@ -98,7 +98,7 @@ def change_config(directory: Path, file: str = CONFIG, **changes: object) -> Non
 
 
 def safetensors(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
-    """A file of that format, as its header says or not."""
+    """Return a safetensors file, whose header may be false."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
@@ -112,7 +112,7 @@ def entry(shape: list[object], begin: object, end: object, dtype: object = "F32"
 
 @pytest.mark.parametrize("file", [WEIGHTS, CONFIG, TOKENIZER, "tokenizer_config.json", "pytorch_model.bin"])
 def test_a_pickle_is_never_unpickled_whatever_it_is_called(file: str, model: Path, tmp_path: Path) -> None:
-    """Unpickling runs what the file says: a checkpoint would do as it likes with the user's files."""
+    """Unpickling runs code of the file: a checkpoint could do anything to the user's files."""
     marker, control = tmp_path / "was here", tmp_path / "control"
     pickle.loads(pickle.dumps(Payload(control))).close()
     assert control.exists()
@@ -129,7 +129,7 @@ def test_a_pickle_is_never_unpickled_whatever_it_is_called(file: str, model: Pat
 
 
 def test_code_beside_a_checkpoint_is_not_run_and_not_handed_on(model: Path, tmp_path: Path, caplog) -> None:
-    """`auto_map` lets `transformers` import a file of the checkpoint's; a run saved from it must not do so later."""
+    """`auto_map` lets `transformers` import a file of the checkpoint. A run saved from it must not allow this later."""
     marker = tmp_path / "was here"
     (model / "modeling_x.py").write_text(f"open({str(marker)!r}, 'w')\nclass X: pass\nclass XTokenizer: pass\n")
     code = {"custom_code": True, "trust_remote_code": True, "custom_pipelines": {"x": {"impl": "modeling_x.X"}}}
@@ -212,13 +212,13 @@ OVERLONG = {f"w{i}": entry([0], 0, 0) for i in range(20_000)}
     ],
 )
 def test_a_header_that_does_not_describe_its_file_is_refused(content: bytes, expected: str, model: Path) -> None:
-    """What a header claims would be allocated, or memory be read that is not the file's."""
+    """Otherwise memory would be allocated as a header claims, or memory outside of the file would be read."""
     (model / WEIGHTS).write_bytes(content)
     assert expected in refusal(model, WEIGHTS)
 
 
 def test_a_header_of_90_mb_is_not_read(model: Path) -> None:
-    """A dictionary of a million arrays takes a gigabyte, for a model that has none of them."""
+    """A header of a million arrays takes a gigabyte as a dictionary, for a model that has none of them."""
     with open(model / WEIGHTS, "wb") as stream:
         stream.write(struct.pack("<Q", 90 * MIB))
         stream.truncate(8 + 90 * MIB)
@@ -226,7 +226,7 @@ def test_a_header_of_90_mb_is_not_read(model: Path) -> None:
 
 
 def test_reading_takes_no_more_memory_than_the_arrays_that_are_asked_for(model: Path) -> None:
-    """Weights of a pretraining head, however large, are passed over unread."""
+    """Weights of a pretraining head, however large, must be skipped without reading them."""
     weights = load_file(model / WEIGHTS) | {"cls.huge": np.zeros((64, MIB // 4), np.float32)}
     save_file(weights, model / WEIGHTS)
     del weights
@@ -264,7 +264,7 @@ def test_a_weight_that_is_not_finite_is_refused(value: float, kind: type, model:
 def test_weights_that_make_no_model_are_refused(
     changes: dict[str, tuple[int, ...] | None], expected: str, model: Path
 ) -> None:
-    """A head without a bias would be a KeyError, and one of another width an error of the framework."""
+    """A head without a bias would cause a KeyError, and one of another width an error in the framework."""
     weights = load_file(model / WEIGHTS)
     for name, shape in changes.items():
         weights.pop(name, None)
@@ -287,7 +287,7 @@ def test_weights_that_make_no_model_are_refused(
     ids=lambda value: value if len(value) < 15 else f"{value[:4]}... of {len(value)}",
 )
 def test_no_size_in_a_config_is_believed(value: str, model: Path) -> None:
-    """It is confronted with the shapes that the weights have before anything is allocated or counted up to."""
+    """Each size is compared with the shapes of the weights before memory is allocated or a loop runs up to it."""
     values = json.loads((model / CONFIG).read_text())
     for key in SIZES:
         (model / CONFIG).write_text(json.dumps(values | {key: "here"}).replace('"here"', value))
@@ -322,7 +322,7 @@ def test_a_config_of_the_wrong_kinds_is_said_in_one_sentence(changes: dict[str, 
 
 
 def test_a_config_that_names_a_size_twice_is_refused(model: Path) -> None:
-    """Of two values one reader takes the first and another the last."""
+    """Given two values, one reader uses the first and another the last."""
     text = (model / CONFIG).read_text()
     (model / CONFIG).write_text(text.replace('"hidden_size"', '"hidden_size": 48, "hidden_size"', 1))
     assert "names 'hidden_size' twice" in refusal(model, CONFIG)
@@ -338,7 +338,7 @@ def test_a_file_of_a_gigabyte_is_not_read(file: str, model: Path) -> None:
     "label", ["\x1b]0;pwned\x07", "a\tb", "a\nb", "a\rb", "\u202eyes", "\u2066yes", "\u2028", "\0", "\ud800"]
 )
 def test_a_label_that_would_forge_output_is_refused(label: str, model: Path) -> None:
-    """Labels are printed, and stand in tab-separated files: a tab makes a column, a line break a row."""
+    """Labels are printed and written to tab-separated files: a tab would add a column, and a line break a row."""
     change_config(model, id2label={"0": "no", "1": label})
     assert "a label in id2label is" in refusal(model, CONFIG)
     assert label not in refusal(model, CONFIG)
@@ -350,7 +350,7 @@ def test_labels_of_any_language_load(model: Path) -> None:
     assert load_checkpoint(model).label_names == labels
 
 
-# Names, and files that are none
+# Names and special files
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_labels_of_any_language_load(model: Path) -> None:
     ids=lambda name: ascii(name[:20]),
 )
 def test_no_name_leads_astray(name: str, tmp_path: Path, monkeypatch) -> None:
-    """Neither out of the hub's cache nor into a traceback; the hub is not there at all."""
+    """A name must not lead out of the hub's cache or to a traceback. The hub cannot be reached here."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(IsinglassError) as caught:
         load_model(name)
@@ -387,7 +387,7 @@ def test_no_name_leads_astray(name: str, tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json"])
 def test_what_is_no_regular_file_is_not_opened(file: str, sound: Path, tmp_path: Path) -> None:
-    """A pipe would be waited on for ever, and /dev/zero fill the memory."""
+    """Reading a pipe would block forever, and reading /dev/zero would fill the memory."""
     spoil: dict[str, Callable[[Path], None]] = {
         "pipe": os.mkfifo,
         "directory": Path.mkdir,
@@ -407,18 +407,18 @@ def test_what_is_no_regular_file_is_not_opened(file: str, sound: Path, tmp_path:
 
 
 def test_a_link_to_a_file_is_the_users_own(model: Path, tmp_path: Path) -> None:
-    """The hub's cache is made of such."""
+    """The hub's cache consists of such links."""
     (model / WEIGHTS).rename(tmp_path / "elsewhere")
     (model / WEIGHTS).symlink_to(tmp_path / "elsewhere")
     load_checkpoint(model)
 
 
-# All of it
+# Random damage, and the command line
 
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
 def test_no_damage_makes_loading_fail_in_another_way(file: str, model: Path) -> None:
-    """Whatever bytes are changed, cut or doubled: the checkpoint loads, or is refused in one sentence."""
+    """Whatever bytes are changed, removed or repeated, the checkpoint must load or be refused in one sentence."""
     whole = (model / file).read_bytes()
     rng = random.Random(0)
     said = []
@@ -469,7 +469,7 @@ def unknown(model: Path) -> None:
     "spoil", [pickled, piped, oversized, forged, exponential, unknown], ids=lambda spoil: spoil.__name__
 )
 def test_the_command_line_says_it_in_one_line(spoil: Callable[[Path], None], model: Path, tmp_path: Path) -> None:
-    """Status 2, nothing on standard output, no traceback, and nothing that a terminal would obey."""
+    """The exit status must be 2, without standard output, a traceback, or anything that a terminal would interpret."""
     spoil(model)
     done = predict(model, tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
@@ -484,7 +484,7 @@ def test_a_sound_checkpoint_answers_all_the_same(model: Path, tmp_path: Path) ->
 
 
 def test_what_a_terminal_would_obey_is_printed_as_text() -> None:
-    """Escapes set titles and colours; bidirectional marks let a text read as another."""
+    """Escape sequences set titles and colours, and bidirectional marks make one text look like another."""
     marks = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u2028\u2029\ufeff\u200b\u00a0\ud800"
     controls = "".join(map(chr, [*range(32), *range(127, 160)]))
     for character in (*marks, *controls):

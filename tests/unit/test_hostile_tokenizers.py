@@ -1,4 +1,4 @@
-"""Tokenizers from strangers: `tokenizers` does what a tokenizer.json says, so what it may say is judged before."""
+"""Untrusted tokenizers: `tokenizers` does whatever a tokenizer.json says, so its content is validated first."""
 
 import base64
 import json
@@ -46,7 +46,7 @@ BERT_NORMALIZER = {
 
 
 def tokenizer(**changes: object) -> dict[str, object]:
-    """A `tokenizer.json` of BERT's kind, but for the changes."""
+    """Return a `tokenizer.json` like BERT's, with the given changes."""
     return {
         "version": "1.0",
         "truncation": None,
@@ -71,13 +71,13 @@ def sequence(key: str, *parts: object) -> dict[str, object]:
 
 
 def charsmap(units: list[int], pool: bytes = b"") -> dict[str, str]:
-    """A normalizer as SentencePiece's: a trie of these nodes, and the replacements its leaves point to."""
+    """Return a normalizer like SentencePiece's: a trie of these nodes, and the replacements that its leaves point to."""
     table = struct.pack("<I", 4 * len(units)) + np.array(units, "<u4").tobytes() + pool
     return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
 
 
 def trie_for_a(value: int) -> list[int]:
-    """The one key "a" with this value: root, node and leaf, as Darts-clone lays them out."""
+    """Return a trie with the single key "a" and this value: root, node and leaf in the layout of Darts-clone."""
     units = [0] * 512
     units[0] = 1 << 10  # its children begin at unit 1
     units[1 ^ ord("a")] = ord("a") | 1 << 8 | (256 ^ 1 ^ ord("a")) << 10  # has a leaf, at unit 256
@@ -85,7 +85,7 @@ def trie_for_a(value: int) -> list[int]:
     return units
 
 
-DISTIL_OLD = {key: value for key, value in WORD_PIECE.items() if key != "type"}  # as the first files of that format
+DISTIL_OLD = {key: value for key, value in WORD_PIECE.items() if key != "type"}  # as in the first files of this format
 ROBERTA = tokenizer(
     normalizer=None,
     pre_tokenizer=BYTE_LEVEL,
@@ -139,7 +139,7 @@ def test_the_embedded_models_tokenizer_is_taken() -> None:
 
 
 def test_what_a_charsmap_says_is_what_tokenizers_does() -> None:
-    """Otherwise the judgement would be of another trie than the one that is followed."""
+    """Otherwise validation would inspect another trie than the one that `tokenizers` follows."""
     from tokenizers import Tokenizer
 
     normalizer = Tokenizer.from_str(json.dumps(SENTENCEPIECE)).normalizer
@@ -275,7 +275,7 @@ def node(at: int, value: int) -> dict[str, str]:
     ],
 )
 def test_what_could_hang_crash_or_swell_is_refused(changed: dict[str, object], expected: str, capfd) -> None:
-    """Each of these loads in `tokenizers`, or panics in it: a panic writes on standard error by itself."""
+    """Each of these loads in `tokenizers` or causes a panic, which writes to standard error by itself."""
     started = time.monotonic()
     with pytest.raises(CheckpointError) as caught:
         check_tokenizer(json.dumps(changed), Path("dir/tokenizer.json"))
@@ -297,20 +297,20 @@ def test_what_is_no_tokenizer_is_refused(text: str) -> None:
 
 
 def test_a_type_that_stands_twice_hides_nothing() -> None:
-    """Python takes the last of the two, Rust may take the first."""
+    """Python uses the last of two equal keys, and Rust may use the first."""
     twice = json.dumps(tokenizer(normalizer={"type": "NFC"})).replace('"type": "NFC"', '"type": "Split", "type": "NFC"')
     with pytest.raises(CheckpointError, match="names 'type' twice"):
         check_tokenizer(twice, Path("tokenizer.json"))
 
 
 def test_odd_words_in_a_vocabulary_are_words() -> None:
-    """Of a megabyte, of zero bytes, empty: a lookup and no more."""
+    """Words of a megabyte, of zero bytes, or without characters are only looked up, so they are accepted."""
     odd = {"\0": 7, "": 8, "x" * 10**6: 9, "\u202e\x1b[2J": 10, "##": 11}
     check_tokenizer(json.dumps(tokenizer(model={**WORD_PIECE, "vocab": VOCABULARY | odd})), Path("tokenizer.json"))
 
 
 def spoilt(value: object, rng: random.Random) -> object:
-    """The same JSON with one value somewhere in it replaced, left out or doubled."""
+    """Return the same JSON with one value somewhere in it replaced, removed or repeated."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice([*value])
         if rng.random() < 0.15:
@@ -327,7 +327,7 @@ def spoilt(value: object, rng: random.Random) -> object:
 
 @pytest.mark.parametrize("name", ["BERT", "with added tokens", "padded and truncated", "RoBERTa", "SentencePiece"])
 def test_what_is_taken_tokenizes_and_what_is_not_is_said(name: str, capfd) -> None:
-    """Whatever is changed in a file: no panic, no other exception, and no text that grows beyond measure."""
+    """Whatever is changed in a file, there must be no panic, no other exception, and no text that grows without limit."""
     from tokenizers import Tokenizer
 
     texts = ("", "a b ab  a", "aaaa" * 50 + "!", "\0\u202e\t ﷺ é ① 是 🙂", "[CLS] <x> [SEP]")

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: the same values and gradients as PyTorch's, whichever CPU runs the tests."""
+"""Linear layers by oneDNN: the same values and gradients as PyTorch's, on whichever CPU runs the tests."""
 
 from contextlib import nullcontext
 
@@ -14,7 +14,7 @@ from isinglass.backends.torch.cpu.linear import Linear, linear
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_values_and_gradients(monkeypatch, out: int, width: int, dtype: torch.dtype, frozen: bool) -> None:
-    """Guards against a product the wrong way round, and against a path that only some CPUs take and no test."""
+    """Guards against a transposed product, and against a path that only some CPUs take and no test covers."""
     monkeypatch.setattr(module, "_IN_FP32", True)
     monkeypatch.setattr(module, "_IN_BF16", True)
     generator = torch.Generator().manual_seed(0)
@@ -38,7 +38,7 @@ def test_values_and_gradients(monkeypatch, out: int, width: int, dtype: torch.dt
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_predictions_follow_the_weights(monkeypatch, dtype: torch.dtype) -> None:
-    """Guards against a weight that was cast for one prediction and answers the next, after it has changed."""
+    """Guards against a weight that was cast for one prediction and is used for the next, after it has changed."""
     monkeypatch.setattr(module, "_IN_FP32", True)
     monkeypatch.setattr(module, "_IN_BF16", True)
     layer, x = Linear(16, 8), torch.randn(5, 16, generator=torch.Generator().manual_seed(0))

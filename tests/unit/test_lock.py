@@ -1,4 +1,4 @@
-"""What `make test` installs is locked: every package in one version, with the hashes of its files."""
+"""The lock files of `make test`: every package in one version, with the hashes of its files."""
 
 import re
 import tomllib
@@ -16,7 +16,7 @@ def canonical(name: str) -> str:
 
 
 def entries(file: str) -> dict[str, list[str]]:
-    """Name -> the words of its requirement: `name==version` and its hashes."""
+    """Return name -> words of the requirement: `name==version` and its hashes."""
     lines = [line for line in (ROOT / file).read_text().splitlines() if not line.lstrip().startswith("#")]
     found: dict[str, list[str]] = {}
     for requirement in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -29,7 +29,7 @@ def entries(file: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("file", [LOCK, CPU, CUDA])
 def test_each_package_of_a_lock_has_one_version_and_a_hash(file: str) -> None:
-    """pip refuses a file of another hash, and one without any is what this guards against."""
+    """Guards against a requirement without a hash. pip refuses a file whose hash differs."""
     for requirement, *hashes in entries(file).values():
         assert re.fullmatch(r"[a-z0-9-]+==[^;*]+", requirement)
         assert hashes
@@ -45,7 +45,7 @@ def test_the_lock_holds_what_constraints_and_pyproject_name() -> None:
         assert locked.get(canonical(name)) == version, f"{name}=={version} is in constraints.txt: run `make lock`"
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = pyproject["project"]["optional-dependencies"]
-    own, *developing = extras["dev"]  # isinglass[...], what else
+    own, *developing = extras["dev"]  # isinglass[...], and the others
     named = own.removeprefix("isinglass[").removesuffix("]").split(",")
     wanted = [*pyproject["build-system"]["requires"], *pyproject["project"]["dependencies"], *developing]
     wanted += [requirement for extra in named for requirement in extras[extra]]
@@ -54,7 +54,7 @@ def test_the_lock_holds_what_constraints_and_pyproject_name() -> None:
 
 
 def test_torch_is_locked_in_both_its_builds_and_nowhere_else() -> None:
-    """`make test` installs the one for CPUs where pip finds it; its file is written by hand, and easily forgotten."""
+    """`make test` installs the CPU build where pip finds it. The CPU file is written by hand and easily forgotten."""
     main, cpu, cuda = (entries(file) for file in (LOCK, CPU, CUDA))
     assert list(cpu) == ["torch", "triton"]
     assert cpu["triton"] == cuda["triton"]

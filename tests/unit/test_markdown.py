@@ -1,4 +1,4 @@
-"""What comes from data never becomes markup: report.md, cards and tables through a real reader of Markdown."""
+"""Text from data never becomes markup: report.md, cards and tables, parsed by a real Markdown parser."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ some_text = st.one_of(st.sampled_from(HOSTILE), st.text(st.sampled_from(ALPHABET
 
 
 def structure(markdown: str) -> list[str]:
-    """The kinds of all tokens, without those of plain text."""
+    """Return the types of all tokens except plain text."""
     return [token.type for token in every_token(GITHUB.parse(markdown)) if token.type not in ("text", "text_special")]
 
 
@@ -64,7 +64,7 @@ def visible(markdown: str) -> str:
 
 
 def filled(value: Any, text: str) -> Any:
-    """The value with the placeholder replaced in each of its texts."""
+    """Return the value with the placeholder replaced in each of its texts."""
     if isinstance(value, str):
         return value.replace(PLACE, text)
     if dataclasses.is_dataclass(value):
@@ -78,7 +78,7 @@ def filled(value: Any, text: str) -> Any:
 
 
 def bench_with(text: str, directory: Path) -> Path:
-    """A directory of runs whose texts, notes, devices, models and errors are that text."""
+    """Write a directory of runs whose texts, notes, devices, models and errors are `text`; return it."""
     for seed in (1, 2):
         changes = {"notes": [text], "device": text, "model": text, "versions": {"isinglass": "1", text: text}}
         result = write_sample_run(directory, "rte", seed=seed, **changes)
@@ -100,7 +100,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 @example(IMAGE)
 @given(some_text)
 def test_no_text_changes_what_the_report_is_made_of(report: Report, text: str) -> None:
-    """No image, no link, no tag, no other row, heading or list than with a harmless word."""
+    """No text may add an image, a link, a tag, a row, a heading or a list that a harmless word would not add."""
     harmless, found = (filled(report, word).written_as("report.md") for word in ("word", text))
     assert structure(found) == structure(harmless)
     assert visible(found).count(printable(text).strip()) >= visible(harmless).count("word")
@@ -108,7 +108,7 @@ def test_no_text_changes_what_the_report_is_made_of(report: Report, text: str) -
 
 
 def test_the_report_of_hostile_files_has_no_image_link_or_tag(tmp_path: Path) -> None:
-    """Guards against a text that goes past the writer: the same from files to report.md."""
+    """Guards against a text that bypasses the writer, by testing the same property from files to report.md."""
     write_report(bench_with(IMAGE, tmp_path))
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert not {"image", "link_open", "html_inline", "html_block"} & {*structure(page)}

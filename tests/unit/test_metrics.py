@@ -1,4 +1,4 @@
-"""Metrics by their textbook values, and the schedule of the learning rate."""
+"""Metrics against textbook values, and the learning-rate schedule."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_majority_answers_the_most_frequent_label() -> None:
 
 
 def test_correlations_and_their_nan() -> None:
-    """A constant prediction has no correlation: NaN, never a made-up 0."""
+    """A constant prediction has no correlation: the score must be NaN, never 0."""
     labels, values = np.array([0, 1, 2, 5], np.float32), np.array([0, 2, 4, 10], np.float32)
     assert scores((Metric.PEARSON, Metric.SPEARMAN), labels, values) == pytest.approx({"pearson": 1, "spearman": 1})
     constant = scores((Metric.PEARSON,), labels, np.ones(4, np.float32))
@@ -46,7 +46,7 @@ def test_correlations_and_their_nan() -> None:
 
 
 def test_one_split_stands_alone_and_two_stand_apart() -> None:
-    """As results had them before scores were kept by split always: scripts go on reading these."""
+    """Scripts read results in this older form, in which the scores of a single split are not nested below its name."""
     two = {"dev_matched": {"accuracy": 0.5}, "dev_mismatched": {"accuracy": 0.25}}
     result = sample_result("mnli", metrics=two)
     assert (result.metrics, result.split) == (two, "dev_matched+dev_mismatched")
@@ -54,7 +54,7 @@ def test_one_split_stands_alone_and_two_stand_apart() -> None:
 
 
 def test_the_rate_falls_linearly_to_zero_after_warm_up() -> None:
-    """The same numbers as `get_linear_schedule_with_warmup` of `transformers`."""
+    """The rates must equal those of `get_linear_schedule_with_warmup` in `transformers`."""
     import torch
     from transformers import get_linear_schedule_with_warmup
 

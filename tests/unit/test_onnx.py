@@ -1,4 +1,4 @@
-"""The export to ONNX: the same logits by another engine, in a directory that is whole or absent."""
+"""The export to ONNX: the same logits in another engine, and an output directory that is complete or absent."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ from tests.parity.test_transformers_parity import reference_logits, save_referen
 from tests.tiny import FAMILIES, random_tokens, reference_model, save_tiny, tiny_config, tiny_tokenizer, types_of
 
 BESIDE = {"config.json", "tokenizer.json"}
-LABELS = ("not_entailment", "entailment")  # RTE's, in another order than the task's
+LABELS = ("not_entailment", "entailment")  # RTE's labels, not in the task's order
 
 
 def some_tokens(family: str, longest: int = 70, seed: int = 0):
@@ -51,7 +51,7 @@ def names_in(directory: Path) -> set[str]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_those_of_the_torch_backend(family: str, tmp_path: Path) -> None:
-    """Of examples from one token to as many as there are positions for, alone and among neighbours that pad them."""
+    """Covers examples from one token to the maximum length, alone and among others that cause padding."""
     _, checkpoint = save_reference(tmp_path / "reference", family)
     tokens = some_tokens(family, checkpoint.blueprint.max_length)
     batch = pack("torch-flat", tokens, np.arange(len(tokens)), None)
@@ -82,7 +82,7 @@ def test_logits_equal_those_of_the_torch_backend(family: str, tmp_path: Path) ->
     ],
 )
 def test_every_config_value_counts(family: str, changes: dict[str, object], tmp_path: Path) -> None:
-    """Guards against a value that the graph passes over: each change moves the reference, and ours follows."""
+    """Guards against a value that the graph ignores: each change must move the reference's logits and ours alike."""
     model, checkpoint = save_reference(tmp_path / "reference", family, **changes)
     tokens = random_tokens([5, 1, 17, 40, 2], types=max(1, checkpoint.blueprint.embeddings.token_types))
     path = exported(checkpoint, tmp_path / "onnx")
@@ -91,7 +91,7 @@ def test_every_config_value_counts(family: str, changes: dict[str, object], tmp_
 
 
 def test_a_regression_has_one_output_and_no_labels(tmp_path: Path) -> None:
-    """Its value is the output itself, as `transformers` computes it."""
+    """The prediction is the output itself, as in `transformers`."""
     model = reference_model(tiny_config("distilbert"), num_labels=1)
     model.save_pretrained(tmp_path / "reference")
     tiny_tokenizer("distilbert").save(str(tmp_path / "reference" / "tokenizer.json"))
@@ -105,7 +105,7 @@ def test_a_regression_has_one_output_and_no_labels(tmp_path: Path) -> None:
 
 
 def test_an_attention_mask_of_nothing_gives_finite_numbers(tmp_path: Path) -> None:
-    """Guards against 0 / 0 in the softmax: a server may fill a batch up with examples that are all padding."""
+    """Guards against 0 / 0 in the softmax, because a server may fill a batch with examples that are all padding."""
     _, checkpoint = save_reference(tmp_path / "reference", "bert")
     session = onnxruntime.InferenceSession(exported(checkpoint, tmp_path / "onnx"))
     ids = np.arange(12).reshape(2, 6)
@@ -148,7 +148,7 @@ def test_int8_quantises_every_layer_and_mostly_agrees(family: str, tmp_path: Pat
 
 
 def test_weights_that_one_file_cannot_hold_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """protobuf takes no message of 2 GiB; here the limit is lowered."""
+    """protobuf accepts no message of 2 GiB. This test lowers the limit."""
     model = finished(tmp_path / "model")
     plain = export_run(model, tmp_path / "plain", int8=True)
     monkeypatch.setattr(export, "LARGEST_FILE", 1000)
@@ -163,7 +163,7 @@ def test_weights_that_one_file_cannot_hold_lie_beside_it(tmp_path: Path, monkeyp
 
 
 def test_an_export_says_what_a_user_of_it_must_know(tmp_path: Path) -> None:
-    """Axes, labels and length stand in what is returned, in the model itself, and in config.json."""
+    """Axes, labels and length must be in the returned value, in the model itself and in config.json."""
     model = finished(tmp_path / "model")
     done = export_run(model, tmp_path / "onnx")
     assert {path.name for path in done.files} == names_in(tmp_path / "onnx") == {MODEL, "tokenizer_config.json", *BESIDE}
@@ -180,7 +180,7 @@ def test_an_export_says_what_a_user_of_it_must_know(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_transformers_feeds_the_model(tmp_path: Path) -> None:
-    """What `AutoTokenizer` returns for the directory is what the model takes, by name and type."""
+    """The output of `AutoTokenizer` for the directory must match the inputs of the model by name and type."""
     from transformers import AutoTokenizer
 
     export_run(finished(tmp_path / "model"), tmp_path / "onnx")
@@ -191,7 +191,7 @@ def test_a_tokenizer_of_transformers_feeds_the_model(tmp_path: Path) -> None:
 
 
 def test_an_existing_output_is_refused_and_only_an_export_is_replaced(tmp_path: Path) -> None:
-    """Guards against the loss of a user's files to --overwrite."""
+    """Guards against deleting a user's files by --overwrite."""
     model, directory = finished(tmp_path / "model"), tmp_path / "onnx"
     export_run(model, directory, int8=True)
     with pytest.raises(OutputExistsError, match=r"not empty.*--overwrite"):
@@ -214,7 +214,7 @@ def test_an_existing_output_is_refused_and_only_an_export_is_replaced(tmp_path: 
 
 @pytest.mark.parametrize("file", [MODEL, INT8])
 def test_a_full_disk_leaves_what_was_there(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At whichever file it fills up, the earlier export stays whole."""
+    """Whichever file fills the disk, the earlier export must stay complete."""
     model, directory = finished(tmp_path / "model"), tmp_path / "onnx"
     export_run(model, directory)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_what_was_there(file: str, tmp_path: Path, monkeypatc
 
 
 def test_a_model_without_a_trained_head_is_refused(tmp_path: Path) -> None:
-    """Guards against an export of random numbers."""
+    """Guards against exporting random numbers."""
     checkpoint = load_checkpoint(save_tiny(tmp_path / "model"))
     with pytest.raises(CheckpointError, match="no trained classification head"):
         export_run(FinishedModel(checkpoint=checkpoint, config=TrainConfig(), task=get_task("rte")), tmp_path / "onnx")
@@ -243,7 +243,7 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_extra_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is written."""
+    """The extra must be named before anything is written."""
     model = finished(tmp_path / "model")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependencyError, match=rf"needs {package}: `pip install 'isinglass\[onnx\]'`"):

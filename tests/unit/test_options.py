@@ -1,4 +1,4 @@
-"""The options of the commands: all of the first release are there, settings have theirs from the declaration, help fits."""
+"""The options of the commands: those of the first release exist, settings get theirs from their declaration, help fits."""
 
 import re
 
@@ -10,7 +10,7 @@ from isinglass.cli import app
 from isinglass.config import SETTINGS
 from isinglass.config.setting import PANELS
 
-# as `isinglass COMMAND --help` listed them when the settings were not yet declared in one place
+# as `isinglass COMMAND --help` listed them before the settings were declared in one place
 TABLES = (
     "--train-file --validation-file --text-column --text-column2 --label-column --delimiter --kind --label-delimiter "
     "--positive-label --drop-incomplete"
@@ -44,7 +44,7 @@ MOST_USED = (
 
 
 def options_of(command: str) -> dict:
-    """Spelling -> parameter; an argument by its name."""
+    """Return spelling -> parameter. An argument is listed by its name."""
     parameters = get_command(app).commands[command].params
     return {spelling: one for one in parameters for spelling in (*one.opts, *one.secondary_opts)}
 
@@ -67,7 +67,7 @@ def test_flags_take_no_value_and_files_may_be_repeated() -> None:
 
 
 def test_a_setting_that_names_a_panel_has_an_option_there() -> None:
-    """A setting is declared once: nothing else need be written for its option."""
+    """A setting is declared once, and its option must need no other code."""
     options = options_of("train")
     for setting in SETTINGS.values():
         assert (setting.flag in options) == (setting.panel is not None), setting.name
@@ -86,7 +86,7 @@ def help_of(command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> list
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
 @pytest.mark.parametrize("command", ["train", "bench", "tune", "submit"])
 def test_help_fits_the_width_and_cuts_no_option(command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column that is too narrow breaks `--validation-fraction` in two or ends it in dots."""
+    """A column that is too narrow breaks `--validation-fraction` in two or ends it in an ellipsis."""
     lines = help_of(command, columns, monkeypatch)
     assert max(map(len, lines)) <= min(columns, 120)
     assert "…" not in "".join(lines)

@@ -1,4 +1,4 @@
-"""Plans and layouts: what shares a step, and where each token lies."""
+"""Plans and layouts: which examples share a step, and where each token is placed."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_batches_are_a_function_of_seed_and_epoch_alone() -> None:
 
 @given(lengths=lengths, shards=st.integers(1, 9))
 def test_a_step_is_dealt_out_whole_and_evenly(lengths: list[int], shards: int) -> None:
-    """Against Graham's bound, by the least maximum that any dealing could have."""
+    """Checks Graham's bound, with a lower bound of the fullest shard in any assignment."""
     dealt = shard_step(np.array(lengths), shards)
     assert len(dealt) == shards
     assert sorted(np.concatenate(dealt)) == list(range(len(lengths)))
@@ -49,7 +49,7 @@ def test_a_step_is_dealt_out_whole_and_evenly(lengths: list[int], shards: int) -
 
 
 def test_the_shards_of_a_step_are_within_three_percent_on_lengths_like_those_of_mrpc() -> None:
-    """A normal of MRPC's mean and deviation with the embedded tokenizer; the result of each run has its own figure."""
+    """Lengths are normal with MRPC's mean and deviation under the embedded tokenizer. Each run records its own figure."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.normal(53, 13, (300, 32)), 15, 103).astype(np.int64)
     for processes in (2, 3, 4):
@@ -59,7 +59,7 @@ def test_the_shards_of_a_step_are_within_three_percent_on_lengths_like_those_of_
 
 @given(lengths=lengths, budget=st.integers(1, 200))
 def test_evaluation_has_every_example_once_within_the_token_budget(lengths: list[int], budget: int) -> None:
-    """A batch exceeds the budget only if it is one example that does."""
+    """A batch may exceed the budget only if it consists of one example that does."""
     batches = list(plan_evaluation(np.array(lengths), budget))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     for batch in batches:
@@ -67,7 +67,7 @@ def test_evaluation_has_every_example_once_within_the_token_budget(lengths: list
 
 
 def unpack(batch, i: int):
-    """Ids, types and positions of the batch's i-th example, wherever they lie."""
+    """Return ids, types and positions of the batch's i-th example, wherever they are."""
     where = np.flatnonzero(batch.sequence_ids.reshape(-1) == i)
     assert where[0] == batch.first_token[i], "first_token points at the example's first token"
     assert (np.diff(where) == 1).all(), "an example lies in one piece"
@@ -76,7 +76,7 @@ def unpack(batch, i: int):
 
 @given(lengths=lengths, seed=st.integers(0, 1000), rows=st.booleans())
 def test_every_token_of_every_example_is_packed_once(lengths: list[int], seed: int, rows: bool) -> None:
-    """Both layouts hold each example whole, with positions from 0, and nothing else but gaps."""
+    """Both layouts must hold each example in one piece, with positions from 0, and nothing else but gaps."""
     tokens = random_tokens(lengths, seed)
     index = np.random.default_rng(seed).permutation(len(lengths))
     labels = np.arange(len(lengths)) * 10
@@ -100,7 +100,7 @@ def test_every_token_of_every_example_is_packed_once(lengths: list[int], seed: i
 
 
 def test_the_documented_batch_of_two_sentences() -> None:
-    """The numbers in the module's docstring are what comes out."""
+    """The module's docstring must show the actual numbers."""
     tokens = TokenizedTexts(
         input_ids=np.array([101, 5, 6, 102, 101, 7, 102], np.int32),
         token_type_ids=np.zeros(7, np.uint8),
@@ -121,7 +121,7 @@ def test_the_documented_batch_of_two_sentences() -> None:
 @settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 32), min_size=20, max_size=60))
 def test_first_fit_wastes_less_than_half(lengths: list[int]) -> None:
-    """Two rows that are both at most half full would have been one."""
+    """First fit would have merged two rows that are both at most half full."""
     batch = pack_rows(random_tokens(lengths), np.arange(len(lengths)), None, row_length=32, row_counts=(), pad_token_id=0)
     filled = (batch.sequence_ids >= 0).sum(1)
     assert (filled <= 16).sum() <= 1

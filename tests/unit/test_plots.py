@@ -1,4 +1,4 @@
-"""Plots as inline SVG: what a page relies on, and what is drawn."""
+"""Plots as inline SVG: the properties that a page relies on, and what is drawn."""
 
 import re
 import subprocess
@@ -58,7 +58,7 @@ def texts(svg: str) -> list[str]:
 
 @every_plot
 def test_a_plot_is_xml_with_a_title_labels_and_units(kind):
-    """A plot without units, or text drawn as outlines, which no reader of the screen can read out."""
+    """Fails if a plot has no units, or if text is drawn as outlines, which a screen reader cannot read."""
     svg = draw(kind)
     root = ET.fromstring(svg)
     assert root.get("role") == "img" and root.get("aria-label")
@@ -70,7 +70,7 @@ def test_a_plot_is_xml_with_a_title_labels_and_units(kind):
 
 @every_plot
 def test_every_colour_is_the_pages_own(kind):
-    """Black text on a dark page, or a white box around a plot."""
+    """Guards against black text on a dark page, and against a white box around a plot."""
     svg = draw(kind)
     without_variables = re.sub(r"var\(--[a-z0-9-]+, (#[0-9a-f]{6}|Canvas)\)", "", svg)
     assert not re.search(r"#[0-9a-f]{6}|\b(black|white)\b|rgb", re.sub(r'="#[^"]*"|url\(#[^)]*\)', "", without_variables))
@@ -80,7 +80,7 @@ def test_every_colour_is_the_pages_own(kind):
 
 
 def test_ids_of_all_plots_of_a_page_are_different_and_every_reference_is_answered():
-    """Two plots whose clip paths share an id: the second is cut by the first's frame."""
+    """If the clip paths of two plots share an id, the frame of the first clips the second."""
     page = "".join(draw(kind, f"{kind}-{i}") for kind in LABELS for i in range(2))
     ids = re.findall(r'\bid="([^"]+)"', page)
     references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
@@ -90,37 +90,37 @@ def test_ids_of_all_plots_of_a_page_are_different_and_every_reference_is_answere
 
 @every_plot
 def test_the_same_values_give_the_same_bytes(kind):
-    """A date or a random id, which makes every report differ from the last one."""
+    """Guards against a date or a random id, which would make every report differ from the last one."""
     assert draw(kind) == draw(kind)
     assert "<metadata" not in draw(kind) and "<style" not in draw(kind)
 
 
 def test_names_are_text_and_not_formulas_or_markup():
-    """`$x$` set as mathematics, or `<b>` taken for a tag."""
+    """Guards against `$x$` shown as a formula, or `<b>` interpreted as a tag."""
     assert "RTE $a$ <i>" in texts(draw("scores"))
     assert any("<b> & $x$" in text for text in texts(draw("scores")))
 
 
 def test_a_score_that_is_not_a_number_is_counted():
-    """A seed that vanishes from the plot without a word."""
+    """Guards against a seed that silently disappears from the plot."""
     assert "torch fp32 (1 NaN)" in texts(draw("scores"))
 
 
 def test_a_task_without_a_majority_has_no_line_in_the_legend():
-    """A regression whose legend explains a line that is not there."""
+    """The legend of a regression must not explain a line that does not exist."""
     panel = Panel(label="Pearson, in hundredths", values={FP32: [80.0]}, majority=None)
     assert "most frequent label" not in texts(plots.seed_scores("k", "STS-B", [panel]))
     assert "most frequent label" in texts(draw("scores"))
 
 
 def test_scores_that_are_all_missing_still_make_a_plot():
-    """The smallest of no numbers."""
+    """A minimum of no numbers would raise an error."""
     panel = Panel(label="accuracy (%)", values={FP32: [None, None]}, majority=None)
     assert "torch fp32 (2 NaN)" in texts(plots.seed_scores("k", "RTE", [panel]))
 
 
 def test_smoothing_keeps_a_constant_a_line_and_the_number_of_steps():
-    """A moving mean that pulls the ends of the curve to zero."""
+    """Guards against a moving mean that pulls the ends of the curve towards zero."""
     np.testing.assert_allclose(plots.smooth(np.full(100, 0.7)), 0.7)
     line = np.arange(200.0)
     np.testing.assert_allclose(plots.smooth(line)[5:-5], line[5:-5])
@@ -128,13 +128,13 @@ def test_smoothing_keeps_a_constant_a_line_and_the_number_of_steps():
 
 
 def test_a_long_run_is_thinned():
-    """Three epochs of QQP are 34,000 steps: a page of a hundred megabytes."""
+    """Three epochs of QQP are 34,000 steps, which would make a page of a hundred megabytes."""
     loss = np.random.default_rng(0).random(34_000)
     assert len(plots.learning_curves("k", "QQP", {FP32: [loss] * 5})) < 60_000
 
 
 def test_the_share_of_padding_is_that_of_the_lengths():
-    """A shaded area that is not what padding would add."""
+    """The shaded area must be what padding would add."""
     lengths = [10] * 5 + [11] * 9 + [12] * 4 + [18] * 2
     expected = 1 - sum(lengths) / (20 * len(lengths))
     assert f"padding ({expected:.0%})" in texts(draw("lengths"))
@@ -142,20 +142,20 @@ def test_the_share_of_padding_is_that_of_the_lengths():
 
 
 def test_every_cell_of_a_matrix_shows_its_count_and_its_share_of_the_row():
-    """A matrix that is transposed: rows are true labels."""
+    """Guards against a transposed matrix: rows are true labels."""
     written = texts(draw("confusion"))
     assert [text for text in written if text.isdigit()] == ["120", "26", "60", "71"]
     assert [text for text in written if text.endswith("%")] == ["82%", "18%", "46%", "54%"]
 
 
 def test_a_label_that_never_occurs_divides_by_nothing():
-    """A row of zeros, as a small dev set may have."""
+    """A small dev set may have a row of zeros."""
     svg = plots.confusion_matrix("k", "RTE", FP32, ["a", "b"], np.array([[3, 1], [0, 0]]))
     assert [text for text in texts(svg) if text.endswith("%")] == ["75%", "25%", "0%", "0%"]
 
 
 def test_a_scatter_has_a_dot_for_each_example():
-    """Dots of no length that a renderer simplifies away."""
+    """Guards against a renderer that removes dots of length zero when it simplifies a path."""
     truth = np.random.default_rng(0).uniform(0, 5, 1500)
     svg = plots.value_scatter("k", "STS-B", FP32, truth, truth, (0.0, 5.0))
     dots = next(path for path in re.findall(r' d="([^"]+)"', svg) if path.count("M") > 100)
@@ -163,12 +163,12 @@ def test_a_scatter_has_a_dot_for_each_example():
 
 
 def test_letters_that_matplotlib_has_no_shape_for_are_no_warning():
-    """A model's name in Chinese: the reader's own fonts show it."""
+    """The fonts of the reader show a model's name in Chinese."""
     assert "模型" in texts(plots.confusion_matrix("k", "模型", FP32, ["a", "b"], np.eye(2, dtype=np.int64)))
 
 
 def test_nothing_of_matplotlib_is_changed_or_shared():
-    """A report from within a notebook that leaves its colours, or a hidden list of open figures, behind."""
+    """A report made in a notebook must not leave its colours, or a hidden list of open figures, behind."""
     program = (
         "import sys, matplotlib\n"
         "from tests.unit.test_plots import draw\n"

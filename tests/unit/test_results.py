@@ -1,4 +1,4 @@
-"""results.jsonl: what is written comes back, what is damaged is named, what is finished counts once."""
+"""results.jsonl: written records are read back, damaged ones are named, and each finished run counts once."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_made_again_counts_once_and_wipes_out_its_failure(tmp_path: Path) -> None:
-    """Guards against a hole in the table after its run has been mended, and against one run weighing twice."""
+    """Guards against a gap in the table after a run was repeated successfully, and against one run counting twice."""
     for record in (
         failure("rte"),
         sample_result("rte", seed=1),
@@ -68,7 +68,7 @@ def test_a_damaged_line_is_named_and_the_rest_stays(line: bytes, reason: str, tm
     ("field", "value"), [("predictions", None), ("predictions", {"dev": 3}), ("seed", "1"), ("epoch_seconds", 3)]
 )
 def test_a_field_of_another_kind_is_damage(field: str, value: object, tmp_path: Path) -> None:
-    """A stranger's file must not surprise the report."""
+    """A file from an untrusted source must not crash the report."""
     values = json.loads(sample_result("rte").to_json()) | {field: value}
     (tmp_path / "results.jsonl").write_text(json.dumps(values) + "\n")
     found = read_records(tmp_path)
@@ -78,7 +78,7 @@ def test_a_field_of_another_kind_is_damage(field: str, value: object, tmp_path: 
 
 @pytest.mark.parametrize(("name", "commit"), [("google/bert", "abc123"), ("google/other", None)])
 def test_the_commit_of_the_model_is_taken_from_the_notes_of_version_1(name: str, commit: str | None, tmp_path: Path) -> None:
-    """The card of a run of before goes on naming the model that it came from; notes about another model tell nothing."""
+    """The card of an older run must still name its base model. Notes about another model must be ignored."""
     result = sample_result(model="google/bert", notes=[f"The model {name} is the hub's at commit abc123."])
     (tmp_path / "result.json").write_text(json.dumps(version_1(json.loads(result.to_json()))))
     assert RunResult.read(tmp_path / "result.json") == dataclasses.replace(result, model_commit=commit)

@@ -1,4 +1,4 @@
-"""The plan past one machine: bytes, parts of a step, schedules against their bound."""
+"""The plan for more than one machine: bytes, parts of a step, and schedules against their bound."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ def jobs(seed: int, count: int, widest: int = 1) -> list[tuple[float, int]]:
 
 
 def test_a_ring_sends_twice_what_the_others_hold():
-    """A ring of two sends each half there and back: 2 (n - 1) / n of the gradient; alone nothing is sent."""
+    """Each device sends 2 (n - 1) / n of the gradient: with two devices each half there and back, with one nothing."""
     assert scaling.all_reduce_bytes(1000, 1) == 0
     assert scaling.all_reduce_bytes(1000, 2) == 1000
     assert scaling.all_reduce_bytes(1000, 4) == 1500
@@ -39,7 +39,7 @@ def test_within_a_node_the_network_does_not_count():
 
 
 def test_bert_base_has_its_number_of_parameters():
-    """Guards against a formula that leaves out a bias: 109,482,240 is what the checkpoint of bert-base-uncased holds."""
+    """Guards against a formula that omits a bias: the checkpoint of bert-base-uncased holds 109,482,240 parameters."""
     assert scaling.BERT_BASE.shared + scaling.BERT_BASE.vocabulary * scaling.BERT_BASE.hidden == 109_482_240
     assert scaling.MINILM.shared + scaling.MINILM.vocabulary * scaling.MINILM.hidden == 22_713_216
 
@@ -59,13 +59,13 @@ def test_the_waits_are_never_less_than_the_last_bucket_nor_more_than_all_exchang
         parts = scaling.step_parts(A100, "mnli", 32, n)
         small = scaling.SMALL_EXCHANGES * scaling.exchange_seconds(A100, n, 0)
         assert 0 < parts["waits"] <= parts["all_reduce"] + parts["rows"] + small
-    parts = scaling.step_parts(CPU, "mnli", 32, 8)  # which hides nothing
+    parts = scaling.step_parts(CPU, "mnli", 32, 8)  # hides no exchange behind computation
     small = scaling.SMALL_EXCHANGES * scaling.exchange_seconds(CPU, 8, 0)
     assert parts["waits"] == pytest.approx(parts["all_reduce"] + parts["rows"] + small)
 
 
 def test_a_run_never_gains_more_than_its_devices():
-    """The lower bound of shared runs counts the work on one device: it holds only if sharing never saves any."""
+    """The lower bound of shared runs counts the work on one device. It holds only if sharing never saves work."""
     for task in ("cola", "mnli"):
         for one in (A100, CPU):
             times = [scaling.run_seconds(one, task, 32, n) * n for n in scaling.WIDTHS]
@@ -78,7 +78,7 @@ def test_a_schedule_keeps_all_work_and_no_schedule_ends_before_the_bound(devices
         work = jobs(seed, 30)
         free = scaling.schedule(work, devices)
         assert len(free) == devices
-        assert sum(free) == pytest.approx(sum(seconds for seconds, _ in work))  # a device each: nothing waits for another
+        assert sum(free) == pytest.approx(sum(seconds for seconds, _ in work))  # one device each: no job waits for another
         assert free[-1] >= scaling.lower_bound(work, devices) * (1 - 1e-12)
 
 
@@ -94,7 +94,7 @@ def test_wide_jobs_wait_for_all_their_devices(devices):
 
 @pytest.mark.parametrize("devices", [2, 3, 5])
 def test_longest_first_is_within_four_thirds_of_the_shortest_schedule(devices):
-    """Graham 1969. The shortest is found by trying every assignment of eight jobs."""
+    """The bound is from Graham 1969. The shortest schedule is found by trying every assignment of eight jobs."""
     for seed in range(4):
         seconds = [one for one, _ in jobs(seed, 8)]
         loads = {(0.0,) * devices}
@@ -116,7 +116,7 @@ def test_the_sweep_keeps_its_bounds_and_longest_first_within_four_thirds_of_them
 
 
 def test_shards_by_tokens_are_never_fuller_than_by_counts_and_alike_at_the_ends():
-    """One rank has all, and as many ranks as examples have one each, however they are cut."""
+    """With one rank, or with as many ranks as examples, both ways to form shards must give the same."""
     for task in ("mrpc", "rte"):
         for ranks in scaling.WIDTHS:
             by_tokens, by_counts = (scaling.unevenness(task, 32, ranks, cut) for cut in (True, False))

@@ -1,4 +1,4 @@
-"""Intervals and differences, against SciPy, scikit-learn and simulated pairs of equals."""
+"""Intervals and differences, against SciPy, scikit-learn and simulated pairs of equal settings."""
 
 import math
 
@@ -24,7 +24,7 @@ NAN = pytest.approx((math.nan, math.nan), nan_ok=True)
 
 
 def answered(truth, predicted, labels=("0", "1")) -> Answers:
-    """What one run answered; labels None: a regression."""
+    """Return the predictions of one run. Without labels they are those of a regression."""
     kind = np.int64 if labels else np.float32
     return Answers(
         labels=labels,
@@ -36,7 +36,7 @@ def answered(truth, predicted, labels=("0", "1")) -> Answers:
 
 
 def with_right(count: int, n: int = 277) -> Answers:
-    """`count` of n answers are right."""
+    """Return n predictions, of which `count` are right."""
     truth = np.arange(n) % 2
     return answered(truth, np.where(np.arange(n) < count, truth, 1 - truth))
 
@@ -47,7 +47,7 @@ def correlated(rng: np.random.Generator, n: int = 60) -> Answers:
 
 
 def equals(rng: np.random.Generator, runs: int, seed_spread: float, n: int = 277) -> tuple[list[Answers], list[Answers]]:
-    """Two columns of the same settings: examples differ in how hard they are, runs in how able."""
+    """Return two sets of runs with the same settings. Examples differ in difficulty, and runs in accuracy."""
     truth, ease = np.arange(n) % 2, 0.6 + rng.normal(size=n)
 
     def run() -> Answers:
@@ -64,7 +64,7 @@ def test_wilson_is_that_of_scipy(right: int, n: int) -> None:
 
 
 def test_wilson_takes_a_mean_over_seeds() -> None:
-    """The mean over three runs of 277 examples is no whole number of them."""
+    """The mean over three runs of 277 examples is not a whole number of examples."""
     low, high = wilson_interval((181 + 182 + 182) / 3 / 277, 277)
     assert wilson_interval(181 / 277, 277)[0] < low < high < wilson_interval(182 / 277, 277)[1]
 
@@ -72,12 +72,12 @@ def test_wilson_takes_a_mean_over_seeds() -> None:
 @given(data=st.data(), metric=st.sampled_from([Metric.ACCURACY, Metric.F1, Metric.MATTHEWS]), labels=st.integers(2, 3))
 @settings(deadline=None, max_examples=60)
 def test_counts_score_as_the_repeated_examples_do_for_labels(data, metric, labels) -> None:
-    """A formula on counts that departs from scikit-learn: collapsed answers, a label that does not occur, three labels."""
+    """Guards against a formula on counts that differs from scikit-learn for equal predictions, absent or three labels."""
     label = st.integers(0, labels - 1)
     rows = data.draw(st.lists(st.tuples(label, label, st.integers(0, 3)), min_size=1, max_size=8))
     truth, predicted, counts = (np.array(column) for column in zip(*rows, strict=True))
     kept = np.repeat(truth, counts)
-    if len({*kept, *np.repeat(predicted, counts)}) < 2:  # scikit-learn warns of a single label
+    if len({*kept, *np.repeat(predicted, counts)}) < 2:  # scikit-learn warns about a single label
         return
     expected = scores((metric,), kept, np.repeat(predicted, counts), 1)[metric]
     assert score_of_counts(metric, truth, predicted, counts[:, None] * 1.0, 1) == pytest.approx([expected])
@@ -86,7 +86,7 @@ def test_counts_score_as_the_repeated_examples_do_for_labels(data, metric, label
 @given(data=st.data(), metric=st.sampled_from([Metric.PEARSON, Metric.SPEARMAN]))
 @settings(deadline=None, max_examples=60)
 def test_counts_score_as_the_repeated_examples_do_for_numbers(data, metric) -> None:
-    """Ranks are those within the resample, ties included; a resample of one value has no correlation: NaN, never 0."""
+    """Ranks are computed within the resample, ties included. A resample of one value has no correlation: NaN, never 0."""
     value = st.sampled_from([0.0, 0.25, 1.0, 2.5, 3.1, 5.0])
     rows = data.draw(st.lists(st.tuples(value, value, st.integers(0, 3)), min_size=1, max_size=8))
     truth, predicted = (np.array([row[i] for row in rows], np.float32) for i in (0, 1))
@@ -114,13 +114,13 @@ def test_an_interval_is_repeated_to_the_last_digit() -> None:
 
 
 def test_runs_share_their_resamples() -> None:
-    """A resample of its own for each run would halve the variance of what is the same run twice."""
+    """A separate resample for each run would halve the variance of a run that is given twice."""
     run = with_right(180)
     assert score_interval(Metric.F1, [run, run, run]) == pytest.approx(score_interval(Metric.F1, [run]))
 
 
 def test_no_interval_where_a_run_has_no_score() -> None:
-    """A constant prediction has no correlation; the mean of the others would pass for that of all."""
+    """A constant prediction has no correlation. The mean of the other runs must not be reported as the mean of all."""
     truth = [0.0, 1.0, 2.5, 5.0]
     good, constant = answered(truth, truth, labels=None), answered(truth, [2.0] * 4, labels=None)
     for metric in (Metric.PEARSON, Metric.SPEARMAN):
@@ -132,7 +132,7 @@ def test_no_interval_where_a_run_has_no_score() -> None:
 @pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.F1, Metric.MATTHEWS])
 @pytest.mark.parametrize(("runs_a", "runs_b"), [(1, 1), (1, 3), (3, 3)])
 def test_the_same_answers_are_no_difference(metric, runs_a: int, runs_b: int) -> None:
-    """Rounding must not make one: the mean of three equal scores is not always that score to the last bit."""
+    """Rounding must not cause a difference: the mean of three equal scores is not always that score to the last bit."""
     run = with_right(181)
     found = paired_difference(metric, [run] * runs_a, [run] * runs_b)
     assert (found.mean, found.p_value, found.is_difference) == (pytest.approx(0), 1.0, False)
@@ -140,7 +140,7 @@ def test_the_same_answers_are_no_difference(metric, runs_a: int, runs_b: int) ->
 
 
 def test_one_example_of_277_is_no_difference() -> None:
-    """RTE, 182 right against 181: a table would print 65.70 against 65.34 and a reader see an effect of the precision."""
+    """With 182 or 181 right on RTE, a table would show 65.70 and 65.34, and a reader would see an effect of precision."""
     found = paired_difference(Metric.ACCURACY, [with_right(182)], [with_right(181)])
     assert (found.test, found.p_value, found.is_difference) == ("exact McNemar test", 1.0, False)
     assert found.mean == pytest.approx(-1 / 277)
@@ -149,7 +149,7 @@ def test_one_example_of_277_is_no_difference() -> None:
 @pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.F1, Metric.MATTHEWS])
 @pytest.mark.parametrize("runs", [1, 3])
 def test_a_clear_difference_is_found_with_its_sign(metric, runs: int) -> None:
-    """The difference is b's score less a's."""
+    """The difference must be b's score minus a's."""
     found = paired_difference(metric, [with_right(150)] * runs, [with_right(220)] * runs)
     assert found.is_difference and 0 < found.low < found.mean < found.high
     assert paired_difference(metric, [with_right(220)] * runs, [with_right(150)] * runs).high < 0
@@ -166,7 +166,7 @@ def test_correlations_are_compared_too() -> None:
 
 
 def test_mcnemars_interval_leaves_out_zero_just_where_p_is_small() -> None:
-    """An interval and a p that contradict each other: where b alone has six examples right, and a none, p is .03."""
+    """Guards against an interval that contradicts p. If six examples are right only in b and none only in a, p is .03."""
     a, truth = with_right(60, 100), with_right(100, 100).truth
     for only_b in range(1, 12):
         for only_a in range(4):
@@ -178,7 +178,7 @@ def test_mcnemars_interval_leaves_out_zero_just_where_p_is_small() -> None:
 
 
 def test_mcnemars_interval_covers_the_true_difference() -> None:
-    """That of the discordant share alone says -0.36 to +0.34 where one example of 277 differs: as if no other could."""
+    """From the discordant share alone, the interval is -0.36 to +0.34 if one of 277 differs, as if no other could."""
     rng, n, covered = np.random.default_rng(0), 100, 0
     truth = np.zeros(n, np.int64)
     for _ in range(200):
@@ -195,14 +195,14 @@ def test_mcnemars_interval_covers_the_true_difference() -> None:
     [(Metric.ACCURACY, 1, 0.0), (Metric.MATTHEWS, 1, 0.0), (Metric.ACCURACY, 3, 0.1), (Metric.ACCURACY, 2, 0.3)],
 )
 def test_equals_are_seldom_called_different(metric, runs: int, seed_spread: float) -> None:
-    """With few seeds that spread widely, resampling examples only calls most pairs of equals different."""
+    """With few seeds that vary widely, resampling only the examples calls most pairs of equal settings different."""
     rng = np.random.default_rng(7)
     found = [paired_difference(metric, *equals(rng, runs, seed_spread)).is_difference for _ in range(80)]
     assert np.mean(found) <= 0.09
 
 
 def test_a_difference_that_seeds_explain_is_none() -> None:
-    """Three runs of 60, 70 and 80 % against three of 65, 75 and 85 %: many examples, but few seeds."""
+    """Compares three runs of 60, 70 and 80 % with three of 65, 75 and 85 %: many examples, but few seeds."""
     a, b = ([with_right(right, 1000) for right in some] for some in ((600, 700, 800), (650, 750, 850)))
     found = paired_difference(Metric.ACCURACY, a, b)
     assert not found.is_difference and found.test == "paired bootstrap over examples and runs"
@@ -210,6 +210,6 @@ def test_a_difference_that_seeds_explain_is_none() -> None:
 
 
 def test_different_examples_are_not_compared() -> None:
-    """Scores on other data differ for reasons that no test on pairs knows."""
+    """Scores on other data differ for reasons that a paired test cannot detect."""
     with pytest.raises(DataError, match="on the same examples"):
         paired_difference(Metric.ACCURACY, [with_right(5, 10)], [with_right(5, 11)])

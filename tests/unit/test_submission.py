@@ -1,4 +1,4 @@
-"""The zip for GLUE: what goes into it, and what the judge says of tampered ones."""
+"""The zip for GLUE: what it contains, and how tampered ones are validated."""
 
 import dataclasses
 import io
@@ -43,7 +43,7 @@ def answers(labels: list[str]) -> bytes:
 
 
 def good_files() -> dict[str, bytes]:
-    """Eleven faultless files of six rows."""
+    """Return eleven valid files of six rows."""
     labels = {name: "entailment" if name in WORDS else "1" for name in FEW} | {"STS-B.tsv": "2.125"}
     return {name: answers([labels[name]] * 6) for name in FEW}
 
@@ -56,7 +56,7 @@ def zipped(path: Path, files: dict[str | zipfile.ZipInfo, bytes]) -> Path:
 
 
 def judge(tmp_path: Path, changes: dict[str, bytes]) -> list[str]:
-    """What is said of the faultless eleven with some of them replaced."""
+    """Return the problems of the eleven valid files with some of them replaced."""
     return [str(problem) for problem in check_submission(zipped(tmp_path / "s.zip", good_files() | changes), rows=FEW)]
 
 
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, list[list[str]]]:
 
 
 def write_mnli(directory: Path, *, ax: bool = True, **changes: object) -> None:
-    """A run of MNLI, with or without answers to the diagnostic set."""
+    """Write a run of MNLI, with or without predictions for the diagnostic set."""
     result = write_sample_run(directory, "mnli", rows=6, **changes)
     predictions = {key: path for key, path in result.predictions.items() if key != "ax"}
     if ax:
@@ -81,7 +81,7 @@ def write_mnli(directory: Path, *, ax: bool = True, **changes: object) -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Path:
-    """One run of each task, with test sets of six rows."""
+    """Return a directory with one run of each task, and test sets of six rows."""
     directory = tmp_path / "bench"
     for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "rte", "wnli"):
         write_sample_run(directory, task, rows=6)
@@ -93,7 +93,7 @@ def bench(tmp_path: Path) -> Path:
 
 
 def test_all_nine_tasks_become_eleven_files_that_the_judge_takes(bench: Path, tmp_path: Path) -> None:
-    """AX comes from MNLI's run; forgetting it, or one of MNLI's two sets, makes the server refuse the whole zip."""
+    """AX comes from MNLI's run. Without it, or without one of MNLI's two sets, the server refuses the zip."""
     submission = write_submission(bench, tmp_path / "glue.zip", rows=FEW)
     assert submission.path == tmp_path / "glue.zip"
     assert check_submission(submission.path, rows=FEW) == []
@@ -110,7 +110,7 @@ def test_all_nine_tasks_become_eleven_files_that_the_judge_takes(bench: Path, tm
 
 
 def test_values_of_stsb_are_clipped_and_have_three_decimals(bench: Path, tmp_path: Path) -> None:
-    """A regression head answers 5.2 and -0.1 now and then, and 1e-05; GLUE asks for 0 to 5."""
+    """A regression head sometimes predicts 5.2, -0.1 or 1e-05, but GLUE requires 0 to 5."""
     result = next(result for result in read_records(bench).results if result.task == "stsb")
     (bench / result.predictions["test"]).write_bytes(answers(["5.2", "-0.1", "1e-05", "2.34567", "-0", "5"]))
     submission = write_submission(bench, tmp_path / "glue.zip", rows=FEW)
@@ -118,7 +118,7 @@ def test_values_of_stsb_are_clipped_and_have_three_decimals(bench: Path, tmp_pat
 
 
 def test_the_best_run_on_dev_is_chosen(tmp_path: Path) -> None:
-    """The last run, or the best on another metric, is not the best run. The worst possible score beats no score."""
+    """The last run, or the best on another metric, is not the best run. The worst possible score is better than no score."""
     first_metrics = {"mrpc": "f1", "cola": "matthews"}
     for task, metric in first_metrics.items():
         for seed, score in enumerate([None, -0.2, 0.0, 0.7, 0.7, 0.1]):
@@ -132,7 +132,7 @@ def test_the_best_run_on_dev_is_chosen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scores", "best"), [([None, -0.2], 1), ([0.0, None], 0), ([-0.1, 0.0], 1), ([None, None], 0)])
 def test_zero_is_a_score_and_none_is_not(tmp_path: Path, scores: list[float | None], best: int) -> None:
-    """`score or -inf` would put Matthews' 0.0, an ordinary score of a collapsed run, below a negative one."""
+    """`score or -inf` would rank Matthews' 0.0, an ordinary score of a collapsed run, below a negative one."""
     for seed, score in enumerate(scores):
         result = write_sample_run(tmp_path, "cola", rows=6, seed=seed)
         append_record(tmp_path, with_scores(result, metrics={"matthews": score}))
@@ -141,7 +141,7 @@ def test_zero_is_a_score_and_none_is_not(tmp_path: Path, scores: list[float | No
 
 
 def test_mnli_is_chosen_by_the_mean_of_both_dev_sets_and_gives_all_three_files(tmp_path: Path) -> None:
-    """Choosing each file's run alone would mix models within one entry of the leaderboard."""
+    """Choosing the run of each file separately would mix models within one entry of the leaderboard."""
     for seed, (matched, mismatched) in enumerate([(0.9, 0.5), (0.8, 0.8), (0.5, 0.9)]):
         write_mnli(tmp_path, seed=seed)
         result = read_records(tmp_path).results[-1]
@@ -157,7 +157,7 @@ def test_mnli_is_chosen_by_the_mean_of_both_dev_sets_and_gives_all_three_files(t
 
 
 def test_a_run_of_mnli_with_the_diagnostic_set_goes_before_one_without(tmp_path: Path) -> None:
-    """Else AX would be missing although a run answers it."""
+    """Otherwise AX would be missing although a run predicts it."""
     for seed, (ax, score) in enumerate([(True, 0.6), (False, 0.9)]):
         write_mnli(tmp_path, seed=seed, ax=ax)
         metrics = {split.name: {"accuracy": score} for split in TASKS["mnli"].dev}
@@ -189,7 +189,7 @@ def test_runs_can_be_selected(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_all_named_in_one_sentence(tmp_path: Path) -> None:
-    """Named one at a time, they would cost the user ten attempts."""
+    """If they were named one at a time, the user would need ten attempts."""
     write_sample_run(tmp_path, "rte", rows=6)
     with pytest.raises(DataError) as refused:
         write_submission(tmp_path, tmp_path / "glue.zip", rows=FEW)
@@ -200,7 +200,7 @@ def test_missing_files_are_all_named_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_majority_fills_the_published_number_of_rows(tmp_path: Path) -> None:
-    """The server wants every file whole, also those that one does not care about."""
+    """The server requires all files to be complete, including those of tasks that the user is not interested in."""
     write_sample_run(tmp_path, "wnli", rows=146)
     submission = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority")
     assert check_submission(submission.path) == []
@@ -213,7 +213,7 @@ def test_majority_fills_the_published_number_of_rows(tmp_path: Path) -> None:
 
 
 def test_majority_labels_are_those_of_the_dev_sets(glue_dir: Path, tmp_path: Path) -> None:
-    """A constant typed wrongly would submit the minority."""
+    """A mistyped constant would submit the minority label."""
     (tmp_path / RESULTS).touch()
     files = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority", rows=FEW).files
     filled = {file.name.removesuffix(".tsv"): file.filled for file in files}
@@ -251,7 +251,7 @@ def test_an_empty_zip_is_not_written(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_predictions_are_named_with_their_line(tmp_path: Path, content: bytes, message: str) -> None:
-    """A truncated or reordered file would be scored as if the model had answered so."""
+    """A truncated or reordered file would be scored as if the model had predicted it."""
     result = write_sample_run(tmp_path, "rte", rows=6)
     (tmp_path / result.predictions["test"]).write_bytes(content)
     with pytest.raises(DataError, match=message) as refused:
@@ -262,7 +262,7 @@ def test_damaged_predictions_are_named_with_their_line(tmp_path: Path, content: 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "x", "", "1_0", "\u0663"])
 def test_what_is_no_finite_number_is_refused_and_not_clipped(tmp_path: Path, value: str) -> None:
-    """min and max make 5 of infinity and anything of NaN."""
+    """`min` and `max` turn infinity into 5, and NaN into anything."""
     result = write_sample_run(tmp_path, "stsb", rows=6)
     (tmp_path / result.predictions["test"]).write_bytes(answers(["1.5"] * 5 + [value]))
     with pytest.raises(DataError, match=r"line 7: the prediction .*STS-B\.tsv takes a number from 0 to 5"):
@@ -270,7 +270,7 @@ def test_what_is_no_finite_number_is_refused_and_not_clipped(tmp_path: Path, val
 
 
 def test_predictions_outside_of_the_directory_are_refused(bench: Path, tmp_path: Path) -> None:
-    """A results.jsonl from a stranger must not make the user send other files of theirs."""
+    """A results.jsonl from an untrusted source must not make users submit other files of theirs."""
     outside = tmp_path / "secret.tsv"
     outside.write_bytes(answers(["entailment"] * 6))
     (bench / "link.tsv").symlink_to(outside)
@@ -290,7 +290,7 @@ def test_predictions_outside_of_the_directory_are_refused(bench: Path, tmp_path:
 
 
 def test_the_same_answers_give_the_same_bytes(bench: Path, tmp_path: Path) -> None:
-    """Time and place would otherwise make two zips of one bench look like two submissions."""
+    """Otherwise time and path would make two zips of one bench look like two submissions."""
     for name in ("a.zip", "b.zip"):
         write_submission(bench, tmp_path / name, rows=FEW)
     os.utime(bench / RESULTS, (0, 0))
@@ -321,7 +321,7 @@ def test_an_existing_output_is_replaced_only_if_asked_and_only_if_a_zip(bench: P
 
 
 def test_what_cannot_be_written_leaves_nothing(bench: Path, tmp_path: Path) -> None:
-    """Half a zip, or a hidden file beside it, after the disk is full."""
+    """Guards against half a zip, or a hidden file beside it, after the disk is full."""
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be made"):
         write_submission(bench, tmp_path / "file" / "glue.zip", rows=FEW)
@@ -341,7 +341,7 @@ def test_the_folders_above_the_output_are_made(bench: Path, tmp_path: Path) -> N
 
 
 def test_a_damaged_line_of_the_results_is_said(bench: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The best run may stand on it."""
+    """The best run may be in that line."""
     with open(bench / RESULTS, "a") as lines:
         lines.write('{"task": "rte"\n')
     write_submission(bench, tmp_path / "glue.zip", rows=FEW)
@@ -353,7 +353,7 @@ def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:
         write_submission(tmp_path, tmp_path / "glue.zip")
 
 
-# ---- judging ------------------------------------------------------------
+# ---- validation ---------------------------------------------------------
 
 
 def test_a_faultless_zip_has_no_problems(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_faultless_zip_has_no_problems(tmp_path: Path) -> None:
 
 
 def test_line_ends_of_windows_and_blank_lines_break_nothing(tmp_path: Path) -> None:
-    """A judge that refuses what the server takes sends its users in circles."""
+    """If validation refused what the server accepts, users could not find out what to fix."""
     content = good_files()["RTE.tsv"]
     for harmless in (
         content.replace(b"\n", b"\r\n"),
@@ -411,7 +411,7 @@ def test_a_tampered_row_is_named_with_its_line(tmp_path: Path, old: bytes, new: 
     "value", ["nan", "inf", "-0.001", "5.001", "five", "", "1_0", "1e999", "\u0663", "1" * 500, "0x1", " 1"]
 )
 def test_only_numbers_from_0_to_5_are_taken_for_stsb(tmp_path: Path, value: str) -> None:
-    """Python's float takes `nan`, `1_0` and Arabic digits; a reader of tables makes text or NaN of the whole column."""
+    """Python's float accepts `nan`, `1_0` and Arabic digits. A table reader would turn the whole column into text or NaN."""
     (problem,) = judge(tmp_path, {"STS-B.tsv": answers(["0", "5", "5.0", "+1.", ".5", value])})
     assert "STS-B.tsv, line 7" in problem and "expected a number from 0 to 5." in problem
 
@@ -437,7 +437,7 @@ def test_of_many_problems_twenty_are_told_and_the_rest_is_counted(tmp_path: Path
 
 
 def test_missing_and_additional_entries_are_named(tmp_path: Path) -> None:
-    """macOS adds `__MACOSX/`; a slip of the pen gives `STSB.tsv`."""
+    """macOS adds `__MACOSX/`, and `STSB.tsv` is an easy mistake."""
     files = good_files()
     files["STSB.tsv"] = files.pop("STS-B.tsv")
     files |= {
@@ -458,7 +458,7 @@ def test_missing_and_additional_entries_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["submission/", "submission\\", "../", "/", "C:\\", "a/../"])
 def test_files_below_a_folder_are_named_once_each(tmp_path: Path, folder: str) -> None:
-    """Zipping the folder instead of its files is the commonest mistake; `missing` beside it would confuse."""
+    """Zipping the folder instead of its files is the most common mistake. Reporting `missing` as well would confuse."""
     archive = zipped(tmp_path / "s.zip", {f"{folder}{name}": content for name, content in good_files().items()})
     problems = check_submission(archive, rows=FEW)
     assert len(problems) == 11
@@ -466,7 +466,7 @@ def test_files_below_a_folder_are_named_once_each(tmp_path: Path, folder: str) -
 
 
 def test_a_name_that_hides_more_behind_a_nul_is_no_good_name(tmp_path: Path) -> None:
-    """Python's zipfile shows such a name without its tail."""
+    """Python's zipfile shows such a name only up to the NUL."""
     archive = zipped(tmp_path / "s.zip", good_files())
     archive.write_bytes(archive.read_bytes().replace(b"WNLI.tsv", b"WNLI\0tsv"))
     problems = [str(problem) for problem in check_submission(archive, rows=FEW)]
@@ -474,7 +474,7 @@ def test_a_name_that_hides_more_behind_a_nul_is_no_good_name(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_there_twice_is_named(tmp_path: Path) -> None:
-    """One reader takes the first, another the last."""
+    """One reader uses the first file, and another the last."""
     archive = zipped(tmp_path / "s.zip", good_files())
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(archive, "a") as more:
         more.writestr("RTE.tsv", good_files()["RTE.tsv"])
@@ -494,10 +494,10 @@ def test_symbolic_links_are_named_and_not_followed(tmp_path: Path) -> None:
     ("offset", "value", "found"),
     [
         (8, 1, "it is encrypted"),
-        (8, 64, "it cannot be unpacked"),  # strongly encrypted
+        (8, 64, "it cannot be unpacked"),  # strong encryption
         (10, 99, "it is compressed by method 99"),
         (16, 12345, "it cannot be unpacked (Bad CRC-32"),
-        (24, 3, "it cannot be unpacked (Bad CRC-32"),  # the declared size lies
+        (24, 3, "it cannot be unpacked (Bad CRC-32"),  # the declared size is wrong
         (42, 65535, "it cannot be unpacked"),  # the content is elsewhere
     ],
 )
@@ -514,7 +514,7 @@ def test_an_entry_that_cannot_be_unpacked_is_named(tmp_path: Path, offset: int, 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_unpack_without_bounds_are_not_tried(tmp_path: Path, method: int) -> None:
-    """Python's zipfile unpacks these block by block, however much comes out of one block."""
+    """Python's zipfile unpacks these methods block by block, however large the output of a block."""
     archive = zipped(tmp_path / "s.zip", {name: content for name, content in good_files().items() if name != "RTE.tsv"})
     with zipfile.ZipFile(archive, "a", method) as more:
         more.writestr("RTE.tsv", bytes(LARGEST_FILE))
@@ -523,7 +523,7 @@ def test_methods_that_unpack_without_bounds_are_not_tried(tmp_path: Path, method
 
 
 def test_bombs_are_not_unpacked(tmp_path: Path) -> None:
-    """The first declares more than may be in all; the second has one file that is too large by itself."""
+    """The first zip declares more than the limit for all files. The second has one file that is too large by itself."""
     archive = zipped(tmp_path / "s.zip", good_files() | {"RTE.tsv": bytes(LARGEST_ZIP)})
     (problem,) = check_submission(archive, rows=FEW)
     assert str(problem) == "s.zip: more than 32 MiB, packed or unpacked; expected less than 5."
@@ -537,7 +537,7 @@ def test_bombs_are_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_a_long_line_of_digits_is_judged_like_any_other(tmp_path: Path) -> None:
-    """A pattern that tries every way to cut the digits in two would need years."""
+    """A pattern that tries every way to split the digits would take years."""
     content = answers(["1"] * 5) + b"5\t" + b"1" * (1 << 20) + b"x\n"
     (problem,) = judge(tmp_path, {"STS-B.tsv": content})
     assert len(problem) < 150
@@ -584,7 +584,7 @@ def test_random_files_give_problems_and_no_exception(tmp_path_factory: pytest.Te
 def test_a_zip_with_changed_bytes_gives_problems_and_no_exception(
     tmp_path_factory: pytest.TempPathFactory, seed: int, changes: int, around: bytes
 ) -> None:
-    """Sizes, offsets, flags, versions and names all lie; most changes are put into the zip's own records."""
+    """Sizes, offsets, flags, versions and names are all changed; most changes are in the zip's own records."""
     chance = random.Random(seed)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

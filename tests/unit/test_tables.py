@@ -1,4 +1,4 @@
-"""The tables of a report, as exact text, and the answers that their intervals come from."""
+"""The tables of a report as exact text, and the predictions from which their intervals are computed."""
 
 import dataclasses
 import json
@@ -35,12 +35,12 @@ def failed(result: RunResult, error: str = "It broke.") -> FailedRun:
 
 
 def accuracies(*values: float | None, **changes: object) -> list[RunResult]:
-    """Runs of RTE, or another task of one accuracy, with the seeds 1, 2, ..."""
+    """Return runs of RTE, or of another task whose only metric is accuracy, with the seeds 1, 2, ..."""
     return [sample_result(seed=seed, metrics={"accuracy": value}, **changes) for seed, value in enumerate(values, start=1)]
 
 
 def published_runs() -> list[RunResult]:
-    """Runs that came out as the published ones did."""
+    """Return runs with the published scores and times."""
     figures = {
         ("fp32", "mnli"): ((0.8391, 0.8410), 9323.0),
         ("fp32", "qnli"): ((0.9066,), 2457.0),
@@ -60,7 +60,11 @@ def published_runs() -> list[RunResult]:
 
 
 def test_the_published_pytorch_table_comes_out_of_its_figures() -> None:
-    """Rows in GLUE's order, MNLI's two results in one cell, hours only where there are any, what ran in each column."""
+    """The published figures must give the published table.
+
+    Rows are in GLUE's order, MNLI's two results share a cell, hours are shown only if there are any, and notes say what ran
+    in each column.
+    """
     table = pytorch_table(groups_of(published_runs()))
     assert (
         table.to_markdown()
@@ -88,7 +92,7 @@ heart scores below the majority; a score near or below the majority says nothing
 
 
 def test_published_figures_stand_beside_those_of_the_same_task() -> None:
-    """As it is not run by us, each of these columns must say that it is published, and from where."""
+    """These columns do not hold our own runs, so each must say that it is published, and a note must name the source."""
     ours = pytorch_table(groups_of(published_runs()), with_published=True)
     assert ours.columns[6:] == (
         "Published result",
@@ -106,7 +110,7 @@ def test_published_figures_stand_beside_those_of_the_same_task() -> None:
 
 
 def test_each_precision_that_ran_has_columns_of_its_own() -> None:
-    """A bf16 run under "FP16" would compare what nobody ran; `amp` is what it became."""
+    """A bf16 run under "FP16" would compare what nobody ran. `amp` is shown as the precision that was used."""
     results = [
         sample_result("rte", precision="amp"),  # ran as bf16
         sample_result("qnli", precision="fp16"),
@@ -133,7 +137,7 @@ def test_each_precision_that_ran_has_columns_of_its_own() -> None:
 
 
 def test_failed_and_missing_runs_show_as_such() -> None:
-    """A failure that looks like a run not yet made, or a mean that hides that one of its runs is missing."""
+    """Guards against a failure that looks like a run that was not started, and against a mean that hides a missing run."""
     seeds = accuracies(0.6, 0.7, 0.8)
     never = sample_result("qnli", precision="bf16")
     table = pytorch_table(groups_of(seeds[:2], [failed(seeds[2], "No memory."), failed(never)]))
@@ -146,14 +150,14 @@ def test_failed_and_missing_runs_show_as_such() -> None:
 
 
 def test_a_failed_amp_run_stands_where_those_that_ran_do() -> None:
-    """What `amp` would have been is known from the runs of the same backend, else it is not made up."""
+    """The precision of a failed `amp` run is taken from runs of the same backend, and otherwise left open."""
     done, broken = sample_result("rte", precision="amp"), sample_result("qnli", precision="amp")
     assert pytorch_table(groups_of([done], [failed(broken)])).columns[4] == "Result (BF16)"
     assert pytorch_table(groups_of([], [failed(broken)])).columns[4] == "Result (AMP)"
 
 
 def test_collapsed_runs_and_first_weights_are_said() -> None:
-    """56.34 on WNLI is the majority class: the figure alone looks like a result."""
+    """56.34 on WNLI is the score of the majority class, but the figure alone looks like a result."""
     results = [
         *accuracies(0.6, 0.7),
         sample_result(seed=3, metrics={"accuracy": 0.5271}, collapsed=True),
@@ -168,7 +172,7 @@ def test_collapsed_runs_and_first_weights_are_said() -> None:
 
 
 def test_a_score_that_is_not_a_number_is_shown_as_nan() -> None:
-    """The mean of the other seeds would pass for that of all."""
+    """The mean of the other seeds must not be reported as the mean of all."""
     correlations = {"pearson": None, "spearman": 0.5}
     assert pytorch_table(groups_of([sample_result("stsb", metrics=correlations)])).rows[0][1:3] == (
         "Pearson/Spearman",
@@ -178,7 +182,7 @@ def test_a_score_that_is_not_a_number_is_shown_as_nan() -> None:
 
 
 def test_two_settings_of_a_task_are_two_rows() -> None:
-    """A mean over two models, or over compiled and plain runs, is of nothing."""
+    """A mean over two models, or over compiled and plain runs, has no meaning."""
     results = [
         sample_result("rte"),
         sample_result("rte", compile=True),
@@ -189,13 +193,13 @@ def test_two_settings_of_a_task_are_two_rows() -> None:
 
 
 def test_of_two_results_of_a_seed_the_last_counts() -> None:
-    """The same seed asked for as `amp` and as `bf16` is one run made twice, not two seeds."""
+    """The same seed with `amp` and with `bf16` is one run made twice, not two seeds."""
     results = [*accuracies(0.5, precision="amp"), *accuracies(0.75, precision="bf16")]
     assert pytorch_table(groups_of(results)).rows == (("RTE", "Accuracy", "-", "-", "75.00", "01:00"),)
 
 
 def test_the_runs_own_notes_are_kept() -> None:
-    """A slower path taken in silence explains a slow figure to nobody."""
+    """Nobody can explain a slow figure if the note about a slower path is lost."""
     note = "bf16 has no hardware support on CPU: it runs, slowly."
     results = [sample_result("rte", notes=[note]), sample_result("qnli", notes=[note])]
     for table in (pytorch_table(groups_of(results)), speed_table(groups_of(results))):
@@ -226,7 +230,7 @@ def tensorflow_runs() -> list[RunResult]:
 
 
 def test_the_tensorflow_table_names_what_ran_in_each_mode() -> None:
-    """Runs in the order of their seeds; the first epoch, in which the program is traced, is not the time."""
+    """Runs are in the order of their seeds. The first epoch is not the time, because the program is traced in it."""
     others = [sample_result("rte", backend="tensorflow"), sample_result("mrpc")]
     assert (
         tensorflow_table(groups_of([*tensorflow_runs(), *others])).to_markdown()
@@ -254,7 +258,7 @@ max_length 128.
 
 
 def test_published_rows_of_tensorflow_are_marked() -> None:
-    """They are of other devices, so they are rows of their own."""
+    """They are from other devices, so they have rows of their own."""
     runs = tensorflow_runs()
     table = tensorflow_table(groups_of(runs[:1], [failed(runs[-1])]), with_published=True)
     assert table.columns[3] == "Val acc (1 run)"
@@ -274,7 +278,7 @@ def test_published_rows_of_tensorflow_are_marked() -> None:
 
 
 def test_every_published_accuracy_of_tensorflow_is_a_share_of_384() -> None:
-    """A digit mistaken in copying; and the reason for which ours, of 408, can differ."""
+    """Guards against a wrongly copied digit. The different number of examples is why our scores, on 408, can differ."""
     for row in tensorflow_table(groups_of([]), with_published=True).rows:
         for value in row[3].split("/"):
             assert value == "-" or f"{round(float(value) * 384) / 384:.4f}" == value
@@ -290,7 +294,7 @@ def bench(directory: Path) -> list[RunResult]:
 
 
 def test_scores_have_a_row_for_each_metric_of_each_split(tmp_path: Path) -> None:
-    """MNLI's two results, MRPC's two metrics; a regression has no majority."""
+    """MNLI has two results, MRPC has two metrics, and a regression has no majority score."""
     table = scores_table(groups_of(bench(tmp_path)), Reader(tmp_path))
     assert table.columns[:6] == ("Task", "Metric", "Model", "Backend", "Precision", "Settings")
     assert table.columns[6:] == ("Result", "95 % interval", "Majority", "Collapsed")
@@ -305,7 +309,7 @@ def test_scores_have_a_row_for_each_metric_of_each_split(tmp_path: Path) -> None
 
 
 def test_differences_are_of_settings_that_differ_in_one_respect(tmp_path: Path) -> None:
-    """fp32 against compiled bf16 would not say which of the two made the difference."""
+    """Comparing fp32 with compiled bf16 would not show which of the two made the difference."""
     results = bench(tmp_path)
     answers = Reader(tmp_path)
     assert differences_table(groups_of(results), answers).notes == (
@@ -327,7 +331,7 @@ def test_differences_are_of_settings_that_differ_in_one_respect(tmp_path: Path) 
 
 
 def test_a_recipe_is_one_respect_whatever_it_sets(tmp_path: Path) -> None:
-    """`small` has another learning rate than `classic`, and is still one choice."""
+    """`small` has another learning rate than `classic`, but it is a single choice."""
     first = write_sample_run(tmp_path, "rte", seed=1)
     second = write_sample_run(tmp_path, "rte", seed=2)
     small = dataclasses.replace(second, recipe="small", config=second.config | {"recipe": "small", "learning_rate": 1e-4})
@@ -367,7 +371,7 @@ Note: Seeds: 1, 2.
 
 
 def test_cells_cannot_break_out_of_the_table() -> None:
-    """A model's name may hold a pipe, a tag, a line end or an escape sequence."""
+    """A model's name may contain a pipe, a tag, a line end or an escape sequence."""
     table = Table(title="a|b", columns=("name",), rows=(("x|y\\|<b>",), ("line\nend\x1b[31m",)), notes=("n|\no",))
     assert table.to_markdown() == (
         "### a&#124;b\n"
@@ -383,7 +387,7 @@ def test_cells_cannot_break_out_of_the_table() -> None:
 
 
 def test_results_of_two_versions_share_no_table() -> None:
-    """A later version may score or time otherwise: a difference would be put down to the settings."""
+    """A later version may score or time differently, and the difference would be attributed to the settings."""
     old, other = sample_result("rte"), sample_result("mrpc")
     new = sample_result("wnli", versions={"isinglass": "0.2.0"})
     check_same_version([old, other])
@@ -397,7 +401,7 @@ def test_results_of_two_versions_share_no_table() -> None:
 
 @pytest.mark.parametrize("task", ["mrpc", "mnli", "stsb"])
 def test_answers_score_as_the_result_says(task: str, tmp_path: Path) -> None:
-    """Labels by name: in the task's order whatever that of the model's outputs."""
+    """Labels are read by name: they are in the task's order, whatever the order of the model's outputs."""
     result = write_sample_run(tmp_path, task)
     split = result.split.split("+")[-1]
     found = Reader(tmp_path)(result, split)
@@ -409,7 +413,7 @@ def test_answers_score_as_the_result_says(task: str, tmp_path: Path) -> None:
 
 
 def test_a_models_own_order_of_labels_does_not_matter(tmp_path: Path) -> None:
-    """The probabilities' columns are named: the first need not be the task's first label."""
+    """The columns of the probabilities are named, so the first need not be the task's first label."""
     result = write_sample_run(tmp_path, "mrpc")
     before = Reader(tmp_path)(result, "dev")
     path = tmp_path / result.predictions["dev"]
@@ -470,7 +474,7 @@ def test_damaged_examples_get_one_sentence_with_file_and_line(task, content, mes
 
 
 def test_a_result_reaches_no_file_outside_its_directory(tmp_path: Path) -> None:
-    """A directory from a stranger may name any file of the reader's, who then publishes it in a report."""
+    """A directory from an untrusted source may name any file of the reader, who would then publish it in a report."""
     result = write_sample_run(tmp_path / "bench", "rte")
     inside = tmp_path / "bench" / result.predictions["dev"]
     outside = inside.rename(tmp_path / "predictions.tsv")

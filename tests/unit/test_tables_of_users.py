@@ -1,4 +1,4 @@
-"""The readers of a user's tables: every format gives the same rows, and every mistake one sentence with its place."""
+"""The readers of a user's tables: every format gives the same rows, and every mistake one sentence with its location."""
 
 import bz2
 import csv
@@ -63,7 +63,7 @@ def as_parquet(columns) -> bytes:
     return stream.getvalue()
 
 
-# ---- what is right -----------------------------------------------------
+# ---- valid files -------------------------------------------------------
 
 
 def test_all_formats_and_compressions_give_the_same_rows(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=1
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
 def test_what_pythons_csv_module_writes_is_read_back(rows, delimiter, quoting, end, tmp_path_factory) -> None:
-    """Rows that are empty altogether are left out, and the numbers of the others do not change."""
-    end = "\r\n" if quoting == csv.QUOTE_MINIMAL else end  # with another it leaves the other line ends without quotes
+    """Empty rows are left out, and the numbers of the other rows must not change."""
+    end = "\r\n" if quoting == csv.QUOTE_MINIMAL else end  # otherwise csv does not quote the other line ends
     path = tmp_path_factory.mktemp("csv") / "mine.csv"
     write(path, as_csv(rows, delimiter, quoting, end, header=("a", "b", "c")))
     kept = [(number, row) for number, row in enumerate(rows, 2) if any(row)]
@@ -138,7 +138,7 @@ def test_what_pythons_json_module_writes_is_read_back(rows, tmp_path_factory) ->
 
 
 def test_rows_are_counted_as_a_spreadsheet_counts_them(tmp_path: Path) -> None:
-    """The header is row 1, a text of two lines is one row, and empty rows count; a line of JSON is a line."""
+    """The header is row 1, a text of two lines is one row, and empty rows count. In JSON Lines, lines are counted."""
     path = write(tmp_path / "a.csv", '\ntext,label\n"one\ntwo",x\n\n,\nthree,y\n\n')
     table = read(path)
     assert table.line_numbers.tolist() == [3, 6]
@@ -213,7 +213,7 @@ def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> 
     assert ", line 1: more than 0 MiB without a line end" in refusal(path)
 
 
-# ---- what is wrong -----------------------------------------------------
+# ---- invalid files -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_patterns_are_expanded_and_sorted(tmp_path: Path) -> None:
     assert found("c.jsonl", "[ab].csv") == ["c.jsonl", "a.csv", "b.csv"]
     assert found("[1].csv") == ["[1].csv"]
     assert found("**/*.csv") == ["[1].csv", "a.csv", "b.csv", "deep/d.csv"]
-    assert found("missing.csv") == ["missing.csv"]  # told when it is opened
+    assert found("missing.csv") == ["missing.csv"]  # reported when it is opened
 
 
 def test_a_pattern_without_a_match_and_a_file_named_twice_are_refused(tmp_path: Path) -> None:

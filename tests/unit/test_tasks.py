@@ -1,4 +1,4 @@
-"""The tasks as values, against GLUE's own facts."""
+"""The tasks as values, compared with GLUE's own facts."""
 
 import copy
 import pickle
@@ -39,7 +39,7 @@ def test_mnli_has_two_dev_sets_and_two_test_sets() -> None:
     ],
 )
 def test_labels_are_matched_by_name(task: str, names: tuple[str, ...], expected: tuple[str, ...] | None) -> None:
-    """Guards against the 5 to 7 % that a finished MNLI model scores when positions are taken for names."""
+    """Guards against the score of 5 to 7 % of a finished MNLI model whose labels are matched by position, not by name."""
     assert TASKS[task].match_labels(names) == expected
 
 
@@ -52,6 +52,6 @@ def test_labels_of_a_users_own_that_differ_in_case_only_are_told_apart() -> None
 
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_a_kind_stays_itself_in_copies_and_other_processes(kind: Kind) -> None:
-    """Kinds are compared by identity; a task is pickled for workers and with estimators."""
+    """Kinds are compared by identity. A task is pickled for workers and with estimators."""
     assert pickle.loads(pickle.dumps(kind)) is kind
     assert copy.deepcopy(kind) is kind

@@ -1,4 +1,4 @@
-"""Columns of texts on disk: they behave like lists, take no memory to speak of, and need no disk that lets them write."""
+"""Columns of texts on disk: they behave like lists, take almost no memory, and work without a writable disk."""
 
 import os
 import resource
@@ -51,7 +51,7 @@ def test_texts_on_disk_behave_like_a_list() -> None:
 
 
 def test_texts_come_in_portions_of_any_size() -> None:
-    """Guards against blocks of another size than `CHUNK`, by which texts are found again."""
+    """Guards against blocks whose size is not `CHUNK`, by which texts are found again."""
     column = StoredTexts()
     for begin, end in ((0, 1), (1, CHUNK - 1), (CHUNK - 1, CHUNK), (CHUNK, CHUNK), (CHUNK, 2 * CHUNK + 1)):
         column.extend(PLAIN[begin:end])
@@ -63,7 +63,7 @@ def test_texts_come_in_portions_of_any_size() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(st.characters(), max_size=6), min_size=1, max_size=9))
 def test_any_text_is_read_back_and_encoded_as_from_a_list(texts: list[str]) -> None:
-    """Of Python's strings; also halves of surrogate pairs, which no file can hold, and NUL."""
+    """Covers all Python strings, including halves of surrogate pairs, which no file can hold, and NUL."""
     many = texts * (CHUNK // len(texts) + 1)
     column = StoredTexts(many)
     assert column[: len(many)] == many
@@ -72,7 +72,7 @@ def test_any_text_is_read_back_and_encoded_as_from_a_list(texts: list[str]) -> N
 
 
 def test_the_file_has_no_name_and_goes_with_the_column() -> None:
-    """A killed process leaves nothing behind."""
+    """A killed process must leave nothing behind."""
 
     def open_files() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
@@ -88,7 +88,7 @@ def test_the_file_has_no_name_and_goes_with_the_column() -> None:
 
 @pytest.mark.parametrize("size", [0, 100_000, 200_000])
 def test_on_a_full_disk_texts_stay_in_memory(size: int) -> None:
-    """The limit on the size of files is real; the first or the second block does not fit, or only a part of it."""
+    """The limit on file size is real. The first or the second block does not fit, or only part of it does."""
     with files_of_at_most(size):
         check_alike(StoredTexts(PLAIN), PLAIN)
 
@@ -110,19 +110,19 @@ def test_examples_are_taken_alike_from_lists_and_from_disk(index: list[int]) -> 
 
 
 def test_a_file_of_many_rows_takes_a_few_bytes_of_memory_for_each(tmp_path: Path) -> None:
-    """As Python's strings these pairs took 400 bytes each: the label's place in a list and a line number remain."""
+    """As Python strings these pairs took 400 bytes each. Only the label's place in a list and a line number remain."""
     rows = 60_000
     (tmp_path / "RTE").mkdir()
     with open(tmp_path / "RTE" / "train.tsv", "w") as lines:
         lines.write("index\tsentence1\tsentence2\tlabel\n")
         lines.writelines(f"{i}\tsentence {i} {'a' * 80}\tother {i} {'b' * 40}\tentailment\n" for i in range(rows))
-    read_tsv(TASKS["rte"], TASKS["rte"].train, tmp_path)  # what is made once
+    read_tsv(TASKS["rte"], TASKS["rte"].train, tmp_path)  # fills caches
     tracemalloc.start()
     try:
         examples = read_tsv(TASKS["rte"], TASKS["rte"].train, tmp_path)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    blocks = (slice(CHUNK), slice(rows // CHUNK * CHUNK, None))  # the one that was read last, and the incomplete one
+    blocks = (slice(CHUNK), slice(rows // CHUNK * CHUNK, None))  # the last one read, and the incomplete one
     held = sum(len(text) + 60 for column in examples.texts for block in blocks for text in column[block])
     assert len(examples) == rows and kept - held < 32 * rows

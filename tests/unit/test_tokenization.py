@@ -28,7 +28,7 @@ def pairs(count: int, longest: int = 40, *, single: bool = False) -> Examples:
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_and_longest_first_truncation_equal_those_of_transformers(family: str, single: bool, tmp_path: Path) -> None:
-    """Guards against other specials, other types, or cutting the second text instead of the longer one."""
+    """Guards against other special tokens or types, and against truncating the second text instead of the longer one."""
     from transformers import AutoTokenizer
 
     directory = save_tiny(tmp_path / "model", family)
@@ -45,7 +45,7 @@ def test_tokens_and_longest_first_truncation_equal_those_of_transformers(family:
 
 
 def test_padding_asked_for_by_the_file_is_ignored() -> None:
-    """all-MiniLM-L6-v2's tokenizer.json pads everything to 128."""
+    """The tokenizer.json of all-MiniLM-L6-v2 pads everything to 128."""
     tokenizer = tiny_tokenizer("bert")
     tokenizer.enable_padding(length=128)
     found = tokenize(pairs(3, 5), tokenizer.to_str(), 64)
@@ -63,7 +63,7 @@ def test_the_second_call_maps_what_the_first_left(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_key_is_the_content() -> None:
-    """Another text, split of texts, length or tokenizer is another entry; another file name is not."""
+    """Another text, division into texts, length or tokenizer must change the key. Another file name must not."""
 
     def key(texts: tuple[list[str], ...], tokenizer: str = "t", length: int = 8, origin: str = "x") -> str:
         return _key(Examples(texts=texts, labels=None, origin=origin, line_numbers=[1]), tokenizer, length, None)
@@ -76,7 +76,7 @@ def test_the_key_is_the_content() -> None:
 
 
 def test_the_key_of_a_content_never_changes() -> None:
-    """Guards against caches that grow because the same texts are looked for under another key; or in another order."""
+    """Guards against caches that grow because the same texts are looked up under another key or in another order."""
     texts = ([f"text {i} 😀" for i in range(5000)], [f"{i} é" for i in range(5000)])
     for columns in (texts, tuple(map(StoredTexts, texts))):
         examples = Examples(texts=columns, labels=None, origin="x", line_numbers=range(5000))
@@ -86,7 +86,7 @@ def test_the_key_of_a_content_never_changes() -> None:
 
 @pytest.mark.parametrize("overlap", [None, 4])
 def test_tokens_of_many_blocks_are_those_of_one(overlap: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stored as they come, gathered in memory, or made at once, tokens are the same; the files are the arrays' bytes."""
+    """Tokens stored in blocks, gathered in memory, or made at once must be the same. The files hold the arrays' bytes."""
     examples, tokenizer_json = pairs(50, single=True), tiny_tokenizer("bert").to_str()
     whole = tokenize(examples, tokenizer_json, 16, window_overlap=overlap, keep=False)
     monkeypatch.setattr("isinglass.data.tokenization.CHUNK", 7)
@@ -134,7 +134,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_loses_nothing(
 
 
 def test_a_disk_that_fills_up_is_said_and_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The limit on the size of files is real, and met when some blocks are written: nothing is left of them."""
+    """The limit on file size is real and is reached after some blocks are written, of which nothing may be left."""
     examples, tokenizer_json = pairs(10_000, 8), tiny_tokenizer("bert").to_str()
     expected = tokenize(examples, tokenizer_json, 32, keep=False)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

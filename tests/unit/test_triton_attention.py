@@ -1,4 +1,4 @@
-"""Our attention kernels: on a CPU by Triton's interpreter (conftest.py), else on the GPU."""
+"""Our attention kernels, run by Triton's interpreter on a CPU (conftest.py), otherwise on the GPU."""
 
 import math
 from itertools import pairwise
@@ -23,8 +23,8 @@ in_shapes = pytest.mark.parametrize(
     ("queries", "keys", "D"),
     [
         ([3, 17, TILE, 1], [3, 17, TILE, 1], 16),  # one tile each, the last full
-        ([70, 2, 130], [70, 2, 130], 24),  # several, of a width that is no power of two
-        ([1, 1, 1, 0], [3, 130, TILE, 9], 8),  # the last layer's: one query, and a rest that asks nothing
+        ([70, 2, 130], [70, 2, 130], 24),  # several tiles; D is not a power of two
+        ([1, 1, 1, 0], [3, 130, TILE, 9], 8),  # the last layer's: one query each, and keys without a query
     ],
 )
 
@@ -39,13 +39,13 @@ def normal(*shape: int, half: torch.dtype, seed: int) -> Tensor:
 
 
 def inputs(queries: list[int], keys: list[int], D: int, half: torch.dtype) -> Projections:
-    """Columns of wider tensors, as they come."""
+    """Return columns of wider tensors, as in a model."""
     wide_q, wide_kv = normal(sum(queries), 3 * N * D, half=half, seed=1), normal(sum(keys), 2 * N * D, half=half, seed=2)
     return Projections.split(wide_kv, wide_q[:, : N * D])
 
 
 def written_out(leaves: list[Tensor], bounds: SequenceBounds, D: int, kept: list[Tensor] | None = None) -> Tensor:
-    """In fp32, one sequence after another, the weights multiplied by `kept`."""
+    """Compute attention in fp32, one sequence after another, with the weights multiplied by `kept`."""
     parts = []
     for i, ((a, b), (c, d)) in enumerate(zip(pairwise(bounds.cu_q.tolist()), pairwise(bounds.cu_k.tolist()), strict=True)):
         q, k, v = (x[start:stop].view(-1, N, D) for x, start, stop in zip(leaves, (a, c, c), (b, d, d), strict=True))
@@ -56,13 +56,13 @@ def written_out(leaves: list[Tensor], bounds: SequenceBounds, D: int, kept: list
 
 
 def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY) -> list[Tensor]:
-    """(N, Lq, Lk) of each sequence: what of each weight is kept, read off one-hot values with equal scores."""
+    """Return the factor of each weight, (N, Lq, Lk) for each sequence, read off one-hot values with equal scores."""
     lengths_q, lengths_k = (cu.diff().tolist() for cu in (bounds.cu_q, bounds.cu_k))
     D, found = 128, [torch.zeros(N, q, k, device=DEVICE) for q, k in zip(lengths_q, lengths_k, strict=True)]
     dropout = PlacedDropout(rate, key, place)
     q, k = (torch.zeros(sum(lengths), N * D, device=DEVICE, dtype=torch.float16) for lengths in (lengths_q, lengths_k))
     places = torch.cat([torch.arange(length) for length in lengths_k]).to(DEVICE)
-    for begin in range(0, max(lengths_k), D):  # so many keys show at a time
+    for begin in range(0, max(lengths_k), D):  # D keys are visible at a time
         v = (places[:, None] == begin + torch.arange(D, device=DEVICE)).to(torch.float16).repeat(1, N)
         out, _ = attend(Projections(q, k, v), N, bounds, dropout)
         for each, (a, b) in zip(found, pairwise(bounds.cu_q.tolist()), strict=True):
@@ -74,11 +74,11 @@ def masks(bounds: SequenceBounds, rate: float, place: int = 3, key: Tensor = KEY
 def gradients(
     qkv: Projections, bounds: SequenceBounds, dropout: PlacedDropout
 ) -> tuple[Tensor, Tensor, Projections, Tensor]:
-    """Output, the gradient that it gets, those that come out, and their partial sums."""
+    """Return the output, its gradient, the gradients of the inputs, and their partial sums."""
     q, k, _ = qkv
     out, log_sums = attend(qkv, N, bounds, dropout)
     grad = normal(*out.shape, half=q.dtype, seed=3)
-    grad_q = torch.full_like(q, math.nan)  # what is not written shows
+    grad_q = torch.full_like(q, math.nan)  # unwritten entries are noticed
     grad_kv = torch.full((len(k), 2 * k.shape[1]), math.nan, device=DEVICE, dtype=q.dtype)
     grads = Projections.split(grad_kv, grad_q)
     sums = attend_backward(grad, qkv, out, log_sums, bounds, dropout, grads)
@@ -93,7 +93,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 @in_shapes
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_outputs_and_gradients_are_those_of_each_sequence_alone(half, queries, keys, D, rate):
-    """With the masks of the kernels themselves, which both directions draw for themselves."""
+    """Uses the masks of the kernels, which the forward and the backward pass draw separately."""
     bounds, qkv = bounds_of(queries, keys), inputs(queries, keys, D, half)
     out, grad, found, sums = gradients(qkv, bounds, PlacedDropout(rate, KEY, 3))
     leaves = [x.detach().float().contiguous().requires_grad_() for x in qkv]
@@ -107,7 +107,7 @@ def test_outputs_and_gradients_are_those_of_each_sequence_alone(half, queries, k
 
 
 def test_a_sequence_reaches_no_other():
-    """Its neighbours' numbers changed, its own stay, to the last bit."""
+    """If the numbers of the neighbours change, the results of a sequence must stay the same to the last bit."""
     lengths, D = [5, 70, 9], 16
     bounds = bounds_of(lengths, lengths)
     q, k, v = inputs(lengths, lengths, D, torch.float16)
@@ -123,7 +123,7 @@ def test_a_sequence_reaches_no_other():
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_weights_are_kept_at_the_rate_and_independently(rate):
-    """Over all to 5 standard deviations; between neighbours, heads, sequences, places and steps no correlation."""
+    """The rate is within 5 standard deviations. Neighbours, heads, sequences, places and steps must be uncorrelated."""
     bounds = bounds_of([150, 150], [150, 150])
     drawn = masks(bounds, rate)
     kept = torch.stack([(each > 0).double() for each in drawn])  # sequence, head, query, key

@@ -1,4 +1,4 @@
-"""The kernels compile for a GPU, which takes none: Triton's interpreter lets pass what its compiler does not."""
+"""The kernels compile for a GPU, which needs no GPU: Triton's interpreter accepts code that its compiler does not."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-# in a process of its own: where the interpreter was asked for, nothing compiles any more
+# in a separate process: once the interpreter is enabled, nothing compiles any more
 PROGRAM = """
 import triton
 from triton.backends.compiler import GPUTarget

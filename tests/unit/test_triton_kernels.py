@@ -1,4 +1,4 @@
-"""The Triton kernels and the layers made of them: on a CPU by Triton's interpreter (conftest.py), else on the GPU."""
+"""The Triton kernels and the layers built from them, by Triton's interpreter on a CPU (conftest.py), else on the GPU."""
 
 import dataclasses
 from typing import Any
@@ -40,7 +40,7 @@ def key_of(step: int, seed: int = 1) -> torch.Tensor:
 
 
 def training_plan(step: int) -> TritonPlan:
-    """For three examples in 64 rows, with the dropout of a step."""
+    """Return a plan for three examples in 64 rows, with the dropout of a step."""
     dropout = KernelDropout(key_of(step, seed=3))
     return TritonPlan.prepare(np.array([5, 9, 20]), 3, DEVICE, dropout)
 
@@ -49,7 +49,7 @@ def training_plan(step: int) -> TritonPlan:
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("given", ["both", "fp32", "half"])
 def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, given: str):
-    """Forward and backward against PyTorch's, the mask taken from the result itself."""
+    """Compares forward and backward with PyTorch, with the mask taken from the result itself."""
     x, residual, gain, bias = normal(ROWS, H, dtype=half), normal(ROWS, H, seed=1), normal(H, seed=2), normal(H, seed=3)
     dropout = PlacedDropout(rate, key_of(1), 7)
     out, out_half, statistics = kernels.add_norm(x, residual, gain, bias, 1e-5, dropout)
@@ -65,7 +65,7 @@ def test_add_norm_is_dropout_sum_and_layer_norm(half: torch.dtype, rate: float, 
     grad, grad_half = normal(ROWS, H, seed=4), normal(ROWS, H, dtype=half, seed=5)
     grads = {"both": (grad, grad_half), "fp32": (grad, None), "half": (None, grad_half)}[given]
     total = sum(each.float() for each in grads if each is not None)
-    wide = torch.full((PROGRAMS, 3 * H + 4), 9.0, device=DEVICE)  # the kernel's part lies within other columns
+    wide = torch.full((PROGRAMS, 3 * H + 4), 9.0, device=DEVICE)  # the kernel's columns are among others
     of_residual, of_x = kernels.add_norm_backward(*grads, statistics, gain, dropout, wide[:, 2 : 3 * H + 2], half)
     of_expected = torch.autograd.grad(expected, leaves, total)
     torch.testing.assert_close(of_residual, of_expected[1], rtol=0, atol=1e-4)
@@ -87,7 +87,7 @@ def masks(step: int, place: int, rate: float, rows: int = 256, columns: int = 51
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_the_masks_keep_their_rate_and_are_independent(rate: float):
-    """Over all elements to 5 standard deviations, and between neighbours, rows, places and steps no correlation."""
+    """The rate is within 5 standard deviations. Neighbours, rows, places and steps must be uncorrelated."""
     one = masks(1, 0, rate)
     deviation = np.sqrt(rate * (1 - rate) / one.size)
     assert one.mean() == pytest.approx(1 - rate, abs=5 * deviation)
@@ -120,14 +120,14 @@ def layer(tmp_path_factory) -> Layer:
 
 @pytest.fixture(autouse=True)
 def products_in_half(monkeypatch):
-    """On a CPU PyTorch has no product of halves whose result is in fp32."""
+    """Disable products with an fp32 result on a CPU, where PyTorch has none for half precision."""
     if DEVICE.type == "cpu":
         monkeypatch.setattr(layers, "_WRITES_FP32", False)
 
 
 @HALVES
 def test_a_fused_layer_does_what_the_layer_does(layer: Layer, half: torch.dtype):
-    """To the half's precision, outputs and all gradients: the check that is made before each training on a GPU."""
+    """Outputs and all gradients must agree to half precision. The same check runs before each training on a GPU."""
     assert why_not_fused([layer], 3, half) is None
 
 
@@ -144,7 +144,7 @@ def test_a_fused_layer_that_computes_something_else_is_found_out(layer: Layer, m
 
 
 def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
-    """And a step's are the same each time."""
+    """The masks of a step must also be the same each time."""
     x = normal(64, H)
 
     def run(step: int, number: int) -> torch.Tensor:
@@ -157,7 +157,7 @@ def test_layers_in_a_row_have_masks_of_their_own(layer: Layer):
 
 
 def test_fused_layers_predict_as_plain_ones(layer: Layer):
-    """They have no dropout to draw then, and prediction casts weights for itself."""
+    """Prediction has no dropout to draw, and casts the weights by itself."""
     plan, x = dataclasses.replace(training_plan(1), dropout=NO_DROPOUT), normal(64, H)
     with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
         found = FusedLayers([layer, layer], torch.bfloat16)(x.clone(), plan)
@@ -198,7 +198,7 @@ def test_other_activations_are_not_fused(layer: Layer, monkeypatch):
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adamw_is_pytorchs(decay: float):
-    """Over 30 steps of other gradients, learning rates and scales, from the first step on."""
+    """Compares 30 steps of different gradients, learning rates and scales, from the first step on."""
     weight = normal(3000)
     expected = weight.clone().requires_grad_()
     betas, eps = (0.9, 0.999), 1e-8

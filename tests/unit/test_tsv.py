@@ -1,4 +1,4 @@
-"""GLUE's files, as they are and damaged."""
+"""GLUE's files, valid and damaged."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_byte_order_mark_crlf_and_a_missing_final_newline_are_taken(tmp_path: Pa
 
 
 def test_short_rows_of_qqp_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The original release of QQP has some."""
+    """The original release of QQP has some short rows."""
     content = b"id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\ta\tb\t1\n4\t5\t6\tonly one\n7\t8\t9\tc\td\t0\n"
     examples = read(tmp_path, content, TASKS["qqp"])
     assert examples.labels == ["1", "0"]
@@ -129,7 +129,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 @settings(max_examples=200)
 @given(content=st.binary(max_size=200), header=st.booleans())
 def test_no_bytes_make_the_reader_fail_in_another_way(content: bytes, header: bool, tmp_path_factory) -> None:
-    """Whatever stands in the file: examples, or one of our own errors."""
+    """Whatever the file contains, the reader must return examples or raise one of our own errors."""
     path = tmp_path_factory.mktemp("fuzz")
     try:
         examples = read(path, HEADER * header + content)

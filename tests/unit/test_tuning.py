@@ -1,4 +1,4 @@
-"""The search: what it leaves, what it goes on from, and what it must not read."""
+"""The search: what it writes, where it resumes, and what it must not read."""
 
 import csv
 import dataclasses
@@ -78,7 +78,7 @@ tune(config, trials=3, directory=Path(directory), space=SearchSpace.parse(space)
 
 
 class Told(TuningObserver):
-    """Keeps the trials that it is told of."""
+    """An observer that keeps the trials that it is told of."""
 
     def __init__(self) -> None:
         self.trials = []
@@ -117,7 +117,7 @@ def test_so_many_trials_give_so_many_rows_and_a_recipe_that_repeats_the_best_sco
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trial_that_was_cut_off(config, tmp_path):
-    """A trial that stays `running` for ever, or one that is trained twice and counted twice."""
+    """Guards against a trial that stays `running` forever, or one that is trained and counted twice."""
     directory = tmp_path / "killed"
     flags = {name: value for name, value in as_dict(config).items() if name in ("model", "train_file", "max_length")}
     space = "learning_rate=1e-4:1e-2,epochs=1:3,batch_size=8:16,seed"
@@ -233,7 +233,7 @@ def test_a_mistake_before_the_first_trial_has_ended_can_be_mended_in_the_same_di
 
 
 def test_an_error_is_the_better_the_lower_and_the_last_epoch_counts(config, tmp_path, monkeypatch):
-    """A recipe without `keep_best` gives the last epoch's weights: an earlier, better one must not speak for it."""
+    """A recipe without `keep_best` gives the last epoch's weights, so an earlier, better epoch must not set the score."""
     path = tmp_path / "scores.tsv"
     path.write_text("text\tlabel\n" + "".join(f"a dog {i}\t{i / 7:.3f}\n" for i in range(60)))
     config = dataclasses.replace(config, train_file=(str(path),), best_metric="rmse")

@@ -1,4 +1,4 @@
-"""A run on the token ids that it uses ends with the weights of a run on all of them."""
+"""A run on only the used token ids ends with the weights of a run on all of them."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_a_trimmed_table_holds_the_rows_of_the_used_ids(family: str, tmp_path):
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow"])
 def test_training_ends_with_the_weights_of_a_run_on_all_ids(backend: str, tmp_path, monkeypatch):
-    """Rows of ids that only the dev set has, and of those that no text has, stay as they were."""
+    """Rows of ids that only the dev set has, and of ids that no text has, must stay unchanged."""
     write_glue(TASKS["rte"], tmp_path, rows=24)
     model = save_tiny(tmp_path / "model", "bert")
     flags = {"data_dir": str(tmp_path), "model": str(model), "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
