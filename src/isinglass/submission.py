@@ -1,4 +1,4 @@
-"""The zip that https://gluebenchmark.com takes: written from the predictions of a bench, or checked, whoever made it.
+"""The zip that https://gluebenchmark.com takes: written from the predictions of a bench, or checked, whatever tool made it.
 
 At the root of the zip lie eleven files. Each has a header and one row for each row of a test set:
 

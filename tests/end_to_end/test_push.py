@@ -193,7 +193,7 @@ def test_each_refusal_of_the_hub_is_one_sentence(run: Path) -> None:
     assert gone == f"{USER}/gone could not be pushed to the hub (403)."
     assert odd == f"{USER}/odd could not be pushed: what {hub.endpoint} answers is not JSON, as the hub's answers are."
     assert none == f"There is no token for the hub: log in with `hf auth login`, or set HF_TOKEN, to push {USER}/nobodys."
-    assert wrong == "The hub does not take your token (401: Invalid username or password): log in anew with `hf auth login`."
+    assert wrong == "The hub does not take your token (401: Invalid username or password): log in with `hf auth login`."
     assert license_.startswith(f'{REPO} could not be pushed to the hub (Invalid metadata in README.md. - "license" must be')
 
 

@@ -50,7 +50,7 @@ def keep_freed_memory() -> None:
 
     Otherwise blocks above glibc's thresholds, as most activations are, begin with page faults in each step
     (docs/experiments.md). All threads share one heap, because the heap of a further thread holds no block above 64 MiB, and
-    would map each such block anew. Without glibc this does nothing.
+    would map each such block again. Without glibc this does nothing.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none

@@ -169,7 +169,7 @@ def _sentence(repo: str, error: Exception) -> str:
         answer = f"{status}: {said.splitlines()[0][:300].rstrip('.')}" if said else str(status)
         of_the_hub = cause is error  # not of the storage to which its threads upload
         if of_the_hub and status == 401:
-            return f"The hub does not take your token ({answer}): log in anew with `hf auth login`."
+            return f"The hub does not take your token ({answer}): log in with `hf auth login`."
         if of_the_hub and status == 403:
             return (
                 f"You may not write to {repo} on the hub ({answer}): name a repository of your own, or log in by "

@@ -147,7 +147,7 @@ def _current_names(header: Mapping[str, Stored], path: Path) -> dict[str, str]:
         for name in header
     }
     if len(names) < len(header):
-        raise CheckpointError(f"{path} holds a LayerNorm twice, under its old names and its new ones: save the model anew.")
+        raise CheckpointError(f"{path} holds a LayerNorm twice, under its old names and its new ones: save the model again.")
     return names
 
 
@@ -180,7 +180,7 @@ def _check_head(rows: Mapping[str, int], blueprint: Blueprint, path: Path) -> No
         weight, *bias = (rows.get(parameter.name) for parameter in module.parameters)
         if bias and bias[0] != weight:
             raise CheckpointError(
-                f"{path}: weight and bias of {module.name} have {weight} and {bias[0]} rows: save the model anew."
+                f"{path}: weight and bias of {module.name} have {weight} and {bias[0]} rows: save the model again."
             )
 
 

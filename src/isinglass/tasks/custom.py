@@ -123,7 +123,7 @@ def from_json(values: Mapping[str, Any], origin: str) -> Task:
         DataError: it is not what `to_json` writes.
     """
     if values.get("format") != FORMAT:
-        raise DataError(f"{origin} is not the task.json of this version of isinglass: train anew, or update it.")
+        raise DataError(f"{origin} is not the task.json of this version of isinglass: train again, or update it.")
     try:
         stored = _TaskJson.model_validate(dict(values))
     except ValidationError as error:

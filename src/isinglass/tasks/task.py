@@ -26,7 +26,7 @@ class Split:
         label_column: the column with the label, or None where labels are hidden.
         file: path of a published task's TSV below its folder.
         rows: rows that the published data set has: for the overview, and for a submission of its test sets; never used to
-            judge what a user trains on.
+            check what a user trains on.
     """
 
     name: str

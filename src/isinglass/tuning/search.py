@@ -137,7 +137,7 @@ class TunedTrial:
         number: in Optuna's database. A trial that a kill cut off leaves a gap.
         state: `running`, `complete`, `pruned` if it was ended because it was worse than most, `failed` if its loss diverged.
         settings: the values of SETTINGS.
-        score: what the trial is judged by, which can be NaN; a pruned trial has the score of its last epoch; None: no score.
+        score: the value that is optimized, which can be NaN; a pruned trial has the score of its last epoch; None: no score.
         seconds: wall clock from its start to its end.
     """
 

@@ -27,6 +27,7 @@ class FrameworkBackend(KerasBackend):
         self._update_program = compiled(lambda: self._update([total.value() for total in self._sums]))
         self._flatten_program = compiled(self._trace_flatten)
         self._unflatten_program = compiled(self._trace_unflatten)
+        # called as a layer: `call` by itself gives other sums on TensorFlow without XLA
         self._predict = compiled(lambda inputs: self._model(inputs, masks=None))
 
     def _find_device(self) -> tuple[str, bool]:

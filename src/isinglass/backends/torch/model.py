@@ -125,7 +125,7 @@ class Classifier(nn.Module):
 
         Args:
             words: (T, E), the tokens' rows of `self.word`. The caller looks them up outside of the graph, because the graph
-                would return a gradient of all V rows, zeroed anew in each step.
+                would return a gradient of all V rows, zeroed again in each step.
             token_type_ids, position_ids: int64 (T,).
         """
         assert self.position is not None
