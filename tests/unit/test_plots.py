@@ -18,7 +18,7 @@ def draw(kind: str, key: str = "k") -> str:
     rng = np.random.default_rng(0)
     match kind:
         case "scores":
-            scores = {FP32: [60.0, 65.0, None], BF16: [61.0, 52.7, 64.0]}
+            scores = {FP32: np.array([60.0, 65.0, np.nan]), BF16: np.array([61.0, 52.7, 64.0])}
             panels = [
                 Panel(label="accuracy (%)", values=scores, majority=52.7),
                 Panel(label="F1 (%)", values=scores, majority=None),
@@ -26,7 +26,8 @@ def draw(kind: str, key: str = "k") -> str:
             return plots.seed_scores(key, "RTE $a$ <i>", panels)
         case "speed":
             units = ("examples/s", "real tokens/s", "training (minutes)")
-            panels = [Panel(label=unit, values={FP32: [30.0, 31.0], BF16: [1600.0]}) for unit in units]
+            values = {FP32: np.array([30.0, 31.0]), BF16: np.array([1600.0])}
+            panels = [Panel(label=unit, values=values) for unit in units]
             return plots.speed_bars(key, "RTE", panels)
         case "curves":
             return plots.learning_curves(key, "RTE", {FP32: [rng.random(90), rng.random(90)], BF16: [rng.random(90)]})
@@ -37,7 +38,7 @@ def draw(kind: str, key: str = "k") -> str:
                 key, "RTE", BF16, ["entailment", "not_entailment"], np.array([[120, 26], [60, 71]])
             )
         case "scatter":
-            return plots.value_scatter(key, "STS-B", FP32, rng.uniform(0, 5, 40), rng.uniform(-1, 6, 40), (0.0, 5.0))
+            return plots.value_scatter(key, "STS-B", FP32, rng.uniform((0, -1), (5, 6), (40, 2)), (0.0, 5.0))
     raise AssertionError(kind)
 
 
@@ -108,14 +109,14 @@ def test_a_score_that_is_not_a_number_is_counted():
 
 def test_a_task_without_a_majority_has_no_line_in_the_legend():
     """The legend of a regression must not explain a line that does not exist."""
-    panel = Panel(label="Pearson, in hundredths", values={FP32: [80.0]}, majority=None)
+    panel = Panel(label="Pearson, in hundredths", values={FP32: np.array([80.0])}, majority=None)
     assert "most frequent label" not in texts(plots.seed_scores("k", "STS-B", [panel]))
     assert "most frequent label" in texts(draw("scores"))
 
 
 def test_scores_that_are_all_missing_still_make_a_plot():
     """A minimum of no numbers would raise an error."""
-    panel = Panel(label="accuracy (%)", values={FP32: [None, None]}, majority=None)
+    panel = Panel(label="accuracy (%)", values={FP32: np.full(2, np.nan)}, majority=None)
     assert "torch fp32 (2 NaN)" in texts(plots.seed_scores("k", "RTE", [panel]))
 
 
@@ -157,7 +158,7 @@ def test_a_label_that_never_occurs_divides_by_nothing():
 def test_a_scatter_has_a_dot_for_each_example():
     """Guards against a renderer that removes dots of length zero when it simplifies a path."""
     truth = np.random.default_rng(0).uniform(0, 5, 1500)
-    svg = plots.value_scatter("k", "STS-B", FP32, truth, truth, (0.0, 5.0))
+    svg = plots.value_scatter("k", "STS-B", FP32, np.stack([truth, truth], 1), (0.0, 5.0))
     dots = next(path for path in re.findall(r' d="([^"]+)"', svg) if path.count("M") > 100)
     assert dots.count("M") == 1500
 

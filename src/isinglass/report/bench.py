@@ -57,6 +57,15 @@ class Group:
         """Return `RTE, torch bf16, compiled` without the task: what tells the group from others."""
         return ", ".join([_engine(self.settings), *self.words(differing - {"backend", "precision"})])
 
+    def respects(self, other: "Group") -> set[str]:
+        """Return the settings in which another group differs, without those that come with another recipe."""
+        differing = differing_settings([self, other])
+        if "recipe" in differing:
+            for group in (self, other):
+                recipe = RECIPES.get(group.settings["recipe"])
+                differing -= {*recipe.values_for(group.task.name)} if recipe else set()
+        return differing
+
     def mean(self, name: str) -> float:
         """Return the mean of a field over the runs."""
         return float(np.mean([getattr(run, name) for run in self.runs]))
@@ -115,18 +124,24 @@ class Bench:
         self.described = tasks_of(directory, (str(config["task"]) for config in configs))
         self.groups = groups_of(results, failed, self.described)
         self.answers = Reader(directory)
-        ran = [{"precision": run.precision, "device": run.device} for run in results]
-        traits = [traits_of(run.config, run.start_from) | facts for run, facts in zip(results, ran, strict=True)]
-        names = {name for words in traits for name in words}
-        self.shared = {name for name in names if len({words.get(name) for words in traits}) == 1}
+        traits = [_traits(run) for run in results]
+        self.shared = {name for name, _ in set.intersection(*({*words.items()} for words in traits))}
         series: dict[str, Series] = {}
         self.runs: list[Run] = []
         for result, words in zip(results, traits, strict=True):
-            found = series.setdefault(json.dumps(words), Series(label_of(words, self.shared), len(series)))
+            found = series.setdefault(json.dumps(words), Series(self._label(words), len(series)))
             self.runs.append(Run(result, self.described[result.task], found, _unread(self.answers, result)))
         order = list(self.described)
         self.runs.sort(key=lambda run: (order.index(run.task.name), run.series.colour, run.result.seed))
         self.tasks = grouped(self.runs, lambda run: run.task)
+
+    def label_of(self, record: RunResult | FailedRun) -> str:
+        """Return the configuration of a run in words, without what all share."""
+        return self._label(_traits(record))
+
+    def _label(self, traits: Mapping[str, str]) -> str:
+        rest = [word for name, word in traits.items() if word and name not in ("backend", "precision", *self.shared)]
+        return printable(", ".join([_engine(traits), *rest]))
 
 
 def _unread(answers: Reader, result: RunResult) -> str:
@@ -185,16 +200,6 @@ def differing_settings(groups: Sequence[Group]) -> set[str]:
     return {name for a, b in pairs if a.task is b.task for name in a.settings if a.settings[name] != b.settings[name]}
 
 
-def respects(a: Group, b: Group) -> set[str]:
-    """Return the settings in which two groups differ, without those that come with another recipe."""
-    differing = differing_settings([a, b])
-    if "recipe" in differing:
-        for group in (a, b):
-            recipe = RECIPES.get(group.settings["recipe"])
-            differing -= {*recipe.values_for(group.task.name)} if recipe else set()
-    return differing
-
-
 def check_same_version(results: Sequence[RunResult]) -> None:
     """Refuse to show results of different versions of isinglass side by side.
 
@@ -203,10 +208,8 @@ def check_same_version(results: Sequence[RunResult]) -> None:
     """
     versions = grouped(results, lambda result: result.versions.get("isinglass", "unknown"))
     if len(versions) > 1:
-        listed = " and ".join(
-            f"{version} ({', '.join(dict.fromkeys(title_of(run.task) for run in runs))})"
-            for version, runs in versions.items()
-        )
+        titles = {version: dict.fromkeys(title_of(run.task) for run in runs) for version, runs in versions.items()}
+        listed = " and ".join(f"{version} ({', '.join(tasks)})" for version, tasks in titles.items())
         raise DataError(
             f"One table cannot hold results of isinglass {listed}: run all of them again with one version, or report each "
             f"version from a directory of its own."
@@ -235,12 +238,13 @@ def check_tasks(results: Sequence[RunResult], tasks: Mapping[str, Task] = TASKS)
             )
 
 
-def traits_of(config: Mapping[str, Any], start_from: str | None) -> dict[str, str]:
-    """Return what tells configurations apart, in words: settings other than the recipe's, and the first weights."""
-    telling = {"backend", "precision", "model", "recipe", "start_from", *changed_settings(config)} - READING
-    settings = {**config, "start_from": start_from}
+def _traits(record: RunResult | FailedRun) -> dict[str, str]:
+    """Return what tells configurations apart, in words: settings other than the recipe's, the first weights, what ran."""
+    telling = {"backend", "precision", "model", "recipe", "start_from", *changed_settings(record.config)} - READING
+    settings = {**record.config, "start_from": record.start_from}
     words = {name: _in_words(name, value) for name, value in settings.items() if name in telling}
-    return words | {"recipe": str(config["recipe"])}
+    ran = {"precision": record.precision, "device": record.device} if isinstance(record, RunResult) else {}
+    return words | {"recipe": str(record.config["recipe"])} | ran
 
 
 def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,12 +253,6 @@ def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     usual = as_dict(resolve(task=config["task"], recipe=recipe))
     aside = ("task", "seed", "recipe", *PLACES)
     return {name: value for name, value in config.items() if name not in aside and value != usual.get(name)}
-
-
-def label_of(traits: Mapping[str, str], shared: set[str]) -> str:
-    """Return a configuration in words, without what all share."""
-    rest = [word for name, word in traits.items() if word and name not in ("backend", "precision", *shared)]
-    return printable(", ".join([_engine(traits), *rest]))
 
 
 def _engine(settings: Mapping[str, Any]) -> str:
@@ -270,10 +268,8 @@ def _in_words(name: str, value: Any) -> str:
             return short_name(value)
         case "start_from":
             return f"from {title_of(value)}" if value else ""
-        case "compile":
-            return "compiled" if value else ""
-        case "xla":
-            return "XLA" if value else ""
+        case "compile" | "xla":
+            return {"compile": "compiled", "xla": "XLA"}[name] if value else ""
     return f"{name} {setting_text(value)}"
 
 

@@ -33,6 +33,7 @@ COLOURS: Final = {  # what is drawn -> what the page is given
     **{colour: f"var(--series-{i}, {colour})" for i, colour in enumerate(SERIES, start=1)},
 }
 WIDTH: Final = 304.0
+Confusion = Int64[np.ndarray, "true predicted"]
 RAW_POINTS, SMOOTH_POINTS = 240, 120  # most points drawn of one run's loss
 
 
@@ -51,25 +52,20 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One measure with its unit: a value for each run of each series (None: NaN), and that of the most frequent label."""
+    """One measure with its unit: a value for each run of each series (or NaN), and that of the most frequent label."""
 
     label: str
-    values: Mapping[Series, Sequence[float | None]]
+    values: Mapping[Series, Float64[np.ndarray, " runs"]]
     majority: float | None = None
-
-    def known(self, series: Series) -> list[float]:
-        """Return the values of a series that are numbers."""
-        return [value for value in self.values[series] if value is not None]
 
 
 @contextmanager
 def _style() -> Iterator[None]:
     """Draw in the page's style, whatever the user's settings of matplotlib are."""
-    import matplotlib as mpl
+    from matplotlib import style
 
-    with mpl.rc_context(), warnings.catch_warnings():
-        mpl.rcdefaults()
-        mpl.rc_file(Path(__file__).parent / "templates" / "plots.mplstyle", use_default_template=False)
+    page = Path(__file__).parent / "templates" / "plots.mplstyle"
+    with style.context(page, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw the text, not matplotlib's
         yield
 
@@ -79,18 +75,18 @@ def seed_scores(key: str, title: str, panels: Sequence[Panel]) -> str:
     """Draw panels side by side: a dot for each seed, a bar at their mean, a dashed line at the majority."""
     rows = []
     for series in panels[0].values:
-        missing = max(panel.values[series].count(None) for panel in panels)
+        missing = max(np.isnan(panel.values[series]).sum() for panel in panels)
         rows.append(f"{series.label} ({missing} NaN)" if missing else series.label)
     figure, axes = _rows_of_panels(title, rows, [panel.label for panel in panels], foot=20)
     dashed: dict[str, Any] = {"color": INK, "linewidth": 1.1, "linestyle": (0, (3, 2))}
     for ax, panel in zip(axes, panels, strict=True):
         drawn = [] if panel.majority is None else [panel.majority]
-        for row, series in enumerate(panel.values):
-            values = panel.known(series)
-            drawn += values
+        for row, (series, values) in enumerate(panel.values.items()):
+            values = values[~np.isnan(values)]
+            drawn += values.tolist()
             ax.plot(values, [row] * len(values), "o", color=series.ink, markersize=6.5, markeredgewidth=0, alpha=0.6)
-            if values:
-                ax.vlines(float(np.mean(values)), row - 0.2, row + 0.2, color=INK, linewidth=1.6)
+            if len(values):
+                ax.vlines(values.mean(), row - 0.2, row + 0.2, color=INK, linewidth=1.6)
             if panel.majority is not None:
                 ax.vlines(panel.majority, row - 0.2, row + 0.3, **dashed)
         low, high = (min(drawn), max(drawn)) if drawn else (0.0, 100.0)
@@ -110,14 +106,12 @@ def speed_bars(key: str, title: str, panels: Sequence[Panel]) -> str:
     rows = [series.label for series in panels[0].values]
     figure, axes = _rows_of_panels(title, rows, [panel.label for panel in panels])
     for ax, panel in zip(axes, panels, strict=True):
-        highest = max(max(panel.known(series)) for series in panel.values) or 1.0
-        for row, series in enumerate(panel.values):
-            values = panel.known(series)
-            mean = float(np.mean(values))
-            ax.barh(row, mean, height=0.36, color=series.ink)
+        highest = max(values.max() for values in panel.values.values()) or 1.0
+        for row, (series, values) in enumerate(panel.values.items()):
+            ax.barh(row, values.mean(), height=0.36, color=series.ink)
             if len(values) > 1:
-                ax.hlines(row, min(values), max(values), color=INK, linewidth=1.2)
-            ax.text(max(values) + 0.05 * highest, row, _figures(mean), va="center", fontsize=9)
+                ax.hlines(row, values.min(), values.max(), color=INK, linewidth=1.2)
+            ax.text(values.max() + 0.05 * highest, row, _figures(values.mean()), va="center", fontsize=9)
         power = 10.0 ** np.floor(np.log10(highest))
         ax.set_xlim(0, 1.55 * highest)
         ax.set_xticks([0, max(step * power for step in (1, 2, 5) if step * power <= highest)])
@@ -176,8 +170,7 @@ def _spread(steps: int, most: int) -> Int64[np.ndarray, " points"]:
 @_style()
 def length_histogram(key: str, title: str, counts: Sequence[int], max_length: int) -> str:
     """Draw how many examples have each length and, below, what padding all of them to `max_length` would add."""
-    found: Int64[np.ndarray, " lengths"] = np.zeros(max(max_length + 1, len(counts)), np.int64)
-    found[: len(counts)] = counts
+    found = np.pad(np.array(counts, np.int64), (0, max(0, max_length + 1 - len(counts))))
     examples = found.sum()
     text = found[::-1].cumsum()[::-1][1 : max_length + 1]  # examples that have a token at each position
     share = 1 - float(text.sum()) / (examples * max_length)
@@ -204,9 +197,7 @@ def length_histogram(key: str, title: str, counts: Sequence[int], max_length: in
 
 
 @_style()
-def confusion_matrix(
-    key: str, title: str, series: Series, labels: Sequence[str], counts: Int64[np.ndarray, "true predicted"]
-) -> str:
+def confusion_matrix(key: str, title: str, series: Series, labels: Sequence[str], counts: Confusion) -> str:
     """Draw true labels as rows and predicted labels as columns; each cell has its count and its share of the row."""
     from matplotlib.patches import Rectangle
 
@@ -230,19 +221,15 @@ def confusion_matrix(
 
 @_style()
 def value_scatter(
-    key: str,
-    title: str,
-    series: Series,
-    truth: Float64[np.ndarray, " N"],
-    predicted: Float64[np.ndarray, " N"],
-    score_range: tuple[float, float],
+    key: str, title: str, series: Series, pairs: Float64[np.ndarray, "N 2"], score_range: tuple[float, float]
 ) -> str:
-    """Draw predicted values against true ones, a dot for each example, and the line where both are the same."""
+    """Draw predicted values against true ones, a dot for each pair of the two, and the line where both are the same."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
     figure, ax = _square(title, series)
-    dots = np.stack([truth, predicted], 1)[np.isfinite(predicted)].repeat(2, 0)  # lines of no length, with round ends:
+    predicted = pairs[:, 1]
+    dots = pairs[np.isfinite(predicted)].repeat(2, 0)  # lines of no length, with round ends:
     if len(dots):  # one element for all, where each marker would be one
         lines = Outline(dots, np.tile([Outline.MOVETO, Outline.LINETO], len(dots) // 2))
         ax.add_patch(PathPatch(lines, edgecolor=series.ink, fill=False, linewidth=3.4, capstyle="round", alpha=0.5))
@@ -331,14 +318,10 @@ def _to_svg(figure: "Figure", key: str, label: str) -> str:
     for element in root.iter():
         if element.get("id") not in used:
             element.attrib.pop("id", None)
-    root.attrib = {
-        "xmlns": "http://www.w3.org/2000/svg",
-        "class": "plot",
-        "viewBox": root.attrib["viewBox"],
-        "role": "img",
-        "aria-label": label,
-        "style": f"max-width: {1.36 * float(root.attrib['viewBox'].split()[2]):.0f}px",
-    }
+    box = root.attrib["viewBox"]
+    style = f"max-width: {1.36 * float(box.split()[2]):.0f}px"
+    root.attrib = {"xmlns": "http://www.w3.org/2000/svg", "class": "plot", "viewBox": box, "role": "img"}
+    root.attrib |= {"aria-label": label, "style": style}
     return ET.tostring(root, encoding="unicode")
 
 

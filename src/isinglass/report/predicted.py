@@ -52,9 +52,9 @@ class Shown:
         words = zip(labels, self.task.label_words or labels, strict=True)
         return [name if word == name else f"{name} ({word})" for name, word in words]
 
-    def confusion(self) -> Int64[np.ndarray, "true predicted"]:
+    def confusion(self) -> plots.Confusion:
         """Count how often each true label (rows) got each prediction (columns)."""
-        counts: Int64[np.ndarray, "true predicted"] = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        counts: plots.Confusion = np.zeros((len(self.labels), len(self.labels)), np.int64)
         np.add.at(counts, (self.answers.truth.astype(np.int64), self.answers.predicted.astype(np.int64)), 1)
         return counts
 
@@ -77,12 +77,8 @@ def confusions(shown: Sequence[Shown]) -> Section:
         columns, _ = _counts(several[0])
         rows = tuple((one.run.series.label, *row) for one in several for row in _counts(one)[1])
         tables.append(Table(title=f"{title} in figures", columns=("configuration", *columns), rows=rows))
-    return Section(
-        key="answers",
-        plots=[Plot(_plot(one)) for one in shown if one.task.kind is REGRESSION or one.has_matrix],
-        narrow=True,
-        folded=tables,
-    )
+    drawn = [Plot(_plot(one)) for one in shown if one.task.kind is REGRESSION or one.has_matrix]
+    return Section(key="answers", plots=drawn, narrow=True, folded=tables)
 
 
 def _plot(shown: Shown) -> str:
@@ -90,10 +86,10 @@ def _plot(shown: Shown) -> str:
     key = f"answers-{shown.task.name}-{shown.split}-{series.colour}"
     if shown.has_matrix:
         return plots.confusion_matrix(key, shown.title, series, shown.labels, shown.confusion())
-    truth, predicted = answers.truth.astype(np.float64), answers.predicted.astype(np.float64)
+    pairs = np.stack([answers.truth, answers.predicted], 1).astype(np.float64)
     low, high = shown.task.score_range
-    ends = (low, high) if high < np.inf else (float(truth.min()), float(truth.max()))  # the user's own have no bounds
-    return plots.value_scatter(key, shown.title, series, truth, predicted, ends)
+    ends = (low, high) if high < np.inf else (float(pairs[:, 0].min()), float(pairs[:, 0].max()))  # a user's own: no bounds
+    return plots.value_scatter(key, shown.title, series, pairs, ends)
 
 
 def _counts(shown: Shown) -> tuple[tuple[str, ...], Rows]:
@@ -121,11 +117,8 @@ def _rows(names: Sequence[str], counts: Int64[np.ndarray, "rows columns"]) -> Ro
 
 def hard_examples(shown: Sequence[Shown]) -> Section:
     """Return the examples of each task that models were most confidently wrong about."""
-    return Section(
-        key="mistakes",
-        facts={"most": HARD_EXAMPLES},
-        folded=[_mistakes(task, several) for task, several in grouped(shown, lambda one: one.task).items()],
-    )
+    tables = [_mistakes(task, several) for task, several in grouped(shown, lambda one: one.task).items()]
+    return Section(key="mistakes", facts={"most": HARD_EXAMPLES}, folded=tables)
 
 
 def _mistakes(task: Task, shown: Sequence[Shown]) -> Table:
@@ -139,29 +132,23 @@ def _mistakes(task: Task, shown: Sequence[Shown]) -> Table:
     models = len({one.run.series for one in shown})
     is_regression = task.kind is REGRESSION
     rows: Rows = []
-    told: tuple[str, ...]
     for split, i in hardest:
         weight, model = worst[split, i]
         answers = model.answers
-        if is_regression:
-            told = (f"{answers.truth[i]:.2f}", f"{answers.predicted[i]:.2f}", f"{weight:.2f}")
-        else:
-            label, answer = (_label(labels[i], model.labels) for labels in (answers.truth, answers.predicted))
-            told = (label, answer, f"{100 * weight:.1f}", f"{len(mistakes[split, i])} of {models}")
+        told = [_label(labels[i], model.labels) for labels in (answers.truth, answers.predicted)]
+        told += [f"{weight:.2f}"] if is_regression else [f"{100 * weight:.1f}", f"{len(mistakes[split, i])} of {models}"]
         rows.append((*told, *map(_cut, answers.texts[i]), model.run.series.label, split, str(i)))
     which = "largest errors" if is_regression else f"of {len(worst):,} that a model got wrong"
-    texts = task.column_names
     weight_columns = ("error",) if is_regression else ("probability (%)", "wrong in")
-    return Table(
-        title=f"{task.title}: {len(hardest)} {which}",
-        columns=("label", "answer", *weight_columns, *texts, "configuration", "set", "row"),
-        rows=tuple(rows),
-        notes=("Rows count from 0.",),
-    )
+    columns = ("label", "answer", *weight_columns, *task.column_names, "configuration", "set", "row")
+    title = f"{task.title}: {len(hardest)} {which}"
+    return Table(title=title, columns=columns, rows=tuple(rows), notes=("Rows count from 0.",))
 
 
 def _label(label: Any, names: Sequence[str]) -> str:
-    """Return the name of a label, or of several given as 0 and 1 for each."""
+    """Return the name of a label, or of several given as 0 and 1 for each; a number where there are no names."""
+    if not names:
+        return f"{label:.2f}"
     if np.ndim(label) == 0:
         return names[int(label)]
     return ", ".join(names[c] for c in np.flatnonzero(label).tolist()) or "none"

@@ -1,5 +1,6 @@
 """The report of a directory of runs: its sections, and the two files that hold them."""
 
+import itertools
 import json
 import shlex
 from collections import Counter
@@ -16,20 +17,17 @@ from isinglass.config.settings import TableSettings
 from isinglass.errors import DataError, MissingDependencyError
 from isinglass.names import duration, printable, short_name, shortened
 from isinglass.report import plots
-from isinglass.report.bench import (
-    Bench,
-    Run,
-    changed_settings,
-    grouped,
-    groups_of,
-    label_of,
-    setting_text,
-    title_of,
-    traits_of,
-)
+from isinglass.report.bench import Bench, Run, changed_settings, grouped, groups_of, setting_text, title_of
 from isinglass.report.page import Plot, Report, Section
 from isinglass.report.predicted import confusions, hard_examples, shown_answers
-from isinglass.report.tables import differences_table, pytorch_table, scores_table, speed_table, tensorflow_table
+from isinglass.report.tables import (
+    differences_table,
+    pytorch_table,
+    score_values,
+    scores_table,
+    speed_table,
+    tensorflow_table,
+)
 from isinglass.results import CLOCK, RunResult, file_below
 from isinglass.storage import replacing
 from isinglass.tables import Table
@@ -122,19 +120,14 @@ def _overview(bench: Bench) -> Section:
         finished.append((task.title, *(seeds.get(series, "-") for series in configurations)))
     failed = []
     for record in bench.records.failed:
-        configuration = label_of(traits_of(record.config, record.start_from), bench.shared)
-        failed.append((title_of(record.config["task"]), configuration, str(record.config["seed"]), record.error))
+        failed.append((title_of(record.config["task"]), bench.label_of(record), str(record.config["seed"]), record.error))
     damaged = [(str(line.number), line.reason) for line in bench.records.damaged]
     unread = [(run.name, run.unread) for run in bench.runs if run.unread]
+    elsewhere = "intervals, differences, matrices and mistakes"
     holes = (  # title, columns, rows, note
         ("Failed runs", ("task", "configuration", "seed", "error"), failed, "No figure below includes them."),
         ("Damaged lines of results.jsonl", ("line", "what is wrong"), damaged, "No figure below includes what stood there."),
-        (
-            "Answers that cannot be read",
-            ("run", "why"),
-            unread,
-            "These runs are not among the intervals, differences, matrices and mistakes.",
-        ),
+        ("Answers that cannot be read", ("run", "why"), unread, f"These runs are not among the {elsewhere}."),
     )
     tables = [
         Table(title=title, columns=columns, rows=tuple(rows), notes=(note,)) for title, columns, rows, note in holes if rows
@@ -192,19 +185,15 @@ def _scores(bench: Bench) -> Section:
     drawn = []
     for task, runs in bench.tasks.items():
         panels = []
-        several = len(runs[0].result.scores) > 1
-        for split in runs[0].result.scores:
-            for metric in task.metrics:
-                values: dict[plots.Series, list[float | None]] = {}
-                majority = None
-                for run in runs:
-                    score = run.result.scores[split][metric]
-                    value = None if score.value is None else metric.scale * score.value
-                    values.setdefault(run.series, []).append(value)
-                    if score.majority is not None and not metric.lower_is_better:
-                        majority = metric.scale * score.majority
-                prefix = f"{split.removeprefix('dev_')}, " if several else ""
-                panels.append(plots.Panel(label=f"{prefix}{metric.axis}", values=values, majority=majority))
+        splits, by_series = runs[0].result.scores, _by_series(runs)
+        for split, metric in itertools.product(splits, task.metrics):
+            majority = None if metric.lower_is_better else runs[-1].result.scores[split][metric].majority
+            line = None if majority is None else metric.scale * majority
+            values = {}
+            for series, same in by_series.items():
+                values[series] = metric.scale * score_values([run.result for run in same], split, metric)
+            prefix = f"{split.removeprefix('dev_')}, " if len(splits) > 1 else ""
+            panels.append(plots.Panel(label=f"{prefix}{metric.axis}", values=values, majority=line))
         drawn.append(Plot(plots.seed_scores(f"scores-{task.name}", task.title, panels), task.warning or ""))
     return Section(key="scores", plots=drawn)
 
@@ -226,12 +215,9 @@ def _curves(bench: Bench) -> Section:
             rows.append((task.title, series.label, str(len(same)), str(len(same[0])), f"{first:.3f}", f"{last:.3f}"))
         if losses:
             drawn.append(Plot(plots.learning_curves(f"curves-{task.name}", task.title, losses)))
-    table = Table(
-        title="Training loss in figures",
-        columns=("task", "configuration", "seeds", "steps", "loss at the first steps", "loss at the last steps"),
-        rows=tuple(rows),
-        notes=("Means over the seeds of the smoothed loss.",),
-    )
+    columns = ("task", "configuration", "seeds", "steps", "loss at the first steps", "loss at the last steps")
+    note = "Means over the seeds of the smoothed loss."
+    table = Table(title="Training loss in figures", columns=columns, rows=tuple(rows), notes=(note,))
     return Section(key="curves", notes=notes, plots=drawn, folded=[table] if rows else [])
 
 
@@ -259,7 +245,7 @@ def _speed(bench: Bench) -> Section:
         timed = _by_series(run for run in runs if run.result.epoch_seconds)
         panels = []
         for label, measure in MEASURES.items():
-            values = {series: [measure(run.result) for run in same] for series, same in timed.items()}
+            values = {series: np.array([measure(run.result) for run in same]) for series, same in timed.items()}
             panels.append(plots.Panel(label=label, values=values))
         if timed:
             drawn.append(Plot(plots.speed_bars(f"speed-{task.name}", task.title, panels)))
@@ -286,11 +272,8 @@ def _padding(bench: Bench) -> Section:
             drawn.append(Plot(svg, caption))
             what = (task.title, short_name(result.model), f"{examples:,}", f"{tokens / examples:.1f}", str(longest))
             rows.append((*what, f"{100 * avoided:.1f}", f"{100 * cut:.1f}"))
-    table = Table(
-        title="Padding in figures",
-        columns=("task", "model", "examples", "mean length", "max_length", "padding not computed (%)", "examples cut (%)"),
-        rows=tuple(rows),
-    )
+    columns = ("task", "model", "examples", "mean length", "max_length", "padding not computed (%)", "examples cut (%)")
+    table = Table(title="Padding in figures", columns=columns, rows=tuple(rows))
     return Section(key="padding", plots=drawn, folded=[table] if rows else [])
 
 
@@ -309,21 +292,16 @@ def _environment(bench: Bench) -> Section:
     if notes:
         told = tuple((note, _names_of_groups(run for _, run in pairs)) for note, pairs in notes.items())
         tables.append(Table(title="Notes of the runs", columns=("note", "runs"), rows=told))
-    placeholders = ""
+    placeholders = []
     if any(run.result.config["data_dir"] is not None for run in runs):
-        placeholders += "In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on. "
+        placeholders = ["In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on."]
     if any(run.result.config["train_file"] for run in runs):
-        placeholders += "TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files. "
-    origins = sorted({run.result.start_from for run in runs if run.result.start_from})
-    placeholders += " ".join(
-        f"{origin.upper()}_RUN stands for what the same settings and seed left on {title_of(origin)}." for origin in origins
-    )
-    return Section(
-        key="environment",
-        facts={"placeholders": placeholders},
-        tables=tables,
-        commands={task.title: _commands(task_runs) for task, task_runs in bench.tasks.items()},
-    )
+        placeholders.append("TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files.")
+    for origin in sorted({run.result.start_from for run in runs if run.result.start_from}):
+        left = f"what the same settings and seed left on {title_of(origin)}"
+        placeholders.append(f"{origin.upper()}_RUN stands for {left}.")
+    commands = {task.title: _commands(task_runs) for task, task_runs in bench.tasks.items()}
+    return Section(key="environment", facts={"placeholders": " ".join(placeholders)}, tables=tables, commands=commands)
 
 
 def _commands(runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -30,7 +30,9 @@ RESAMPLES: Final = 2000
 SIGNIFICANCE: Final = 0.05
 CHUNK: Final = 2**20  # counts in memory at a time
 
+Answered = Shaped[np.ndarray, " *K_C"]
 Counts = Float64[np.ndarray, "K B"]
+Resampled = Float64[np.ndarray, " B"]
 Interval = tuple[float, float]
 
 
@@ -72,9 +74,9 @@ def bootstrap_interval(metric: Metric, runs: Sequence[Answers]) -> Interval:
     labels the same, say) are left out.
     """
     means = _resampled_scores(metric, runs, np.random.default_rng(0)).mean(0)
-    if math.isnan(np.mean([score(metric, run) for run in runs])) or np.isnan(means).all():
+    if math.isnan(np.mean([score(metric, run) for run in runs])):
         return math.nan, math.nan
-    return _percentiles(means[~np.isnan(means)])
+    return _percentiles(means)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +118,16 @@ def paired_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers]
             raise DataError("Two runs can only be compared on the same examples; these were scored on different ones.")
     if metric == "accuracy" and len(a) == len(b) == 1:
         return _mcnemar(a[0], b[0])
-    return _bootstrap_difference(metric, a, b, np.random.default_rng(0))
+    return _bootstrap_difference(metric, a, b)
 
 
 def _mcnemar(a: Answers, b: Answers) -> Difference:
     """Test whether k / m is one half: of m examples that exactly one run has right, b has k."""
     right_a, right_b = a.is_right, b.is_right
     m, k, n = int((right_a != right_b).sum()), int((right_b & ~right_a).sum()), len(right_a)
-    return Difference(
-        mean=(2 * k - m) / n,
-        low=_melded_low(k, m, n),
-        high=-_melded_low(m - k, m, n),
-        p_value=float(binomtest(k, m).pvalue) if m else 1.0,
-        test="exact McNemar test",
-    )
+    low, high = _melded_low(k, m, n), -_melded_low(m - k, m, n)
+    p_value = float(binomtest(k, m).pvalue) if m else 1.0
+    return Difference(mean=(2 * k - m) / n, low=low, high=high, p_value=p_value, test="exact McNemar test")
 
 
 def _melded_low(k: int, m: int, n: int) -> float:
@@ -156,9 +154,8 @@ def _melded_low(k: int, m: int, n: int) -> float:
     return float(brentq(below, -1, 1))
 
 
-def _bootstrap_difference(
-    metric: Metric, a: Sequence[Answers], b: Sequence[Answers], rng: np.random.Generator
-) -> Difference:
+def _bootstrap_difference(metric: Metric, a: Sequence[Answers], b: Sequence[Answers]) -> Difference:
+    rng = np.random.default_rng(0)
     scores_a, scores_b = [score(metric, run) for run in a], [score(metric, run) for run in b]
     resampled = _resampled_scores(metric, [*a, *b], rng)
     differences = resampled[len(a) :].mean(0) - resampled[: len(a)].mean(0) + _other_seeds(scores_a, scores_b, rng)
@@ -173,7 +170,7 @@ def _bootstrap_difference(
     return Difference(mean=mean, low=low, high=high, p_value=p_value, test=f"paired bootstrap over {over}")
 
 
-def _other_seeds(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Float64[np.ndarray, " B"]:
+def _other_seeds(a: Sequence[float], b: Sequence[float], rng: np.random.Generator) -> Resampled:
     """Draw how far the difference of two means would move with other seeds: from Student's t, scaled to the runs' spread.
 
     Drawing again from two or three runs, as a plain bootstrap would, makes their spread too small: where seeds matter much
@@ -189,8 +186,9 @@ def _other_seeds(a: Sequence[float], b: Sequence[float], rng: np.random.Generato
     return scale * rng.standard_t(freedom, RESAMPLES)
 
 
-def _percentiles(values: Float64[np.ndarray, " B"]) -> Interval:
-    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+def _percentiles(values: Resampled) -> Interval:
+    known = values[~np.isnan(values)]
+    low, high = np.quantile(known, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) if len(known) else (math.nan, math.nan)
     return float(low), float(high)
 
 
@@ -207,13 +205,7 @@ def _resampled_scores(metric: Metric, runs: Sequence[Answers], rng: np.random.Ge
     return np.concatenate(scores, axis=1)
 
 
-def score_of_counts(
-    metric: Metric,
-    truth: Shaped[np.ndarray, " *K_C"],
-    answers: Shaped[np.ndarray, " *K_C"],
-    counts: Counts,
-    positive: int,
-) -> Float64[np.ndarray, " B"]:
+def score_of_counts(metric: Metric, truth: Answered, answers: Answered, counts: Counts, positive: int) -> Resampled:
     """Return the metric in each resample: that of `isinglass.metrics` for examples repeated as often as they count.
 
     Args:
@@ -240,9 +232,7 @@ def score_of_counts(
             return _spearman(truth, answers, counts)
 
 
-def _f1(
-    hits: Shaped[np.ndarray, " *K_C"], total: Shaped[np.ndarray, " *K_C"], counts: Counts
-) -> Float64[np.ndarray, " *C_B"]:
+def _f1(hits: Answered, total: Answered, counts: Counts) -> Float64[np.ndarray, " *C_B"]:
     """Return 2 TP / (2 TP + FP + FN), 0 where a label neither occurs nor is predicted.
 
     Args:
@@ -253,9 +243,7 @@ def _f1(
     return np.asarray(np.divide(2 * hits.T @ counts, both, out=0 * both, where=both > 0))
 
 
-def _macro_f1(
-    truth: Shaped[np.ndarray, " *K_C"], answers: Shaped[np.ndarray, " *K_C"], counts: Counts
-) -> Float64[np.ndarray, " B"]:
+def _macro_f1(truth: Answered, answers: Answered, counts: Counts) -> Resampled:
     """Return the mean of the labels' F1: of all C for sets of labels, else of those that occur or are predicted."""
     if truth.ndim == 2:
         return np.asarray(_f1((truth > 0) & (answers > 0), truth + answers, counts).mean(0))
@@ -265,9 +253,7 @@ def _macro_f1(
     return np.asarray(_f1(is_true & is_answer, 1 * is_true + is_answer, counts).sum(0) / found)
 
 
-def _matthews(
-    truth: Shaped[np.ndarray, " K"], answers: Shaped[np.ndarray, " K"], counts: Counts
-) -> Float64[np.ndarray, " B"]:
+def _matthews(truth: Shaped[np.ndarray, " K"], answers: Shaped[np.ndarray, " K"], counts: Counts) -> Resampled:
     """Return Matthews' coefficient of C labels, 0 where labels or predictions are all the same.
 
     Source: Gorodkin 2004, Comparing two K-category assignments by a K-category correlation coefficient, as in scikit-learn.
@@ -279,7 +265,7 @@ def _matthews(
     return np.asarray(np.divide(covariance, np.sqrt(variances), out=0 * n, where=variances > 0))
 
 
-def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
+def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts: Counts) -> Resampled:
     """Return Pearson's coefficient, from the moments; NaN where either side does not vary."""
     x, y, n = x - x[0], y - y[0], counts.sum(0)  # so that a constant is exactly 0
     mean_x, mean_y, square_x, square_y, product = np.stack([x, y, x**2, y**2, x * y]) @ counts / n
@@ -288,7 +274,7 @@ def _pearson(x: Float64[np.ndarray, " K"], y: Float64[np.ndarray, " K"], counts:
     return np.asarray((product - mean_x * mean_y) / deviations)
 
 
-def _spearman(x: Shaped[np.ndarray, " K"], y: Shaped[np.ndarray, " K"], counts: Counts) -> Float64[np.ndarray, " B"]:
+def _spearman(x: Shaped[np.ndarray, " K"], y: Shaped[np.ndarray, " K"], counts: Counts) -> Resampled:
     """Return Pearson's coefficient of the ranks WITHIN each resample; NaN where either side does not vary."""
     middle = (counts.sum(0) + 1) / 2  # the mean of all ranks, ties or not
     rank_x, rank_y = _ranks(x, counts) - middle, _ranks(y, counts) - middle

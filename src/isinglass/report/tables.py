@@ -10,21 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
+from jaxtyping import Float64
 
 from isinglass.metrics import Metric
 from isinglass.names import duration, short_name
 from isinglass.report import published
 from isinglass.report.answers import Reader
-from isinglass.report.bench import (
-    Group,
-    by_variant,
-    differing_settings,
-    grouped,
-    respects,
-    scored_splits,
-    setting_text,
-    title_of,
-)
+from isinglass.report.bench import Group, by_variant, differing_settings, grouped, scored_splits, setting_text, title_of
 from isinglass.report.statistics import paired_difference, score_interval
 from isinglass.results import CLOCK, RunResult
 from isinglass.tables import Table
@@ -75,7 +67,7 @@ def _result(group: Group) -> tuple[str, str]:
     """Return `83.91/84.10`, or `83.91 ± 0.20/84.10 ± 0.15 (3)`, with a dagger where a run collapsed; and the time."""
     if not group.runs:
         return FAILED, ABSENT
-    scores = "/".join(_spread(metric, _values(group.runs, split, metric)) for split, metric, _ in _metrics(group.task))
+    scores = "/".join(_spread(metric, score_values(group.runs, split, metric)) for split, metric, _ in _metrics(group.task))
     return scores + _count(group) + _dagger(group), duration(group.mean("train_seconds"))
 
 
@@ -113,7 +105,7 @@ def _tensorflow_row(group: Group, variant: str) -> tuple[str, ...]:
     mode = _with(" + ".join(parts) or "FP32", variant)
     if not group.runs:
         return ABSENT, mode, ABSENT, FAILED, ABSENT
-    accuracies = "/".join(f"{value:.4f}" for value in _values(group.runs, "dev", Metric.ACCURACY))
+    accuracies = "/".join(f"{value:.4f}" for value in score_values(group.runs, "dev", Metric.ACCURACY))
     devices = "; ".join(dict.fromkeys(run.device for run in group.runs))
     return devices, mode, _second_epoch(group.runs), accuracies + _dagger(group), f"{group.mean('compile_seconds'):.1f}s"
 
@@ -162,7 +154,7 @@ def _score_cells(group: Group, split: str, metric: Metric, answers: Reader) -> t
         return FAILED, ABSENT, ABSENT, ABSENT
     majority = group.runs[0].scores[split][metric].majority
     return (
-        _spread(metric, _values(group.runs, split, metric)) + _count(group),
+        _spread(metric, score_values(group.runs, split, metric)) + _count(group),
         _interval(metric, *score_interval(metric, [answers(run, split) for run in group.runs])),
         ABSENT if group.task.labels is None else metric.text(majority),
         f"{group.collapsed} of {len(group.runs)}" if group.collapsed else "no",
@@ -175,7 +167,7 @@ def differences_table(groups: Sequence[Group], answers: Reader) -> Table:
     differing = differing_settings(groups)
     rows, tests, single = [], [], False
     for first, second in itertools.combinations(groups, 2):
-        if first.task is not second.task or len(respects(first, second)) != 1:
+        if first.task is not second.task or len(first.respects(second)) != 1:
             continue
         single |= 1 in (len(first.runs), len(second.runs))
         for split, metric, title in _metrics(first.task):
@@ -241,30 +233,26 @@ def _metrics(task: Task) -> list[tuple[str, Metric, str]]:
     The title is `Accuracy`; where several sets of a task are scored, `Matched acc.`.
     """
     splits = [split.name for split in scored_splits(task)]
-    if len(splits) == 1:
-        return [(splits[0], metric, metric.heading) for metric in task.metrics]
-    return [
-        (
-            split,
-            metric,
-            f"{split.removeprefix('dev_').capitalize()} {'acc.' if metric is Metric.ACCURACY else metric.heading}",
-        )
-        for split in splits
-        for metric in task.metrics
-    ]
+    found = []
+    for split, metric in itertools.product(splits, task.metrics):
+        title = metric.heading
+        if len(splits) > 1:
+            name = "acc." if metric is Metric.ACCURACY else title
+            title = f"{split.removeprefix('dev_').capitalize()} {name}"
+        found.append((split, metric, title))
+    return found
 
 
-def _values(runs: Sequence[RunResult], split: str, metric: Metric) -> list[float]:
+def score_values(runs: Sequence[RunResult], split: str, metric: Metric) -> Float64[np.ndarray, " runs"]:
     """Return the score of each run; NaN for None."""
-    found = [run.scores[split][metric].value for run in runs]
-    return [math.nan if value is None else value for value in found]
+    return np.array([run.scores[split][metric].value for run in runs], np.float64)
 
 
-def _spread(metric: Metric, values: Sequence[float]) -> str:
-    mean = metric.text(float(np.mean(values)))
-    if len(values) == 1 or math.isnan(sum(values)):
+def _spread(metric: Metric, values: Float64[np.ndarray, " runs"]) -> str:
+    mean = metric.text(float(values.mean()))
+    if len(values) == 1 or np.isnan(values).any():
         return mean
-    return f"{mean} ± {metric.text(float(np.std(values, ddof=1)))}"
+    return f"{mean} ± {metric.text(float(values.std(ddof=1)))}"
 
 
 def _count(group: Group) -> str:
@@ -347,11 +335,8 @@ def _first_weights(groups: Sequence[Group]) -> list[str]:
 def _collapsed(groups: Sequence[Group]) -> list[str]:
     """Return what the dagger stands for, and how many runs have it."""
     differing = differing_settings(groups)
-    found = [
-        f"{group.task.title}, {group.label(differing)}: {group.collapsed} of {len(group.runs)}"
-        for group in groups
-        if group.collapsed
-    ]
+    marked = [group for group in groups if group.collapsed]
+    found = [f"{group.task.title}, {group.label(differing)}: {group.collapsed} of {len(group.runs)}" for group in marked]
     return [f"{COLLAPSED} Runs that gave every example of a split the same label: {'; '.join(found)}."] if found else []
 
 
