@@ -30,8 +30,7 @@ found = []
 for repo, options in json.loads(sys.argv[2]):
     os.environ["HF_TOKEN"] = options.pop("token", "hf_that_may_write")
     try:
-        pushed = push_run(Path(sys.argv[1]), repo, **options)
-        found.append([pushed.url, pushed.commit])
+        found.append([*push_run(Path(sys.argv[1]), repo, **options)])
     except IsinglassError as error:
         found.append(f"{type(error).__name__}: {error}")
 print(json.dumps(found))

@@ -1,6 +1,5 @@
 """The commands on what has been trained: a run (`evaluate`, `predict`, `export`, `push`) or a bench (`report`, `submit`)."""
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import percent, printable
 
 if TYPE_CHECKING:
-    from isinglass.export.compare import Compared
     from isinglass.export.onnx import Exported
     from isinglass.runs.directory import FinishedModel
     from isinglass.submission import Submission
@@ -132,35 +130,23 @@ def export(run_dir: _RunDir, options: ExportOptions, settings: dict[str, Any]) -
     _show_export(exported)
     try:
         with progress() as observer:
-            compared = compare(finished, exported, [observer])
+            table = compare(finished, exported, [observer])
     except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
         print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
         return
-    _show_comparison(compared)
+    print(table.to_text(), end="")
 
 
 def _show_export(exported: "Exported") -> None:
     """Print the files of an export and how they are called."""
+    from isinglass.export.onnx import AXES, OPSET
+
     for path in exported.files:
         print(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
-    axes = "; ".join(f"{name} int64 ({', '.join(names)})" for name, names in exported.inputs.items())
-    print(f"ONNX opset {exported.opset}; inputs {axes}: both axes are free, padding follows the tokens.")
+    axes = "; ".join(f"{name} int64 ({', '.join(AXES)})" for name in exported.inputs)
+    print(f"ONNX opset {OPSET}; inputs {axes}: both axes are free, padding follows the tokens.")
     labels = "one value" if exported.label_names is None else ", ".join(map(printable, exported.label_names))
     print(f"Output logits float32 (batch, labels): {labels}; trained on up to {exported.max_length} tokens.")
-
-
-def _show_comparison(compared: "list[Compared]") -> None:
-    """Print what each file scores on the dev set, and how far its probabilities are from those of the model."""
-    from isinglass.tables import Table
-
-    rows = []
-    for file in compared:
-        scores = (metric.text(score.value) for metric, score in file.scores.items())
-        agreement = "-" if math.isnan(file.agreement) else f"{file.agreement:.1%}"
-        rows.append((file.split, str(file.examples), file.file, *scores, f"{file.difference:.1e}", agreement))
-    metrics = (metric.replace("_", " ") for metric in compared[0].scores)
-    columns = ("split", "rows", "file", *metrics, "largest difference", "same answers")
-    print(Table(columns=columns, rows=tuple(rows)).to_text(), end="")
 
 
 class PushOptions(Settings):
@@ -183,8 +169,8 @@ def push(
     """Send a run's model and its card to the hub, in one commit; nothing else of the run is sent."""
     from isinglass.export.push import push_run
 
-    pushed = push_run(run_dir, repo, **vars(options))
-    print(printable(f"{pushed.url} (commit {pushed.commit})"))
+    url, commit = push_run(run_dir, repo, **vars(options))
+    print(printable(f"{url} (commit {commit})"))
 
 
 @command()

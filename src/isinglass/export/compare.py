@@ -1,6 +1,7 @@
 """Score an exported model by ONNX Runtime on the dev sets, beside the model that it was made of."""
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +10,17 @@ from jaxtyping import Float32, Int64
 from isinglass.data import open_data
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.export.onnx import OUTPUT, Exported, check_installed
-from isinglass.metrics import Metric
-from isinglass.results import Score
 from isinglass.runs.directory import FinishedModel
+from isinglass.tables import Table
 from isinglass.training.evaluation import evaluate, score
 from isinglass.training.observers import Observers
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One exported file on one dev set.
+def compare(model: FinishedModel, exported: Exported, observers: Observers = ()) -> Table:
+    """Score the model and each exported file on the dev sets of the model's task, a row for each file and dev set.
 
-    Attributes:
-        file: its name; `model` for the model that was exported.
-        difference: the largest absolute difference between its probabilities (in regression: values) and the model's.
-        agreement: share of predictions that are the model's (in regression: NaN).
-    """
-
-    file: str
-    split: str
-    examples: int
-    scores: dict[Metric, Score]
-    difference: float
-    agreement: float
-
-
-def compare(model: FinishedModel, exported: Exported, observers: Observers = ()) -> list[Compared]:
-    """Score each exported file on the dev sets of the model's task, after the model itself.
+    The largest difference is that between a file's probabilities (in regression: values) and the model's; the same answers
+    are the share of predictions that are the model's (in regression: none).
 
     Raises:
         IsinglassError: the data cannot be read any more, or as `evaluate`.
@@ -44,23 +29,22 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
     _, dev_sets = evaluate(model.config, model.checkpoint, None, observers, data=data)
     files = [path for path in exported.files if path.suffix == ".onnx"]
     kind, pad_token_id = model.task.kind, model.checkpoint.blueprint.pad_token_id
-    compared = []
+    rows = []
     for scored in dev_sets:
         tokens = scored.split.tokens
         outputs_of = {"model": scored.outputs}
         outputs_of |= {path.name: tokens.per_text(onnx_outputs(path, tokens, pad_token_id)) for path in files}
         for file, outputs in outputs_of.items():
             distances = np.abs(kind.probabilities(outputs) - kind.probabilities(scored.outputs))
-            one = Compared(
-                file=file,
-                split=scored.split.name,
-                examples=len(outputs),
-                scores=score(model.task, replace(scored, outputs=outputs)),
-                difference=float(distances.max()),
-                agreement=kind.agreement(scored.outputs, outputs),
-            )
-            compared.append(one)
-    return compared
+            share = kind.agreement(scored.outputs, outputs)
+            agreement = "-" if math.isnan(share) else f"{share:.1%}"
+            scores = score(model.task, replace(scored, outputs=outputs))
+            texts = (metric.text(each.value) for metric, each in scores.items())
+            row = (scored.split.name, str(len(outputs)), file, *texts, f"{distances.max():.1e}", agreement)
+            rows.append(row)
+    metrics = (metric.replace("_", " ") for metric in scores)
+    columns = ("split", "rows", "file", *metrics, "largest difference", "same answers")
+    return Table(columns=columns, rows=tuple(rows))
 
 
 def onnx_outputs(

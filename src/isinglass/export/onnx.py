@@ -51,22 +51,19 @@ LARGEST_FILE: Final = 2_000_000_000  # bytes of weights in one file: protobuf re
 _FILES: Final = frozenset({MODEL, f"{MODEL}_data", INT8, f"{INT8}_data", CONFIG, TOKENIZER, TOKENIZER_CONFIG})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Exported:
     """An export that was written.
 
     Attributes:
         files: sorted by name.
-        opset: version of ONNX's own operators.
-        inputs: name -> names of its two axes, both of free length; all are int64.
+        inputs: names; all are int64, with AXES of free length.
         label_names: of the task, in the order of the outputs; None for regression.
         max_length: the longest example in tokens, as in training.
     """
 
-    directory: Path
     files: tuple[Path, ...]
-    opset: int
-    inputs: Mapping[str, tuple[str, ...]]
+    inputs: tuple[str, ...]
     label_names: tuple[str, ...] | None
     max_length: int
 
@@ -101,14 +98,7 @@ def export_run(model: FinishedModel, directory: Path, *, int8: bool = False, ove
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"The model could not be written to {directory} ({reason}): nothing is left of it.") from error
     files = tuple(sorted(path for path in directory.iterdir() if path.name in _FILES))
-    return Exported(
-        directory=directory,
-        files=files,
-        opset=OPSET,
-        inputs=dict.fromkeys(input_names(checkpoint.blueprint), AXES),
-        label_names=checkpoint.label_names,
-        max_length=max_length,
-    )
+    return Exported(files, input_names(checkpoint.blueprint), checkpoint.label_names, max_length)
 
 
 def check_output(directory: Path, *, overwrite: bool) -> None:
@@ -163,11 +153,9 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, *, max_length: int | No
         The model's path.
 
     Raises:
-        MissingDependencyError: the extra `onnx` is not installed.
         CheckpointError: there is no trained head.
         OSError: the file cannot be written.
     """
-    check_installed("onnx")
     if checkpoint.num_outputs is None:
         raise CheckpointError(f"{checkpoint.origin} has no trained classification head: train it first.")
     save_config_and_tokenizer(checkpoint, directory)
@@ -195,10 +183,8 @@ def quantize(directory: Path) -> Path:
         The int8 model's path.
 
     Raises:
-        MissingDependencyError: the extra `onnx` is not installed.
         OSError: the file cannot be written.
     """
-    check_installed("onnx", "onnxruntime")
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -331,10 +317,6 @@ class _Graph:
         weights = (self.weight(parameter.name) for parameter in module.parameters)
         return self.op("LayerNormalization", x, *weights, axis=-1, epsilon=module.epsilon)
 
-    def activation(self, x: str, name: str) -> str:
-        """Add an activation."""
-        return _ACTIVATION[name](self, x)
-
 
 _ACTIVATION: Final[Mapping[str, Callable[[_Graph, str], str]]] = {
     "gelu": lambda graph, x: graph.op("Gelu", x),
@@ -350,14 +332,13 @@ def _add_classifier(graph: _Graph, blueprint: Blueprint, num_outputs: int) -> No
     x = _embed(graph, blueprint)  # (B, L, H)
     key_bias = _key_bias(graph)
     for index, block in enumerate(blueprint.blocks):
+        query_input = x
         if index == len(blueprint.blocks) - 1:
             query_input = graph.op("Gather", x, graph.constant("first_token", [0]), axis=1)  # (B, 1, H)
-        else:
-            query_input = x
         x = _add_block(graph, block, blueprint.block_modules(index), x, query_input, key_bias)
     head = blueprint.head_modules(num_outputs)
     x = graph.op("Squeeze", x, graph.constant("of_tokens", [1]))  # (B, 1, H) to (B, H)
-    x = graph.activation(graph.linear(x, head.dense), blueprint.head.activation)
+    x = _ACTIVATION[blueprint.head.activation](graph, graph.linear(x, head.dense))
     graph.linear(x, head.output, name=OUTPUT)  # (B, K)
 
 
@@ -401,7 +382,7 @@ def _add_block(graph: _Graph, block: Block, modules: BlockModules, x: str, query
     context = _attend(graph, block.num_heads, modules, x, query_input, key_bias)
     attended = graph.op("Add", query_input, graph.linear(context, modules.attention_output))
     x = graph.norm(attended, modules.attention_norm)
-    inner = graph.activation(graph.linear(x, modules.intermediate), block.activation)  # (B, Q, F)
+    inner = _ACTIVATION[block.activation](graph, graph.linear(x, modules.intermediate))  # (B, Q, F)
     fed = graph.op("Add", x, graph.linear(inner, modules.output))
     return graph.norm(fed, modules.output_norm)
 

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Final
@@ -28,14 +27,6 @@ logger = logging.getLogger(__name__)
 FILES: Final = (CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, TASK)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pushed:
-    """Where a model stands on the hub: the page to look at, and the commit to name when it is used."""
-
-    url: str
-    commit: str
-
-
 def push_run(
     directory: Path,
     repo: str,
@@ -43,7 +34,7 @@ def push_run(
     private: bool = False,
     revision: str | None = None,
     license: str | None = None,  # noqa: A002  # as the hub calls it
-) -> Pushed:
+) -> tuple[str, str]:
     """Send the model of a run to the hub, into a repository that is made if need be. Files that are there already stay.
 
     Args:
@@ -51,6 +42,9 @@ def push_run(
         private: make the repository private; one that is there must be.
         revision: the branch, made if need be; None: `main`.
         license: an identifier of the hub's, for the card.
+
+    Returns:
+        The URL of the model's page, and the commit to name when it is used.
 
     Raises:
         DataError: the directory is not that of a finished run with its model.
@@ -89,7 +83,7 @@ def push_run(
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()]
         message = f"Fine-tuned on {printable(finished.task.title)} with isinglass"
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
-    return Pushed(url=url, commit=commit.oid)
+    return url, commit.oid
 
 
 def _check_names(repo: str, revision: str | None) -> None:

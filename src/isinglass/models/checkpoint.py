@@ -15,7 +15,7 @@ from isinglass.errors import CheckpointError
 from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint
 from isinglass.models.families import get_family
 from isinglass.models.families.family import Family, FileArray
-from isinglass.models.files import Stored, check_regular, read_header, read_json, read_safetensors, read_text
+from isinglass.models.files import Stored, read_header, read_json, read_safetensors, read_text
 from isinglass.models.files import Weights as Weights  # what a checkpoint is made of, for those who import both from here
 from isinglass.models.tokenizer import check_tokenizer
 from isinglass.names import brief, printable
@@ -86,7 +86,6 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not os.path.lexists(directory / name):
             raise CheckpointError(_missing(directory, name))
-        check_regular(directory / name)
     config_json = read_json(directory / CONFIG, limit=CONFIG_BYTES)
     family = get_family(config_json.get("model_type"), str(directory / CONFIG))
     blueprint = family.blueprint(config_json, str(directory / CONFIG))

@@ -80,17 +80,11 @@ def demo_directory() -> Path:
 
 def _download(name: str, revision: str | None) -> Path:
     """Return the directory of a model in the hub's cache: all files of one commit, that of `revision` or the newest."""
-    config = _fetch_required(name, CONFIG, revision)
-    commit = commit_of(CONFIG, config)
-    for file in (WEIGHTS, TOKENIZER):
-        _fetch_required(name, file, commit)
-    fetch(name, TOKENIZER_CONFIG, repo_type="model", instead=_INSTEAD, revision=commit)
-    logger.info(f"The model {name} is the hub's at commit {commit}.")
-    return config.parent
-
-
-def _fetch_required(name: str, file: str, revision: str | None) -> Path:
-    path = fetch(name, file, repo_type="model", instead=_INSTEAD, revision=revision)
-    if path is None:
-        raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
-    return path
+    for file in (CONFIG, WEIGHTS, TOKENIZER):
+        path = fetch(name, file, repo_type="model", instead=_INSTEAD, revision=revision)
+        if path is None:
+            raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
+        directory, revision = path.parent, commit_of(file, path)  # the other files are of the same commit
+    fetch(name, TOKENIZER_CONFIG, repo_type="model", instead=_INSTEAD, revision=revision)
+    logger.info(f"The model {name} is the hub's at commit {revision}.")
+    return directory
