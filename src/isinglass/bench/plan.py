@@ -14,7 +14,7 @@ from isinglass.config import TrainConfig, as_dict, resolve
 from isinglass.errors import ConfigError
 from isinglass.names import did_you_mean
 from isinglass.results import RunResult, run_key
-from isinglass.tasks import TASKS, Task, get_task
+from isinglass.tasks import TASKS, Task, get_task, predicted_with
 
 # small sets of pairs that gain by fine-tuning on MNLI first (RoBERTa, ModernBERT)
 STARTED: Final = ("rte", "mrpc", "stsb")
@@ -271,17 +271,14 @@ def _first_missing(task: Task, data_dir: str | None) -> Path | None:
 def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:
     """Return the test sets whose files exist: name in a result's `predictions` -> names of task and split.
 
-    MNLI's model predicts AX too.
+    Those of other tasks that the model predicts have the task's name: `ax`.
     """
     if config.train_file:
         return {"test": (config.task, "test")} if config.test_file else {}
-    task = TASKS[config.task]
-    splits = {split.name: (task, split) for split in task.test}
-    if config.task == "mnli":
-        splits["ax"] = (TASKS["ax"], TASKS["ax"].test[0])
     return {
-        name: (task.name, split.name)
-        for name, (task, split) in splits.items()
+        task.name if task.predicted_by else split.name: (task.name, split.name)
+        for task in predicted_with(config.task)
+        for split in task.test
         if config.data_dir is None or (Path(config.data_dir) / task.folder / split.file).is_file()
     }
 

@@ -11,7 +11,19 @@ from isinglass.tasks.task import Split, Task
 
 TASKS: Final[MappingProxyType[str, Task]] = MappingProxyType({task.name: task for task in (*GLUE, DEMO)})
 
-__all__ = ["KINDS", "MULTILABEL", "REGRESSION", "TASKS", "Kind", "KindName", "Labels", "Split", "Task", "get_task"]
+__all__ = [
+    "KINDS",
+    "MULTILABEL",
+    "REGRESSION",
+    "TASKS",
+    "Kind",
+    "KindName",
+    "Labels",
+    "Split",
+    "Task",
+    "get_task",
+    "predicted_with",
+]
 
 
 def get_task(name: str) -> Task:
@@ -24,3 +36,8 @@ def get_task(name: str) -> Task:
     if task is None:
         raise ConfigError(f"There is no task {brief(name)}{did_you_mean(name, TASKS)}; `isinglass tasks` lists them.")
     return task
+
+
+def predicted_with(name: str) -> tuple[Task, ...]:
+    """Return the task of that exact name, and those that its model predicts too: AX after MNLI."""
+    return (TASKS[name], *(task for task in TASKS.values() if task.predicted_by == name))

@@ -145,6 +145,7 @@ _AX: Final = Task(
     train=None,
     test=(Split(name="test", file="diagnostic.tsv", rows=1104, text_columns=_PAIR, label_column=None),),
     metrics=(Metric.MATTHEWS,),
+    predicted_by="mnli",
     warning="AX is a test set without published labels: a model trained on MNLI predicts it.",
     citation="Wang et al. 2019, GLUE: the broad-coverage diagnostic set",
 )

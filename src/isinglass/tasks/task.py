@@ -65,6 +65,7 @@ class Task:
         score_range: lowest and highest value of a regression label.
         dev_majority: the score on each dev set of always answering its most frequent label, for the overview (each
             result carries the one computed from the data); keyed like `metrics`, empty for regression.
+        predicted_by: the name of the task whose model predicts this one, which has no train set.
         warning: what a reader of the result must know.
         skips_short_rows: rows with too few columns are left out, with a warning, instead of refused.
         citation: where the task comes from.
@@ -85,6 +86,7 @@ class Task:
     positive_label: str = "1"
     score_range: tuple[float, float] = (0.0, 5.0)
     dev_majority: tuple[tuple[float, ...], ...] = ()
+    predicted_by: str | None = None
     warning: str | None = None
     skips_short_rows: bool = False
     citation: str = ""

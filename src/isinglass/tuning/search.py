@@ -46,11 +46,7 @@ COMPLETE_RUN: Final = 1000  # steps in Optuna's sense: trials are compared after
 SETTINGS: Final = ("learning_rate", "epochs", "batch_size", "seed")  # that can be searched; every recipe has them
 _RANGE: Final = (2, "a lower and a higher number")  # how many values there are, None for any number, and in words
 _EXPECTED: Final = {"learning_rate": _RANGE, "epochs": _RANGE, "batch_size": (None, "rising whole numbers")}
-_STATES: Final[Mapping[str, str]] = {
-    "COMPLETE": "complete",
-    "PRUNED": "pruned",
-    "FAIL": "failed",
-}
+_STATES: Final[Mapping[str, str]] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 logger = logging.getLogger(__name__)
 

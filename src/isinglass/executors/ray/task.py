@@ -27,7 +27,7 @@ from isinglass.executors.worker import run_worker
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from isinglass.models.source import DEMO, demo_directory
 from isinglass.storage import cache_dir, replacing, take_place
-from isinglass.tasks import TASKS
+from isinglass.tasks import predicted_with
 
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "RAYON_NUM_THREADS")
 """The environment variables that tell each framework, and the tokenizer, with how many threads to compute."""
@@ -111,8 +111,8 @@ class FileStore:
         config = inputs.config
         relocated: dict[str, Any] = {}
         if config["data_dir"] is not None:
-            tasks = ("mnli", "ax") if config["task"] == "mnli" else (config["task"],)
-            names = [f"{TASKS[task].folder}/{split.file}" for task in tasks for split in TASKS[task].splits]
+            tasks = predicted_with(config["task"])
+            names = [f"{task.folder}/{split.file}" for task in tasks for split in task.splits]
             relocated["data_dir"] = bundle(config["data_dir"], _existing(Path(config["data_dir"]), names))
         for setting in ("train_file", "validation_file", "test_file"):
             if config[setting]:
