@@ -152,7 +152,15 @@ def write_submission(
             contents[file.name] = _from_run(file, directory, chosen.run.predictions[file.key], size)
         elif chosen.filled is not None:
             contents[file.name] = b"%s\n" % HEADER + b"".join(b"%d\t%s\n" % (i, chosen.filled.encode()) for i in range(size))
-    _write_zip(contents, output)
+    target = Path(os.path.realpath(output))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as beside, zipfile.ZipFile(beside, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, date_time=ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, whatever makes it
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, content)
     return Submission(path=output, files=files)
 
 
@@ -226,18 +234,6 @@ def _clipped(text: str, low: float, high: float) -> str:
     """Return `5.000` for `5.2`. What is no finite number stays as it is, for the check."""
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     return f"{min(max(low, value), high):.3f}" if math.isfinite(value) else text
-
-
-def _write_zip(contents: Mapping[str, bytes], output: Path) -> None:
-    target = Path(os.path.realpath(output))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as beside, zipfile.ZipFile(beside, "w") as archive:
-        for file, content in contents.items():
-            entry = zipfile.ZipInfo(file, date_time=ZIP_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, whatever makes it
-            entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(entry, content)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import percent, printable
 
 if TYPE_CHECKING:
-    from isinglass.export.onnx import Exported
     from isinglass.runs.directory import FinishedModel
     from isinglass.submission import Submission
 
@@ -127,18 +126,6 @@ def export(run_dir: _RunDir, options: ExportOptions, settings: dict[str, Any]) -
     finished = options.load(run_dir, settings)
     directory = options.output or run_dir.with_name(f"{run_dir.name}-onnx")
     exported = export_run(finished, directory, int8=options.int8, overwrite=options.overwrite)
-    _show_export(exported)
-    try:
-        with progress() as observer:
-            table = compare(finished, exported, [observer])
-    except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
-        print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
-        return
-    print(table.to_text(), end="")
-
-
-def _show_export(exported: "Exported") -> None:
-    """Print the files of an export and how they are called."""
     from isinglass.export.onnx import AXES, OPSET
 
     for path in exported.files:
@@ -147,6 +134,13 @@ def _show_export(exported: "Exported") -> None:
     print(f"ONNX opset {OPSET}; inputs {axes}: both axes are free, padding follows the tokens.")
     labels = "one value" if exported.label_names is None else ", ".join(map(printable, exported.label_names))
     print(f"Output logits float32 (batch, labels): {labels}; trained on up to {exported.max_length} tokens.")
+    try:
+        with progress() as observer:
+            table = compare(finished, exported, [observer])
+    except (ConfigError, DataError, HubError) as error:  # a model from elsewhere comes without its data
+        print(printable(f"Not compared with the model on its dev set: {error}"), file=sys.stderr)
+        return
+    print(table.to_text(), end="")
 
 
 class PushOptions(Settings):
