@@ -77,7 +77,7 @@ def forward(products):
 
 def measure(precision):
     config, checkpoint = TrainConfig(precision=precision), load_model("demo")
-    met = np.arange(checkpoint.blueprint.vocab_size) < WORDS
+    met = np.arange(checkpoint.blueprint.embeddings.vocab_size) < WORDS
     vocabulary = Vocabulary(np.flatnonzero(met), np.where(met, np.cumsum(met) - 1, 0).astype(np.int32))
     checkpoint = trim_vocabulary(checkpoint, vocabulary)
     backend = create_backend(config, checkpoint, Objective(kind="classification", num_outputs=2))

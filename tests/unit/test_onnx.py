@@ -62,7 +62,7 @@ def test_logits_equal_those_of_the_torch_backend(family: str, tmp_path: Path) ->
     types = {"token_type_ids"} if family in ("bert", "electra") else set()
     assert {one.name for one in onnx.load(path).graph.input} == {"input_ids", "attention_mask"} | types
     for batch_size in (1, 7, 64):
-        found = onnx_outputs(path, tokens, checkpoint.blueprint.pad_token_id, batch_size=batch_size, threads=1)
+        found = onnx_outputs(path, tokens, checkpoint.blueprint.embeddings.pad_token_id, batch_size=batch_size, threads=1)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
@@ -86,7 +86,7 @@ def test_every_config_value_counts(family: str, changes: dict[str, object], tmp_
     model, checkpoint = save_reference(tmp_path / "reference", family, **changes)
     tokens = random_tokens([5, 1, 17, 40, 2], types=max(1, checkpoint.blueprint.embeddings.token_types))
     path = exported(checkpoint, tmp_path / "onnx")
-    found = onnx_outputs(path, tokens, checkpoint.blueprint.pad_token_id, threads=1)
+    found = onnx_outputs(path, tokens, checkpoint.blueprint.embeddings.pad_token_id, threads=1)
     np.testing.assert_allclose(found, reference_logits(model, tokens, family).detach().numpy(), rtol=0, atol=1e-5)
 
 
@@ -142,7 +142,9 @@ def test_int8_quantises_every_layer_and_mostly_agrees(family: str, tmp_path: Pat
     assert list(model.metadata_props) == list(onnx.load(full).metadata_props) and model.producer_name == "isinglass"
 
     tokens = some_tokens(family)
-    expected, found = (onnx_outputs(path, tokens, checkpoint.blueprint.pad_token_id, threads=1) for path in (full, small))
+    expected, found = (
+        onnx_outputs(path, tokens, checkpoint.blueprint.embeddings.pad_token_id, threads=1) for path in (full, small)
+    )
     assert 0 < np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
     assert (found.argmax(1) == expected.argmax(1)).mean() > 0.9
 

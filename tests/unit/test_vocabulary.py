@@ -23,13 +23,13 @@ def test_a_trimmed_table_holds_the_rows_of_the_used_ids(family: str, tmp_path):
     tokens = random_tokens([5, 9], seed=1)
     vocabulary = used_vocabulary(TrainConfig(), checkpoint.blueprint, [tokens])
     table = WORD_TABLE
-    assert set(vocabulary.ids) == {*tokens.input_ids.tolist(), checkpoint.blueprint.pad_token_id}
+    assert set(vocabulary.ids) == {*tokens.input_ids.tolist(), checkpoint.blueprint.embeddings.pad_token_id}
     trimmed = trim_vocabulary(checkpoint, vocabulary)
-    assert trimmed.blueprint.vocab_size == len(vocabulary.ids) < checkpoint.blueprint.vocab_size
+    assert trimmed.blueprint.embeddings.vocab_size == len(vocabulary.ids) < checkpoint.blueprint.embeddings.vocab_size
     np.testing.assert_array_equal(
         trimmed.weights[table][vocabulary.rows[tokens.input_ids]], checkpoint.weights[table][tokens.input_ids]
     )
-    assert vocabulary.ids[trimmed.blueprint.pad_token_id] == checkpoint.blueprint.pad_token_id
+    assert vocabulary.ids[trimmed.blueprint.embeddings.pad_token_id] == checkpoint.blueprint.embeddings.pad_token_id
     for layout in ("flat", "rows"):
         config = TrainConfig(layout=layout, max_length=16)
         whole, own = (Packer(config, checkpoint, each).pack(tokens, np.arange(2), None) for each in (None, vocabulary))
@@ -58,7 +58,7 @@ def test_training_ends_with_the_weights_of_a_run_on_all_ids(backend: str, tmp_pa
     whole = train(config)
     blueprint, table = load_checkpoint(model).blueprint, WORD_TABLE
     sizes = [len(used_vocabulary(each, blueprint, []).ids) for each in (config, replace(config, weight_decay=0.1))]
-    assert sizes == [1, blueprint.vocab_size]
+    assert sizes == [1, blueprint.embeddings.vocab_size]
     np.testing.assert_allclose([s.loss for s in own.steps], [s.loss for s in whole.steps], rtol=1e-5)
     begun = load_checkpoint(model).weights
     assert own.model.weights.keys() == whole.model.weights.keys()

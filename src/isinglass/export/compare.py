@@ -28,7 +28,7 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
     data = open_data(model.config, model.task)
     _, dev_sets = evaluate(model.config, model.checkpoint, None, observers, data=data)
     files = [path for path in exported.files if path.suffix == ".onnx"]
-    kind, pad_token_id = model.task.kind, model.checkpoint.blueprint.pad_token_id
+    kind, pad_token_id = model.task.kind, model.checkpoint.blueprint.embeddings.pad_token_id
     rows = []
     for scored in dev_sets:
         tokens = scored.split.tokens

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from isinglass.errors import CheckpointError, IsinglassError, MissingDependencyError, OutputExistsError, StorageError
-from isinglass.models.blueprint import Block, BlockModules, Blueprint, Module, check_features
+from isinglass.models.blueprint import Block, BlockModules, Blueprint, EmbeddingModules, HeadModules, Module, check_features
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, save_config_and_tokenizer
 from isinglass.models.files import Weights
 from isinglass.runs.directory import FinishedModel
@@ -336,7 +336,7 @@ def _add_classifier(graph: _Graph, blueprint: Blueprint, num_outputs: int) -> No
         if index == len(blueprint.blocks) - 1:
             query_input = graph.op("Gather", x, graph.constant("first_token", [0]), axis=1)  # (B, 1, H)
         x = _add_block(graph, block, blueprint.block_modules(index), x, query_input, key_bias)
-    head = blueprint.head_modules(num_outputs)
+    head = HeadModules(blueprint, num_outputs)
     x = graph.op("Squeeze", x, graph.constant("of_tokens", [1]))  # (B, 1, H) to (B, H)
     x = _ACTIVATION[blueprint.head.activation](graph, graph.linear(x, head.dense))
     graph.linear(x, head.output, name=OUTPUT)  # (B, K)
@@ -354,7 +354,7 @@ def _key_bias(graph: _Graph) -> str:
 
 def _embed(graph: _Graph, blueprint: Blueprint) -> str:
     """Add the embeddings of tokens, positions and token types, summed, normed and projected: (B, L, H)."""
-    embeddings, modules = blueprint.embeddings, blueprint.embedding_modules()
+    embeddings, modules = blueprint.embeddings, EmbeddingModules(blueprint)
     assert modules.position is not None, "other encoders have been refused"
     x = graph.op("Gather", graph.weight(f"{modules.token.name}.weight"), "input_ids")
     first = graph.constant("first_position", [embeddings.first_position])

@@ -282,16 +282,6 @@ class Blueprint:
     initializer_range: float
 
     @property
-    def vocab_size(self) -> int:
-        """V."""
-        return self.embeddings.vocab_size
-
-    @property
-    def pad_token_id(self) -> int:
-        """The token id that fills gaps."""
-        return self.embeddings.pad_token_id
-
-    @property
     def num_hidden_layers(self) -> int:
         """L."""
         return len(self.blocks)
@@ -306,17 +296,9 @@ class Blueprint:
         """D."""
         return self.hidden_size // self.num_attention_heads
 
-    def embedding_modules(self) -> "EmbeddingModules":
-        """Return the modules of the embeddings."""
-        return EmbeddingModules(self)
-
     def block_modules(self, index: int) -> "BlockModules":
         """Return the modules of a block, counted from 0."""
         return BlockModules(self, 0 if self.shared_blocks else index)
-
-    def head_modules(self, num_outputs: int) -> "HeadModules":
-        """Return the modules after the blocks, for K outputs."""
-        return HeadModules(self, num_outputs)
 
     def modules(self, num_outputs: int) -> Iterator[Module]:
         """Yield all modules from the embeddings to the output, for K outputs."""
@@ -332,10 +314,10 @@ class Blueprint:
         return tuple(parameters for group in groups for parameters in zip(*(m.parameters for m in group), strict=True))
 
     def _records(self, num_outputs: int) -> Iterator["Modules"]:
-        yield self.embedding_modules()
+        yield EmbeddingModules(self)
         for index in range(1 if self.shared_blocks else self.num_hidden_layers):
             yield self.block_modules(index)
-        yield self.head_modules(num_outputs)
+        yield HeadModules(self, num_outputs)
 
     def with_dropout(self, rate: float | None) -> "Blueprint":
         """Return the same encoder with `rate` wherever it has dropout; with None, as it is."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from isinglass.errors import CheckpointError
-from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint
+from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Blueprint, HeadModules
 from isinglass.models.families import get_family
 from isinglass.models.families.family import Family, FileArray
 from isinglass.models.files import Stored, read_header, read_json, read_safetensors, read_text
@@ -175,7 +175,7 @@ def _check_head(rows: Mapping[str, int], blueprint: Blueprint, path: Path) -> No
     Args:
         rows: canonical name -> rows of each parameter in the file.
     """
-    for module in blueprint.head_modules(num_outputs=1):
+    for module in HeadModules(blueprint, 1):
         weight, *bias = (rows.get(parameter.name) for parameter in module.parameters)
         if bias and bias[0] != weight:
             raise CheckpointError(
@@ -190,7 +190,7 @@ def with_head(weights: Weights, blueprint: Blueprint, num_outputs: int, seed: in
     """
     rng = np.random.default_rng([seed, _HEAD])
     complete = dict(weights)
-    for parameter in chain.from_iterable(module.parameters for module in blueprint.head_modules(num_outputs)):
+    for parameter in chain.from_iterable(module.parameters for module in HeadModules(blueprint, num_outputs)):
         if parameter.name in weights:
             continue
         array = np.full(parameter.shape, 1.0 if parameter.role == "norm" else 0.0)
@@ -268,13 +268,10 @@ def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -
             f"{path}: id2label is {brief(id2label)}; the head has {len(keys)} outputs, 0 to {len(keys) - 1}."
         )
     for name in id2label.values():
-        if not _is_printable(name):  # labels are shown, and stand in tab-separated files
+        # labels are shown, and stand in tab-separated files
+        if not isinstance(name, str | int | float) or printable(str(name)) != str(name):
             raise CheckpointError(f"{path}: a label in id2label is {brief(name)}; printable characters were expected.")
     return tuple(str(id2label[key]) for key in keys)
-
-
-def _is_printable(label: object) -> bool:
-    return isinstance(label, str | int | float) and printable(str(label)) == str(label)
 
 
 def _missing(directory: Path, name: str) -> str:

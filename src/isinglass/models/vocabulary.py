@@ -39,8 +39,8 @@ def used_vocabulary(config: TrainConfig, blueprint: Blueprint, texts: Iterable[T
     Args:
         texts: all that the run trains on and scores.
     """
-    is_used = np.full(blueprint.vocab_size, config.weight_decay > 0)
-    is_used[blueprint.pad_token_id] = True
+    is_used = np.full(blueprint.embeddings.vocab_size, config.weight_decay > 0)
+    is_used[blueprint.embeddings.pad_token_id] = True
     for tokens in texts:
         for start in range(0, len(tokens.input_ids), CHUNK):
             is_used[tokens.input_ids[start : start + CHUNK]] = True
@@ -51,7 +51,7 @@ def used_vocabulary(config: TrainConfig, blueprint: Blueprint, texts: Iterable[T
 def trim_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
     """Return the checkpoint with the embeddings of the used token ids alone."""
     blueprint = checkpoint.blueprint
-    pad_token_id = int(vocabulary.rows[blueprint.pad_token_id])
+    pad_token_id = int(vocabulary.rows[blueprint.embeddings.pad_token_id])
     embeddings = replace(blueprint.embeddings, vocab_size=len(vocabulary.ids), pad_token_id=pad_token_id)
     return replace(
         checkpoint,

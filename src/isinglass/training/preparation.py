@@ -173,10 +173,9 @@ def prepare_texts(examples: Examples, config: TrainConfig, model: Checkpoint, *,
         )
     tokens = tokenize(examples, model.tokenizer_json, config.max_length, window_overlap=config.overlap, keep=keep)
     largest_id = int(tokens.input_ids.max(initial=0))
-    if largest_id >= encoder.vocab_size:
-        raise CheckpointError(
-            f"{model.origin}: tokenizer.json gives the id {largest_id}; config.json has vocab_size {encoder.vocab_size}."
-        )
+    V = encoder.embeddings.vocab_size
+    if largest_id >= V:
+        raise CheckpointError(f"{model.origin}: tokenizer.json gives the id {largest_id}; config.json has vocab_size {V}.")
     token_types = int(tokens.token_type_ids.max(initial=0)) + 1
     if token_types > encoder.embeddings.token_types > 0:
         raise CheckpointError(
@@ -305,7 +304,7 @@ class Packer:
                 labels,
                 row_length=-(-self.config.max_length // ROW_MULTIPLE) * ROW_MULTIPLE,
                 row_counts=row_counts(len(index)),
-                pad_token_id=self.model.blueprint.pad_token_id,
+                pad_token_id=self.model.blueprint.embeddings.pad_token_id,
             )
         else:
             batch = pack_flat(tokens, index, labels)

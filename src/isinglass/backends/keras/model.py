@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from keras import layers, ops
 
 from isinglass.backends.keras.dropout import DropoutMasks, add_dropped_out, dropout, masked, scaled
-from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
+from isinglass.models.blueprint import Blueprint, EmbeddingModules, HeadModules, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
 
 FORBIDDEN: Final = -1e30  # added to a score: its weight is exactly 0, in float32 and bfloat16
@@ -167,7 +167,7 @@ class Classifier(layers.Layer):
         """
         super().__init__(dtype="float32")
         check_features(blueprint, f"the backend {keras.backend.backend()}")
-        embeddings, head = blueprint.embedding_modules(), blueprint.head_modules(num_outputs)
+        embeddings, head = EmbeddingModules(blueprint), HeadModules(blueprint, num_outputs)
         self.blueprint = blueprint
         self.num_outputs = num_outputs
         self.word = self._table(embeddings.token)
@@ -212,7 +212,7 @@ class Classifier(layers.Layer):
         names = ("input_ids", "token_type_ids", "position_ids")
         input_ids, token_type_ids, position_ids = (ops.reshape(inputs[name], (-1,)) for name in names)
         x = ops.take(self.word, input_ids, axis=0)
-        is_pad = ops.expand_dims(input_ids == self.blueprint.pad_token_id, 1)
+        is_pad = ops.expand_dims(input_ids == self.blueprint.embeddings.pad_token_id, 1)
         x = ops.where(is_pad, ops.stop_gradient(x), x)  # as nn.Embedding(padding_idx) has it
         x += ops.take(self.position, position_ids + self.blueprint.embeddings.first_position, axis=0)
         if self.token_type is not None:

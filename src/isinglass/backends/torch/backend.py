@@ -99,7 +99,7 @@ class TorchBackend(ABC):
         self._half = HALVES.get(precision)
         self._loss = loss_function(objective, device)
         self._losses: list[Tensor] = []  # of the steps since `take_losses`
-        self._word_gradient = _WordGradient(model.word, model.blueprint.pad_token_id)
+        self._word_gradient = _WordGradient(model.word, model.blueprint.embeddings.pad_token_id)
         rules = ((variable, UpdateRule.of(held[0], len(model.layers), config)) for variable, held in model.variables())
         halves = {} if model.fused is None else model.fused.halves
         self._optimizer = Optimizer(rules, config, halves, scales_loss=precision == "fp16")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from isinglass.backends.torch.batch import AttentionPlan
 from isinglass.backends.torch.cpu.linear import Linear, linear
-from isinglass.models.blueprint import Blueprint, Module, Parameter, check_features
+from isinglass.models.blueprint import Blueprint, EmbeddingModules, HeadModules, Module, Parameter, check_features
 from isinglass.models.checkpoint import Weights, with_head
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Classifier(nn.Module):
         """
         super().__init__()
         check_features(blueprint, "the backend torch")
-        embeddings, head = blueprint.embedding_modules(), blueprint.head_modules(num_outputs)
+        embeddings, head = EmbeddingModules(blueprint), HeadModules(blueprint, num_outputs)
         self.blueprint = blueprint
         self.num_outputs = num_outputs
         self.fused: FusedLayers | None = None  # runs all layers but the last, if they are to train that way

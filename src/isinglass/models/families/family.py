@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,20 +61,6 @@ class ConfigJson(BaseModel, ABC):
     add_cross_attention: Unset = False
     sinusoidal_pos_embds: Unset = False
 
-    @classmethod
-    def read(cls, values: Mapping[str, Any], origin: str) -> Self:
-        """Read the values of a file; keys that are no fields are passed over.
-
-        Raises:
-            CheckpointError: a value is of another type, out of range, or asks for what is not served.
-        """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            key = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0]
-        expected = {field.alias or name: field.description for name, field in cls.model_fields.items()}[str(key)]
-        raise CheckpointError(f"{origin}: {key} is {brief(values[str(key)])}; {expected}.")
-
     @abstractmethod
     def blueprint(self) -> Blueprint:
         """Return the encoder and its head."""
@@ -128,7 +114,7 @@ class Family:
     config: type[ConfigJson]
 
     def blueprint(self, config_json: Mapping[str, Any], origin: str) -> Blueprint:
-        """Return the model that a `config.json` describes.
+        """Return the model that a `config.json` describes; keys that are no fields of `config` are passed over.
 
         Args:
             origin: the file, for messages.
@@ -137,8 +123,13 @@ class Family:
             CheckpointError: a value is of another type, out of range, does not fit the others, or asks for what is not
                 served.
         """
-        blueprint = self.config.read(config_json, origin).blueprint()
-        heads, pad, V = blueprint.num_attention_heads, blueprint.pad_token_id, blueprint.vocab_size
+        try:
+            blueprint = self.config.model_validate(dict(config_json)).blueprint()
+        except ValidationError as error:
+            key = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
+            described = {field.alias or name: field.description for name, field in self.config.model_fields.items()}
+            raise CheckpointError(f"{origin}: {key} is {brief(config_json[key])}; {described[key]}.") from None
+        heads, pad, V = blueprint.num_attention_heads, blueprint.embeddings.pad_token_id, blueprint.embeddings.vocab_size
         if blueprint.hidden_size % heads:
             raise CheckpointError(f"{origin}: hidden_size {blueprint.hidden_size} is not a multiple of the {heads} heads.")
         if pad >= V:
@@ -153,8 +144,7 @@ class Family:
         for module in blueprint.modules(num_outputs):
             spelling = self._spelling(module)
             for parameter in module.parameters:
-                ending = parameter.name.removeprefix(module.name)
-                found.setdefault(spelling + ending, []).append(parameter)
+                found.setdefault(parameter.name.replace(module.name, spelling), []).append(parameter)
         return [FileArray(name=name, parameters=tuple(parameters)) for name, parameters in found.items()]
 
     def _spelling(self, module: Module) -> str:

@@ -110,7 +110,9 @@ class GpuBackend(TorchBackend):
         """
         arrays = {"tokens": token_arrays(batch, shape.rows)}
         if batch.labels is not None:
-            arrays["word_rows"] = word_row_arrays(arrays["tokens"]["input_ids"], self._model.blueprint.pad_token_id)
+            arrays["word_rows"] = word_row_arrays(
+                arrays["tokens"]["input_ids"], self._model.blueprint.embeddings.pad_token_id
+            )
         if self._flat_plan is None:
             arrays["attention"] = {"sequence_ids": batch.sequence_ids}
         else:
