@@ -121,13 +121,11 @@ def export(run_dir: _RunDir, options: ExportOptions, settings: dict[str, Any]) -
     """Write a finished model as ONNX, and compare its predictions on the dev set with those of the model itself."""
     from isinglass.cli.display import progress
     from isinglass.export.compare import compare
-    from isinglass.export.onnx import export_run
+    from isinglass.export.onnx import AXES, OPSET, export_run
 
     finished = options.load(run_dir, settings)
     directory = options.output or run_dir.with_name(f"{run_dir.name}-onnx")
     exported = export_run(finished, directory, int8=options.int8, overwrite=options.overwrite)
-    from isinglass.export.onnx import AXES, OPSET
-
     for path in exported.files:
         print(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
     axes = "; ".join(f"{name} int64 ({', '.join(AXES)})" for name in exported.inputs)
