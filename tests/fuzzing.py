@@ -46,7 +46,7 @@ from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEI
 from isinglass.models.families import FAMILIES
 from isinglass.models.files import read_header, read_safetensors
 from isinglass.results import RESULTS, FailedRun, RunResult, read_records
-from isinglass.submission import LARGEST_FILE, check_submission
+from isinglass.submission.check import LARGEST_FILE, check_submission
 from isinglass.tasks import TASKS, Split, Task
 from isinglass.tasks.custom import custom_task
 from tests.sample_bench import sample_result

@@ -17,7 +17,8 @@ from isinglass.bench.plan import PRESETS, PlannedRun, Selection, left_to_do, mak
 from isinglass.config import as_dict
 from isinglass.errors import ConfigError
 from isinglass.results import RunResult, read_records
-from isinglass.submission import check_submission, write_submission
+from isinglass.submission.check import check_submission
+from isinglass.submission.write import write_submission
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result
 from tests.tiny import save_tiny, write_glue

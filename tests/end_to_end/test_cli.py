@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from isinglass.tasks import TASKS
+from tests.sample_bench import write_sample_run
 from tests.tiny import FAMILIES, save_tiny, write_glue
 
 ROWS = {"train": 24, "dev": 24, "test": 24, "dev_matched": 24, "dev_mismatched": 24, "test_matched": 7, "test_mismatched": 9}
@@ -221,6 +223,46 @@ def test_predict_reads_a_file_and_writes_a_file(run_dir: Path, tmp_path: Path) -
     assert done.err.endswith("3 predictions written to new/answers.tsv\n")
     check_predictions((tmp_path / "new" / "answers.tsv").read_text(), rows=3)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["answers.tsv"]
+
+
+def test_submit_writes_a_zip_once_and_checks_any(tmp_path: Path) -> None:
+    """A zip that the server refuses costs one of the few submissions of a day, so it must not look like a success."""
+    write_sample_run(tmp_path / "bench", "wnli", rows=146)  # as many as the published test set has
+    zip_file = tmp_path / "glue.zip"
+    incomplete = isinglass("submit", "bench", "--output", "glue.zip", cwd=tmp_path)
+    assert (incomplete.status, incomplete.out, zip_file.exists()) == (2, "", False)
+    assert incomplete.err.startswith("isinglass: bench has no test predictions for CoLA.tsv, ")
+
+    filled = ("submit", "bench", "--output", "glue.zip", "--partial", "majority")
+    written = isinglass(*filled, cwd=tmp_path)
+    assert (written.status, written.err) == (0, "")
+    files = {line.split()[0]: line for line in written.out.splitlines() if ".tsv" in line}
+    assert len(files) == 11
+    assert re.fullmatch(r"WNLI.tsv +demo torch fp32 seed 1 +\d+\.\d\d +best of 1", files["WNLI.tsv"])
+    assert re.fullmatch(r"RTE.tsv +every row entailment +- +-", files["RTE.tsv"])
+    good = isinglass("submit", "--check", "glue.zip", cwd=tmp_path)
+    assert good == Finished(0, "glue.zip: eleven files, each with the right rows, order and alphabet.\n", "")
+
+    content = zip_file.read_bytes()
+    refused = isinglass(*filled, cwd=tmp_path)
+    assert (refused.status, refused.out, zip_file.read_bytes()) == (2, "", content)
+    assert refused.err == "isinglass: glue.zip exists: choose another --output, or replace it with --overwrite.\n"
+    replaced = isinglass(*filled[:-1], "absent", "--overwrite", cwd=tmp_path)
+    assert (replaced.status, replaced.out.count("absent")) == (0, 10), replaced.err
+    with zipfile.ZipFile(zip_file, "a") as archive:
+        archive.writestr("RTE.tsv", "index\tprediction\n0\tyes\n")
+    broken = isinglass("submit", "--check", "glue.zip", cwd=tmp_path)
+    assert (broken.status, broken.err) == (2, "isinglass: glue.zip would not be taken: 11 problems.\n")
+    problems = broken.out.splitlines()
+    assert problems[0] == "glue.zip: no CoLA.tsv; expected all eleven files."
+    assert problems[-2:] == [
+        "RTE.tsv, line 2: the prediction 'yes'; expected entailment or not_entailment.",
+        "RTE.tsv: 1 rows; expected 3000, as many as the test set has.",
+    ]
+    for neither_or_both in (("submit",), ("submit", "bench", "--check", "glue.zip")):
+        unclear = isinglass(*neither_or_both, cwd=tmp_path)
+        assert (unclear.status, unclear.out) == (2, "")
+        assert "Name either a directory to make a submission of, or a zip to --check" in unclear.err
 
 
 # --- help, tasks, version ---

@@ -18,7 +18,7 @@ from isinglass.cli import app
 from isinglass.config import as_dict
 from isinglass.results import RunResult, read_records
 from isinglass.runs.directory import load_run
-from isinglass.submission import write_submission
+from isinglass.submission.write import write_submission
 from tests.saved_before.make import GLUE, HERE, KEEP_BEST, SHORT, UNFINISHED, cpu
 
 RUNS = {"glue": "pairs.txt", "regression": "pairs.txt", "own": "texts.txt", "multilabel": "texts.txt"}
@@ -108,7 +108,7 @@ def test_a_saved_bench_is_read_and_reported(bench: str, counts: tuple[int, int],
 def test_a_saved_bench_is_submitted(saved: Path) -> None:
     rows = {"MRPC.tsv": 12, "STS-B.tsv": 12}
     written = write_submission(Path("bench"), Path("glue.zip"), partial="majority", rows=rows)
-    assert {file.name for file in written.files if file.run is not None} == {*rows}
+    assert {file.name for file in written if file.run is not None} == {*rows}
     with zipfile.ZipFile("glue.zip") as archive:
         assert len(archive.namelist()) == 11
 

@@ -36,7 +36,7 @@ from isinglass.results import (
     file_below,
     read_records,
 )
-from isinglass.submission import check_submission
+from isinglass.submission.check import check_submission
 from isinglass.tasks import TASKS
 from tests.fuzzing import FEW, TARGETS, Case, check, flaw, make_case, version_1, zip_of_good_files
 from tests.sample_bench import sample_result, write_sample_run

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from isinglass.data.glue import read_tsv
 from isinglass.errors import ConfigError, DataError, OutputExistsError
 from isinglass.results import RESULTS, append_record, read_records
-from isinglass.submission import LARGEST_FILE, LARGEST_ZIP, MOST_PROBLEMS, check_submission, write_submission
+from isinglass.submission.check import LARGEST_FILE, LARGEST_ZIP, MOST_PROBLEMS, check_submission
+from isinglass.submission.write import write_submission
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result, with_scores, write_sample_run
 
@@ -94,13 +95,12 @@ def bench(tmp_path: Path) -> Path:
 
 def test_all_nine_tasks_become_eleven_files_that_the_judge_takes(bench: Path, tmp_path: Path) -> None:
     """AX comes from MNLI's run. Without it, or without one of MNLI's two sets, the server refuses the zip."""
-    submission = write_submission(bench, tmp_path / "glue.zip", rows=FEW)
-    assert submission.path == tmp_path / "glue.zip"
-    assert check_submission(submission.path, rows=FEW) == []
-    assert [file.name for file in submission.files] == list(PUBLISHED)
-    assert all(file.run and file.candidates == 1 and file.filled is None for file in submission.files)
-    assert submission.files[-1].run.task == "mnli"
-    for file, lines in zip(submission.files, read(submission.path).values(), strict=True):
+    files = write_submission(bench, tmp_path / "glue.zip", rows=FEW)
+    assert check_submission(tmp_path / "glue.zip", rows=FEW) == []
+    assert [file.name for file in files] == list(PUBLISHED)
+    assert all(file.run and file.candidates == 1 and file.filled is None for file in files)
+    assert files[-1].run.task == "mnli"
+    for file, lines in zip(files, read(tmp_path / "glue.zip").values(), strict=True):
         assert lines[0] == ["index", "prediction"]
         assert [index for index, _ in lines[1:]] == [str(i) for i in range(6)]
         key = {"MNLI-m.tsv": "test_matched", "MNLI-mm.tsv": "test_mismatched", "AX.tsv": "ax"}.get(file.name, "test")
@@ -113,8 +113,10 @@ def test_values_of_stsb_are_clipped_and_have_three_decimals(bench: Path, tmp_pat
     """A regression head sometimes predicts 5.2, -0.1 or 1e-05, but GLUE requires 0 to 5."""
     result = next(result for result in read_records(bench).results if result.task == "stsb")
     (bench / result.predictions["test"]).write_bytes(answers(["5.2", "-0.1", "1e-05", "2.34567", "-0", "5"]))
-    submission = write_submission(bench, tmp_path / "glue.zip", rows=FEW)
-    assert [value for _, value in read(submission.path)["STS-B.tsv"][1:]] == "5.000 0.000 0.000 2.346 0.000 5.000".split()
+    write_submission(bench, tmp_path / "glue.zip", rows=FEW)
+    assert [
+        value for _, value in read(tmp_path / "glue.zip")["STS-B.tsv"][1:]
+    ] == "5.000 0.000 0.000 2.346 0.000 5.000".split()
 
 
 def test_the_best_run_on_dev_is_chosen(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_the_best_run_on_dev_is_chosen(tmp_path: Path) -> None:
             result = read_records(tmp_path).results[-1]
             metrics = dict.fromkeys(TASKS[task].metrics, 0.9 - 0.1 * seed) | {metric: score}
             append_record(tmp_path, with_scores(result, metrics=metrics))
-    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW)
     assert [(file.run.seed, file.dev_score, file.candidates) for file in files if file.run] == [(3, 0.7, 6)] * 2
 
 
@@ -136,7 +138,7 @@ def test_zero_is_a_score_and_none_is_not(tmp_path: Path, scores: list[float | No
     for seed, score in enumerate(scores):
         result = write_sample_run(tmp_path, "cola", rows=6, seed=seed)
         append_record(tmp_path, with_scores(result, metrics={"matthews": score}))
-    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW)
     assert (files[0].run.seed, files[0].dev_score) == (best, scores[best])
 
 
@@ -147,7 +149,7 @@ def test_mnli_is_chosen_by_the_mean_of_both_dev_sets_and_gives_all_three_files(t
         result = read_records(tmp_path).results[-1]
         metrics = {"dev_matched": {"accuracy": matched}, "dev_mismatched": {"accuracy": mismatched}}
         append_record(tmp_path, with_scores(result, metrics=metrics))
-    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW)
     assert [(file.name, file.run.seed) for file in files if file.run] == [
         ("MNLI-m.tsv", 1),
         ("MNLI-mm.tsv", 1),
@@ -162,7 +164,7 @@ def test_a_run_of_mnli_with_the_diagnostic_set_goes_before_one_without(tmp_path:
         write_mnli(tmp_path, seed=seed, ax=ax)
         metrics = {split.name: {"accuracy": score} for split in TASKS["mnli"].dev}
         append_record(tmp_path, with_scores(read_records(tmp_path).results[-1], metrics=metrics))
-    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW).files
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW)
     assert [file.run.seed for file in files if file.run] == [0, 0, 0]
 
 
@@ -175,9 +177,7 @@ def test_runs_can_be_selected(tmp_path: Path) -> None:
         ({"seed": 2}, {2}, 1),
         ({"precision": "bf16", "seed": 3, "backend": "torch", "model": "demo"}, {3}, 1),
     ]:
-        files = write_submission(
-            tmp_path, tmp_path / "glue.zip", partial="absent", select=select, rows=FEW, overwrite=True
-        ).files
+        files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", select=select, rows=FEW, overwrite=True)
         assert [(file.run.seed in seeds, file.candidates) for file in files if file.run] == [(True, candidates)]
     with pytest.raises(ConfigError, match=r"no run with precision bf6 \(did you mean 'bf16'\?\); it has bf16, fp32\."):
         write_submission(tmp_path, tmp_path / "no.zip", select={"precision": "bf6"}, rows=FEW)
@@ -202,11 +202,11 @@ def test_missing_files_are_all_named_in_one_sentence(tmp_path: Path) -> None:
 def test_majority_fills_the_published_number_of_rows(tmp_path: Path) -> None:
     """The server requires all files to be complete, including those of tasks that the user is not interested in."""
     write_sample_run(tmp_path, "wnli", rows=146)
-    submission = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority")
-    assert check_submission(submission.path) == []
-    found = {name: lines[1:] for name, lines in read(submission.path).items()}
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority")
+    assert check_submission(tmp_path / "glue.zip") == []
+    found = {name: lines[1:] for name, lines in read(tmp_path / "glue.zip").items()}
     assert {name: len(lines) for name, lines in found.items()} == PUBLISHED
-    filled = {file.name: file.filled for file in submission.files}
+    filled = {file.name: file.filled for file in files}
     assert filled.pop("WNLI.tsv") is None
     assert all({label for _, label in found[name]} == {label} for name, label in filled.items())
     assert (filled["STS-B.tsv"], filled["AX.tsv"]) == ("2.500", filled["MNLI-m.tsv"])
@@ -215,7 +215,7 @@ def test_majority_fills_the_published_number_of_rows(tmp_path: Path) -> None:
 def test_majority_labels_are_those_of_the_dev_sets(glue_dir: Path, tmp_path: Path) -> None:
     """A mistyped constant would submit the minority label."""
     (tmp_path / RESULTS).touch()
-    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority", rows=FEW).files
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="majority", rows=FEW)
     filled = {file.name.removesuffix(".tsv"): file.filled for file in files}
     for task in (TASKS[name] for name in ("cola", "mrpc", "rte", "wnli")):
         counts = Counter(read_tsv(task, task.dev[0], glue_dir).labels)
@@ -224,10 +224,10 @@ def test_majority_labels_are_those_of_the_dev_sets(glue_dir: Path, tmp_path: Pat
 
 def test_absent_files_are_left_out_and_reported(tmp_path: Path) -> None:
     write_mnli(tmp_path, ax=False)
-    submission = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW)
-    assert list(read(submission.path)) == ["MNLI-m.tsv", "MNLI-mm.tsv"]
-    assert [file.name for file in submission.files if file.run is None] == [name for name in FEW if "MNLI" not in name]
-    problems = check_submission(submission.path, rows=FEW)
+    files = write_submission(tmp_path, tmp_path / "glue.zip", partial="absent", rows=FEW)
+    assert list(read(tmp_path / "glue.zip")) == ["MNLI-m.tsv", "MNLI-mm.tsv"]
+    assert [file.name for file in files if file.run is None] == [name for name in FEW if "MNLI" not in name]
+    problems = check_submission(tmp_path / "glue.zip", rows=FEW)
     assert [problem.found for problem in problems] == [f"no {name}" for name in FEW if "MNLI" not in name]
 
 

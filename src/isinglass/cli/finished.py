@@ -12,10 +12,11 @@ from isinglass.config import as_dict, resolve
 from isinglass.config.setting import Settings, setting
 from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import percent, printable
+from isinglass.tables import Table
 
 if TYPE_CHECKING:
     from isinglass.runs.directory import FinishedModel
-    from isinglass.submission import Submission
+    from isinglass.submission.write import SubmittedFile
 
 _RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
 
@@ -211,12 +212,14 @@ def submit(
     ] = None,
 ) -> None:
     """Write the zip that GLUE's server takes, from the runs that are best on dev; or check one with --check."""
-    from isinglass.submission import check_submission, write_submission
+    from isinglass.submission.check import check_submission
+    from isinglass.submission.write import write_submission
 
     if directory is not None and options.check is None:
         select = {name: getattr(options, name) for name in ("backend", "precision", "model", "seed")}
-        partial, overwrite = options.partial, options.overwrite
-        _show_submission(write_submission(directory, options.output, partial=partial, overwrite=overwrite, select=select))
+        output, partial, overwrite = options.output, options.partial, options.overwrite
+        files = write_submission(directory, output, partial=partial, overwrite=overwrite, select=select)
+        print(_files_table(output, files).to_text())
     elif options.check is not None and directory is None:
         problems = check_submission(options.check)
         for problem in problems:
@@ -228,18 +231,16 @@ def submit(
         raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
 
 
-def _show_submission(submission: "Submission") -> None:
-    """Print where each of the eleven files comes from, its score on dev, and why it was chosen."""
-    from isinglass.tables import Table
-
+def _files_table(output: Path, files: "list[SubmittedFile]") -> Table:
+    """Return where each of the eleven files comes from, its score on dev, and why it was chosen."""
     rows = []
-    for file in submission.files:
+    for file in files:
         if file.run is None:
             rows.append((file.name, "absent" if file.filled is None else f"every row {file.filled}", "-", "-"))
         else:
             run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
             rows.append((file.name, run, percent(file.dev_score), f"best of {file.candidates}"))
     note = "The best of several runs on dev flatters its dev score: the server's will be lower."
-    notes = (note,) if any(file.candidates > 1 for file in submission.files) else ()
+    notes = (note,) if any(file.candidates > 1 for file in files) else ()
     columns = ("file", "predictions of", "dev", "chosen as")
-    print(Table(title=str(submission.path), columns=columns, rows=tuple(rows), notes=notes).to_text())
+    return Table(title=str(output), columns=columns, rows=tuple(rows), notes=notes)

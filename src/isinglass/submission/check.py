@@ -1,18 +1,6 @@
-"""The zip that https://gluebenchmark.com takes: written from the predictions of a bench, or checked, whatever tool made it.
-
-At the root of the zip lie eleven files. Each has a header and one row for each row of a test set:
-
-    index   prediction        tab-separated
-    0       entailment        words: MNLI-m, MNLI-mm, AX, QNLI, RTE
-    1       not_entailment    `0` or `1`: CoLA, SST-2, MRPC, QQP, WNLI; a number from 0 to 5: STS-B
-
-What is written passes the checks of other people's zips first, so that the two cannot disagree.
-"""
+"""Check a submission: any zip, and each of the eleven files."""
 
 import io
-import logging
-import math
-import os
 import re
 import stat
 import zipfile
@@ -22,25 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from isinglass.data.files import BYTE_ORDER_MARK, DataFile
-from isinglass.errors import ConfigError, DataError, OutputExistsError
-from isinglass.names import did_you_mean, shortened
-from isinglass.results import RESULTS, RunResult, file_below, read_records
-from isinglass.storage import check_parent, replacing
+from isinglass.data.files import BYTE_ORDER_MARK
+from isinglass.errors import DataError
+from isinglass.names import shortened
 from isinglass.tasks import TASKS, Task
 
-logger = logging.getLogger(__name__)
 HEADER: Final = b"index\tprediction"
 LARGEST_FILE: Final = 16 << 20  # bytes; the largest of the eleven, QQP.tsv, has 3.4 MB
 LARGEST_ZIP: Final = 32 << 20  # bytes, packed and unpacked; all eleven have less than 5 MB
 MOST_PROBLEMS: Final = 20  # told of one file
 SPARE_LINES: Final = 10_000  # read of a file that has more than twice its rows: the rest says nothing new, and takes long
-ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the same answers give the same bytes
 _DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 _INDEX: Final = re.compile(rb"[0-9]{1,9}")
-_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,20}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+NUMBER: Final = re.compile(r"[+-]?([0-9]{1,20}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -72,168 +56,6 @@ FILES: Final = (  # the last column is the most frequent label of the published 
     GlueFile("WNLI.tsv", TASKS["wnli"], "test", "0"),  # 40 of 71
     GlueFile("AX.tsv", TASKS["mnli"], "ax", "entailment"),  # as MNLI
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubmittedFile:
-    """One of the eleven files: a run's predictions, or one label on every row, or absent.
-
-    Attributes:
-        name: `RTE.tsv`.
-        run: whose predictions it holds, else None.
-        dev_score: the run's value of its task's first metric on dev (MNLI: mean of both sets); None if it has none.
-        candidates: of how many runs with test predictions this one is the best.
-        filled: the label on every row; None if the file is a run's or absent.
-    """
-
-    name: str
-    run: RunResult | None = None
-    dev_score: float | None = None
-    candidates: int = 0
-    filled: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """A written zip and where each of the eleven files came from, absent ones included."""
-
-    path: Path
-    files: tuple[SubmittedFile, ...]
-
-
-def write_submission(
-    directory: Path,
-    output: Path,
-    *,
-    partial: Literal["refuse", "absent", "majority"] = "refuse",
-    overwrite: bool = False,
-    select: Mapping[str, str | int | None] | None = None,
-    rows: Mapping[str, int] | None = None,
-) -> Submission:
-    """Write the zip: for each task the test predictions of the run that is best on dev.
-
-    MNLI-m, MNLI-mm and AX come from one run; one that answers all three goes before one that does not. Of equal runs the
-    first in `results.jsonl` is taken; one without a score only if no other has any.
-
-    Args:
-        directory: as `isinglass bench` leaves it.
-        output: the zip, replaced only with `overwrite`. On any error it stays as it was.
-        partial: what becomes of files that no run answers: `refuse` to write, leave them `absent`, or fill them with
-            the `majority` label.
-        select: `backend`, `precision` (what ran), `model`, `seed`: what a run must have; None: any.
-        rows: file name -> rows, where other than the published test sets'.
-
-    Raises:
-        OutputExistsError: `output` exists and `overwrite` is false, or it is no zip.
-        ConfigError: `output` cannot be made there, or no run is like `select`.
-        DataError: there are no results; a file is missing and `partial` is `refuse`; a predictions file lies outside of
-            `directory`, or does not hold what GLUE takes.
-        OSError: the disk is full, say.
-    """
-    if output.exists() and not overwrite:
-        raise OutputExistsError(f"{output} exists: choose another --output, or replace it with --overwrite.")
-    if output.exists() and not (output.is_file() and zipfile.is_zipfile(output)):
-        raise OutputExistsError(f"{output} is not a zip: --overwrite does not replace it; choose another --output.")
-    check_parent(output, option="--output")
-    wanted = {name: value for name, value in (select or {}).items() if value is not None}
-    results = _selected(directory, wanted)
-    files = tuple(_choose(file, results, fill=partial == "majority") for file in FILES)
-    missing = [file.name for file in files if file.run is None]
-    if missing and (partial == "refuse" or (partial == "absent" and len(missing) == len(files))):
-        among = f" ({', '.join(f'{name} {value}' for name, value in wanted.items())})" if wanted else ""
-        raise DataError(
-            f"{directory} has no test predictions{among} for {', '.join(missing)}: add such runs with `isinglass bench "
-            f"--predict-test`, or say --partial absent|majority to leave these files out or fill them with one label."
-        )
-    contents = {}
-    for file, chosen in zip(FILES, files, strict=True):
-        size = (rows or {}).get(file.name, file.rows)
-        if chosen.run is not None:
-            contents[file.name] = _from_run(file, directory, chosen.run.predictions[file.key], size)
-        elif chosen.filled is not None:
-            contents[file.name] = b"%s\n" % HEADER + b"".join(b"%d\t%s\n" % (i, chosen.filled.encode()) for i in range(size))
-    target = Path(os.path.realpath(output))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as beside, zipfile.ZipFile(beside, "w") as archive:
-        for name, content in contents.items():
-            entry = zipfile.ZipInfo(name, date_time=ZIP_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, whatever makes it
-            entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(entry, content)
-    return Submission(path=output, files=files)
-
-
-def _selected(directory: Path, select: Mapping[str, str | int]) -> list[RunResult]:
-    """Return the finished runs that have the properties in `select`."""
-    records = read_records(directory)
-    for line in records.damaged:
-        logger.warning("%s, line %d is no record and is left out: %s.", directory / RESULTS, line.number, line.reason)
-    results = records.results
-    for name, value in select.items():
-        if name not in ("backend", "precision", "model", "seed"):
-            raise ConfigError(f"Runs are selected by backend, precision, model or seed; {name!r} is none of them.")
-        known = sorted({str(getattr(result, name)) for result in records.results})
-        if str(value) not in known:
-            near = did_you_mean(str(value), known)
-            raise ConfigError(f"{directory} has no run with {name} {value}{near}; it has {', '.join(known) or 'no runs'}.")
-        results = [result for result in results if str(getattr(result, name)) == str(value)]
-    return results
-
-
-def _choose(file: GlueFile, results: Sequence[RunResult], *, fill: bool) -> SubmittedFile:
-    """Return the task's best run, the same for each file of the task."""
-    candidates = [result for result in results if result.task == file.task.name and _answered(result)]
-    run = max(candidates, key=_rank, default=None)
-    if run is None or file.key not in run.predictions:
-        return SubmittedFile(name=file.name, filled=file.majority if fill else None)
-    return SubmittedFile(name=file.name, run=run, dev_score=_dev_score(run), candidates=len(candidates))
-
-
-def _rank(result: RunResult) -> tuple[int, bool, float]:
-    score = _dev_score(result)
-    return _answered(result), score is not None, score or 0.0
-
-
-def _answered(result: RunResult) -> int:
-    """Return how many of the eleven files the run's predictions fill."""
-    return sum(file.task.name == result.task and file.key in result.predictions for file in FILES)
-
-
-def _dev_score(result: RunResult) -> float | None:
-    """Return the mean of the task's first metric over the dev sets; None if one of them is not defined."""
-    metric = TASKS[result.task].metrics[0]
-    scores = [found[metric].value for found in result.scores.values() if metric in found]
-    known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if known and len(known) == len(result.scores) else None
-
-
-def _from_run(file: GlueFile, directory: Path, predictions: str, rows: int) -> bytes:
-    """Return the first two columns of a predictions file. STS-B's values are clipped to its range, with three decimals."""
-    path = file_below(directory, predictions)
-    if not path.is_file():
-        raise DataError(f"{path} is not a file, though {directory / RESULTS} names it: run it again with `isinglass bench`.")
-    lines = []
-    for _, block in DataFile.at(path).lines():
-        for line in block:
-            fields = line.split("\t", 2)[:2]
-            if file.task.labels is None:
-                fields[1:] = [_clipped(text, *file.task.score_range) for text in fields[1:]]
-            lines.append("\t".join(fields) + "\n")
-    content = "".join(lines).encode()
-    for problem in _problems_of_file(file, content, rows):
-        place = path if problem.line is None else f"{path}, line {problem.line}"
-        raise DataError(
-            f"{place}: {problem.found}; {file.name} takes {problem.expected}. Run it again with `isinglass bench`, or name "
-            f"another run by its --seed."
-        )
-    return content
-
-
-def _clipped(text: str, low: float, high: float) -> str:
-    """Return `5.000` for `5.2`. What is no finite number stays as it is, for the check."""
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return f"{min(max(low, value), high):.3f}" if math.isfinite(value) else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,10 +155,10 @@ def _problems_of_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: G
     if flaw is not None:
         yield Problem(file=file.name, found=flaw, expected=f"a plain file of {rows} short rows")
     else:
-        yield from _problems_of_file(file, content, rows)
+        yield from problems_of_file(file, content, rows)
 
 
-def _problems_of_file(file: GlueFile, content: bytes, rows: int) -> Iterator[Problem]:
+def problems_of_file(file: GlueFile, content: bytes, rows: int) -> Iterator[Problem]:
     """Check one file. Indices are counted on from a wrong one: one row left out is one problem, not thousands."""
     count = index = 0
     for number, raw in enumerate(io.BytesIO(content), start=1):
@@ -374,7 +196,7 @@ def _expected(task: Task, prediction: str) -> str | None:
     if task.labels is not None:
         return None if prediction in task.labels else " or ".join(task.labels)
     low, high = task.score_range
-    is_score = _NUMBER.fullmatch(prediction) and low <= float(prediction) <= high
+    is_score = NUMBER.fullmatch(prediction) and low <= float(prediction) <= high
     return None if is_score else f"a number from {low:g} to {high:g}"
 
 
