@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.custom import hold_out, read_custom, read_texts
 from isinglass.data.examples import encode_labels
-from isinglass.data.labels import number
 from isinglass.errors import ConfigError, DataError
 from isinglass.tasks import MULTILABEL, REGRESSION, TASKS
 from isinglass.tasks.custom import from_json, to_json
+from isinglass.tasks.kinds import parse_number
 from tests.memory import memory_data
 
 ROWS = [(f"text {i}", ("no", "yes")[i % 2]) for i in range(20)]
@@ -272,6 +273,7 @@ def test_the_kind_may_be_chosen_where_the_labels_allow_it() -> None:
     assert "name what separates several with --label-delimiter" in message
     message = refused(lambda: labels_task(["1.5", "b"] * 5, kind="regression"))
     assert message == "training data, index 1: the score is 'b'; mine needs a finite number."
+    assert "index 0: the score is '1_000'" in refused(lambda: labels_task(["1_000", "2"] * 5, kind="regression"))
     message = refused(lambda: labels_task(["1.5", "1e39"] * 5, kind="regression"))
     assert "index 1: the score is '1e39'" in message
     assert "positive_label" in refused(lambda: labels_task([1.5, 2.5] * 5, positive_label="1.5"), ConfigError)
@@ -387,12 +389,12 @@ def test_a_json_label_of_mixed_types_is_taken_by_its_spelling(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1.0), ("-.5", -0.5), ("1e3", 1000.0), ("+2.", 2.0), ("007", 7.0)])
 def test_what_is_a_number(text: str, value: float) -> None:
-    assert number(text) == value
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "one", "1_0", "nan", "inf", "1e999", "0x1", "1,5", "٣", ".", " 1", "1\n", "e5", "--1"])
 def test_what_is_no_number(text: str) -> None:
-    assert number(text) is None
+    assert not math.isfinite(parse_number(text))
 
 
 # ---- the dev split -----------------------------------------------------

@@ -1,7 +1,6 @@
 """Resolve the task that a user's examples make: its kind and label names, or what is wrong with the labels."""
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -13,11 +12,11 @@ from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.tasks import MULTILABEL, KindName, Task
 from isinglass.tasks.custom import MOST_LABELS, check_label, custom_task
+from isinglass.tasks.kinds import parse_number
 
 FEW: Final = 20  # up to this many different integers are classes, more are scores
 MOSTLY: Final = 0.9  # from this share of numbers on, labels that are not numbers are mistakes
 POSITIVE: Final = "true yes y t pos positive good spam toxic hate offensive relevant match duplicate paraphrase entailment"
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _MOST_CASE_NOTES: Final = 3
 
 
@@ -74,16 +73,6 @@ def check_kind(examples: Examples, task: Task) -> None:
         raise DataError(f"{examples.where(0)}: {found}; {task.title} needs {needed}.")
 
 
-def number(label: str) -> float | None:
-    """Return the finite number that a label is; None if it is a name.
-
-    >>> number("1e3"), number("one"), number("1_000")
-    (1000.0, None, None)
-    """
-    value = float(label) if _NUMBER.fullmatch(label) else math.inf
-    return value if math.isfinite(value) else None
-
-
 class _LabelColumn:
     """The labels of all splits that have any, counted.
 
@@ -100,8 +89,8 @@ class _LabelColumn:
         self.splits = {split: examples for split, examples in splits.items() if examples.labels is not None}
         self.counts = {split: Counter(examples.each_label()) for split, examples in self.splits.items()}
         self.names = sum(self.counts.values(), Counter[str]())
-        values = {name: number(name) for name in self.names}
-        self.numbers = {name: value for name, value in values.items() if value is not None}
+        values = {name: parse_number(name) for name in self.names}
+        self.numbers = {name: value for name, value in values.items() if math.isfinite(value)}
         self.words = [name for name in self.names if name not in self.numbers]
 
     def label_at(self, name: str) -> str:

@@ -4,6 +4,7 @@ Shapes: N examples, K outputs of the model, one for each label; a regression has
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
@@ -22,6 +23,7 @@ KindName = Literal["classification", "regression", "multilabel"]
 Labels = NDArray[np.int64] | NDArray[np.float32]
 Outputs = Float32[np.ndarray, "N K"]
 LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class InvalidLabelError(ValueError):
@@ -195,7 +197,7 @@ class _Regression(Kind):
 
     def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
         low, high = score_range
-        scores = np.fromiter(map(parse_number, map(str, labels)), np.float64, len(labels))
+        scores = np.fromiter((parse_number(str(label).strip()) for label in labels), np.float64, len(labels))
         is_valid = (scores >= low) & (scores <= high) & (np.abs(scores) <= LARGEST_SCORE)
         if not is_valid.all():
             index = int(is_valid.argmin())
@@ -254,8 +256,9 @@ def _counts(labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
 
 
 def parse_number(text: str) -> float:
-    """Return the number that a text is; NaN if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    """Return the number that a text is as people write it; NaN if it is none.
+
+    >>> parse_number("1e3"), parse_number("one"), parse_number("1_000")
+    (1000.0, nan, nan)
+    """
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
