@@ -11,19 +11,7 @@ from isinglass.tasks.task import Split, Task
 
 TASKS: Final[MappingProxyType[str, Task]] = MappingProxyType({task.name: task for task in (*GLUE, DEMO)})
 
-__all__ = [
-    "KINDS",
-    "MULTILABEL",
-    "REGRESSION",
-    "TASKS",
-    "Kind",
-    "KindName",
-    "Labels",
-    "Split",
-    "Task",
-    "get_task",
-    "predicted_with",
-]
+__all__ = ["KINDS", "MULTILABEL", "REGRESSION", "TASKS", "Kind", "KindName", "Labels", "Split", "Task", "get_task"]
 
 
 def get_task(name: str) -> Task:
