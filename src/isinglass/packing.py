@@ -25,6 +25,7 @@ S examples with T real tokens. Written out for S = 2, ids of `[CLS] a b [SEP]` a
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -138,33 +139,30 @@ def pack_rows(
     order = np.argsort(-flat.lengths, kind="stable")
     assert flat.lengths.max() <= row_length, "an example is longer than a row"
     used: list[int] = []  # tokens in each row so far
-    first_token = np.empty(len(index), np.int64)
-    for rank, sequence in enumerate(order):
+    first_token = np.empty(len(index), np.int64)  # of each sequence of `flat`
+    for sequence in order:
         length = int(flat.lengths[sequence])
         row = next((r for r, filled in enumerate(used) if filled + length <= row_length), len(used))
         if row == len(used):
             used.append(0)
-        first_token[rank] = row * row_length + used[row]
+        first_token[sequence] = row * row_length + used[row]
         used[row] += length
     num_rows = next((count for count in row_counts if count >= len(used)), len(used))
-    lengths = flat.lengths[order]
-    sequence_ids = np.repeat(np.arange(len(index)), lengths)
-    within = np.arange(flat.num_tokens) - (np.cumsum(lengths) - lengths)[sequence_ids]
-    source = flat.first_token[order][sequence_ids] + within
-    target = first_token[sequence_ids] + within
+    rank = np.argsort(order)
+    target = first_token[flat.sequence_ids] + flat.position_ids
 
-    def lay(values: NDArray[np.int32], gap: int) -> Int32[np.ndarray, "R L"]:
+    def lay(values: NDArray[Any], gap: int) -> Int32[np.ndarray, "R L"]:
         out = np.full(num_rows * row_length, gap, np.int32)
         out[target] = values
         return out.reshape(num_rows, row_length)
 
     return PackedBatch(
-        input_ids=lay(flat.input_ids[source], pad_token_id),
-        token_type_ids=lay(flat.token_type_ids[source], 0),
-        position_ids=lay(flat.position_ids[source], 0),
-        sequence_ids=lay(sequence_ids.astype(np.int32), -1),
-        first_token=first_token,
-        lengths=lengths,
+        input_ids=lay(flat.input_ids, pad_token_id),
+        token_type_ids=lay(flat.token_type_ids, 0),
+        position_ids=lay(flat.position_ids, 0),
+        sequence_ids=lay(rank[flat.sequence_ids], -1),
+        first_token=first_token[order],
+        lengths=flat.lengths[order],
         example_index=flat.example_index[order],
         labels=None if flat.labels is None else flat.labels[order],
     )
