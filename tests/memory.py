@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from isinglass.config import TrainConfig
+from isinglass.data.columns import Columns
 from isinglass.data.custom import read_rows, resolve_source
 from isinglass.data.examples import LoadedSplits
 from isinglass.data.files import DataFile
-from isinglass.data.tables import Chunk, Columns, Table
+from isinglass.data.formats import Chunk, Table
 
 NAMES = {"train": "training data", "dev": "validation data"}
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isinglass.data.columns import Columns, as_text, read_tables
 from isinglass.data.files import expand
-from isinglass.data.tables import Columns, as_text, open_table, parse_delimiter, read_tables
+from isinglass.data.formats import open_table, parse_delimiter
 from isinglass.errors import ConfigError, DataError
 
 STRANGE = [
@@ -203,7 +204,7 @@ def test_a_text_of_a_million_words_is_read(tmp_path: Path) -> None:
 
 
 def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("isinglass.data.tables.LONGEST_VALUE", 200_000)
+    monkeypatch.setattr("isinglass.data.formats.LONGEST_VALUE", 200_000)
     csv.field_size_limit(131_072)
     path = write(tmp_path / "a.csv", b"text,label\n" + b"x" * 300_000)
     assert ", line 2: more than 0 MiB without a line end" in refusal(path)

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from isinglass.config import TrainConfig
+from isinglass.data.columns import Columns, read_tables
 from isinglass.data.examples import Examples, LoadedSplits, Source, encode_labels
 from isinglass.data.files import STANDARD_INPUT, DataFile, expand
+from isinglass.data.formats import Table, UnquotedTable, is_table, open_table
 from isinglass.data.labels import check_kind, resolve_task
-from isinglass.data.tables import Columns, Table, UnquotedTable, is_table, open_table, read_tables
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, listed, printable
 from isinglass.tasks import TASKS, Split, Task

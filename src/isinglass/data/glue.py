@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from isinglass.data.columns import Columns, read_tables
 from isinglass.data.examples import Examples, Source
 from isinglass.data.files import DataFile, names_in
-from isinglass.data.tables import Columns, ParquetTable, UnquotedTable, read_tables
+from isinglass.data.formats import ParquetTable, UnquotedTable
 from isinglass.errors import DataError, HubError
 from isinglass.hub import commit_of, fetch
 from isinglass.tasks import Split, Task

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Final
 
 from isinglass.config import KindChoice, TrainConfig
+from isinglass.data.columns import Columns
 from isinglass.data.examples import Examples
-from isinglass.data.tables import Columns
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.tasks import MULTILABEL, KindName, Task

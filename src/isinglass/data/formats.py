@@ -1,7 +1,7 @@
-"""Read the user's own tables: CSV, TSV, JSON Lines and Parquet, compressed or not.
+"""Read the formats of tables: CSV, TSV, JSON Lines and Parquet, compressed or not, and lines of unquoted fields.
 
-`open_table` reads a file's header and returns a `Table`; `read_tables` returns the rows of the requested columns. Texts go
-to disk a few thousand at a time; labels stay in memory, because few of them differ.
+`open_table` reads a file's header and returns a `Table`, which yields the values of the requested columns as the file has
+them; `isinglass.data.columns` makes texts and labels of them.
 
 Python's own module reads CSV, in its strict mode. It is slower than Arrow's reader (4 s instead of 0.3 s for a million
 rows), but it knows the row of each mistake, and it notices a quote that is never closed, which otherwise makes one text of
@@ -11,22 +11,15 @@ all the rows that follow.
 import csv
 import io
 import json
-import math
 from abc import ABC, abstractmethod
-from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import numpy as np
-from jaxtyping import Int64
-
-from isinglass.data.examples import Examples
 from isinglass.data.files import COMPRESSIONS, LONGEST_VALUE, DataFile, short_reason
-from isinglass.data.texts import CHUNK, StoredTexts
+from isinglass.data.texts import CHUNK
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
 
@@ -35,29 +28,6 @@ JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".json")
 ENDINGS: Final = (*CSV_ENDINGS, *JSON_ENDINGS, ".parquet")
 DELIMITERS: Final = (",", "\t", ";", "|")  # candidates where the usual delimiter does not separate the header
 _DELIMITER_NAMES: Final = {"\\t": "\t", "tab": "\t"}
-_TYPE_NAMES: Final = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-}
-
-Label = str | tuple[str, ...]  # one label, or all labels of an example
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Names of the columns to read: one or two with texts, and one with labels or None."""
-
-    texts: tuple[str, ...]
-    label: str | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names, the label's last."""
-        return self.texts if self.label is None else (*self.texts, self.label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,140 +384,17 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
     )
 
 
-def read_tables(tables: Sequence[Table], columns: Columns) -> tuple[Examples, Mapping[int, str]]:
-    """Read the requested columns and no others, in the order of the tables. Rows that hold nothing are left out.
-
-    Returns:
-        The examples: a missing text is empty, a missing label is None. And the position of each example that lacks a text,
-        with the name of the column.
-
-    Raises:
-        DataError: a column is missing, a value is neither text nor number, a file is damaged or has no rows.
-    """
-    for table in tables:
-        table.require(columns.names)
-    texts = tuple(StoredTexts() for _ in columns.texts)
-    labels: list[Label | None] = []
-    shared_labels: dict[Label | None, Label | None] = {}  # one object for all examples with equal labels
-    missing: dict[int, str] = {}
-    numbers: list[Int64[np.ndarray, " n"]] = []
-    origins: list[str] = []
-    notes = [*ChainMap(*(dict(table.guesses) for table in tables)).values()]  # the first file speaks for all with its guess
-    for table in tables:
-        start = len(texts[0])
-        left_out: list[int] = []
-        for chunk in table.chunks(columns.names):
-            for name, stored, values in zip(columns.texts, texts, chunk.columns, strict=False):
-                converted = values if _are_texts(values) else _convert(_as_encodable_text, name, values, table, chunk)
-                missing |= {len(stored) + i: name for i, text in enumerate(converted) if text is None}
-                stored.extend(text or "" for text in converted)
-            if columns.label is not None:
-                converted = _convert(_as_label, columns.label, chunk.columns[-1], table, chunk)
-                labels += [shared_labels.setdefault(label, label) for label in converted]
-            numbers.append(np.asarray(chunk.numbers, np.int64))
-            left_out += chunk.left_out
-        if left_out:
-            first = f"the first in {table.unit} {left_out[0]}"
-            notes.append(f"{table.origin}: {len(left_out):,} {table.left_out} left out, {first}.")
-        if len(texts[0]) == start:
-            raise DataError(f"{table.origin} has {table.no_rows}; at least one was expected.")
-        if len(tables) > 1:
-            origins += [table.origin] * (len(texts[0]) - start)
-    first, others, units = tables[0].origin, len(tables) - 1, {table.unit for table in tables}
-    examples = Examples(
-        texts=texts,
-        labels=None if columns.label is None else labels,
-        origin=f"{first} and {others} more file(s)" if others else first,
-        line_numbers=np.concatenate(numbers),
-        unit=units.pop() if len(units) == 1 else "row",
-        notes=tuple(notes),
-        origins=origins,
-    )
-    return examples, missing
-
-
-def _are_texts(values: Sequence[Any]) -> bool:
-    """Return whether all values are texts that can be encoded: nearly always, and found faster than one by one."""
-    try:
-        "".join(values).encode()
-    except (TypeError, UnicodeEncodeError):
-        return False
-    return True
-
-
-def _convert(convert: Callable[[Any], Any], name: str, values: Sequence[Any], table: Table, chunk: Chunk) -> list[Any]:
-    """Return the values of the column `name` as texts or labels.
-
-    Raises:
-        DataError: a value can be neither; the message names the row.
-    """
-    converted = []
-    try:
-        for value in values:
-            converted.append(convert(value))
-    except TypeError as error:
-        column, expected = _EXPECTED[convert]
-        place = f"{table.origin}, {table.unit} {chunk.numbers[len(converted)]}"
-        raise DataError(f"{place}: {column} {brief(name)} holds {error}; {expected} was expected.") from None
-    return converted
-
-
-def _as_encodable_text(value: Any) -> str | None:
-    text = as_text(value)
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        raise TypeError("half of a surrogate pair, which is no character") from None
-    return text
-
-
-def _as_label(value: Any) -> Label | None:
-    if type(value) is str:
-        return value
-    if not isinstance(value, list):
-        return as_text(value)
-    names = [as_text(member) or "" for member in value]
-    if not all(map(str.strip, names)):
-        raise TypeError("a list with an empty label")
-    return tuple(names)
-
-
-_EXPECTED: Final[Mapping[Callable[[Any], Any], tuple[str, str]]] = {
-    _as_encodable_text: ("the column", "a text"),
-    _as_label: ("the label column", "a name, a number or a list of names"),
-}
-
-
-def as_text(value: Any) -> str | None:
-    """Return a value as a CSV file spells it: `true`, `1` (also for 1.0), `0.5`; None for None and NaN.
-
-    Raises:
-        TypeError: the value is neither text, number nor boolean; the message says what it is.
-    """
-    if isinstance(value, np.floating):
-        value = float(str(value))  # 0.1 of 32 bits is not 0.10000000149
-    if type(value) not in _SPELLINGS:
-        raise TypeError(describe_type(value))
-    return _SPELLINGS[type(value)](value)
-
-
-def _spell_float(value: float) -> str | None:
-    if math.isnan(value):
-        return None
-    is_exact_integer = value.is_integer() and abs(value) < 2**53
-    return str(int(value)) if is_exact_integer else repr(value)
-
-
-_SPELLINGS: Final[dict[type, Callable[[Any], str | None]]] = {
-    type(None): lambda _: None,
-    str: str,
-    bool: lambda value: str(value).lower(),
-    int: str,
-    float: _spell_float,
-    Decimal: "{:f}".format,
+_TYPE_NAMES: Final = {
+    type(None): "null",
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
 }
 
 
 def describe_type(value: Any) -> str:
     """Return what a value is, for a message: `a list`, `a number`, `a value of the type date`."""
-    return "null" if value is None else _TYPE_NAMES.get(type(value), f"a value of the type {type(value).__name__}")
+    return _TYPE_NAMES.get(type(value), f"a value of the type {type(value).__name__}")
