@@ -1,12 +1,13 @@
 """Facts about the data that a user should know before training: duplicates, leaks, contradictions, balance, lengths."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.tokenization import TokenizedTexts
@@ -16,6 +17,8 @@ from isinglass.tasks import MULTILABEL, REGRESSION, Task
 NAMED: Final = 3  # rows that a finding names
 LISTED: Final = 10  # labels that a line lists
 SHORT: Final = 2  # characters of a text that hardly says anything
+
+_Index = NDArray[np.int64]  # positions of rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +119,10 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
         lengths = np.array([np.fromiter(map(len, column), np.int64, len(examples)) for column in examples.texts])
         quantiles = np.percentile(lengths.sum(0), [0, 50, 95, 100], method="higher").tolist()
         facts.characters[split] = dict(zip(("min", "median", "p95", "max"), quantiles, strict=True))
-        facts.short[split] = _finding(examples, np.flatnonzero(lengths.min(0) <= SHORT))
+        facts.short[split] = _finding(np.flatnonzero(lengths.min(0) <= SHORT), examples.where)
         if split != "train" and "train" in splits:
             originals = _find_equal(hashes[split], hashes["train"])
-            facts.leaks[split] = _finding(examples, np.flatnonzero(originals >= 0), splits["train"], originals)
+            facts.leaks[split] = _repeats(examples, np.flatnonzero(originals >= 0), splits["train"], originals)
         if examples.labels is not None:
             _inspect_labels(facts, split, examples, task)
     if "train" not in splits:
@@ -159,26 +162,22 @@ def _find_duplicates(train: Examples, hashes: Int64[np.ndarray, " N"]) -> tuple[
     """Return the rows whose texts an earlier row has, and those among them that have another label than it."""
     originals = _find_equal(hashes, hashes)
     repeated = np.flatnonzero(originals < np.arange(len(originals)))
-    duplicates = _finding(train, repeated, train, originals)
+    duplicates = _repeats(train, repeated, train, originals)
     if train.labels is None:
         return duplicates, Finding()
     labels = [*map(frozenset, train.labels)] if train.has_label_lists else train.labels
     contradictory = [row for row in repeated.tolist() if labels[row] != labels[originals[row]]]
-    return duplicates, _finding(train, np.array(contradictory, np.int64), train, originals)
+    return duplicates, _repeats(train, np.array(contradictory, np.int64), train, originals)
 
 
-def _finding(
-    examples: Examples,
-    rows: Int64[np.ndarray, " K"],
-    others: Examples | None = None,
-    originals: Int64[np.ndarray, " N"] | None = None,
-) -> Finding:
-    """Return the rows with the places of the first few, each beside that of its original, a row of `others`."""
-    first = [examples.where(row) for row in rows[:NAMED].tolist()]
-    if others is not None and originals is not None:
-        equal_rows = originals[rows[:NAMED]].tolist()
-        first = [f"{place} = {others.where(equal)}" for place, equal in zip(first, equal_rows, strict=True)]
-    return Finding(rows=len(rows), first=tuple(first))
+def _repeats(examples: Examples, rows: _Index, others: Examples, originals: _Index) -> Finding:
+    """Return the rows, each named beside its original, which is a row of `others`."""
+    return _finding(rows, lambda row: f"{examples.where(row)} = {others.where(int(originals[row]))}")
+
+
+def _finding(rows: _Index, place: Callable[[int], str]) -> Finding:
+    """Return the rows with the places of the first few."""
+    return Finding(rows=len(rows), first=tuple(map(place, rows[:NAMED].tolist())))
 
 
 def _counted(count: int, rows: int) -> str:
