@@ -105,10 +105,10 @@ def encode_labels(examples: Examples, task: Task, model_labels: Sequence[str] | 
     try:
         return task.kind.encode(examples.labels, model_labels or (), task.score_range)
     except InvalidLabelError as error:
-        index, label, needed = error.args
-    place = examples.where(index)
+        label, needed = error.args
+    place = examples.where_label(label)
     if needed:
-        raise DataError(f"{place}: the score is {brief(label)}; {task.title} needs {needed}.")
+        raise DataError(f"{place}: the score is {brief(str(label))}; {task.title} needs {needed}.")
     names = task.labels or ()
     hint = did_you_mean(label, names) if isinstance(label, str) and label else ""
     raise DataError(f"{place}: the label is {brief(label)}{hint}; {task.title} has {listed(names)}.")

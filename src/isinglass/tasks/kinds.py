@@ -5,7 +5,7 @@ Shapes: N examples, K outputs of the model, one for each label; a regression has
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
@@ -29,8 +29,7 @@ _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 class InvalidLabelError(ValueError):
     """A label that is not the task's.
 
-    Its `args` are the index of the first example that has it, the label as the file has it, and what was expected instead
-    of a number; None where it is none of the task's names.
+    Its `args` are the label, and what was expected instead of a number; None where it is none of the task's names.
     """
 
 
@@ -72,7 +71,7 @@ class Kind:
         Raises:
             InvalidLabelError: a label is none of `order`, or no number in `score_range`.
         """
-        return np.fromiter(_positions(labels, order, labels.index), np.int64, len(labels))
+        return np.fromiter(_positions(labels, order), np.int64, len(labels))
 
     def truth(self, labels: Labels) -> Values:
         """Return encoded labels as the metrics take them."""
@@ -144,7 +143,7 @@ class _Multilabel(Kind):
     def encode(self, labels: Sequence[Any], order: Sequence[str], score_range: tuple[float, float]) -> Labels:
         sets = [(names,) if isinstance(names, str) else names for names in labels]
         rows = np.repeat(np.arange(len(sets)), [*map(len, sets)])
-        columns = _positions(chain.from_iterable(sets), order, lambda label: [label in names for names in sets].index(True))
+        columns = _positions(chain.from_iterable(sets), order)
         encoded = np.zeros((len(sets), len(order)), np.float32)
         encoded[rows, columns] = 1
         return encoded
@@ -200,9 +199,8 @@ class _Regression(Kind):
         scores = np.fromiter((parse_number(str(label).strip()) for label in labels), np.float64, len(labels))
         is_valid = (scores >= low) & (scores <= high) & (np.abs(scores) <= LARGEST_SCORE)
         if not is_valid.all():
-            index = int(is_valid.argmin())
             needed = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
-            raise InvalidLabelError(index, str(labels[index]), needed)
+            raise InvalidLabelError(labels[int(is_valid.argmin())], needed)
         return scores.astype(np.float32)
 
     def truth(self, labels: Labels) -> Values:
@@ -241,14 +239,13 @@ REGRESSION: Final[Kind] = _Regression()
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in (CLASSIFICATION, MULTILABEL, REGRESSION)})
 
 
-def _positions(labels: Iterable[Any], order: Sequence[str], index_of: Callable[[Any], int]) -> list[int]:
-    """Return the position of each label in `order`; `index_of` finds the example that has a label."""
+def _positions(labels: Iterable[Any], order: Sequence[str]) -> list[int]:
+    """Return the position of each label in `order`."""
     positions = {name: position for position, name in enumerate(order)}
     try:
         return [positions[label] for label in labels]
     except KeyError as error:
-        (label,) = error.args
-        raise InvalidLabelError(index_of(label), label, None) from None
+        raise InvalidLabelError(*error.args, None) from None
 
 
 def _counts(labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
