@@ -155,11 +155,9 @@ def _faults(column: _LabelColumn, kind: KindName) -> Iterator[str]:
         except DataError as error:
             yield f"{column.where(name)}: {error}"
     known = column.counts["train"]
-    for split, counts in column.counts.items():
-        for name in filter(lambda name: name not in known, counts):
-            label = f"the label {brief(name)}{did_you_mean(name, known)}"
-            place = column.splits[split].where_label(name)
-            yield f"{place}: {label} does not occur in the training data: a model cannot learn it."
+    for name in filter(lambda name: name not in known, column.names):
+        label = f"the label {brief(name)}{did_you_mean(name, known)}"
+        yield f"{column.where(name)}: {label} does not occur in the training data: a model cannot learn it."
 
 
 def _too_many(column: _LabelColumn) -> str:
