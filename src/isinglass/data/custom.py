@@ -77,7 +77,6 @@ class KnownTaskFiles(Source):
         self._config = config
         self._columns = Columns(texts=task.column_names, label=str(first.label_column))
         self._read_file = functools.cache(self._read_rows)
-        self._divide = functools.cache(self._divide_train)
         task = replace(task, train=train, dev=(dev,), test=(test,) if config.test_file else ())
         with suppress(DataError):  # raised again when the test set is read
             if config.test_file and not _have_labels(_open_tables(config, "test"), self._columns):
@@ -88,14 +87,15 @@ class KnownTaskFiles(Source):
         """Return the examples of a split."""
         if split.name == "test" or self._config.validation_file:
             return self._read_file(split.name)
-        return self._divide()[split.name]
+        return self._divided[split.name]
 
     def _read_rows(self, split: str) -> Examples:
         examples = read_rows(split, _open_tables(self._config, split), self._columns, self._config)
         check_kind(examples, self.task)
         return examples
 
-    def _divide_train(self) -> dict[str, Examples]:
+    @functools.cached_property
+    def _divided(self) -> dict[str, Examples]:
         config = self._config
         train, dev, note = divide(self._read_file("train"), self.task, config.validation_fraction, config.split_seed)
         return {"train": replace(train, notes=(*train.notes, note)), "dev": replace(dev, notes=(*dev.notes, note))}
@@ -126,14 +126,7 @@ def _check_apart(tables: Mapping[str, Sequence[Table]]) -> None:
 
 # Names of columns, without case, spaces, `_` and `-`. The first rank of TEXTS or LABELS that matches any column must match
 # exactly one.
-PAIRS: Final = (
-    ("sentence1", "sentence2"),
-    ("sentencea", "sentenceb"),
-    ("text1", "text2"),
-    ("texta", "textb"),
-    ("question1", "question2"),
-    ("premise", "hypothesis"),
-)
+PAIRS: Final = "sentence1+sentence2 sentencea+sentenceb text1+text2 texta+textb question1+question2 premise+hypothesis"
 TEXTS: Final = (
     "text texts",
     "sentence sentences review reviewtext content comment commenttext body message sms post tweet document description "
@@ -188,7 +181,7 @@ def choose_columns(table: Table, config: TrainConfig) -> tuple[Columns, tuple[st
 def _guess_pair(columns: Sequence[str]) -> list[str]:
     """Return the one pair of text columns; nothing if there are several or a column for a single text."""
     by_plain_name = {_plain(name): name for name in columns}
-    pairs = [pair for pair in PAIRS if by_plain_name.keys() >= {*pair}]
+    pairs = [pair for pair in (names.split("+") for names in PAIRS.split()) if by_plain_name.keys() >= {*pair}]
     if len(pairs) != 1 or by_plain_name.keys() & TEXTS[0].split():
         return []
     return [by_plain_name[name] for name in pairs[0]]
@@ -266,7 +259,9 @@ def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) ->
     Raises:
         DataError: some have not and `drop_incomplete` is false, or none has.
     """
-    gaps = _find_gaps(examples, columns)
+    values = examples.texts if examples.labels is None else (*examples.texts, examples.labels)
+    named = zip(columns.names, values, strict=False)  # hidden labels have a name, but no values
+    gaps = {name: np.fromiter(map(_is_blank, column), bool, len(examples)) for name, column in named}
     is_incomplete = np.logical_or.reduce([*gaps.values()])
     count = int(is_incomplete.sum())
     if count == 0:
@@ -283,13 +278,6 @@ def _complete(examples: Examples, columns: Columns, *, drop_incomplete: bool) ->
         raise DataError(f"{examples.origin}: no row has all of {listed(gaps)}: nothing is left to use.")
     note = f"{examples.origin}: {count:,} incomplete row(s) left out, the first: {examples.where(first)}."
     return replace(examples.take(np.flatnonzero(~is_incomplete)), notes=(*examples.notes, note))
-
-
-def _find_gaps(examples: Examples, columns: Columns) -> Mapping[str, Bool[np.ndarray, " N"]]:
-    """Return for each column that was read where it is empty."""
-    values = examples.texts if examples.labels is None else (*examples.texts, examples.labels)
-    named = zip(columns.names, values, strict=False)  # hidden labels have a name, but no values
-    return {name: np.fromiter(map(_is_blank, column), bool, len(examples)) for name, column in named}
 
 
 def _is_blank(value: Any) -> bool:
@@ -345,9 +333,8 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     Raises:
         DataError: the file is missing or damaged, or has other columns; the message names file, row and column.
     """
-    if path is None or not is_table(path):
-        return read_user_texts(path, is_pair=task.is_pair)
-    if task.name in TASKS and path.suffix.lower() == ".tsv":  # GLUE's TSV quotes nothing
+    is_glue_tsv = path is not None and task.name in TASKS and path.suffix.lower() == ".tsv"  # which quotes nothing
+    if path is None or is_glue_tsv or not is_table(path):
         return read_user_texts(path, is_pair=task.is_pair)
     table = open_table(path, delimiter)
     columns = task.column_names

@@ -194,8 +194,7 @@ class CsvTable(FieldTable):
         table = cls._with(file, "\t" if file.ending == ".tsv" else ",")
         if len(table.columns) > 1:
             return table
-        candidates = [cls._with(file, other) for other in DELIMITERS if other in table.columns[0]]
-        separated = [candidate for candidate in candidates if len(candidate.columns) > 1]
+        separated = [other for other in (cls._with(file, one) for one in DELIMITERS) if len(other.columns) > 1]
         if not separated:
             return table
         if len(separated) > 1:

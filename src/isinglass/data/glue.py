@@ -119,9 +119,10 @@ def read_hub(task: Task, split: Split) -> Examples:
 def _named_labels(examples: Examples, task: Task) -> list[str]:
     """Return the names of the hub's integers."""
     names = {str(integer): name for integer, name in enumerate(task.hub_labels or task.labels or ())}
-    labels = [*map(str, examples.labels or ())]
+    labels = examples.labels or ()
     for index, label in enumerate(labels):
         if label not in names:
-            expected = f"0 to {len(names) - 1} expected for {task.title}"
-            raise DataError(f"{examples.where(index)}: the label is {label}; {expected}.")
+            raise DataError(
+                f"{examples.where(index)}: the label is {label}; 0 to {len(names) - 1} expected for {task.title}."
+            )
     return [names[label] for label in labels]

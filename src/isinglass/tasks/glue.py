@@ -135,9 +135,8 @@ _WNLI: Final = _glue(
     citation="Levesque et al. 2011, The Winograd Schema Challenge, recast by Wang et al. 2019 (GLUE)",
 )
 
-_AX: Final = Task(
-    name="ax",
-    title="AX",
+_AX: Final = _glue(
+    "AX",
     folder="diagnostic",
     hub_text_columns=_PREMISE,
     labels=_NLI,
