@@ -23,32 +23,24 @@ def fetch(repo: str, file: str, *, repo_type: str, instead: str, revision: str |
     Raises:
         HubError: the repository does not exist or needs a login, or the hub cannot be reached and the cache lacks the file.
     """
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library it is built on
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download, try_to_load_from_cache
 
     try:
         with without_warnings():
             return Path(hf_hub_download(repo, file, repo_type=repo_type, revision=revision))
-    except LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
         if try_to_load_from_cache(repo, file, repo_type=repo_type, revision=revision) is _CACHED_NO_EXIST:
             return None
         raise HubError(f"The hub cannot be reached and {repo}/{file} is not in its cache: {instead}.") from None
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise HubError(f"{repo} is gated: accept its terms on the hub and log in with `hf auth login`.") from None
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         raise HubError(f"The hub has no {repo_type} {brief(repo)}, or it is private (`hf auth login`): {instead}.") from None
-    except EntryNotFoundError:
+    except errors.EntryNotFoundError:
         return None
-    except HFValidationError:
+    except errors.HFValidationError:
         raise HubError(f"{brief(repo)} is neither a directory nor a name on the hub (USER/NAME): {instead}.") from None
-    except (OSError, HTTPError) as error:
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # of the HTTP library it is built on
         raise HubError(f"{repo}/{file} could not be downloaded from the hub ({reason(error)}): {instead}.") from None
 
 

@@ -52,13 +52,6 @@ def listed(names: Iterable[object], most: int = 200) -> str:
     return shortened(text, most)
 
 
-def percent(score: float | None, *, signed: bool = False) -> str:
-    """Return a score in hundredths, as GLUE's tables print it; `NaN` for None."""
-    if score is None or math.isnan(score):
-        return "NaN"
-    return f"{100 * score:+z.2f}" if signed else f"{100 * score:z.2f}"  # z: never -0.00
-
-
 def duration(seconds: float) -> str:
     """Return `2:35:23` from one hour on, else `40:57`; `unknown` for NaN."""
     if math.isnan(seconds):

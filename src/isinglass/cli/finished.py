@@ -11,7 +11,7 @@ from isinglass.cli.options import command
 from isinglass.config import as_dict, resolve
 from isinglass.config.setting import Settings, setting
 from isinglass.errors import ConfigError, DataError, HubError
-from isinglass.names import percent, printable
+from isinglass.names import printable
 from isinglass.tables import Table
 
 if TYPE_CHECKING:
@@ -233,13 +233,15 @@ def submit(
 
 def _files_table(output: Path, files: "list[SubmittedFile]") -> Table:
     """Return where each of the eleven files comes from, its score on dev, and why it was chosen."""
+    from isinglass.tasks import TASKS
+
     rows = []
     for file in files:
         if file.run is None:
             rows.append((file.name, "absent" if file.filled is None else f"every row {file.filled}", "-", "-"))
         else:
             run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
-            rows.append((file.name, run, percent(file.dev_score), f"best of {file.candidates}"))
+            rows.append((file.name, run, TASKS[file.run.task].metrics[0].text(file.dev_score), f"best of {file.candidates}"))
     note = "The best of several runs on dev flatters its dev score: the server's will be lower."
     notes = (note,) if any(file.candidates > 1 for file in files) else ()
     columns = ("file", "predictions of", "dev", "chosen as")

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -16,7 +16,7 @@ from isinglass.config import PLACES, SETTINGS, TrainConfig, resolve
 from isinglass.config.setting import Settings, setting
 from isinglass.config.settings import AT_LEAST_1, ClusterSettings, SavingSettings, TableSettings
 from isinglass.errors import ConfigError, RunFailedError
-from isinglass.names import percent, printable
+from isinglass.names import printable
 
 if TYPE_CHECKING:
     from isinglass.backends.process_group import ProcessGroup
@@ -116,8 +116,7 @@ def _perform_all(
                     observers = [stack.enter_context(progress()), OwnDataFacts()]
                     if options.log_to is not None:
                         log = TensorBoardLog(directory.parent / "tensorboard" / directory.name)
-                        stack.callback(log.close)
-                        observers.append(log)
+                        observers.append(stack.enter_context(closing(log)))
                     stack.enter_context(how_to_resume(directory))
                     run = perform(config, directory, observers, saving=saving, interruption=interruption, group=group)
             except RunNotWrittenError as error:
@@ -173,11 +172,10 @@ class BenchOptions(Settings):
         """
         from isinglass.bench.plan import select
 
-        chosen: dict[str, Any] = {"xla": self.xla, "compile": self.compile, "assignments": self.set}
-        chosen |= {"start_from": self.start_from, "seeds": self.seeds, "recipe": settings.get("recipe")}
-        chosen |= {name: True for name in ("predict_test", "keep_models") if getattr(self, name)}
-        lists = {"tasks": self.tasks, "models": self.models, "backends": self.backends, "precisions": self.precisions}
-        chosen |= {name: _split(names) for name, names in lists.items() if names is not None}
+        chosen = {name: getattr(self, name) for name in ("xla", "compile", "start_from", "seeds")}
+        chosen |= {name: getattr(self, name) or None for name in ("predict_test", "keep_models")}
+        chosen |= {name: _split(getattr(self, name)) for name in ("tasks", "models", "backends", "precisions")}
+        chosen |= {"assignments": self.set, "recipe": settings.get("recipe")}
         train_file = settings.get("train_file", ())
         _check_own_files(settings, train_file)
         if not train_file:
@@ -195,11 +193,9 @@ def bench(options: BenchOptions, cluster: ClusterSettings, settings: dict[str, A
 
     name, selection = options.select(settings)
     directory = options.output or Path("bench") / name
+    data_dir, on = settings.get("data_dir"), cluster if cluster.on else None
     with BenchDisplay() as display:
-        on = cluster if cluster.on else None
-        outcome = run(
-            selection, directory, data_dir=settings.get("data_dir"), cluster=on, dry_run=options.dry_run, observer=display
-        )
+        outcome = run(selection, directory, data_dir=data_dir, cluster=on, dry_run=options.dry_run, observer=display)
     if options.dry_run:
         return
     for table in bench_tables(outcome.plan, directory, selection.table, with_published=options.published):
@@ -248,8 +244,8 @@ def tune(options: TuneOptions, cluster: ClusterSettings, settings: dict[str, Any
     print(printable(f"Recipe of the best written to {tuned.recipe}: isinglass train TASK --config it"))
 
 
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in names.split(",") if name.strip())
+def _split(names: str | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def _name_of_task(task: str | None, train_file: Collection[str]) -> str:
@@ -302,5 +298,6 @@ def _task_row(task: "Task") -> list[str]:
     columns = task.splits[0]
     texts = f"{', '.join(map(str, columns.text_columns))} -> {columns.label_column or '-'}"
     labels = ", ".join(task.labels or []) or "{:g} to {:g}".format(*task.score_range)
-    majority = " + ".join(", ".join(map(percent, scores)) for scores in task.dev_majority)
+    values = [[metric.text(score) for metric, score in zip(task.metrics, scores)] for scores in task.dev_majority]
+    majority = " + ".join(map(", ".join, values))
     return [cell or "-" for cell in (task.name, *sizes, texts, labels, ", ".join(task.metrics), majority)]

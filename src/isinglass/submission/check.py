@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from isinglass.data.files import BYTE_ORDER_MARK
+from isinglass.data.files import BYTE_ORDER_MARK, short_reason
 from isinglass.errors import DataError
 from isinglass.names import shortened
 from isinglass.tasks import TASKS, Task
@@ -107,7 +107,7 @@ def check_submission(path: Path, *, rows: Mapping[str, int] | None = None) -> li
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except _DAMAGED as error:
-        return [Problem(file=path.name, found=f"no zip, or a damaged one ({_reason(error)})", expected="a zip")]
+        return [Problem(file=path.name, found=f"no zip, or a damaged one ({short_reason(error)})", expected="a zip")]
     entries = archive.infolist()
     problems = _first(_misplaced([entry.orig_filename for entry in entries], path.name), path.name)
     if sum(entry.file_size for entry in entries) > LARGEST_ZIP:
@@ -149,7 +149,7 @@ def _problems_of_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: G
             with archive.open(entry) as stream:
                 content = stream.read(LARGEST_FILE + 1)  # whatever size the zip declares
         except _DAMAGED as error:
-            flaw = f"it cannot be unpacked ({_reason(error)})"
+            flaw = f"it cannot be unpacked ({short_reason(error)})"
         if len(content) > LARGEST_FILE:
             flaw = f"it has more than {LARGEST_FILE >> 20} MiB"
     if flaw is not None:
@@ -208,10 +208,6 @@ def _shown(text: str | bytes) -> str:
         return _shown(text.decode("utf-8"))
     except UnicodeDecodeError:
         return f"{shortened(repr(text[:60]), 120)}, which is not UTF-8"
-
-
-def _reason(error: BaseException) -> str:
-    return _shown(str(error))[1:-1] or type(error).__name__
 
 
 def _first(problems: Iterator[Problem], file: str) -> list[Problem]:

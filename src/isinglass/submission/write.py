@@ -40,11 +40,6 @@ class SubmittedFile:
     candidates: int = 0
     filled: str | None = None
 
-    @property
-    def is_absent(self) -> bool:
-        """Whether the zip lacks the file."""
-        return self.run is None and self.filled is None
-
 
 def write_submission(
     directory: Path,
@@ -82,7 +77,7 @@ def write_submission(
     wanted = {name: value for name, value in (select or {}).items() if value is not None}
     results = _selected(directory, wanted)
     files = [_choose(file, results, fill=partial == "majority") for file in FILES]
-    absent = [file.name for file in files if file.is_absent]
+    absent = [file.name for file in files if file.run is None and file.filled is None]
     if (absent and partial == "refuse") or len(absent) == len(files):
         among = f" ({', '.join(f'{name} {value}' for name, value in wanted.items())})" if wanted else ""
         raise DataError(
@@ -91,7 +86,7 @@ def write_submission(
         )
     contents = {}
     for file, chosen in zip(FILES, files, strict=True):
-        if not chosen.is_absent:
+        if file.name not in absent:
             contents[file.name] = _content(file, chosen, directory, (rows or {}).get(file.name, file.rows))
     _write_zip(output, contents)
     return files
