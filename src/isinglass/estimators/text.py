@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from isinglass.backends.process_group import ProcessGroup
 from isinglass.config import SETTINGS, as_dict, resolve
 from isinglass.data.custom import divide
 from isinglass.data.examples import Examples, LoadedSplits
@@ -22,12 +21,11 @@ from isinglass.estimators.inputs import Texts, classes_and_labels, indicator, nu
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, FinishedModel, load_run, write_run
-from isinglass.runs.perform import perform
-from isinglass.tasks import MULTILABEL, KindName, Task
+from isinglass.tasks import MULTILABEL, KindName
 from isinglass.tasks.custom import custom_task
 from isinglass.training.observers import Progress, ProgressObserver, StepRecord
 from isinglass.training.preparation import label_order
-from isinglass.training.trainer import TrainedRun
+from isinglass.training.trainer import TrainedRun, train
 
 Estimator = TypeVar("Estimator", bound="TextEstimator")
 logger = logging.getLogger(__name__)
@@ -73,8 +71,8 @@ class TextEstimator(BaseEstimator):
             OutputExistsError: it exists, and `overwrite` is false.
         """
         check_is_fitted(self)
-        model = self._model.checkpoint
-        run = TrainedRun(task=self._task, result=self.result_, model=model, steps=self._steps, scored=[])
+        task, model = self._model.task, self._model.checkpoint
+        run = TrainedRun(task=task, result=self.result_, model=model, steps=self._steps, scored=[])
         return write_run(run, Path(directory), overwrite=overwrite)
 
     def __sklearn_tags__(self) -> Any:
@@ -82,10 +80,6 @@ class TextEstimator(BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False
         return tags
-
-    @property
-    def _task(self) -> Task:
-        return self._model.task
 
     @classmethod
     def _settings(cls) -> dict[str, str]:
@@ -112,25 +106,20 @@ class TextEstimator(BaseEstimator):
         examples = _examples(texts, labels)
         data = LoadedSplits(task=task, splits={"train": examples})
         if config.picks_best:
-            train, dev, note = divide(examples, task, config.validation_fraction, config.split_seed)
-            data = LoadedSplits(task=task, splits={"train": train, "dev": dev}, notes=(note,))
+            rest, held_out, note = divide(examples, task, config.validation_fraction, config.split_seed)
+            data = LoadedSplits(task=task, splits={"train": rest, "dev": held_out}, notes=(note,))
         observers = [ProgressObserver(_log)] if self.verbose else []
-        run = perform(config, observers=observers, data=data, group=ProcessGroup())
-        assert run.trained is not None
-        model = FinishedModel(checkpoint=run.trained.model, config=config, task=task)
-        return self._become(model, run.result, run.trained.steps)
-
-    def _become(self, model: FinishedModel, result: RunResult, steps: list[StepRecord]) -> Self:
-        """Become a fitted estimator with this model."""
-        self.result_, self._model, self._steps = result, model, steps
+        trained = train(config, observers, data=data)
+        self._model = FinishedModel(checkpoint=trained.model, config=config, task=task)
+        self.result_, self._steps = trained.result, trained.steps
         return self
 
     def _outputs(self, X: Any) -> Float32[np.ndarray, "N outputs"]:
         """Return the model's outputs, in the order of its head."""
         check_is_fitted(self)
         texts = text_columns(X)
-        if (len(texts) == 2) != self._task.is_pair:
-            needed, found = ("pairs", "single texts") if self._task.is_pair else ("single texts", "pairs")
+        if (len(texts) == 2) != self._model.task.is_pair:
+            needed, found = ("pairs", "single texts") if self._model.task.is_pair else ("single texts", "pairs")
             raise DataError(f"X holds {found}; the {type(self).__name__} was trained on {needed}.")
         return self._model.outputs(_examples(texts, None), keep=False)
 
@@ -198,26 +187,26 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         For two classes it is (N,), as in scikit-learn: the logit of the second class minus that of the first.
         """
         logits = self._logits(X)
-        if self._task.kind is MULTILABEL or logits.shape[1] > 2:
+        if self._model.task.kind is MULTILABEL or logits.shape[1] > 2:
             return logits
         return np.diff(logits).ravel()
 
     def predict_proba(self, X: Any) -> Float64[np.ndarray, "N K"]:
         """Return the probability of each class, float64 (N, K), in the order of `classes_`."""
         logits = self._logits(X)
-        return self._task.kind.probabilities(logits)
+        return self._model.task.kind.probabilities(logits)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable label of each text, of the type that y had; multi-label: int64 (N, K) of 0 and 1."""
         logits = self._logits(X)
-        if self._task.kind is MULTILABEL:
+        if self._model.task.kind is MULTILABEL:
             return (logits > 0).astype(np.int64)
         return np.asarray(self.classes_[logits.argmax(1)])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; multi-label: the share of texts whose labels are all right."""
         check_is_fitted(self)
-        if self._task.kind is MULTILABEL:
+        if self._model.task.kind is MULTILABEL:
             y = indicator(y, self.classes_)
         return float(super().score(X, y, sample_weight))
 
@@ -229,7 +218,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
     def _logits(self, X: Any) -> Float32[np.ndarray, "N K"]:
         """Return the outputs in the order of `classes_`, which is not always that of the model's head."""
         outputs = self._outputs(X)
-        order = label_order(self._model.checkpoint, self._task)
+        order = label_order(self._model.checkpoint, self._model.task)
         assert order is not None
         return outputs.take([order.index(name) for name in self._names], axis=1)
 
@@ -305,4 +294,5 @@ def load(directory: str | Path) -> TextClassifier | TextRegressor:
     if isinstance(estimator, TextClassifier):
         estimator._take_labels(model.task.labels or (), settings["class_weights"])
         label_order(model.checkpoint, model.task)  # refuses a head for other labels
-    return estimator._become(model, result, [])
+    estimator._model, estimator.result_, estimator._steps = model, result, []
+    return estimator
