@@ -35,12 +35,12 @@ def _splits(rows: tuple[int, int, int], texts: tuple[str, ...], label: str) -> d
     }
 
 
-def _glue(title: str, **fields: Any) -> Task:
-    """Return a task of GLUE, called after its title, with the labels 0 and 1 where `fields` has no others."""
+def _published(title: str, **fields: Any) -> Task:
+    """Return a task that is called after its title, with the labels 0 and 1 where `fields` has no others."""
     return Task(title=title, **{"name": title.replace("-", "").lower(), "folder": title, "labels": _BINARY} | fields)
 
 
-_COLA: Final = _glue(
+_COLA: Final = _published(
     "CoLA",
     hub_text_columns=("sentence",),
     label_words=("unacceptable", "acceptable"),
@@ -52,7 +52,7 @@ _COLA: Final = _glue(
     citation="Warstadt et al. 2019, Neural Network Acceptability Judgments",
 )
 
-_SST2: Final = _glue(
+_SST2: Final = _published(
     "SST-2",
     label_words=("negative", "positive"),
     **_splits((67349, 872, 1821), ("sentence",), "label"),
@@ -61,7 +61,7 @@ _SST2: Final = _glue(
     citation="Socher et al. 2013, Recursive Deep Models for Semantic Compositionality",
 )
 
-_MRPC: Final = _glue(
+_MRPC: Final = _published(
     "MRPC",
     hub_text_columns=_PAIR,
     label_words=("not_equivalent", "equivalent"),
@@ -71,7 +71,7 @@ _MRPC: Final = _glue(
     citation="Dolan and Brockett 2005, Automatically Constructing a Corpus of Sentential Paraphrases",
 )
 
-_STSB: Final = _glue(
+_STSB: Final = _published(
     "STS-B",
     kind=REGRESSION,
     labels=None,
@@ -80,7 +80,7 @@ _STSB: Final = _glue(
     citation="Cer et al. 2017, SemEval-2017 Task 1: Semantic Textual Similarity",
 )
 
-_QQP: Final = _glue(
+_QQP: Final = _published(
     "QQP",
     label_words=("not_duplicate", "duplicate"),
     **_splits((363846, 40430, 390965), ("question1", "question2"), "is_duplicate"),
@@ -90,7 +90,7 @@ _QQP: Final = _glue(
     citation="Iyer et al. 2017, First Quora Dataset Release: Question Pairs",
 )
 
-_MNLI: Final = _glue(
+_MNLI: Final = _published(
     "MNLI",
     hub_text_columns=_PREMISE,
     labels=_NLI,
@@ -103,7 +103,7 @@ _MNLI: Final = _glue(
     citation="Williams et al. 2018, A Broad-Coverage Challenge Corpus for Sentence Understanding through Inference",
 )
 
-_QNLI: Final = _glue(
+_QNLI: Final = _published(
     "QNLI",
     labels=_ENTAILMENT,
     **_splits((104743, 5463, 5463), ("question", "sentence"), "label"),
@@ -112,7 +112,7 @@ _QNLI: Final = _glue(
     citation="Rajpurkar et al. 2016 (SQuAD), recast by Wang et al. 2019 (GLUE), second release",
 )
 
-_RTE: Final = _glue(
+_RTE: Final = _published(
     "RTE",
     labels=_ENTAILMENT,
     **_splits((2490, 277, 3000), _PAIR, "label"),
@@ -121,7 +121,7 @@ _RTE: Final = _glue(
     citation="Dagan et al. 2006, Bar Haim et al. 2006, Giampiccolo et al. 2007, Bentivogli et al. 2009",
 )
 
-_WNLI: Final = _glue(
+_WNLI: Final = _published(
     "WNLI",
     label_words=("not_entailment", "entailment"),
     **_splits((635, 71, 146), _PAIR, "label"),
@@ -135,7 +135,7 @@ _WNLI: Final = _glue(
     citation="Levesque et al. 2011, The Winograd Schema Challenge, recast by Wang et al. 2019 (GLUE)",
 )
 
-_AX: Final = _glue(
+_AX: Final = _published(
     "AX",
     folder="diagnostic",
     hub_text_columns=_PREMISE,
@@ -152,9 +152,8 @@ _AX: Final = _glue(
 GLUE: Final = (_COLA, _SST2, _MRPC, _STSB, _QQP, _MNLI, _QNLI, _RTE, _WNLI, _AX)
 
 # English sentence pairs written for this project, which ship in the wheel (CC0)
-DEMO: Final = Task(
-    name="demo",
-    title="demo",
+DEMO: Final = _published(
+    "demo",
     folder="demo_data",
     labels=_NLI,
     train=_split("train", 939, _PREMISE, "label"),
