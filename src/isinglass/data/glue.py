@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from isinglass.data.columns import Columns, read_tables
 from isinglass.data.examples import Examples, Source
@@ -15,8 +14,6 @@ from isinglass.tasks import Split, Task
 from isinglass.tasks.glue import DEMO, HUB_REPO, demo_data_dir
 
 logger = logging.getLogger(__name__)
-
-LABEL_COLUMN: Final = "label"  # on the hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,23 +103,16 @@ def read_hub(task: Task, split: Split) -> Examples:
     note = f"{origin} is the hub's at commit {commit_of(name, path)}."
     logger.info(note)
     table = ParquetTable.open(DataFile(path=path, origin=origin))
-    label_column = None if split.label_column is None else LABEL_COLUMN
+    label_column = None if split.label_column is None else "label"
     examples, missing = read_tables([table], Columns(texts=task.column_names, label=label_column))
     examples = replace(examples, notes=(note,))
     for index, column in missing.items():
         raise DataError(f"{examples.where(index)}: the column {column!r} is null; a text was expected.")
     if examples.labels is None or task.labels is None:
         return examples
-    return replace(examples, labels=_named_labels(examples, task))
-
-
-def _named_labels(examples: Examples, task: Task) -> list[str]:
-    """Return the names of the hub's integers."""
-    names = {str(integer): name for integer, name in enumerate(task.hub_labels or task.labels or ())}
-    labels = examples.labels or ()
-    for index, label in enumerate(labels):
+    names = {str(integer): name for integer, name in enumerate(task.hub_labels or task.labels)}
+    for index, label in enumerate(examples.labels):
         if label not in names:
-            raise DataError(
-                f"{examples.where(index)}: the label is {label}; 0 to {len(names) - 1} expected for {task.title}."
-            )
-    return [names[label] for label in labels]
+            expected = f"0 to {len(names) - 1} expected for {task.title}"
+            raise DataError(f"{examples.where(index)}: the label is {label}; {expected}.")
+    return replace(examples, labels=[names[label] for label in examples.labels])
