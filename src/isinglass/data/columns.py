@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -124,7 +124,9 @@ def _convert(convert: Callable[[Any], Any], name: str, values: Sequence[Any], ta
         for value in values:
             converted.append(convert(value))
     except TypeError as error:
-        column, expected = _EXPECTED[convert]
+        column, expected = "the column", "a text"
+        if convert is _as_label:
+            column, expected = "the label column", "a name, a number or a list of names"
         place = f"{table.origin}, {table.unit} {chunk.numbers[len(converted)]}"
         raise DataError(f"{place}: {column} {brief(name)} holds {error}; {expected} was expected.") from None
     return converted
@@ -146,12 +148,6 @@ def _as_label(value: Any) -> Label | None:
     if not all(map(str.strip, names)):
         raise TypeError("a list with an empty label")
     return tuple(names)
-
-
-_EXPECTED: Final[Mapping[Callable[[Any], Any], tuple[str, str]]] = {
-    _as_encodable_text: ("the column", "a text"),
-    _as_label: ("the label column", "a name, a number or a list of names"),
-}
 
 
 def as_text(value: Any) -> str | None:

@@ -181,7 +181,8 @@ def choose_columns(table: Table, config: TrainConfig) -> tuple[Columns, tuple[st
 def _guess_pair(columns: Sequence[str]) -> list[str]:
     """Return the one pair of text columns; nothing if there are several or a column for a single text."""
     by_plain_name = {_plain(name): name for name in columns}
-    pairs = [pair for pair in (names.split("+") for names in PAIRS.split()) if by_plain_name.keys() >= {*pair}]
+    usual_pairs = [names.split("+") for names in PAIRS.split()]
+    pairs = [pair for pair in usual_pairs if by_plain_name.keys() >= {*pair}]
     if len(pairs) != 1 or by_plain_name.keys() & TEXTS[0].split():
         return []
     return [by_plain_name[name] for name in pairs[0]]
@@ -333,8 +334,7 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     Raises:
         DataError: the file is missing or damaged, or has other columns; the message names file, row and column.
     """
-    is_glue_tsv = path is not None and task.name in TASKS and path.suffix.lower() == ".tsv"  # which quotes nothing
-    if path is None or is_glue_tsv or not is_table(path):
+    if path is None or not is_table(path) or (task.name in TASKS and path.suffix.lower() == ".tsv"):  # GLUE quotes nothing
         return read_user_texts(path, is_pair=task.is_pair)
     table = open_table(path, delimiter)
     columns = task.column_names
@@ -359,5 +359,4 @@ def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
     expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"
     file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
     table = UnquotedTable(file=file, columns=columns, header_row=0, expected=expected)
-    examples, _ = read_tables([table], Columns(texts=columns))
-    return examples
+    return read_tables([table], Columns(texts=columns))[0]

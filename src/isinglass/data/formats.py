@@ -253,7 +253,6 @@ def _lines(file: DataFile) -> Iterator[str]:
         yield from io.StringIO(text, newline="")
 
 
-@dataclass(frozen=True, kw_only=True)
 class JsonTable(Table):
     """A file of JSON Lines; its columns are the keys of the first block of lines."""
 
@@ -303,7 +302,6 @@ def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
     raise DataError(f"{file.origin}, line {number}: {description}; a JSON object in each line was expected.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ParquetTable(Table):
     """A Parquet file, read by Arrow, which is imported here only: it takes 50 MiB of memory."""
 

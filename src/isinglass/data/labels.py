@@ -35,8 +35,7 @@ def resolve_task(splits: Mapping[str, Examples], columns: Columns, config: Train
     """
     column = _LabelColumn(str(columns.label), splits)
     kind = _resolve_kind(column, config.kind)
-    fault = next(_faults(column, kind), None)
-    if fault is not None:
+    for fault in _faults(column, kind):
         raise DataError(fault)
     by_value = None if column.words else column.numbers.__getitem__
     names = None if kind == "regression" else tuple(sorted(column.names, key=by_value))

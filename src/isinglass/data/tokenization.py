@@ -108,8 +108,7 @@ def tokenize(
     if not keep:
         return _concatenate(tokenize_parts())
     directory = cache_dir() / "tokens" / _key(examples, tokenizer_json, max_length, window_overlap)
-    cached = _load(directory)
-    if cached is not None:
+    if cached := _load(directory):
         return cached
     try:
         with _one_writer(directory):  # another process may have made the entry meanwhile
