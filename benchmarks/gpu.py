@@ -43,8 +43,8 @@ from isinglass.data.tokenization import TokenizedTexts
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.families.bert import BERT
 from isinglass.results import installed_versions
+from isinglass.training.loop import Loop
 from isinglass.training.preparation import Packer, PreparedSplit
-from isinglass.training.trainer import Loop
 from scaling import Model
 
 HERE = pathlib.Path(__file__).parent

@@ -16,8 +16,8 @@ from isinglass.models.checkpoint import load_checkpoint
 from isinglass.models.source import load_model
 from isinglass.packing import plan_epoch
 from isinglass.tasks import TASKS
+from isinglass.training.loop import learning_rate
 from isinglass.training.preparation import Packer, prepare_split
-from isinglass.training.trainer import learning_rate
 from tests.backends.variants import KERAS, VARIANTS, backend_for, pack
 from tests.tiny import ARCHITECTURES, random_tokens, save_tiny, types_of, write_glue
 

@@ -166,7 +166,7 @@ def test_the_best_epoch_is_kept_and_training_stops_where_nothing_gets_better(fil
 
 def test_a_run_that_stops_early_records_all_of_its_steps(files: Path, model: Path, monkeypatch) -> None:
     """Losses since the last report were lost if an early stop came before the next report, which depended on the clock."""
-    monkeypatch.setattr("isinglass.training.trainer.REPORT_SECONDS", float("inf"))
+    monkeypatch.setattr("isinglass.training.loop.REPORT_SECONDS", float("inf"))
     told: list[int] = []
 
     class Steps(Observer):

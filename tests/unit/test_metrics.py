@@ -7,7 +7,7 @@ from isinglass.config import TrainConfig
 from isinglass.metrics import Metric, scores
 from isinglass.results import Score
 from isinglass.tasks.kinds import CLASSIFICATION
-from isinglass.training.trainer import learning_rate
+from isinglass.training.loop import learning_rate
 from tests.sample_bench import sample_result
 
 LABELS = np.array([0, 0, 1, 1, 1])
