@@ -21,7 +21,6 @@ from isinglass.results import RunResult
 from isinglass.storage import replacing
 from isinglass.tasks import custom
 
-MOST_BYTES: Final = 10_000_000
 DIGESTS: Final = "digests"
 
 Description = dict[str, Any]
@@ -81,7 +80,7 @@ def check_same(description: Description, bench: Path) -> None:
     path = _path(description, bench)
     if not path.exists():
         return
-    name, earlier = description["name"], read_json(path, limit=MOST_BYTES)
+    name, earlier = description["name"], read_json(path, limit=custom.MOST_BYTES)
     digests, earlier_digests = description[DIGESTS], earlier.get(DIGESTS)
     if isinstance(earlier_digests, dict) and digests != earlier_digests:
         splits = dict.fromkeys((*digests, *earlier_digests))

@@ -19,7 +19,6 @@ from isinglass.results import RunResult, file_below, run_key
 from isinglass.tasks import MULTILABEL, TASKS, Labels, Task, custom, get_task
 
 PROBABILITY: Final = "probability:"
-TASK_BYTES: Final = 10_000_000
 NAME: Final = re.compile(r"[a-z0-9_-]{1,60}")
 
 
@@ -37,7 +36,7 @@ def _task(directory: Path, name: str) -> Task:
     if name not in TASKS and NAME.fullmatch(name):  # it may come from a stranger
         path = file_below(directory, f"tasks/{name}.json")
         if path.is_file():
-            task = custom.from_json(read_json(path, limit=TASK_BYTES), str(path))
+            task = custom.from_json(read_json(path, limit=custom.MOST_BYTES), str(path))
             if task.name != name:
                 raise DataError(f"{path}: name is {brief(task.name)}; {name!r} was expected.")
             return task

@@ -48,7 +48,6 @@ from isinglass.training.trainer import TrainedRun
 MODEL: Final = "model"
 RESULT: Final = "result.json"
 TASK: Final = "task.json"  # the user's own task
-TASK_BYTES: Final = 10_000_000  # the largest one that is read
 LOCK: Final = ".lock"  # held by the process that trains
 
 Rows = list[tuple[str, ...]]
@@ -335,7 +334,7 @@ def _own_task(model: Path) -> Task | None:
     path = model / TASK
     if not os.path.lexists(path):
         return None
-    return custom.from_json(read_json(path, limit=TASK_BYTES), str(path))
+    return custom.from_json(read_json(path, limit=custom.MOST_BYTES), str(path))
 
 
 def predict_split(model: FinishedModel, split_name: str | None = None, observers: Observers = ()) -> Rows:

@@ -14,6 +14,7 @@ from isinglass.tasks.kinds import KINDS, KindName, parse_number
 from isinglass.tasks.task import Split, Task
 
 FORMAT: Final = 1  # of `task.json`
+MOST_BYTES: Final = 10_000_000  # of a `task.json` that is read
 MOST_LABELS: Final = 10_000
 LONGEST_NAME: Final = 200  # characters of a label or a column
 FORMULA: Final = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
