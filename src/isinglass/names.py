@@ -48,8 +48,7 @@ def listed(names: Iterable[object], most: int = 200) -> str:
     >>> listed(["text", "label"])
     "'text', 'label'"
     """
-    text = ", ".join(brief(name) for name in islice(names, 50))
-    return shortened(text, most)
+    return shortened(", ".join(map(brief, islice(names, 50))), most)
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -115,9 +115,8 @@ def held(lock: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[int]:
         os.close(descriptor)
 
 
-@contextmanager
-def locked_output(directory: Path, kind: str, content: str, *, wait_seconds: float = 0.0) -> Iterator[int]:
-    """Lock the directory that `--output` names, made if need be, and yield the descriptor of its lock.
+def locked_output(directory: Path, kind: str, content: str, *, wait_seconds: float = 0.0) -> AbstractContextManager[int]:
+    """Make the directory that `--output` names, if need be, and return what locks it and yields the lock's descriptor.
 
     Args:
         kind: what writes to it, for messages: `bench` or `search`.
@@ -133,8 +132,7 @@ def locked_output(directory: Path, kind: str, content: str, *, wait_seconds: flo
     if not directory.exists():
         check_parent(directory, option="--output")
         directory.mkdir(parents=True, exist_ok=True)
-    with held(directory / LOCK, f"The {kind} in {directory}", wait_seconds=wait_seconds) as descriptor:
-        yield descriptor
+    return held(directory / LOCK, f"The {kind} in {directory}", wait_seconds=wait_seconds)
 
 
 def names_to_replace(directory: Path, *, option: str, example: str) -> set[str]:

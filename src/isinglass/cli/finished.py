@@ -12,11 +12,9 @@ from isinglass.config import as_dict, resolve
 from isinglass.config.setting import Settings, setting
 from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import printable
-from isinglass.tables import Table
 
 if TYPE_CHECKING:
     from isinglass.runs.directory import FinishedModel
-    from isinglass.submission.write import SubmittedFile
 
 _RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
 
@@ -213,13 +211,13 @@ def submit(
 ) -> None:
     """Write the zip that GLUE's server takes, from the runs that are best on dev; or check one with --check."""
     from isinglass.submission.check import check_submission
-    from isinglass.submission.write import write_submission
+    from isinglass.submission.write import files_table, write_submission
 
     if directory is not None and options.check is None:
         select = {name: getattr(options, name) for name in ("backend", "precision", "model", "seed")}
         output, partial, overwrite = options.output, options.partial, options.overwrite
         files = write_submission(directory, output, partial=partial, overwrite=overwrite, select=select)
-        print(_files_table(output, files).to_text())
+        print(files_table(output, files).to_text())
     elif options.check is not None and directory is None:
         problems = check_submission(options.check)
         for problem in problems:
@@ -229,20 +227,3 @@ def submit(
         print(printable(f"{options.check}: eleven files, each with the right rows, order and alphabet."))
     else:
         raise ConfigError("Name either a directory to make a submission of, or a zip to --check.")
-
-
-def _files_table(output: Path, files: "list[SubmittedFile]") -> Table:
-    """Return where each of the eleven files comes from, its score on dev, and why it was chosen."""
-    from isinglass.tasks import TASKS
-
-    rows = []
-    for file in files:
-        if file.run is None:
-            rows.append((file.name, "absent" if file.filled is None else f"every row {file.filled}", "-", "-"))
-        else:
-            run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
-            rows.append((file.name, run, TASKS[file.run.task].metrics[0].text(file.dev_score), f"best of {file.candidates}"))
-    note = "The best of several runs on dev flatters its dev score: the server's will be lower."
-    notes = (note,) if any(file.candidates > 1 for file in files) else ()
-    columns = ("file", "predictions of", "dev", "chosen as")
-    return Table(title=str(output), columns=columns, rows=tuple(rows), notes=notes)

@@ -61,14 +61,11 @@ def command(*settings: str, trains: bool = False, of_a_run: bool = False) -> Cal
 def _option(setting: Setting, *, panel: bool = True, default: str | None = None) -> inspect.Parameter:
     """Return the option of a setting. Its value is None where it is not used."""
     default = default or _default_text(setting)
-    texts = [setting.meaning]
-    if setting.choices:
-        texts.append(f"One of {', '.join(setting.choices)}.")
-    if default:
-        texts.append(f" [default: {default}]")
+    choices = f" One of {', '.join(setting.choices)}." if setting.choices else ""
+    ending = f"  [default: {default}]" if default else ""
     flag = f"{setting.flag}/--no-{setting.name}" if setting.type is bool and setting.is_optional else setting.flag
     title = setting.panel if panel else None
-    option = typer.Option(flag, metavar=setting.metavar, help=" ".join(texts), rich_help_panel=title)
+    option = typer.Option(flag, metavar=setting.metavar, help=f"{setting.meaning}{choices}{ending}", rich_help_panel=title)
     value_type = list[str] if setting.type is tuple else setting.type
     return inspect.Parameter(setting.name, _KEYWORD, default=None, annotation=Annotated[value_type | None, option])
 

@@ -16,6 +16,7 @@ from isinglass.names import did_you_mean
 from isinglass.results import RESULTS, RunResult, file_below, read_records
 from isinglass.storage import check_parent, real_path, replacing
 from isinglass.submission.check import FILES, HEADER, NUMBER, GlueFile, problems_of_file
+from isinglass.tables import Table
 from isinglass.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
@@ -188,3 +189,18 @@ def _write_zip(output: Path, contents: Mapping[str, bytes]) -> None:
             entry = zipfile.ZipInfo(name, date_time=ZIP_TIME)
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+
+
+def files_table(output: Path, files: Sequence[SubmittedFile]) -> Table:
+    """Return where each of the eleven files comes from, its score on dev, and why it was chosen."""
+    rows = []
+    for file in files:
+        if file.run is None:
+            rows.append((file.name, "absent" if file.filled is None else f"every row {file.filled}", "-", "-"))
+        else:
+            run = f"{file.run.model} {file.run.backend} {file.run.precision} seed {file.run.seed}"
+            rows.append((file.name, run, TASKS[file.run.task].metrics[0].text(file.dev_score), f"best of {file.candidates}"))
+    note = "The best of several runs on dev flatters its dev score: the server's will be lower."
+    notes = (note,) if any(file.candidates > 1 for file in files) else ()
+    columns = ("file", "predictions of", "dev", "chosen as")
+    return Table(title=str(output), columns=columns, rows=tuple(rows), notes=notes)
