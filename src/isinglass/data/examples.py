@@ -60,10 +60,10 @@ class Examples:
         return f"{origin}, {self.unit} {self.line_numbers[index]}"
 
     def where_label(self, label: Any) -> str:
-        """Return the place of the first example that has the label; there must be one."""
+        """Return the place of the first example that has the label, or all of these labels; there must be one."""
         assert self.labels is not None
         if self.has_label_lists:
-            return self.where(next(i for i, labels in enumerate(self.labels) if label in labels))
+            return self.where(next(i for i, labels in enumerate(self.labels) if label in (labels, *labels)))
         return self.where([*self.labels].index(label))
 
     def take(self, index: Int64[np.ndarray, " M"]) -> "Examples":

@@ -333,8 +333,6 @@ def _open_parquet(file: DataFile) -> Iterator[Any]:
     try:
         with open(file.path, "rb") as raw, pq.ParquetFile(raw) as opened:
             yield opened
-    except DataError:
-        raise
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
         raise DataError(f"{file.location} is not a readable Parquet file: {short_reason(error)}.") from None
 

@@ -88,8 +88,7 @@ class _LabelColumn:
         self.splits = {split: examples for split, examples in splits.items() if examples.labels is not None}
         self.counts = {split: Counter(examples.each_label()) for split, examples in self.splits.items()}
         self.names = sum(self.counts.values(), Counter[str]())
-        values = {name: parse_number(name) for name in self.names}
-        self.numbers = {name: value for name, value in values.items() if math.isfinite(value)}
+        self.numbers = {name: value for name in self.names if math.isfinite(value := parse_number(name))}
         self.words = [name for name in self.names if name not in self.numbers]
 
     def label_at(self, name: str) -> str:

@@ -61,13 +61,10 @@ class StoredTexts(Sequence[str]):
         self._file_size += len(block)
         return offset, len(block)
 
-    def encoded(self) -> Iterator[EncodedBlock]:
-        """Yield the blocks as they are stored."""
-        yield from map(self._load, range(len(self._blocks)))
-        if self._last_block:
-            yield _encode(self._last_block)
-
-    def _load(self, number: int) -> EncodedBlock:
+    def encoded_block(self, number: int) -> EncodedBlock:
+        """Return a block as it is stored."""
+        if number == len(self._blocks):
+            return _encode(self._last_block)
         block = self._blocks[number]
         if isinstance(block, tuple):
             offset, size = block
@@ -82,7 +79,7 @@ class StoredTexts(Sequence[str]):
         cached_number, texts = self._read_block
         if cached_number == number:
             return texts
-        characters, utf8 = self._load(number)
+        characters, utf8 = self.encoded_block(number)
         joined = str(utf8, "utf-8", "surrogatepass")
         texts = [joined[start:end] for start, end in pairwise([0, *characters.cumsum().tolist()])]
         self._read_block = (number, texts)
@@ -113,12 +110,11 @@ def take_texts(column: Sequence[str], positions: Sequence[int]) -> Sequence[str]
 
 
 def encoded(column: Sequence[str]) -> Iterator[EncodedBlock]:
-    """Yield the texts of any column in blocks of `CHUNK`, as `StoredTexts` stores them."""
+    """Return the texts of any column in blocks of `CHUNK`, as `StoredTexts` stores them."""
+    starts = range(0, len(column), CHUNK)
     if isinstance(column, StoredTexts):
-        yield from column.encoded()
-        return
-    for start in range(0, len(column), CHUNK):
-        yield _encode(column[start : start + CHUNK])
+        return (column.encoded_block(start // CHUNK) for start in starts)
+    return (_encode(column[start : start + CHUNK]) for start in starts)
 
 
 def _encode(texts: Sequence[str]) -> EncodedBlock:
