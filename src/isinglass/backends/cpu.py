@@ -24,15 +24,10 @@ def has_fast_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
 
 
-def slow_bf16(device: str) -> str:
-    """Return the note for a device without bf16 instructions."""
-    return f"bf16 has no hardware support on {device}: it runs, slowly."
-
-
-def widened_bf16(device: str) -> str:
-    """Return the note for a CPU without bf16 instructions, where bf16 products are computed in fp32."""
-    way = "its products run in fp32 and are rounded, which is no faster than fp32"
-    return f"bf16 has no hardware support on {device}: {way}."
+def slow_bf16(device: str, *, widened: bool = False) -> str:
+    """Return the note for a device without bf16 instructions; `widened`: whether it computes bf16 products in fp32."""
+    wide = "its products run in fp32 and are rounded, which is no faster than fp32"
+    return f"bf16 has no hardware support on {device}: {wide if widened else 'it runs, slowly'}."
 
 
 def mkl_leaves_avx512_unused() -> bool:

@@ -50,8 +50,7 @@ class CpuBackend(TorchBackend):
         self._widens_products = False
         if precision == "bf16" and not cpu.has_fast_bf16():
             self._widens_products = not config.compile
-            note = cpu.widened_bf16 if self._widens_products else cpu.slow_bf16
-            self.notes.append(note(self.device))
+            self.notes.append(cpu.slow_bf16(self.device, widened=self._widens_products))
         if threads >= PARALLEL_BATCHES and not config.uses_rows and group is None:
             self.parallel_batches = PARALLEL_BATCHES
 
