@@ -52,7 +52,7 @@ def _keras_program(backend) -> Callable:
         @tf.function(autograph=False)
         def differentiate(inputs):
             with tf.GradientTape() as tape:
-                loss = loss_of(inputs, None)
+                loss = loss_of(inputs)
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
@@ -62,7 +62,7 @@ def _keras_program(backend) -> Callable:
 
     def loss(values, inputs):
         with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
-            return loss_of(inputs, None)
+            return loss_of(inputs)
 
     differentiate = jax.jit(jax.value_and_grad(loss))
     return lambda inputs: differentiate([np.asarray(variable.value) for variable in variables], inputs)

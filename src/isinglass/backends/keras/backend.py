@@ -194,9 +194,9 @@ class KerasBackend(ABC):
         self._traced |= needed
         return is_new
 
-    def _loss(self, inputs: Inputs, masks: DropoutMasks | None) -> Any:
-        """Return the weighted sum of the examples' losses, float32 ()."""
-        logits = self._model(inputs, masks=masks)
+    def _loss(self, inputs: Inputs) -> Any:
+        """Return the weighted sum of the examples' losses, float32 (); with dropout if there is a `key` for it."""
+        logits = self._model(inputs, masks=DropoutMasks(inputs["key"]) if "key" in inputs else None)
         losses = _LOSSES[self._objective.kind](self._objective, logits, inputs["labels"])
         return ops.sum(losses * inputs["weights"])
 

@@ -8,7 +8,6 @@ import keras
 
 from isinglass.backends.cpu import available_cores, describe_cpu
 from isinglass.backends.keras.backend import Inputs, KerasBackend
-from isinglass.backends.keras.dropout import DropoutMasks
 
 
 class State(NamedTuple):
@@ -79,7 +78,7 @@ class FrameworkBackend(KerasBackend):
 
         def scaled_loss(parameters: list[Any]) -> tuple[Any, Any]:
             with self._with_parameters(parameters):
-                loss = self._loss(inputs, DropoutMasks(inputs["key"]))
+                loss = self._loss(inputs)
                 return self._optimizer.scale_loss(loss), loss
 
         with keras.StatelessScope(state_mapping=zip(self._optimizer.variables, state.optimizer, strict=True)):

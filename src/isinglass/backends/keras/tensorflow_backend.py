@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from isinglass.backends.cpu import available_cores, describe_cpu
 from isinglass.backends.keras.backend import Inputs, KerasBackend
-from isinglass.backends.keras.dropout import DropoutMasks
 from isinglass.backends.keras.process_group import TensorFlowProcessGroup
 
 
@@ -68,7 +67,7 @@ class FrameworkBackend(KerasBackend):
     def _training_gradients(self, inputs: Inputs) -> tuple[Any, list[Any]]:
         """Return a loss with dropout, and its gradients with respect to what is trained, times the loss scale."""
         with tf.GradientTape() as tape:
-            loss = self._loss(inputs, DropoutMasks(inputs["key"]))
+            loss = self._loss(inputs)
             scaled = self._optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in self._trained_variables])
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]  # dense: clipping and Adam need all rows
