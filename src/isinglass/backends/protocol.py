@@ -70,15 +70,10 @@ class UpdateRule:
 
     @staticmethod
     def of(parameter: Parameter, num_blocks: int, config: TrainConfig) -> "UpdateRule":
-        """Return the rule for a parameter of an encoder with `num_blocks` blocks."""
-        return UpdateRule(_rate_factor(parameter.depth, num_blocks, config), parameter.decays)
-
-
-def _rate_factor(depth: int, num_blocks: int, config: TrainConfig) -> float:
-    freezes_embeddings = config.freeze_embeddings or config.freeze_layers > 0
-    if (depth == 0 and freezes_embeddings) or 0 < depth <= config.freeze_layers:
-        return 0.0
-    return float(config.layer_decay ** (num_blocks + 1 - depth))
+        """Return the rule for a parameter of an encoder with `num_blocks` blocks. Below frozen blocks all is frozen."""
+        depth, frozen = parameter.depth, config.freeze_layers
+        is_frozen = depth <= frozen and (frozen > 0 or config.freeze_embeddings)
+        return UpdateRule(0.0 if is_frozen else config.layer_decay ** (num_blocks + 1 - depth), parameter.decays)
 
 
 @runtime_checkable
