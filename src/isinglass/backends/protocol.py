@@ -114,7 +114,9 @@ class Backend(Protocol):
         """Return the losses of the steps since the last call, in order. Waits for the device."""
 
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
-        """Return the logits of each batch (in regression the value), `parallel_batches` batches at a time.
+        """Return the logits of each batch (in regression the value).
+
+        Up to `parallel_batches` of them run at the same time, more of them one after another.
 
         Raises:
             DeviceMemoryError: the batches together do not fit into the memory.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from isinglass.packing import PackedBatch
 from isinglass.tasks import KindName
 
 HALVES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 # of PyTorch's allocator for a CPU, and of oneDNN
 _MEMORY_MESSAGES: Final = ("can't allocate memory", "could not create a primitive", "could not create a memory object")
 
@@ -170,11 +172,11 @@ class TorchBackend(ABC):
 
     def _train(self, parts: Sequence[MicroBatch]) -> Tensor:
         """Do a training step on its micro-batches, and return its loss. Does not wait for the device."""
-        return self._update(self._gradients(parts))
+        return self._update(self._each(self._run_part, parts))
 
-    def _gradients(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatchGradient]:
-        """Run the passes of all micro-batches, as the result is iterated."""
-        return map(self._run_part, parts)
+    def _each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Call a function for each batch or micro-batch, as the results are iterated."""
+        return map(function, items)
 
     def _run_part(self, part: MicroBatch) -> MicroBatchGradient:
         return self._differentiate(self._stage(part.batch, part), part)
@@ -231,10 +233,7 @@ class TorchBackend(ABC):
     def predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
         """See the protocol."""
         with self._memory_for(sum(batch.num_examples for batch in batches)):
-            return self._predict(batches)
-
-    def _predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
-        return [self._predict_batch(batch) for batch in batches]
+            return [*self._each(self._predict_batch, batches)]
 
     def _predict_batch(self, batch: PackedBatch) -> Float32[np.ndarray, "S outputs"]:
         with torch.inference_mode(), self._products():

@@ -7,15 +7,13 @@ micro-batches, each on its share of the threads, wait for each other once (docs/
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 
 from isinglass.backends import cpu
 from isinglass.backends.protocol import Objective
-from isinglass.backends.torch.backend import MicroBatch, MicroBatchGradient, TorchBackend
+from isinglass.backends.torch.backend import Item, MicroBatch, Result, TorchBackend
 from isinglass.backends.torch.batch import NO_DROPOUT, BatchShape, StagedBatch, plan_rows, rounded_rows, token_arrays
 from isinglass.backends.torch.cpu.attention import plan_flat
 from isinglass.backends.torch.cpu.dropout import MaskDropout
@@ -28,8 +26,6 @@ from isinglass.packing import PackedBatch
 ROW_MULTIPLE: Final = 32  # of a flat batch
 PARALLEL_BATCHES: Final = 2  # no more: a sum of two gradients is the same in either order
 _POOL: Final = ThreadPoolExecutor(PARALLEL_BATCHES - 1, thread_name_prefix="batch")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class CpuBackend(TorchBackend):
@@ -61,15 +57,12 @@ class CpuBackend(TorchBackend):
     def _products(self) -> AbstractContextManager[object]:
         return WidenedProducts() if self._widens_products else super()._products()
 
-    def _gradients(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatchGradient]:
-        """See TorchBackend. The micro-batches run in parallel if they are few enough, else one after another."""
-        if len(parts) <= self.parallel_batches:
-            yield from in_parallel(self._run_part, parts, self.parallel_batches)
+    def _each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """See TorchBackend. The batches run in parallel if they are few enough, else one after another."""
+        if len(items) <= self.parallel_batches:
+            yield from in_parallel(function, items, self.parallel_batches)
         else:
-            yield from super()._gradients(parts)
-
-    def _predict(self, batches: Sequence[PackedBatch]) -> list[Float32[np.ndarray, "S outputs"]]:
-        return in_parallel(self._predict_batch, batches, self.parallel_batches)
+            yield from super()._each(function, items)
 
     def _stage(self, batch: PackedBatch, part: MicroBatch | None) -> StagedBatch:
         if part is None:
