@@ -77,7 +77,6 @@ class MicroBatchGradient:
         embeddings: (rows, E), the gradient of each token's word embedding; None if these are frozen.
     """
 
-    part: MicroBatch
     batch: StagedBatch
     loss: Tensor
     embeddings: Tensor | None
@@ -190,7 +189,7 @@ class TorchBackend(ABC):
             logits = self._logits(self._training_forward, batch, embeddings)
             loss = self._loss(logits.float(), batch.labels) * part.weight
             self._optimizer.scaled(loss).backward()
-        return MicroBatchGradient(part, batch, loss.detach(), embeddings.grad)
+        return MicroBatchGradient(batch, loss.detach(), embeddings.grad)
 
     def _update(self, gradients: Iterable[MicroBatchGradient]) -> Tensor:
         """Do the optimizer step on the sum of the gradients, clear them, and return the loss of the step.
@@ -199,14 +198,12 @@ class TorchBackend(ABC):
             gradients: the passes may run while this is iterated; if one fails, the gradients are cleared as well.
         """
         step_loss = torch.zeros((), device=self._torch_device)
-        parts = []
         try:
             for gradient in gradients:
                 self._word_gradient.add(gradient)
                 step_loss += gradient.loss
-                parts.append(gradient.part)
             if self._group is not None:
-                self._word_gradient.average(self._group, [part.batch for part in parts])
+                self._word_gradient.average(self._group)
                 self._group.average(step_loss)
             self._optimizer.step()
         finally:
@@ -305,11 +302,10 @@ class _WordGradient:
         self._word.grad.index_add_(0, token_ids, of_rows)
         self._word.grad[self._pad_token_id] = 0  # as nn.Embedding(padding_idx) has it
 
-    def average(self, group: TorchProcessGroup, batches: Sequence[PackedBatch]) -> None:
-        """Replace the gradient by its mean over all processes; `batches` are those of this process in the step."""
+    def average(self, group: TorchProcessGroup) -> None:
+        """Replace the gradient by its mean over all processes."""
         if self._word.grad is not None:
-            token_ids = np.unique(np.concatenate([batch.input_ids.ravel() for batch in batches]))
-            self._touched = group.average_rows(self._word.grad, token_ids.astype(np.int64))
+            self._touched = group.average_rows(self._word.grad, torch.cat(self._touched).unique())
 
     def clear(self) -> None:
         """Set the gradient to zero."""

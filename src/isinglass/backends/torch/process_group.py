@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
@@ -58,7 +59,7 @@ class TorchProcessGroup(ProcessGroup):
         model.word.requires_grad_(trained)
         return replica
 
-    def average_rows(self, table: Tensor, ids: NDArray[Any]) -> list[Tensor]:
+    def average_rows(self, table: Tensor, ids: Tensor) -> list[Tensor]:
         """Replace the rows of `table` that any process has written by their mean over all processes; the others are zero.
 
         Args:
@@ -69,15 +70,12 @@ class TorchProcessGroup(ProcessGroup):
             The numbers of the rows that each process has written, by rank.
         """
         counts = [int(count[0]) for count in self.gather(np.array([len(ids)], np.int64))]
-        padded = np.zeros(max(counts), np.int64)
-        padded[: len(ids)] = ids
-        written = [torch.from_numpy(part[:n]).to(table.device) for part, n in zip(self.gather(padded), counts, strict=True)]
-        own = written[self.rank]
-        rows = table.new_zeros(max(counts), table.shape[1])
-        rows[: len(own)] = table[own] / self.size
-        table.index_fill_(0, own, 0)
-        for rank, part in enumerate(self._gathered(rows)):  # the same order in all processes: the same sums, bit for bit
-            table.index_add_(0, written[rank], part[: len(written[rank])])
+        missing = max(counts) - len(ids)
+        written = [part[:n] for part, n in zip(self._gathered(F.pad(ids, (0, missing))), counts, strict=True)]
+        rows = self._gathered(F.pad(table[ids] / self.size, (0, 0, 0, missing)))
+        table.index_fill_(0, ids, 0)
+        for token_ids, part in zip(written, rows, strict=True):  # in the same order, and so with the same bits, everywhere
+            table.index_add_(0, token_ids, part[: len(token_ids)])
         return written
 
     def average(self, value: Tensor) -> None:
