@@ -72,10 +72,11 @@ class PlacedDropout:
     key: Tensor
     place: int
 
-    def arguments(self) -> tuple[Tensor, int, int, float]:
-        """Return what a kernel takes: key, place, the least 31-bit number that keeps an element, and 1 / (keep rate)."""
+    def arguments(self) -> dict[str, Any]:
+        """Return what a kernel takes. `least` is the least 31-bit number that keeps an element, `factor` 1 / (keep rate)."""
         least = round(self.rate * _LEVELS)
-        return self.key, self.place, least, _LEVELS / (_LEVELS - least)
+        factor = _LEVELS / (_LEVELS - least)
+        return {"key": self.key, "place": self.place, "least": least, "factor": factor, "DROPS": self.rate > 0}
 
 
 class KernelDropout(Dropout):

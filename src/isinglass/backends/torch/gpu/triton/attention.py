@@ -68,6 +68,13 @@ def _draw_kept(key, place, row, head, N, column, width, least, ROWS: tl.constexp
     return (bits.to(tl.uint32, bitcast=True) >> 1).to(tl.int32) >= least
 
 
+@triton.jit
+def _own_sequence(cu_q, cu_k):
+    """Return the number of this program's sequence, and where its queries begin and end, and its keys."""
+    own = tl.num_programs(2) - 1 - tl.program_id(2)
+    return own, tl.load(cu_q + own), tl.load(cu_q + own + 1), tl.load(cu_k + own), tl.load(cu_k + own + 1)
+
+
 @triton.jit(do_not_specialize=["place"])
 def _attend(
     q, k, v, out, log_sums, stride_q, stride_k, stride_out, cu_q, cu_k, key, place, least, factor, scale, N, D, width,
@@ -75,11 +82,7 @@ def _attend(
 ):  # fmt: skip
     head = tl.program_id(0)
     first = tl.program_id(1) * TILE_Q
-    sequence = tl.num_programs(2) - 1 - tl.program_id(2)
-    start_q = tl.load(cu_q + sequence)
-    end_q = tl.load(cu_q + sequence + 1)
-    start_k = tl.load(cu_k + sequence)
-    end_k = tl.load(cu_k + sequence + 1)
+    _, start_q, end_q, start_k, end_k = _own_sequence(cu_q, cu_k)
     if start_q + first < end_q:
         queries = _load_tile(q, start_q + first, end_q, head, stride_q, D, TILE_Q, WIDTH)
         largest = tl.full((TILE_Q,), _FORBIDDEN, tl.float32)
@@ -121,10 +124,11 @@ def _load_queries(
 
 @triton.jit
 def _differentiate_scores(
-    queries, keys, values, grad_context, context, log_sum, exists, key, place, row, head, N, column, width, least, factor,
-    scale, DROPS: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
+    queries, keys, values, grad_context, context, log_sum, end_q, length_k, key, place, row, head, N, column, width, least,
+    factor, scale, DROPS: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
     """Return the weights after dropout and the gradient of the scores before scaling, half (TILE_Q, TILE_K)."""
+    exists = (row + tl.arange(0, TILE_Q) < end_q)[:, None] & (column + tl.arange(0, TILE_K) < length_k)[None, :]
     weights = tl.where(exists, tl.exp(tl.dot(queries, tl.trans(keys)) * scale - log_sum[:, None]), 0.0)
     grad_weights = tl.dot(grad_context, tl.trans(values))
     dropped = weights
@@ -145,15 +149,9 @@ def _attend_backward(
 ):  # fmt: skip
     head = tl.program_id(0)
     tile = tl.program_id(1)
-    sequence = tl.num_programs(2) - 1 - tl.program_id(2)
-    start_q = tl.load(cu_q + sequence)
-    end_q = tl.load(cu_q + sequence + 1)
-    start_k = tl.load(cu_k + sequence)
-    end_k = tl.load(cu_k + sequence + 1)
+    sequence, start_q, end_q, start_k, end_k = _own_sequence(cu_q, cu_k)
     length_q = end_q - start_q
     length_k = end_k - start_k
-    in_tile = tl.arange(0, TILE_K)
-    in_tile_q = tl.arange(0, TILE_Q)
     sum_q = tl.zeros((WIDTH,), tl.float32)
     sum_k = tl.zeros((WIDTH,), tl.float32)
     sum_v = tl.zeros((WIDTH,), tl.float32)
@@ -170,10 +168,9 @@ def _attend_backward(
             queries, grad_context, context, log_sum = _load_queries(
                 q, grad, out, log_sums, row, end_q, head, N, stride_q, stride_out, D, TILE_Q, WIDTH
             )
-            exists = (row + in_tile_q < end_q)[:, None] & (column + in_tile < length_k)[None, :]
             dropped, grad_scores = _differentiate_scores(
-                queries, keys, values, grad_context, context, log_sum, exists, key, place, row, head, N, column,
-                width, least, factor, scale, DROPS, TILE_Q, TILE_K,
+                queries, keys, values, grad_context, context, log_sum, end_q, length_k, key, place, row, head, N,
+                column, width, least, factor, scale, DROPS, TILE_Q, TILE_K,
             )  # fmt: skip
             grad_values += tl.dot(tl.trans(dropped), grad_context)
             grad_keys += tl.dot(tl.trans(grad_scores), queries)
@@ -195,10 +192,9 @@ def _attend_backward(
         for other in range(0, length_k, TILE_K):
             keys = _load_tile(k, start_k + other, end_k, head, stride_k, D, TILE_K, WIDTH)
             values = _load_tile(v, start_k + other, end_k, head, stride_k, D, TILE_K, WIDTH)
-            exists = (row + in_tile_q < end_q)[:, None] & (other + in_tile < length_k)[None, :]
             dropped, grad_scores = _differentiate_scores(
-                queries, keys, values, grad_context, context, log_sum, exists, key, place, row, head, N, other,
-                width, least, factor, scale, DROPS, TILE_Q, TILE_K,
+                queries, keys, values, grad_context, context, log_sum, end_q, length_k, key, place, row, head, N,
+                other, width, least, factor, scale, DROPS, TILE_Q, TILE_K,
             )  # fmt: skip
             grad_queries += tl.dot(grad_scores, keys)
         _store_tile(grad_q, grad_queries, row, end_q, head, stride_grad_q, D, TILE_Q, WIDTH)
@@ -254,12 +250,10 @@ class SequenceBounds:
 
     def arguments(self, num_heads: int, D: int, dropout: PlacedDropout) -> dict[str, Any]:
         """Return what both kernels take after tensors and strides, and what they are compiled for."""
-        names = ("key", "place", "least", "factor")
-        return {
-            "cu_q": self.cu_q, "cu_k": self.cu_k, **dict(zip(names, dropout.arguments(), strict=True)),
-            "scale": 1 / math.sqrt(D), "N": num_heads, "D": D, "width": self.tiles[1] * TILE,
-            "DROPS": dropout.rate > 0, "TILE_Q": self.tile_q, "TILE_K": TILE, "WIDTH": max(16, triton.next_power_of_2(D)),
-            "num_warps": 4,
+        return dropout.arguments() | {
+            "cu_q": self.cu_q, "cu_k": self.cu_k, "scale": 1 / math.sqrt(D), "N": num_heads, "D": D,
+            "width": self.tiles[1] * TILE, "TILE_Q": self.tile_q, "TILE_K": TILE,
+            "WIDTH": max(16, triton.next_power_of_2(D)), "num_warps": 4,
             "num_stages": 1,  # most sequences have one tile: to load the next one ahead would only cost registers
         }  # fmt: skip
 

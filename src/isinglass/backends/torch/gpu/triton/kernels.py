@@ -43,7 +43,7 @@ def _draw_kept(key, place, row, least, BLOCK: tl.constexpr):
 @triton.jit(do_not_specialize=["place"])
 def _add_norm(
     x, residual, gain, bias, out, out_half, sums, means, rstds,
-    key, place, least, scale, eps, H, DROPS: tl.constexpr, BLOCK: tl.constexpr,
+    key, place, least, factor, eps, H, DROPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     column = tl.arange(0, BLOCK)
@@ -52,7 +52,7 @@ def _add_norm(
     at = row * width + column
     value = tl.load(x + at, inside, 0.0).to(tl.float32)
     if DROPS:
-        value = tl.where(_draw_kept(key, place, row, least, BLOCK), value * scale, 0.0)
+        value = tl.where(_draw_kept(key, place, row, least, BLOCK), value * factor, 0.0)
     value += tl.load(residual + at, inside, 0.0)
     mean = tl.sum(value, 0) / H
     centred = tl.where(inside, value - mean, 0.0)
@@ -67,7 +67,7 @@ def _add_norm(
 
 @triton.jit(do_not_specialize=["place"])
 def _add_norm_backward(
-    grad, grad_half, sums, means, rstds, gain, grad_residual, grad_x, partial, key, place, least, scale, rows, H, stride,
+    grad, grad_half, sums, means, rstds, gain, grad_residual, grad_x, partial, key, place, least, factor, rows, H, stride,
     HAS_GRAD: tl.constexpr, HAS_HALF: tl.constexpr, DROPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -92,7 +92,7 @@ def _add_norm_backward(
         tl.store(grad_residual + at, grad_value, inside)
         dropped = grad_value
         if DROPS:
-            dropped = tl.where(_draw_kept(key, place, row, least, BLOCK), grad_value * scale, 0.0)
+            dropped = tl.where(_draw_kept(key, place, row, least, BLOCK), grad_value * factor, 0.0)
         tl.store(grad_x + at, dropped.to(grad_x.dtype.element_ty), inside)
         sum_gain += g * normal
         sum_bias += g
@@ -182,8 +182,8 @@ def add_norm(
     mean, rstd = residual.new_empty(2, rows).unbind(0)
     block = triton.next_power_of_2(H)
     _add_norm[(rows,)](
-        x, residual, gain, bias, out, out_half, sums, mean, rstd, *dropout.arguments(), eps, H,
-        DROPS=dropout.rate > 0, BLOCK=block, num_warps=_warps(block),
+        x, residual, gain, bias, out, out_half, sums, mean, rstd, eps=eps, H=H, BLOCK=block, num_warps=_warps(block),
+        **dropout.arguments(),
     )  # fmt: skip
     return out, out_half, NormStatistics(sums, mean, rstd)
 
@@ -205,9 +205,8 @@ def add_norm_backward(
     block = triton.next_power_of_2(H)
     _add_norm_backward[(len(partial),)](
         norm.sum if grad is None else grad, grad_x if grad_half is None else grad_half, norm.sum, norm.mean, norm.rstd,
-        gain, grad_residual, grad_x, partial, *dropout.arguments(), rows, H, partial.stride(0),
-        HAS_GRAD=grad is not None, HAS_HALF=grad_half is not None, DROPS=dropout.rate > 0, BLOCK=block,
-        num_warps=_warps(block),
+        gain, grad_residual, grad_x, partial, rows=rows, H=H, stride=partial.stride(0), HAS_GRAD=grad is not None,
+        HAS_HALF=grad_half is not None, BLOCK=block, num_warps=_warps(block), **dropout.arguments(),
     )  # fmt: skip
     return grad_residual, grad_x
 
