@@ -204,6 +204,12 @@ def node(at: int, value: int) -> dict[str, str]:
         pytest.param(tokenizer(pre_tokenizer={"type": "FixedLength", "length": 0}), "'FixedLength'", id="length 0"),
         pytest.param(tokenizer(normalizer={"type": "Prepend", "prepend": "a" * 10**6}), "'Prepend'", id="prepend"),
         pytest.param(tokenizer(normalizer=[]), "normalizer of type []", id="list"),
+        pytest.param(tokenizer(normalizer="NFC"), "normalizer of type 'NFC', which is not served", id="bare string"),
+        pytest.param(
+            tokenizer(pre_tokenizer=sequence("pretokenizers", {"type": "WhitespaceSplit"}, "ByteLevel")),
+            "pre_tokenizer of type 'ByteLevel', which is not served",
+            id="bare string in a sequence",
+        ),
         pytest.param(tokenizer(normalizer=charsmap([], b"")), "charsmap that is damaged", id="no trie"),
         pytest.param(tokenizer(normalizer=charsmap([1 << 10], b"b\0")), "charsmap that is damaged", id="short trie"),
         pytest.param(tokenizer(normalizer=node(0, 1 << 30)), "charsmap that is damaged", id="root leads out"),
