@@ -164,21 +164,18 @@ def tuning_data(config: TrainConfig) -> tuple[Source, tuple[str, ...]]:
 # ---- the loops ---------------------------------------------------------
 
 
-class PrunedError(Exception):
-    """A trial is worse than most, and ends."""
-
-
 def _train_in_turn(search: Search, trials: int, data: Source, interruption: Interruption | None) -> None:
     """Train one trial after another in this process, until the search has enough."""
+    from optuna import TrialPruned
 
     def receive(trial: Trial, message: Message) -> None:
         if _is_ended_by(message, trial, search) and isinstance(message, EpochScored):
-            raise PrunedError
+            raise TrialPruned
 
     while len(search.finished()) < trials:
         trial = search.begin()
         send = partial(receive, trial)
-        with suppress(PrunedError):
+        with suppress(TrialPruned):
             send(perform_trial(_request(trial), search.directory, send, data, interruption))
 
 

@@ -44,8 +44,6 @@ STARTUP_TRIALS: Final = 5  # are drawn at random and never pruned: before them t
 COMPLETE_RUN: Final = 1000  # steps in Optuna's sense: trials are compared after the same share of their epochs
 
 SETTINGS: Final = ("learning_rate", "epochs", "batch_size", "seed")  # that can be searched; every recipe has them
-_RANGE: Final = (2, "a lower and a higher number")  # how many values there are, None for any number, and in words
-_EXPECTED: Final = {"learning_rate": _RANGE, "epochs": _RANGE, "batch_size": (None, "rising whole numbers")}
 _STATES: Final[Mapping[str, str]] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 logger = logging.getLogger(__name__)
@@ -71,13 +69,15 @@ class SearchSpace:
     seed: bool = True
 
     def __post_init__(self) -> None:
-        searched = {name: getattr(self, name) for name in _EXPECTED if getattr(self, name) is not None}
+        values_of = {"learning_rate": self.learning_rate, "epochs": self.epochs, "batch_size": self.batch_size}
+        searched = {name: values for name, values in values_of.items() if values is not None}
         if not searched:
             raise ConfigError("There is nothing to search but the seed: name learning_rate, epochs or batch_size.")
         for name, values in searched.items():
-            length, expected = _EXPECTED[name]
+            is_range = name != "batch_size"
             is_rising = [*values] == sorted({*values}) and min(values, default=0) > 0
-            if not is_rising or len(values) != (length or len(values)):
+            if not is_rising or (is_range and len(values) != 2):
+                expected = "a lower and a higher number" if is_range else "rising whole numbers"
                 raise ConfigError(f"The search space of {name} is {brief(values)}; {expected} above 0 were expected.")
             if not math.isfinite(values[-1]):
                 raise ConfigError(f"The search space of {name} is {brief(values)}; finite numbers were expected.")
@@ -236,21 +236,21 @@ class Search:
     def _end(self, trial: Trial, state: str, score: float | None = None) -> None:
         from optuna.trial import TrialState
 
-        self.study.tell(trial.optuna, score, TrialState[state])
+        ended = self.study.tell(trial.optuna, score, TrialState[state])
         self.write()
-        self.observer.on_trial_end(next(each for each in self.finished() if each.number == trial.optuna.number))
+        self.observer.on_trial_end(self._tuned(ended))
 
     def finished(self) -> list[TunedTrial]:
         """Return the finished trials. A trial that was killed, or failed without an error of its own, is not finished."""
-        finished = []
-        for trial in _finished(self.study):
-            score = trial.value  # of a pruned trial the last one
-            if trial.state.name != "FAIL" and score in (None, _worst(self.metric)):
-                score = math.nan
-            state, settings = _STATES[trial.state.name], trial.user_attrs["settings"]
-            seconds = trial.duration.total_seconds() if trial.duration else 0.0
-            finished.append(TunedTrial(number=trial.number, state=state, settings=settings, score=score, seconds=seconds))
-        return finished
+        return [*map(self._tuned, _finished(self.study))]
+
+    def _tuned(self, trial: "FrozenTrial") -> TunedTrial:
+        score = trial.value  # of a pruned trial the last one
+        if trial.state.name != "FAIL" and score in (None, _worst(self.metric)):
+            score = math.nan
+        state, settings = _STATES[trial.state.name], trial.user_attrs["settings"]
+        seconds = trial.duration.total_seconds() if trial.duration else 0.0
+        return TunedTrial(number=trial.number, state=state, settings=settings, score=score, seconds=seconds)
 
     def write(self) -> TunedTrial | None:
         """Write the table of trials, and the recipe of the complete one with the best score, the first of equal ones.
