@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from isinglass import hub
 from isinglass.config.settings import ClusterSettings
 from isinglass.errors import ConfigError, DataError, MissingDependencyError, RunFailedError, StorageError
 from isinglass.executors.messages import Answer, Failed, Message, Request, Started
@@ -156,10 +157,9 @@ class RayExecutor:
             self._finish(task)
 
     def _deliver_update(self, job: Job, message: Message) -> None:
-        if isinstance(message, Started):
-            if job.has_started:  # by an earlier attempt
-                return
-            job.has_started = True
+        if isinstance(message, Started) and job.has_started:  # by an earlier attempt
+            return
+        job.has_started = True
         self._messages.append((job.name, message, None))
 
     def _finish(self, task: Any) -> None:
@@ -331,11 +331,8 @@ def share_nodes(resources: Sequence[Mapping[str, float]], cpus: int | None, gpus
     return Shares(cpus, gpus, int(at_once))
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of an error's message, with the last line if the first one announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    announces = len(lines) > 1 and lines[0].endswith(":")
-    text = f"{lines[0]} {lines[-1]}" if announces else lines[0]
-    return text.rstrip(".") or type(error).__name__
+    text = hub.reason(error)
+    *more, last_line = str(error).strip().splitlines() or [""]
+    return f"{text} {last_line.strip().rstrip('.')}" if more and text.endswith(":") else text

@@ -52,7 +52,7 @@ class Bundle:
 
     @property
     def mark(self) -> str:
-        """Return the text that stands in a request for the directory where a node has the files."""
+        """The text that stands in a request for the directory where a node has the files."""
         return f"isinglass-files:{self.digest}"
 
 
@@ -237,15 +237,14 @@ def put_in_place(directory: Path, files: Mapping[str, bytes], *, failed: bool) -
     Raises:
         DataError: a shared file exists already with another content.
     """
-    logs: dict[str, bytes] = {}
-    runs: dict[str, bytes] = {}
-    shared: dict[str, bytes] = {}
-    for name, content in files.items():
-        {"logs": logs, "runs": runs}.get(name.partition("/")[0], shared)[name] = content
+    logs = {name: content for name, content in files.items() if name.startswith("logs/")}
+    runs = {name: content for name, content in files.items() if name.startswith("runs/")}
+    shared = {name: content for name, content in files.items() if name not in logs | runs}
     write_files(directory, logs)
     if failed:
         return
-    for path, content in [(directory / name, content) for name, content in shared.items()]:
+    for name, content in shared.items():
+        path = directory / name
         if path.exists() and path.read_bytes() != content:
             raise DataError(f"{path} differs from what this run was scored on, which has changed: use a new --output.")
     partial = directory / ".partial"
