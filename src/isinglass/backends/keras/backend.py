@@ -189,7 +189,7 @@ class KerasBackend(ABC):
         if in_parts:
             needed.add(("update", ()))
         if self._group.size > 1:
-            needed |= {("join", ()), ("take", ())}
+            needed |= {("flatten", ()), ("unflatten", ())}
         is_new = not needed <= self._traced
         self._traced |= needed
         return is_new

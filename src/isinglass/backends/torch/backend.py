@@ -109,10 +109,9 @@ class TorchBackend(ABC):
         self._forward = self._compiled(model)
         self._training_forward = self._forward
         self._group = group
-        self._rank = 0
+        self._rank = 0 if group is None else group.rank
         self._replica: DistributedDataParallel | None = None
         if group is not None:  # after the optimizer, which freezes parameters
-            self._rank = group.rank
             self._replica = group.replicate(model)
             self._training_forward = self._compiled(self._replica)
 
@@ -163,6 +162,8 @@ class TorchBackend(ABC):
         self._optimizer.set_learning_rate(learning_rate)
         with self._memory_for(examples):
             starts_program, started = self._starts_program(batches), time.perf_counter()
+            if self._compiles:
+                self._compiled_shapes.update(map(self._shape, batches))
             loss = self._train(parts)
             if starts_program:
                 self.synchronize()

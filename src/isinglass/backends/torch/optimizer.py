@@ -113,13 +113,12 @@ class Optimizer:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned."""
-        moments = {name: array for name, array in state.items() if name.startswith("adamw.")}
-        for key, array in moments.items():
-            _, index, name = key.split(".")
-            parameter = self._parameters[int(index)]
-            shape = () if name == "step" else parameter.shape
-            moment = torch.from_numpy(array).reshape(shape).to(parameter.device).clone()
-            self._adamw.state[parameter][name] = moment
+        for key, array in state.items():
+            if key.startswith("adamw."):
+                _, index, name = key.split(".")
+                parameter = self._parameters[int(index)]
+                moment = torch.from_numpy(array).reshape(() if name == "step" else parameter.shape)
+                self._adamw.state[parameter][name] = moment.to(parameter.device).clone()
         if self._scaler.is_enabled():
             self._scaler.load_state_dict({name: state[f"scaler.{name}"].item() for name in self._scaler.state_dict()})
 

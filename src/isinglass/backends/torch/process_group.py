@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, Final
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -38,7 +37,7 @@ class TorchProcessGroup(ProcessGroup):
 
     def gather(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """See ProcessGroup."""
-        return [part.numpy() for part in self._gathered(torch.from_numpy(np.array(values, order="C")))]
+        return [part.numpy() for part in self._gathered(torch.tensor(values).contiguous())]
 
     def speaks(self) -> bool:
         """See ProcessGroup."""
@@ -69,7 +68,7 @@ class TorchProcessGroup(ProcessGroup):
         Returns:
             The numbers of the rows that each process has written, by rank.
         """
-        counts = [int(count[0]) for count in self.gather(np.array([len(ids)], np.int64))]
+        counts = [int(count) for count in self._gathered(torch.tensor(len(ids)))]
         missing = max(counts) - len(ids)
         written = [part[:n] for part, n in zip(self._gathered(F.pad(ids, (0, missing))), counts, strict=True)]
         rows = self._gathered(F.pad(table[ids] / self.size, (0, 0, 0, missing)))

@@ -84,7 +84,6 @@ class CpuBackend(TorchBackend):
         """Return the mask elements that a pass draws, counted by a plain forward pass for each new shape."""
         shape = self._shape(batch)
         if shape not in self._mask_elements:
-            self._compiled_shapes.add(shape)
             masks = MaskDropout(0, 0)
             staged = self._staged(batch, masks)
             with torch.no_grad():

@@ -76,16 +76,13 @@ class GpuBackend(TorchBackend):
 
     def _train(self, parts: Sequence[MicroBatch]) -> Tensor:
         """See TorchBackend. A step without micro-batches is recorded."""
-        if self._compiles:
-            self._compiled_shapes.update(self._shape(part.batch) for part in parts)
         if len(parts) > 1 or self._graphs is None:
             return super()._train(parts)
         (part,) = parts
         shape = self._shape(part.batch)
 
         def step(tensors: Tensors) -> Tensor:
-            staged = self._staged(tensors, shape)
-            return self._update(self._differentiate(batch, part) for batch in [staged])
+            return self._update(map(self._differentiate, [self._staged(tensors, shape)], [part]))
 
         loss = self._graphs.run(shape, self._arrays(part.batch, shape, part), step)
         if self._graphs.refusal is not None:

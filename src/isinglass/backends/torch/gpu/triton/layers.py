@@ -1,9 +1,9 @@
 """All layers but the last in fp16 or bf16 on a GPU, with the gradient written out.
 
 This is the arithmetic of `model.Layer` under autocast, in fewer kernels and with less memory traffic. The weights are cast
-by the optimizer after it has changed them. The gradients of weights leave the products in fp32. What
-lies between the products runs in `kernels` and `attention`. A layer hands its result on twice: in fp32 for the residual, and
-in half precision for the product.
+by the optimizer after it has changed them. The gradients of weights leave the products in fp32. What lies between the
+products runs in `kernels` and `attention`. A layer hands its result on twice: in fp32 for the residual, and in half
+precision for the product.
 
 Shapes: R rows, H hidden size, F intermediate size, N heads of D. "half" stands for fp16 or bf16.
 """
