@@ -19,7 +19,7 @@ from isinglass.models.source import load_model
 from isinglass.runs.directory import load_run, write_run
 from isinglass.tasks import MULTILABEL
 from isinglass.tasks.custom import custom_task
-from isinglass.training.checkpoints import Checkpoints, Interval
+from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 from isinglass.training.evaluation import evaluate
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.observers import Observer, ProgressObserver
@@ -216,14 +216,13 @@ def test_a_run_that_keeps_its_best_epoch_resumes_to_the_same_end(files: Path, mo
 
 
 def test_the_best_epoch_by_an_error_is_the_lowest_and_nan_is_the_worst() -> None:
-    best = BestEpoch(Metric.RMSE, patience=2)
+    best = BestEpoch(Metric.RMSE, patience=2, state=TrainingState())
     for epoch, score in enumerate((None, 2.0, 1.0, 3.0)):
         best.add(score, {"w": np.full(1, epoch, np.float32)})
     assert best.best == 2 and best.weights["w"] == 2 and not best.is_over
     best.add(1.0, {})
     assert best.is_over and best.scores == [None, 2.0, 1.0, 3.0, 1.0]
-    again = BestEpoch(Metric.RMSE, patience=2)
-    again.restore(best.scores, best.arrays())
+    again = BestEpoch(Metric.RMSE, patience=2, state=TrainingState(epoch_scores=best.scores, arrays=best.arrays()))
     assert again.best == 2 and again.weights["w"] == 2 and again.is_over
 
 

@@ -28,7 +28,6 @@ from isinglass.training.preparation import PreparedRun
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS: Final = "checkpoints"
-Arrays = Mapping[str, NDArray[Any]]
 Unit = Literal["steps", "epochs", "seconds"]
 SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
@@ -96,7 +95,7 @@ class TrainingState:
     processes: int = 1
     device: str = ""
     epoch_scores: list[float | None] = field(default_factory=list)
-    arrays: Arrays = field(default_factory=dict, repr=False)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +189,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return json.loads(metadata["progress"]), arrays
 
 
-def _digest(text: str, arrays: Arrays) -> str:
+def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=32)
     for name in sorted(arrays):
         digest.update(f"\0{name} {arrays[name].dtype} {arrays[name].shape}".encode())

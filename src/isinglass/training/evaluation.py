@@ -74,8 +74,8 @@ def evaluate(
             raise ConfigError(f"{split.examples.origin} has no labels to score by: use `isinglass predict`.")
     backend = create_backend(config, model, Objective.of(data.task))
     scored = predict_splits(backend, Packer(config, model), splits, observers)
-    notes = [*data.notes, *(note for split in splits for note in split.notes)]
-    return make_result(config, data.task, backend, scored, splits, notes, TrainingState()), scored
+    state = TrainingState(notes=[*data.notes, *(note for split in splits for note in split.notes)])
+    return make_result(config, data.task, backend, scored, splits, state), scored
 
 
 def _labelled_splits(task: Task, names: Sequence[str] | None) -> Sequence[Split]:
@@ -208,15 +208,13 @@ def make_result(
     backend: Backend,
     scored: Sequence[Scored],
     splits: Sequence[PreparedSplit],
-    notes: Sequence[str],
     state: TrainingState,
-    group: ProcessGroup = ProcessGroup(),
 ) -> RunResult:
     """Score the outputs, and put a run's figures together.
 
     Args:
         splits: all that were read, after training the training set first.
-        state: after the last step; without training, that of its beginning.
+        state: after the last step, with all notes; without training, that of its beginning.
     """
     train_seconds = sum(state.epoch_seconds)
     texts = [split.tokens for split in (splits[:1] if train_seconds else splits)]
@@ -243,16 +241,16 @@ def make_result(
         truncated_share=sum(tokens.truncated for tokens in texts) / len(lengths),
         padding_avoided=1 - float(lengths.sum()) / (len(lengths) * config.max_length),
         train_lengths=np.bincount(lengths).tolist() if train_seconds else [],
-        peak_memory_bytes=group.largest(backend.peak_memory_bytes())[0],
-        device=backend.device if group.size == 1 else f"{group.size} processes, each on {backend.device}",
+        peak_memory_bytes=backend.peak_memory_bytes(),
+        device=backend.device if state.processes == 1 else f"{state.processes} processes, each on {backend.device}",
         versions=installed_versions(),
         git_commit=source_commit(),
         config=as_dict(config),
         start_from=None,
         predictions={},
-        notes=[*notes, *backend.notes, *([task.warning] if task.warning else [])],
+        notes=[*state.notes, *backend.notes, *([task.warning] if task.warning else [])],
         epoch_scores=state.epoch_scores,
-        processes=group.size,
+        processes=state.processes,
         parts=state.parts,
         resumed_at=state.resumed_at,
     )

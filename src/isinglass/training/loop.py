@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -30,7 +30,8 @@ class Loop:
     """The training steps of a run.
 
     Attributes:
-        state: what is done so far. Its newest losses and seconds are on the device, its arrays in `snapshot` only.
+        state: what is done so far; with arrays, it was left by another process, and is continued. The newest losses and
+            seconds, and the arrays, are on the device; `snapshot` has them.
     """
 
     config: TrainConfig
@@ -39,18 +40,21 @@ class Loop:
     split: PreparedSplit
     group: ProcessGroup = ProcessGroup()
     observers: Observers = ()
+    state: TrainingState = field(default_factory=TrainingState)
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = num_steps(len(self.split.tokens), self.config.batch_size)
         self.total_steps = self.steps_per_epoch * self.config.epochs
-        self.state = TrainingState()
         self.clock = EpochClock(self.backend.synchronize, self.state.epoch_seconds)
         self._labels = self.split.labels_of_rows()
         self._lengths = self.split.tokens.lengths
         self._imbalances: list[float] = []  # of each step of this process: tokens of the largest shard over the mean
         self._began = self._reported = 0.0  # readings of the clock
         self._first_tokens = 0
-        self._reported_steps = 0
+        self._reported_steps = self.state.step
+        if self.state.arrays:
+            self._resume()
+        self.state.processes, self.state.device = self.group.size, self.backend.device
 
     @property
     def is_at_epoch_end(self) -> bool:
@@ -107,27 +111,24 @@ class Loop:
         return replace(
             self.state,
             compile_seconds=self.backend.compile_seconds,
-            processes=self.group.size,
-            device=self.backend.device,
             arrays=self.backend.state(),
         )
 
-    def restore(self, state: TrainingState) -> None:
-        """Continue from a state that another process left."""
+    def _resume(self) -> None:
+        """Continue from the state that another process left."""
+        state = self.state
         self.backend.restore(state.arrays)
         self.backend.compile_seconds += state.compile_seconds
-        self.state = replace(state, resumed_at=[*state.resumed_at, state.step], arrays={})
-        self.clock = EpochClock(self.backend.synchronize, self.state.epoch_seconds)
-        self._reported_steps = state.step
+        state.resumed_at.append(state.step)
         if state.parts > 1:
             self.backend.parallel_batches = 1
         if state.processes != self.group.size:
-            self.state.notes.append(
+            state.notes.append(
                 f"Processes that share a step: {state.processes} up to step {state.step}, {self.group.size} from there on. "
                 f"Each has dropout masks of its own."
             )
         if state.device not in ("", self.backend.device):
-            self.state.notes.append(
+            state.notes.append(
                 f"On {state.device} up to step {state.step}, on {self.backend.device} from there on: not bit for bit a run "
                 f"on either."
             )

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Task
-from isinglass.training.checkpoints import Checkpoints, arrays_digest, run_identity
+from isinglass.training.checkpoints import Checkpoints, TrainingState, arrays_digest, run_identity
 from isinglass.training.evaluation import Scored, make_result, predict_splits, score
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
@@ -108,26 +108,30 @@ class Trainer:
         trimmed = trim_vocabulary(model, self._vocabulary)
         self._backend = create_backend(config, trimmed, self.prepared.objective, self.group)
         self._packer = Packer(config, model, self._vocabulary)
-        self._loop = Loop(config, self._backend, self._packer, self.prepared.train, self.group, self.observers)
-        self._best = BestEpoch(self.prepared.metric, config.early_stopping)
         self._identity: dict[str, Any] = {}
+        state = self._saved_state() or TrainingState()
+        self._loop = Loop(config, self._backend, self._packer, self.prepared.train, self.group, self.observers, state)
+        self._best = BestEpoch(self.prepared.metric, config.early_stopping, state)
+        state.arrays = {}  # the backend and the best epoch have them now
         self._newest_checkpoint: Path | None = None
         self._saved_at = time.monotonic()  # when the newest checkpoint was written
 
-    def begin(self) -> None:
-        """Resume from the newest checkpoint, if that is requested and there is one, and tell the observers."""
+    def _saved_state(self) -> TrainingState | None:
+        """Return the newest checkpoint, if the run is to resume from one. All processes of a group must find the same."""
         group, model = self.group, self.prepared.model
         if self.checkpoints is not None or group.size > 1:
             self._identity = run_identity(self.config, self.prepared, self._vocabulary)
         if group.size > 1:
             weights = arrays_digest(model.weights[name] for name in sorted(model.weights))
             _check_alike(group, [self._identity, weights], "settings, data or model: start all alike, on the same files")
-        if self.checkpoints is not None:
-            state = self.checkpoints.load(self._identity)
-            _check_alike(group, state and state.step, "checkpoints: --output-dir must lie on storage that all hosts share")
-            if state is not None:
-                self._loop.restore(state)
-                self._best.restore(state.epoch_scores, state.arrays)
+        if self.checkpoints is None:
+            return None
+        state = self.checkpoints.load(self._identity)
+        _check_alike(group, state and state.step, "checkpoints: --output-dir must lie on storage that all hosts share")
+        return state
+
+    def begin(self) -> None:
+        """Tell the observers that the training begins."""
         for observer in self.observers:
             observer.on_train_begin(self.prepared, self._state())
 
@@ -157,10 +161,11 @@ class Trainer:
     def finish(self, scored: list[Scored]) -> TrainedRun:
         """Return the run, its result included."""
         loop, prepared, task = self._loop, self.prepared, self.prepared.task
-        state = replace(loop.state, epoch_scores=self._best.scores)
         notes = [*prepared.notes, *self._best.notes(self.config.epochs), *loop.closing_notes()]
-        result = make_result(self.config, task, self._backend, scored, prepared.splits, notes, state, self.group)
-        result = replace(result, model_commit=prepared.model.commit)
+        state = replace(loop.state, notes=notes)
+        result = make_result(self.config, task, self._backend, scored, prepared.splits, state)
+        (peak,) = self.group.largest(result.peak_memory_bytes)
+        result = replace(result, peak_memory_bytes=peak, model_commit=prepared.model.commit)
         for observer in self.observers:
             observer.on_train_end(result)
         model = replace(
@@ -230,7 +235,7 @@ class Trainer:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         state = self._loop.snapshot()
-        state = replace(state, epoch_scores=self._best.scores, arrays={**state.arrays, **self._best.arrays()})
+        state.arrays |= self._best.arrays()
         self._newest_checkpoint = checkpoints.save(state, self._identity)
         for observer in self.observers:
             observer.on_save(self._state())
@@ -255,12 +260,15 @@ class BestEpoch:
     Args:
         metric: what is compared.
         patience: number of epochs without a better one after which training ends; None: it never ends early.
+        state: of the run, from its beginning or a checkpoint. The scores of further epochs are added to it.
     """
 
-    def __init__(self, metric: Metric, patience: int | None = None) -> None:
+    def __init__(self, metric: Metric, patience: int | None, state: TrainingState) -> None:
         self.metric = metric
-        self.scores: list[float | None] = []
-        self.weights: Weights = {}
+        self.scores = state.epoch_scores
+        self.weights: Weights = {
+            name.removeprefix(_PREFIX): array for name, array in state.arrays.items() if name.startswith(_PREFIX)
+        }
         self._patience = patience
 
     def add(self, score: float | None, weights: Weights) -> None:
@@ -285,11 +293,6 @@ class BestEpoch:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weights, under names for a checkpoint."""
         return {f"{_PREFIX}{name}": array for name, array in self.weights.items()}
-
-    def restore(self, scores: Sequence[float | None], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the scores and weights of a checkpoint."""
-        self.scores = [*scores]
-        self.weights = {name.removeprefix(_PREFIX): a for name, a in arrays.items() if name.startswith(_PREFIX)}
 
     def notes(self, epochs: int) -> list[str]:
         """Return what a reader of the result must know."""
