@@ -103,7 +103,7 @@ def test_a_parallel_batch_that_fails_is_heard_and_the_other_ends_first() -> None
 
     for tasks in ([fails, ends], [ends, fails]):
         with pytest.raises(ValueError, match="so it is"):
-            in_parallel(lambda task: task(), tasks, PARALLEL_BATCHES)
+            in_parallel(lambda task: task(), tasks)
     assert ended == [1, 1]
 
 

@@ -55,14 +55,14 @@ class MicroBatch:
 
     Attributes:
         step: number of the step in the run.
-        part: number of the micro-batch in the step.
+        number: of the micro-batch in the step.
         weight: factor of its mean loss in the loss of the step.
         is_last: whether it is the last one of the step.
     """
 
     batch: PackedBatch
     step: int
-    part: int
+    number: int
     weight: float
     is_last: bool
 
@@ -156,8 +156,8 @@ class TorchBackend(ABC):
         if self._group is not None:
             share *= self._group.size  # the group takes the mean of the gradients
         parts = [
-            MicroBatch(batch, step, part, share * batch.num_examples / examples, part == len(batches) - 1)
-            for part, batch in enumerate(batches)
+            MicroBatch(batch, step, number, share * batch.num_examples / examples, number == len(batches) - 1)
+            for number, batch in enumerate(batches)
         ]
         self._optimizer.set_learning_rate(learning_rate)
         with self._memory_for(examples):

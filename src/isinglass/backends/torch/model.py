@@ -64,7 +64,7 @@ class Layer(nn.Module):
         self.activation = _ACTIVATION[block.activation]
         self.attention_rate = rates.attention_weights or 0.0
         self.attention_output_rate = rates.attention_output or 0.0
-        self.rate = rates.feed_forward or 0.0
+        self.feed_forward_rate = rates.feed_forward or 0.0
 
     def forward(self, x: Tensor, plan: AttentionPlan, first_token: Tensor | None) -> Tensor:
         """Map (T, H) to (T, H); or, with `first_token` (S,), to those rows only, (S, H)."""
@@ -77,7 +77,7 @@ class Layer(nn.Module):
         x = self.attention_norm(plan.dropout.add(x, attended, self.attention_output_rate))
         inner = self.intermediate.gelu(x) if self.activation is F.gelu else self.activation(self.intermediate(x))
         fed = self.output(inner)
-        out: Tensor = self.output_norm(plan.dropout.add(x, fed, self.rate))
+        out: Tensor = self.output_norm(plan.dropout.add(x, fed, self.feed_forward_rate))
         return out
 
     def _project_first(self, x: Tensor, first_token: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -68,13 +68,15 @@ class Group:
     def pad(self, x: Tensor, parts: int) -> Tensor:
         """Return the group's rows of x, (tokens, P * N * D), as (P, n * N, L, D)."""
         D = x.shape[1] // (parts * self.num_heads)
-        pieces = x[self.rows].reshape(-1, D).index_select(0, self.indices(parts)[0])
+        piece_at, _ = self.indices(parts)
+        pieces = x[self.rows].reshape(-1, D).index_select(0, piece_at)
         return pieces.view(parts, self.size * self.num_heads, -1, D)
 
     def unpad(self, pieces: Tensor, out: Tensor) -> None:
         """Write pieces, (P, n * N, L, D), without padding into the group's rows of out, (tokens, P * N * D)."""
         parts, D = len(pieces), pieces.shape[-1]
-        torch.index_select(pieces.view(-1, D), 0, self.indices(parts)[1], out=out[self.rows].view(-1, D))
+        _, position_of = self.indices(parts)
+        torch.index_select(pieces.view(-1, D), 0, position_of, out=out[self.rows].view(-1, D))
 
     def first_tokens(self, x: Tensor) -> Tensor:
         """Return the group's rows of x, (S, H), as (n * N, 1, D)."""

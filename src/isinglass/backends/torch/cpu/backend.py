@@ -60,7 +60,7 @@ class CpuBackend(TorchBackend):
     def _each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See TorchBackend. The batches run in parallel if they are few enough, else one after another."""
         if len(items) <= self.parallel_batches:
-            yield from in_parallel(function, items, self.parallel_batches)
+            yield from in_parallel(function, items)
         else:
             yield from super()._each(function, items)
 
@@ -68,7 +68,7 @@ class CpuBackend(TorchBackend):
         if part is None:
             return self._staged(batch, None)
         drawn_ahead = self._count_mask_elements(batch) if self._compiles else 0
-        masks = MaskDropout(self._seed, part.step, part=part.part, rank=self._rank, drawn_ahead=drawn_ahead)
+        masks = MaskDropout(self._seed, part.step, part=part.number, rank=self._rank, drawn_ahead=drawn_ahead)
         return self._staged(batch, masks)
 
     def _staged(self, batch: PackedBatch, masks: MaskDropout | None) -> StagedBatch:
@@ -92,30 +92,25 @@ class CpuBackend(TorchBackend):
         return self._mask_elements[shape]
 
 
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-    """Return the results of a function for each item, from up to PARALLEL_BATCHES workers at the same time.
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Return the results of a function for each of up to PARALLEL_BATCHES items, all at the same time.
 
-    Each works on its share of PyTorch's threads, and takes the next item when it has done one. The function has to set for
-    itself what PyTorch keeps for each thread, such as autocast and inference mode.
+    Each has its share of PyTorch's threads. The function has to set for itself what PyTorch keeps for each thread, such as
+    autocast and inference mode.
     """
-    workers = min(workers, len(items))
-    if workers <= 1:
+    if len(items) <= 1:
         return [*map(function, items)]
     threads = torch.get_num_threads()
-    results: dict[int, Result] = {}
-    pending = iter(range(len(items)))  # shared by the workers
 
-    def work() -> None:
-        torch.set_num_threads(max(1, threads // workers))  # for the calling thread, and for threads that start later
-        for number in pending:
-            results[number] = function(items[number])
+    def work(item: Item) -> Result:
+        torch.set_num_threads(max(1, threads // len(items)))  # for the calling thread, and for threads that start later
+        return function(item)
 
-    others = [_POOL.submit(work) for _ in range(workers - 1)]
+    first, *rest = items
+    others = [_POOL.submit(work, item) for item in rest]
     try:
-        work()
+        result = work(first)
     finally:
         wait(others)
         torch.set_num_threads(threads)
-    for other in others:
-        other.result()
-    return [results[number] for number in range(len(items))]
+    return [result, *(other.result() for other in others)]

@@ -46,12 +46,12 @@ class Linear(nn.Linear):
         return self._predict(x, dtype, "gelu")
 
     def _predict(self, x: Tensor, dtype: torch.dtype, activation: str = "none") -> Tensor:
-        version, cast = self.weight._version, self._cast
-        if cast is None or cast[0] != version or cast[1].dtype != dtype:
+        version, weight = self._cast or (None, None)
+        if weight is None or version != self.weight._version or weight.dtype != dtype:
             weight = self.weight.detach()
             weight = _REORDER(weight.to(dtype)) if _REORDER and weight.dtype != dtype else weight.to(dtype)
-            self._cast = cast = version, weight
-        return _product(x.to(dtype), cast[1], self.bias.to(dtype), activation)
+            self._cast = self.weight._version, weight
+        return _product(x.to(dtype), weight, self.bias.to(dtype), activation)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

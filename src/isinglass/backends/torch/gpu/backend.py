@@ -75,7 +75,7 @@ class GpuBackend(TorchBackend):
         return len(batches) == 1 and self._graphs is not None and self._graphs.records_next(self._shape(batches[0]))
 
     def _train(self, parts: Sequence[MicroBatch]) -> Tensor:
-        """See TorchBackend. A step without micro-batches is recorded."""
+        """See TorchBackend. A step of a single micro-batch is recorded."""
         if len(parts) > 1 or self._graphs is None:
             return super()._train(parts)
         (part,) = parts
@@ -115,7 +115,7 @@ class GpuBackend(TorchBackend):
         else:
             arrays["attention"] = self._flat_plan.arrays(attention.sequence_lengths(batch.lengths))
         if part is not None:
-            key = attention.begin_dropout(self._seed, part.step, self._torch_device, part=part.part, rank=self._rank)
+            key = attention.begin_dropout(self._seed, part.step, self._torch_device, part=part.number, rank=self._rank)
             arrays["dropout"] = {"key": key}
         return arrays
 

@@ -87,7 +87,7 @@ class FusedLayers:
         for layer in self._layers:
             parameters = LayerParameters.of(layer)
             operands = LayerParameters(*(self.halves.get(parameter, parameter) for parameter in parameters))
-            rates = layer.attention_output_rate, layer.rate
+            rates = layer.attention_output_rate, layer.feed_forward_rate
             dropouts = plan.weight_dropout(layer.attention_rate), *map(dropout.at_next_place, rates)
             x, x_half = _FusedLayer.apply(x, x_half, layer, plan, operands, dropouts, *parameters)
         return x
@@ -185,7 +185,7 @@ def _find_failure(layer: Layer, num_heads: int, half: torch.dtype) -> str | None
     """Return what is wrong if one layer, fused and without dropout, does not compute what it computes in fp32."""
     device, H = layer.qkv.weight.device, layer.output.out_features
     without_dropout = copy.copy(layer)
-    without_dropout.attention_rate = without_dropout.attention_output_rate = without_dropout.rate = 0.0
+    without_dropout.attention_rate = without_dropout.attention_output_rate = without_dropout.feed_forward_rate = 0.0
     padded = PaddedPlan.prepare(_PROBE_LENGTHS, num_heads, device)
     generator = torch.Generator(device).manual_seed(0)
     x, grad = torch.randn(2, len(padded.position), H, generator=generator, device=device).unbind(0)
