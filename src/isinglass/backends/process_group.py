@@ -4,7 +4,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import numpy as np
@@ -110,17 +110,16 @@ def number_of_processes(backend: str) -> int:
     return tensorflow_cluster()[1] if backend == "tensorflow" else 1
 
 
-@contextmanager
-def joined(backend: str) -> Iterator[ProcessGroup]:
-    """Join the other processes of the run, if there are any. The backend must be installed.
+def joined(backend: str) -> AbstractContextManager[ProcessGroup]:
+    """Return a context that joins the other processes of the run, if there are any. The backend must be installed.
 
     Raises:
         ConfigError: as in `number_of_processes`.
         ProcessLostError: the other processes cannot be reached.
     """
     if number_of_processes(backend) == 1:
-        yield ProcessGroup()
-        return
+        return nullcontext(ProcessGroup())
     folder = "torch" if backend == "torch" else "keras"
-    with importlib.import_module(f"isinglass.backends.{folder}.process_group").joined() as group:
-        yield group
+    module = importlib.import_module(f"isinglass.backends.{folder}.process_group")
+    group: AbstractContextManager[ProcessGroup] = module.joined()
+    return group

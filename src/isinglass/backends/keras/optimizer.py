@@ -58,7 +58,6 @@ def create_optimizer(trained: list[tuple[Any, UpdateRule]], config: TrainConfig,
     Args:
         trained: each variable with the rule for its updates.
     """
-    variables = [variable for variable, _ in trained]
     adamw = _AdamW(
         name="adamw",
         learning_rate=config.learning_rate,
@@ -71,5 +70,5 @@ def create_optimizer(trained: list[tuple[Any, UpdateRule]], config: TrainConfig,
     adamw.factors = tuple(rule.rate_factor for _, rule in trained)
     adamw.exclude_from_weight_decay([variable for variable, rule in trained if not rule.decays])
     optimizer = optimizers.LossScaleOptimizer(adamw) if scales_loss else adamw
-    optimizer.build(variables)
+    optimizer.build([variable for variable, _ in trained])
     return optimizer

@@ -43,8 +43,7 @@ class FrameworkBackend(KerasBackend):
 
     def _train_in_parts(self, parts: Sequence[Inputs]) -> Any:
         if not self._sums:
-            zeros = [tf.zeros_like(variable.value) for variable in self._trained_variables]
-            self._sums = [tf.Variable(zero, trainable=False) for zero in zeros]
+            self._sums = [tf.Variable(tf.zeros_like(v.value), trainable=False) for v in self._trained_variables]
         for total in self._sums:
             total.assign(tf.zeros_like(total))
         loss = sum(self._part_program(inputs) for inputs in parts)

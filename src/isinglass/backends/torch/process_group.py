@@ -132,15 +132,11 @@ def _roll_call(store: Any, rank: int, size: int) -> str:
     own = secrets.token_hex(8)
     deadline = time.monotonic() + LONGEST_WAIT.total_seconds()
     store.set(f"call-{rank}", own)
-    listed: list[str] = []
+    keys = [f"call-{other}" for other in range(size)]
     while time.monotonic() < deadline:
         if rank == 0:
-            keys = [f"call-{other}" for other in range(size)]
             if store.check(keys):
-                calls = [store.get(key).decode() for key in keys]
-                if calls != listed:
-                    store.set("list", " ".join(calls))
-                    listed = calls
+                store.set("list", " ".join(store.get(key).decode() for key in keys))
                 if store.add(f"present-{own}", 0) == size - 1:
                     return own
         elif store.check(["list"]):

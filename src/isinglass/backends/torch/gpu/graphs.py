@@ -11,7 +11,6 @@ which is copied out.
 The arrays of a batch come to the device in one copy, for which nothing waits.
 """
 
-import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -129,4 +128,4 @@ def _aligned_bytes(array: NDArray[Any]) -> int:
 
 def _view(piece: Tensor, array: NDArray[Any]) -> Tensor:
     dtype = torch.from_numpy(array.reshape(-1)[:0]).dtype
-    return piece[: math.prod(array.shape) * array.itemsize].view(dtype).view(array.shape)
+    return piece[: array.nbytes].view(dtype).view(array.shape)
