@@ -36,7 +36,7 @@ from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageE
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
 from isinglass.models.files import read_json
 from isinglass.results import RunResult
-from isinglass.storage import check_parent, held, names_to_replace, real_path, replacing, take_place
+from isinglass.storage import LOCK, check_parent, held, names_to_replace, real_path, replacing, take_place
 from isinglass.tasks import TASKS, Task, custom, get_task
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
@@ -48,7 +48,6 @@ from isinglass.training.trainer import TrainedRun
 MODEL: Final = "model"
 RESULT: Final = "result.json"
 TASK: Final = "task.json"  # the user's own task
-LOCK: Final = ".lock"  # held by the process that trains
 
 Rows = list[tuple[str, ...]]
 """The rows of a predictions file, the header first."""

@@ -74,7 +74,7 @@ def evaluate(
             raise ConfigError(f"{split.examples.origin} has no labels to score by: use `isinglass predict`.")
     backend = create_backend(config, model, Objective.of(data.task))
     scored = predict_splits(backend, Packer(config, model), splits, observers)
-    state = TrainingState(notes=[*data.notes, *(note for split in splits for note in split.notes)])
+    state = TrainingState(notes=[*data.notes, *(note for split in splits for note in split.examples.notes)])
     return make_result(config, data.task, backend, scored, splits, state), scored
 
 

@@ -40,14 +40,12 @@ class PreparedSplit:
 
     Attributes:
         labels: int64 (N,) in the order of the model's outputs, float32 (N,) or float32 (N, outputs); None where hidden.
-        notes: what a reader of the result should know.
     """
 
     name: str
     examples: Examples
     tokens: TokenizedTexts
     labels: Labels | None
-    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -128,7 +126,7 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         class_weights=class_weights(config.class_weights, task, train.labels, model.label_names),
         label_smoothing=config.label_smoothing,
     )
-    notes = [*data.notes, *train.notes, *head_notes]
+    notes = [*data.notes, *train.examples.notes, *head_notes]
     if model.commit:
         notes.insert(0, f"The model {config.model} is the hub's at commit {model.commit}.")
     return PreparedRun(
@@ -146,14 +144,13 @@ def prepare_split(
         most: the largest number of rows to use; they are drawn by `config.split_seed` and stay in their order.
     """
     examples = data.read(split)
-    notes = examples.notes
     if most is not None and most < len(examples):
         drawn = np.random.default_rng([config.split_seed, len(examples)]).choice(len(examples), most, replace=False)
-        notes = (*notes, f"{most:,} of {len(examples):,} rows of {split.name} are used, drawn at random.")
-        examples = examples.take(np.sort(drawn))
+        note = f"{most:,} of {len(examples):,} rows of {split.name} are used, drawn at random."
+        examples = replace(examples.take(np.sort(drawn)), notes=(*examples.notes, note))
     labels = None if examples.labels is None else encode_labels(examples, data.task, model.label_names)
     tokens = prepare_texts(examples, config, model)
-    return PreparedSplit(name=split.name, examples=examples, tokens=tokens, labels=labels, notes=notes)
+    return PreparedSplit(name=split.name, examples=examples, tokens=tokens, labels=labels)
 
 
 def prepare_texts(examples: Examples, config: TrainConfig, model: Checkpoint, *, keep: bool = True) -> TokenizedTexts:
