@@ -167,6 +167,12 @@ class RunResult:
         flat = {split: {str(metric): part(score) for metric, score in found.items()} for split, found in self.scores.items()}
         return next(iter(flat.values())) if len(flat) == 1 else flat
 
+    def each_score(self) -> Iterator[tuple[str, Metric, Score]]:
+        """Yield each score with its split and metric."""
+        for split, scores in self.scores.items():
+            for metric, score in scores.items():
+                yield split, metric, score
+
     def to_json(self) -> str:
         """Return one line of JSON, in which scripts find the keys of schema version 1 too."""
         version_1 = {name: getattr(self, name) for name in VERSION_1_KEYS}

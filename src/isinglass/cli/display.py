@@ -135,8 +135,7 @@ def show_result(result: RunResult, directory: Path | None, *, as_json: bool) -> 
     task = TASKS[result.task].title if result.task in TASKS else result.task
     rows = [
         (split, str(result.examples[split]), metric, metric.text(score.value), metric.text(score.majority))
-        for split, scores in result.scores.items()
-        for metric, score in scores.items()
+        for split, metric, score in result.each_score()
     ]
     constant = "mean" if any(Metric.RMSE in row for row in rows) else "majority"
     title = f"{task}: {result.model}, {result.precision}, seed {result.seed}"

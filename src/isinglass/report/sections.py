@@ -169,12 +169,11 @@ def _every_run(bench: Bench) -> Table:
             f"{result.evaluation_seconds:.1f}",
             f"{result.peak_memory_bytes / 2**20:,.0f}",
         )
-        for split, scores in result.scores.items():
-            for metric, score in scores.items():
-                name = f"{metric} (as the labels)" if metric.lower_is_better else metric
-                majority = "-" if score.majority is None else metric.text(score.majority)
-                identity = (run.task.title, run.series.label, str(result.seed), split, name)
-                rows.append((*identity, metric.text(score.value), majority, *speed))
+        for split, metric, score in result.each_score():
+            name = f"{metric} (as the labels)" if metric.lower_is_better else metric
+            majority = "-" if score.majority is None else metric.text(score.majority)
+            identity = (run.task.title, run.series.label, str(result.seed), split, name)
+            rows.append((*identity, metric.text(score.value), majority, *speed))
     what = ("task", "configuration", "seed", "set", "metric", "score (%)", "majority (%)")
     speeds = ("training", "examples/s", "real tokens/s", "compiling (s)", "evaluation (s)", "peak memory (MiB)")
     return Table(title=f"Every run ({len(bench.runs)})", columns=what + speeds, rows=tuple(rows))

@@ -83,6 +83,8 @@ def repetitions(config: TrainConfig, directory: Path, runs: int) -> list[tuple[T
 def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> None:
     """Refuse, before any work is done, to replace anything but a run, or to write where nothing can be written.
 
+    With both `resume` and `overwrite`, the run is resumed.
+
     Raises:
         OutputExistsError: `directory` is a file, or holds a run and neither `overwrite` nor `resume` is set, or holds
             something that is no run, or cannot be replaced.
@@ -99,7 +101,7 @@ def check_output(directory: Path, *, overwrite: bool, resume: bool = False) -> N
             )
         raise OutputExistsError(f"{directory} is not empty: choose another --output-dir, or replace it with --overwrite.")
     if not is_unfinished and RESULT not in names:
-        option = "--overwrite does not replace it" if overwrite else "there is nothing to --resume"
+        option = "there is nothing to --resume" if resume else "--overwrite does not replace it"
         raise OutputExistsError(f"{directory} is not a run directory (no {RESULT}): {option}.")
 
 
@@ -116,7 +118,7 @@ def locked_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Pa
     try:
         with held(real / LOCK, str(directory)):
             check_output(directory, overwrite=overwrite, resume=resume)
-            _clean_up(real, overwrite=overwrite)
+            _clean_up(real, resume=resume)
             try:
                 yield real / CHECKPOINTS
             finally:
@@ -127,12 +129,12 @@ def locked_run(directory: Path, *, overwrite: bool, resume: bool) -> Iterator[Pa
                 path.rmdir()  # if empty
 
 
-def _clean_up(directory: Path, *, overwrite: bool) -> None:
-    """Remove what a killed process left half written, and the checkpoints of a run that is replaced."""
+def _clean_up(directory: Path, *, resume: bool) -> None:
+    """Remove what a killed process left half written, and the checkpoints of a run that is replaced, not resumed."""
     shutil.rmtree(_partial_directory(directory), ignore_errors=True)
     for partial in (directory / CHECKPOINTS).glob(".*"):
         partial.unlink()
-    if overwrite:
+    if not resume:
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
 
 
@@ -308,7 +310,7 @@ def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
 
 def _load_run_directory(directory: Path, task: str | None) -> FinishedModel:
     saved = RunResult.read(directory / RESULT).config
-    if not isinstance(saved, dict) or "task" not in saved:
+    if "task" not in saved:
         raise DataError(f"{directory / RESULT} does not name its task under 'config': it is not what a run writes.")
     name = task or str(saved["task"])
     config = resolve(task=name, flags={key: value for key, value in saved.items() if key != "task"})

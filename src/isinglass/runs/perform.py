@@ -49,8 +49,7 @@ class Saving(SavingSettings):
         Raises:
             OutputExistsError, ConfigError: as `check_output`.
         """
-        resumes = self.resumes(directory, group)
-        check_output(directory, overwrite=self.overwrite and not resumes, resume=resumes)
+        check_output(directory, overwrite=self.overwrite, resume=self.resumes(directory, group))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +148,6 @@ def _open_checkpoints(stack: ExitStack, directory: Path, saving: Saving, group: 
     leads, checkpoints = group.rank == 0, directory / CHECKPOINTS
     resumes = any(group.largest(int(leads and saving.resumes(directory, group))))
     if leads:
-        overwrite = saving.overwrite and not resumes
-        checkpoints = stack.enter_context(locked_run(directory, overwrite=overwrite, resume=resumes))
+        checkpoints = stack.enter_context(locked_run(directory, overwrite=saving.overwrite, resume=resumes))
     every = Interval.parse(saving.checkpoint_every)
     return Checkpoints(directory=checkpoints, every=every, keep=saving.keep_checkpoints, resume=resumes)

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +19,7 @@ from isinglass.errors import ConfigError
 from isinglass.metrics import Metric
 from isinglass.models.source import DEMO as DEMO_MODEL
 from isinglass.names import brief, duration, printable, short_name, shortened
-from isinglass.results import CLOCK, RunResult, Score
+from isinglass.results import CLOCK, RunResult
 from isinglass.tables import Table, escaped
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.glue import GLUE, HUB_REPO
@@ -97,7 +97,6 @@ def model_card(
         folder=short_name(repo),
         duration=duration(result.train_seconds),
         metadata=_metadata(result, task, base, license_id, repo),
-        scores=[*_scores(result)],
         columns=task.column_names,
         target=task.kind.target(label_names or (), task.score_range),
         tasks=TASKS,
@@ -137,12 +136,6 @@ def _is_published(result: RunResult, task: Task) -> bool:
     return task in GLUE and all(result.examples.get(split) == task.split(split).rows for split in result.scores)
 
 
-def _scores(result: RunResult) -> Iterator[tuple[str, Metric, Score]]:
-    for split, scores in result.scores.items():
-        for metric, score in scores.items():
-            yield split, metric, score
-
-
 def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None, repo: str) -> str:
     """Return the YAML that the hub reads: of the scores, those that are numbers."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -161,7 +154,7 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
             metric_value=score.value,
             metric_args={"average": metric.average} if metric.average else None,
         )
-        for split, metric, score in _scores(result)
+        for split, metric, score in result.each_score()
         if score.value is not None
     ]
     name = f"{short_name(base.shown)}-{task.name}" if repo == SOMEONE else short_name(repo)

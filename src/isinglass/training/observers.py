@@ -160,10 +160,9 @@ class TensorBoardLog(Observer):
 
     def on_train_end(self, result: RunResult) -> None:
         """Write the scores at the last step; NaN is left out."""
-        for split, scores in result.scores.items():
-            for metric, score in scores.items():
-                if score.value is not None:
-                    self._writer.add_scalar(f"{split}/{metric}", score.value, self._steps)
+        for split, metric, score in result.each_score():
+            if score.value is not None:
+                self._writer.add_scalar(f"{split}/{metric}", score.value, self._steps)
         self.close()
 
     def close(self) -> None:
