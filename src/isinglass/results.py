@@ -44,6 +44,7 @@ LARGEST_LENGTH: Final = 1 << 20  # tokens: the report draws an axis of that leng
 SCHEMA_VERSION: Final = 2  # 1 had no field of that name, and `split`, `metrics` and `majority` in place of `scores`
 # Of one split: name -> score. Of several (MNLI): split -> name -> score. None stands for NaN, which JSON lacks.
 FlatScores = dict[str, float | None] | dict[str, dict[str, float | None]]
+REPEATED_SETTINGS: Final = ("backend", "model", "seed", "recipe", "compile")  # fields of a result that `config` holds too
 VERSION_1_KEYS: Final = ("split", "metrics", "majority")
 # what the clock covers: one definition, for every figure in seconds or per second
 CLOCK: Final = (
@@ -464,7 +465,7 @@ def _checked_settings(record: RunResult | FailedRun) -> dict[str, Any]:
             raise TypeError(f"{name} in config is {brief(config[name])}; {brief(settings.get(name))} was expected")
     if config["max_length"] > LARGEST_LENGTH:
         raise TypeError(f"max_length in config is {config['max_length']}")
-    for name in ("task", "backend", "model", "seed", "recipe", "compile") if isinstance(record, RunResult) else ():
+    for name in ("task", *REPEATED_SETTINGS) if isinstance(record, RunResult) else ():
         if getattr(record, name) != config[name]:
             raise TypeError(f"{name} is {brief(getattr(record, name))}, but {brief(config[name])} in config")
     return config

@@ -19,7 +19,7 @@ from isinglass.errors import ConfigError, DeviceMemoryError
 from isinglass.metrics import Metric, scores
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.packing import PackedBatch
-from isinglass.results import RunResult, Score, installed_versions, source_commit
+from isinglass.results import REPEATED_SETTINGS, RunResult, Score, installed_versions, source_commit
 from isinglass.tasks import Split, Task
 from isinglass.training.checkpoints import TrainingState
 from isinglass.training.observers import REPORT_SECONDS, Observers, Progress
@@ -221,13 +221,8 @@ def make_result(
     lengths = np.concatenate([tokens.lengths for tokens in texts])
     return RunResult(
         task=task.name,
-        backend=config.backend,
         precision=backend.precision,
-        compile=config.compile,
         xla=config.xla or config.backend == "jax",
-        model=config.model,
-        seed=config.seed,
-        recipe=config.recipe,
         scores={each.split.name: score(task, each) for each in scored},
         collapsed=any(task.kind.is_collapsed(task.kind.decide(each.outputs)) for each in scored),
         examples={split.name: len(split) for split in splits},
@@ -248,6 +243,7 @@ def make_result(
         config=as_dict(config),
         start_from=None,
         predictions={},
+        **{name: getattr(config, name) for name in REPEATED_SETTINGS},
         notes=[*state.notes, *backend.notes, *([task.warning] if task.warning else [])],
         epoch_scores=state.epoch_scores,
         processes=state.processes,
