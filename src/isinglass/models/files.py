@@ -42,8 +42,7 @@ def read_text(path: Path, *, limit: int) -> str:
     Raises:
         CheckpointError: the file is too long, not text, or not a regular file.
     """
-    check_regular(path)
-    size = path.stat().st_size
+    size = _size(path)
     if size > limit:
         raise CheckpointError(f"{path} has {size:,} bytes, and at most {limit:,} are read: it is not what its name says.")
     with open(path, "rb") as stream:
@@ -54,14 +53,11 @@ def read_text(path: Path, *, limit: int) -> str:
         raise CheckpointError(f"{path} is not UTF-8 text.") from None
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what would hang or never end when it is read: a pipe, a device, a directory. A link counts as its target.
-
-    Raises:
-        CheckpointError: it is not a regular file.
-    """
+def _size(path: Path) -> int:
+    """Return the bytes of a file. What would hang or never end when it is read is refused: a pipe, a device, a directory."""
     if not path.is_file():
         raise CheckpointError(f"{path} is not a regular file: put the file itself there.")
+    return path.stat().st_size
 
 
 def read_json(path: Path, *, limit: int) -> dict[str, Any]:
@@ -139,8 +135,7 @@ def read_header(path: Path) -> dict[str, Stored]:
     Raises:
         CheckpointError: the header does not describe this file, or an array is of another kind.
     """
-    check_regular(path)
-    size = path.stat().st_size
+    size = _size(path)
     with open(path, "rb") as stream:
         prefix = stream.read(_PREFIX)
         length = int.from_bytes(prefix, "little")

