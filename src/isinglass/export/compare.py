@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int64
 
 from isinglass.data import open_data
 from isinglass.data.tokenization import TokenizedTexts
-from isinglass.export.onnx import OUTPUT, Exported, check_installed
+from isinglass.export.onnx import OUTPUT, Exported, check_package
 from isinglass.runs.directory import FinishedModel
 from isinglass.tables import Table
 from isinglass.training.evaluation import evaluate, score
@@ -40,8 +40,7 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
             agreement = "-" if math.isnan(share) else f"{share:.1%}"
             scores = score(model.task, replace(scored, outputs=outputs))
             texts = (metric.text(each.value) for metric, each in scores.items())
-            row = (scored.split.name, str(len(outputs)), file, *texts, f"{distances.max():.1e}", agreement)
-            rows.append(row)
+            rows.append((scored.split.name, str(len(outputs)), file, *texts, f"{distances.max():.1e}", agreement))
     metrics = (metric.replace("_", " ") for metric in scores)
     columns = ("split", "rows", "file", *metrics, "largest difference", "same answers")
     return Table(columns=columns, rows=tuple(rows))
@@ -61,7 +60,7 @@ def onnx_outputs(
     Raises:
         MissingDependencyError: the extra `onnx` is not installed.
     """
-    check_installed("onnxruntime")
+    check_package("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -83,7 +83,9 @@ def export_run(model: FinishedModel, directory: Path, *, int8: bool = False, ove
         CheckpointError: the model has no trained head, or one for other labels than its task's.
         StorageError: the files cannot be written. An earlier export is unchanged.
     """
-    check_installed(*(("onnx", "onnxruntime") if int8 else ("onnx",)))
+    check_package("onnx")
+    if int8:
+        check_package("onnxruntime")
     check_output(directory, overwrite=overwrite)
     checkpoint = replace(model.checkpoint, label_names=label_order(model.checkpoint, model.task))
     max_length = min(model.config.max_length, checkpoint.blueprint.max_length)
@@ -222,15 +224,14 @@ def _save(model: "ModelProto", path: Path) -> None:
     onnx.save(model, path, save_as_external_data=_is_large(model), location=data.name)
 
 
-def check_installed(*packages: str) -> None:
-    """Check that packages of the extra `onnx` are installed.
+def check_package(package: str) -> None:
+    """Check that a package of the extra `onnx` is installed.
 
     Raises:
-        MissingDependencyError: one is not.
+        MissingDependencyError: it is not.
     """
-    for package in packages:
-        if find_spec(package) is None:
-            raise MissingDependencyError(f"The export to ONNX needs {package}: `pip install 'isinglass[onnx]'`.")
+    if find_spec(package) is None:
+        raise MissingDependencyError(f"The export to ONNX needs {package}: `pip install 'isinglass[onnx]'`.")
 
 
 def input_names(blueprint: Blueprint) -> tuple[str, ...]:
