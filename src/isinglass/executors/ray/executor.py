@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -88,15 +87,14 @@ class RayExecutor:
     def submit(self, name: str, request: Request) -> None:
         """Take a request on. Ray starts it when and where it has the CPUs and GPUs."""
         bundles: dict[str, Bundle] = {}
-        request = request.model_copy(update={"runs": tuple(self._store.pack(inputs, bundles) for inputs in request.runs)})
+        changes: dict[str, Any] = {"runs": tuple(self._store.pack(inputs, bundles) for inputs in request.runs)}
         if self._storage is not None:
             # other data, or another model, must not continue from these checkpoints
             digest = hashlib.blake2b("".join(sorted(bundles)).encode(), digest_size=4).hexdigest()
-            path = f"{self._storage}/{name}-{digest}"
-            request = request.model_copy(update={"checkpoints": path, "checkpoint_every": self._checkpoint_every})
+            changes |= {"checkpoints": f"{self._storage}/{name}-{digest}", "checkpoint_every": self._checkpoint_every}
         job = Job(
             name=name,
-            request=request,
+            request=request.model_copy(update=changes),
             bundles=tuple(bundles.values()),
             shared_files={f"tasks/{path.name}": path.read_bytes() for path in self._directory.glob("tasks/*.json")},
             threads=self._threads,
@@ -131,12 +129,11 @@ class RayExecutor:
 
     def end(self) -> None:
         """End all that is pending."""
-        deadline = time.monotonic() + STOP_SECONDS
         for job in self._pending.values():
             self.stop(job.name)
         running = [*self._pending]
-        while running and time.monotonic() < deadline:  # a cancelled task ends at its next message, and leaves nothing
-            _, running = self._ray.wait(running, timeout=POLL_SECONDS)
+        if running:  # a cancelled task ends at its next message, and leaves nothing
+            _, running = self._ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS)
         for task in running:
             self._ray.cancel(task, force=True)
         self._ray.get([self._remove.remote(path) for path in self._obsolete], timeout=REMOVE_SECONDS)

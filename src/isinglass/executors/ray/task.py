@@ -204,9 +204,8 @@ def perform_job(job: Job, mailbox: Any, *contents: Contents) -> tuple[Answer, di
         answer = type(message).model_validate(_replace_in(message.model_dump(), drivers_paths))
         if isinstance(answer, RunFinished):
             _name_origins(directory / "runs" / job.name, drivers_paths)
-        paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-        files = {str(path.relative_to(directory)): path.read_bytes() for path in paths}
-        return answer, {name: content for name, content in files.items() if name not in job.shared_files}
+        paths = {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*")) if path.is_file()}
+        return answer, {name: path.read_bytes() for name, path in paths.items() if name not in job.shared_files}
 
 
 def _name_origins(run: Path, drivers_paths: Mapping[str, str]) -> None:
