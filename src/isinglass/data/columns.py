@@ -54,7 +54,7 @@ def read_tables(tables: Sequence[Table], columns: Columns) -> tuple[Examples, Ma
     ).values()  # the first file speaks for all with its guess
     for table in tables:
         rows.read(table)
-    first, others, units = tables[0].origin, len(tables) - 1, {table.unit for table in tables}
+    first, others, units = tables[0].file.origin, len(tables) - 1, {table.unit for table in tables}
     examples = Examples(
         texts=rows.texts,
         labels=None if columns.label is None else rows.labels,
@@ -94,10 +94,10 @@ class _Rows:
         count = len(self.texts[0]) - start
         if left_out:
             first = f"the first in {table.unit} {left_out[0]}"
-            self.notes.append(f"{table.origin}: {len(left_out):,} {table.left_out} left out, {first}.")
+            self.notes.append(f"{table.file.origin}: {len(left_out):,} {table.left_out} left out, {first}.")
         if count == 0:
-            raise DataError(f"{table.origin} has {table.no_rows}; at least one was expected.")
-        self.origins += [table.origin] * count
+            raise DataError(f"{table.file.origin} has {table.no_rows}; at least one was expected.")
+        self.origins += [table.file.origin] * count
 
     def _append(self, table: Table, chunk: Chunk) -> None:
         for name, stored, values in zip(self.columns.texts, self.texts, chunk.columns, strict=False):
@@ -127,7 +127,7 @@ def _convert(convert: Callable[[Any], Any], name: str, values: Sequence[Any], ta
         column, expected = "the column", "a text"
         if convert is _as_label:
             column, expected = "the label column", "a name, a number or a list of names"
-        place = f"{table.origin}, {table.unit} {chunk.numbers[len(converted)]}"
+        place = f"{table.file.origin}, {table.unit} {chunk.numbers[len(converted)]}"
         raise DataError(f"{place}: {column} {brief(name)} holds {error}; {expected} was expected.") from None
     return converted
 

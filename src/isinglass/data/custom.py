@@ -121,7 +121,7 @@ def _check_apart(tables: Mapping[str, Sequence[Table]]) -> None:
     for split, table in ((split, table) for split, some in tables.items() for table in some):
         other = split_of_path.setdefault(os.path.realpath(table.file.path), split)
         if other != split:
-            raise DataError(f"{table.origin} is both {other} and {split} set: a score on it would tell nothing.")
+            raise DataError(f"{table.file.origin} is both {other} and {split} set: a score on it would tell nothing.")
 
 
 # Names of columns, without case, spaces, `_` and `-`. The first rank of TEXTS or LABELS that matches any column must match
@@ -169,7 +169,7 @@ def choose_columns(table: Table, config: TrainConfig) -> tuple[Columns, tuple[st
         options = {"text (--text-column, for pairs --text-column2 too)": texts, "label (--label-column)": labels}
         doubt = " and which is ".join(option for option, chosen in options.items() if not chosen)
         raise DataError(
-            f"{table.origin}: it is not plain which column is {doubt}; its first row names {listed(table.columns)}."
+            f"{table.file.origin}: it is not plain which column is {doubt}; its first row names {listed(table.columns)}."
         )
     columns = Columns(texts=tuple(texts), label=labels[0])
     table.require(columns.names)
@@ -340,12 +340,12 @@ def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> E
     columns = task.column_names
     notes = []
     if not {*columns} <= {*table.columns} and len(table.columns) == len(columns):
-        notes.append(f"{table.origin}: {listed(table.columns)} used as {listed(columns)}.")
+        notes.append(f"{table.file.origin}: {listed(table.columns)} used as {listed(columns)}.")
         columns = table.columns
     examples, missing = read_tables([table], Columns(texts=columns))
     if missing:
         first = f"the first in {table.unit} {examples.line_numbers[min(missing)]}"
-        notes.append(f"{table.origin}: {len(missing):,} missing text(s) used as empty ones, {first}.")
+        notes.append(f"{table.file.origin}: {len(missing):,} missing text(s) used as empty ones, {first}.")
     return replace(examples, notes=(*notes, *examples.notes))
 
 

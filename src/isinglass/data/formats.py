@@ -71,11 +71,6 @@ class Table(ABC):
             DataError: the file is damaged; the message names the row.
         """
 
-    @property
-    def origin(self) -> str:
-        """The file's name in messages."""
-        return self.file.origin
-
     def require(self, names: Sequence[str]) -> None:
         """Check that the table has each of the named columns exactly once.
 
@@ -87,7 +82,7 @@ class Table(ABC):
             if name in self.columns:
                 problem = f"the column {brief(name)} twice"
             if self.columns.count(name) != 1:
-                raise DataError(f"{self.origin}{self.header} has {problem}; found {listed(self.columns)}.")
+                raise DataError(f"{self.file.origin}{self.header} has {problem}; found {listed(self.columns)}.")
 
 
 def parse_delimiter(text: str) -> str:
@@ -168,7 +163,7 @@ class UnquotedTable(FieldTable):
         """Return whether the row has all fields; see `FieldTable.is_example`."""
         width = len(self.columns)
         if len(row) > width or (len(row) < width and not self.skips_short_rows):
-            raise DataError(f"{self.origin}, line {number}: {len(row)} tab-separated fields; {self.expected}.")
+            raise DataError(f"{self.file.origin}, line {number}: {len(row)} tab-separated fields; {self.expected}.")
         return len(row) == width
 
 
@@ -230,7 +225,7 @@ class CsvTable(FieldTable):
                     rows = []
         except csv.Error as error:
             raise DataError(
-                f"{self.origin}, row {number + 1}: quotes are open or misplaced ({short_reason(error)}): a text with "
+                f"{self.file.origin}, row {number + 1}: quotes are open or misplaced ({short_reason(error)}): a text with "
                 f"quotes stands in quotes, and those inside of it are doubled."
             ) from None
         yield number + 1 - len(rows), rows
@@ -240,7 +235,7 @@ class CsvTable(FieldTable):
         width = len(self.columns)
         if len(row) != width:
             raise DataError(
-                f"{self.origin}, row {number}: {len(row)} columns; the header has {width}: put a text that holds "
+                f"{self.file.origin}, row {number}: {len(row)} columns; the header has {width}: put a text that holds "
                 f"{self.delimiter!r} or a line end in quotes, or name another --delimiter."
             )
         return len(row) == 1 or any(row)
