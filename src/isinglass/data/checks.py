@@ -1,13 +1,12 @@
 """Facts about the data that a user should know before training: duplicates, leaks, contradictions, balance, lengths."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from jaxtyping import Int64
-from numpy.typing import NDArray
 
 from isinglass.data.examples import Examples, encode_labels
 from isinglass.data.tokenization import TokenizedTexts
@@ -17,8 +16,6 @@ from isinglass.tasks import MULTILABEL, REGRESSION, Task
 NAMED: Final = 3  # rows that a finding names
 LISTED: Final = 10  # labels that a line lists
 SHORT: Final = 2  # characters of a text that hardly says anything
-
-_Index = NDArray[np.int64]  # positions of rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +116,10 @@ def inspect_data(splits: Mapping[str, Examples], task: Task) -> DataFacts:
         lengths = np.array([np.fromiter(map(len, column), np.int64, len(examples)) for column in examples.texts])
         quantiles = np.percentile(lengths.sum(0), [0, 50, 95, 100], method="higher").tolist()
         facts.characters[split] = dict(zip(("min", "median", "p95", "max"), quantiles, strict=True))
-        facts.short[split] = _finding(np.flatnonzero(lengths.min(0) <= SHORT), examples.where)
+        facts.short[split] = _finding(np.flatnonzero(lengths.min(0) <= SHORT).tolist(), examples.where)
         if split != "train" and "train" in splits:
             originals = _find_equal(hashes[split], hashes["train"])
-            facts.leaks[split] = _repeats(examples, np.flatnonzero(originals >= 0), splits["train"], originals)
+            facts.leaks[split] = _repeats(examples, np.flatnonzero(originals >= 0).tolist(), splits["train"], originals)
         if examples.labels is not None:
             _inspect_labels(facts, split, examples, task)
     if "train" not in splits:
@@ -161,23 +158,23 @@ def _find_equal(hashes: Int64[np.ndarray, " N"], others: Int64[np.ndarray, " M"]
 def _find_duplicates(train: Examples, hashes: Int64[np.ndarray, " N"]) -> tuple[Finding, Finding]:
     """Return the rows whose texts an earlier row has, and those among them that have another label than it."""
     originals = _find_equal(hashes, hashes)
-    repeated = np.flatnonzero(originals < np.arange(len(originals)))
+    repeated = np.flatnonzero(originals < np.arange(len(originals))).tolist()
     duplicates = _repeats(train, repeated, train, originals)
     if train.labels is None:
         return duplicates, Finding()
     labels = [*map(frozenset, train.labels)] if train.has_label_lists else train.labels
-    contradictory = [row for row in repeated.tolist() if labels[row] != labels[originals[row]]]
-    return duplicates, _repeats(train, np.array(contradictory, np.int64), train, originals)
+    contradictory = [row for row in repeated if labels[row] != labels[originals[row]]]
+    return duplicates, _repeats(train, contradictory, train, originals)
 
 
-def _repeats(examples: Examples, rows: _Index, others: Examples, originals: _Index) -> Finding:
+def _repeats(examples: Examples, rows: Sequence[int], others: Examples, originals: Int64[np.ndarray, " N"]) -> Finding:
     """Return the rows, each named beside its original, which is a row of `others`."""
     return _finding(rows, lambda row: f"{examples.where(row)} = {others.where(int(originals[row]))}")
 
 
-def _finding(rows: _Index, place: Callable[[int], str]) -> Finding:
+def _finding(rows: Sequence[int], place: Callable[[int], str]) -> Finding:
     """Return the rows with the places of the first few."""
-    return Finding(rows=len(rows), first=tuple(map(place, rows[:NAMED].tolist())))
+    return Finding(rows=len(rows), first=tuple(map(place, rows[:NAMED])))
 
 
 def _counted(count: int, rows: int) -> str:
