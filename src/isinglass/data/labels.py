@@ -95,6 +95,10 @@ class _LabelColumn:
         """Return the first row that has the label, and the label, for a message."""
         return f"{self.where(name)}: the label is {brief(name)}"
 
+    def both_at(self, name: str, other: str) -> str:
+        """Return the same with another label and its first row."""
+        return f"{self.label_at(name)}, and {brief(other)} in {self.where(other)}"
+
     def where(self, name: str) -> str:
         """Return the place of the first row that has the label."""
         split = next(split for split, counts in self.counts.items() if name in counts)
@@ -175,16 +179,14 @@ def _faults_in_spelling(column: _LabelColumn) -> Iterator[str]:
     for name in sorted(column.names):
         bare = name.strip()
         if bare != name:
-            twin = f", and {brief(bare)} in {column.where(bare)}" if bare in column.names else ""
-            yield f"{column.label_at(name)}{twin}: remove the spaces around it."
+            place = column.both_at(name, bare) if bare in column.names else column.label_at(name)
+            yield f"{place}: remove the spaces around it."
     for first, second, *_ in _alike(column.numbers, column.numbers.__getitem__):
-        twin = f"{brief(first)} in {column.where(first)}"
-        yield f"{column.label_at(second)}, and {twin}: the same number in two spellings; write it in one."
+        yield f"{column.both_at(second, first)}: the same number in two spellings; write it in one."
     booleans = [name for name in column.names if name.lower() in ("true", "false")]
     if booleans and column.numbers:
-        numeral = next(iter(column.numbers))
-        twin = f"{brief(numeral)} in {column.where(numeral)}"
-        yield f"{column.label_at(booleans[0])}, and {twin}: booleans beside numbers; write all in one way."
+        both = column.both_at(booleans[0], next(iter(column.numbers)))
+        yield f"{both}: booleans beside numbers; write all in one way."
 
 
 def _alike(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[str]]:
