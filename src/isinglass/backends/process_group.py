@@ -107,7 +107,8 @@ def number_of_processes(backend: str) -> int:
     if launched > 1:
         own = "of tensorflow are named by TF_CONFIG" if backend == "tensorflow" else f"of {backend} cannot be shared"
         raise ConfigError(f"torchrun's processes share the steps of the backend torch; those {own}.")
-    return tensorflow_cluster()[1] if backend == "tensorflow" else 1
+    _, size = tensorflow_cluster() if backend == "tensorflow" else (0, 1)
+    return size
 
 
 def joined(backend: str) -> AbstractContextManager[ProcessGroup]:

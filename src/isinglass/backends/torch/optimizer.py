@@ -33,8 +33,7 @@ class Optimizer:
         self._parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
         self._large = _take_large(groups) if halves and not scales_loss else []  # PyTorch steps the others
         self._halves = halves
-        small = [parameter for group in groups for parameter in group["params"]]
-        self._cast_after_step = [parameter for parameter in small if parameter in halves]
+        self._cast_after_step = [small for group in groups for small in group["params"] if small in halves]
         device = self._parameters[0].device
         on_gpu = device.type == "cuda"
         self._betas, self._epsilon = (config.adam_beta1, config.adam_beta2), config.adam_epsilon

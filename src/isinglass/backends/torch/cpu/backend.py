@@ -59,7 +59,7 @@ class CpuBackend(TorchBackend):
 
     def _each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See TorchBackend. The batches run in parallel if they are few enough, else one after another."""
-        if len(items) <= self.parallel_batches:
+        if 1 < len(items) <= self.parallel_batches:
             yield from in_parallel(function, items)
         else:
             yield from super()._each(function, items)
@@ -93,13 +93,11 @@ class CpuBackend(TorchBackend):
 
 
 def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Return the results of a function for each of up to PARALLEL_BATCHES items, all at the same time.
+    """Return the results of a function for each of 1 to PARALLEL_BATCHES items, all at the same time.
 
     Each has its share of PyTorch's threads. The function has to set for itself what PyTorch keeps for each thread, such as
     autocast and inference mode.
     """
-    if len(items) <= 1:
-        return [*map(function, items)]
     threads = torch.get_num_threads()
 
     def work(item: Item) -> Result:
