@@ -244,15 +244,20 @@ class SequenceBounds:
         return SMALL_TILE if self.max_q <= SMALL_TILE else TILE
 
     @property
-    def tiles(self) -> tuple[int, int]:
-        """Numbers of tiles of queries and of keys in the longest sequence."""
-        return triton.cdiv(self.max_q, self.tile_q), triton.cdiv(self.max_k, TILE)
+    def tiles_q(self) -> int:
+        """Number of tiles of queries in the longest sequence."""
+        return int(triton.cdiv(self.max_q, self.tile_q))
+
+    @property
+    def tiles_k(self) -> int:
+        """Number of tiles of keys in the longest sequence."""
+        return int(triton.cdiv(self.max_k, TILE))
 
     def arguments(self, num_heads: int, D: int, dropout: PlacedDropout) -> dict[str, Any]:
         """Return what both kernels take after tensors and strides, and what they are compiled for."""
         return dropout.arguments() | {
             "cu_q": self.cu_q, "cu_k": self.cu_k, "scale": 1 / math.sqrt(D), "N": num_heads, "D": D,
-            "width": self.tiles[1] * TILE, "TILE_Q": self.tile_q, "TILE_K": TILE,
+            "width": self.tiles_k * TILE, "TILE_Q": self.tile_q, "TILE_K": TILE,
             "WIDTH": max(16, triton.next_power_of_2(D)), "num_warps": 4,
             "num_stages": 1,  # most sequences have one tile: to load the next one ahead would only cost registers
         }  # fmt: skip
@@ -270,7 +275,7 @@ def attend(
     """
     q, k, v = projections
     out, log_sums = q.new_empty(q.shape), q.new_empty(len(q), num_heads, dtype=torch.float32)
-    _attend[(num_heads, bounds.tiles[0], len(bounds.cu_q) - 1)](
+    _attend[(num_heads, bounds.tiles_q, len(bounds.cu_q) - 1)](
         q, k, v, out, log_sums, q.stride(0), k.stride(0), out.stride(0),
         **bounds.arguments(num_heads, q.shape[1] // num_heads, dropout),
     )  # fmt: skip
@@ -292,8 +297,7 @@ def attend_backward(
         fp32 (P, 3 * N * D), partial sums of the gradients of q, k and v over the rows, side by side.
     """
     (q, k, v), num_heads, sequences = projections, log_sums.shape[1], len(bounds.cu_q) - 1
-    tiles_q, tiles_k = bounds.tiles
-    tiles = 1 if tiles_k == 1 else tiles_k + tiles_q
+    tiles = 1 if bounds.tiles_k == 1 else bounds.tiles_k + bounds.tiles_q
     partial = log_sums.new_empty(sequences * tiles, 3 * q.shape[1])
     _attend_backward[(num_heads, tiles, sequences)](
         grad, q, k, v, out, log_sums, *grads, partial, q.stride(0), k.stride(0), out.stride(0), grads.q.stride(0),
