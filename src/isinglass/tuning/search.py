@@ -194,8 +194,8 @@ class Search:
 
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         # early versions stored no positions: there the order counts
-        taken = {trial.user_attrs.get("position", order) for order, trial in enumerate(_finished(self.study))}
-        taken |= {trial.user_attrs["position"] for trial in running}
+        begun = [*_finished(self.study), *running]
+        taken = {trial.user_attrs.get("position", order) for order, trial in enumerate(begun)}
         position = next(number for number in itertools.count() if number not in taken)
         seed = int.from_bytes(hashlib.blake2b(f"{self.config.seed} {position}".encode(), digest_size=4).digest())
         # keeps away from the settings of trials under way; without any the option would change what is drawn
