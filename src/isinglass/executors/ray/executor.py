@@ -127,7 +127,7 @@ class RayExecutor:
             self._obsolete.append(obsolete)
         return name, message
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all that is pending."""
         for job in self._pending.values():
             self.stop(job.name)
@@ -232,7 +232,7 @@ def connected(options: ClusterSettings, directory: Path) -> Iterator[RayExecutor
             yield executor
         finally:
             with suppress(Exception):  # the connection itself may be lost
-                executor.end()
+                executor.close()
     finally:
         ray.shutdown()
 
