@@ -1,1 +1,1 @@
-"""What is made of records: tables, a page with pictures, a submission. Nothing here trains."""
+"""What is made of the records of a bench: statistics, tables, plots, and a page with all of them. Nothing here trains."""
