@@ -54,7 +54,7 @@ class Group:
         return [word for word in words if word]
 
     def label(self, differing: set[str]) -> str:
-        """Return `RTE, torch bf16, compiled` without the task: what tells the group from others."""
+        """Return backend, precision and the settings `differing` in words, without the task: `torch bf16, compiled`."""
         return ", ".join([_engine(self.settings), *self.words(differing - {"backend", "precision"})])
 
     def respects(self, other: "Group") -> set[str]:
