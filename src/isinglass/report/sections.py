@@ -278,7 +278,14 @@ def _padding(bench: Bench) -> Section:
 
 def _environment(bench: Bench) -> Section:
     """Return devices, versions, notes, and a command for each configuration."""
-    runs = bench.runs
+    tables = [_device_table(bench.runs), *_notes_tables(bench.runs)]
+    commands = {task.title: _commands(runs) for task, runs in bench.tasks.items()}
+    facts = {"placeholders": " ".join(_placeholders(bench.runs))}
+    return Section(key="environment", facts=facts, tables=tables, commands=commands)
+
+
+def _device_table(runs: Sequence[Run]) -> Table:
+    """Return each device, commit and version, and how many runs have it."""
     facts: dict[str, Counter[str]] = {}  # what -> how many runs have each value
     for run in runs:
         result = run.result
@@ -286,21 +293,29 @@ def _environment(bench: Bench) -> Section:
         for name, value in {"device": result.device, "git commit": commit, **result.versions}.items():
             facts.setdefault(name, Counter())[value] += 1
     rows = [(name, value, f"{n} of {len(runs)}") for name, values in facts.items() for value, n in values.items()]
-    tables = [Table(title="Device and versions", columns=("what", "value", "runs"), rows=tuple(rows))]
+    return Table(title="Device and versions", columns=("what", "value", "runs"), rows=tuple(rows))
+
+
+def _notes_tables(runs: Sequence[Run]) -> list[Table]:
+    """Return one table of each note and the runs that have it; none if no run has a note."""
     notes = grouped(((note, run) for run in runs for note in run.result.notes), lambda pair: pair[0])
-    if notes:
-        told = tuple((note, _names_of_groups(run for _, run in pairs)) for note, pairs in notes.items())
-        tables.append(Table(title="Notes of the runs", columns=("note", "runs"), rows=told))
-    placeholders = []
+    rows = tuple((note, _names_of_groups(run for _, run in pairs)) for note, pairs in notes.items())
+    return [Table(title="Notes of the runs", columns=("note", "runs"), rows=rows)] if rows else []
+
+
+def _placeholders(runs: Sequence[Run]) -> list[str]:
+    """Return what the names in capitals in the commands stand for."""
+    sentences = []
     if any(run.result.config["data_dir"] is not None for run in runs):
-        placeholders = ["In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on."]
+        sentences.append(
+            "In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on."
+        )
     if any(run.result.config["train_file"] for run in runs):
-        placeholders.append("TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files.")
+        sentences.append("TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files.")
     for origin in sorted({run.result.start_from for run in runs if run.result.start_from}):
         left = f"what the same settings and seed left on {title_of(origin)}"
-        placeholders.append(f"{origin.upper()}_RUN stands for {left}.")
-    commands = {task.title: _commands(task_runs) for task, task_runs in bench.tasks.items()}
-    return Section(key="environment", facts={"placeholders": " ".join(placeholders)}, tables=tables, commands=commands)
+        sentences.append(f"{origin.upper()}_RUN stands for {left}.")
+    return sentences
 
 
 def _commands(runs: Sequence[Run]) -> list[tuple[str, str]]:
