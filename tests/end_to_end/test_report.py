@@ -261,7 +261,7 @@ def test_a_run_without_its_answers_is_named_and_the_rest_is_reported(tmp_path):
     (tmp_path / result.predictions["dev"]).unlink()
     write_report(tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "Answers that cannot be read" in text and "MRPC, torch fp32, seed 2" in text
+    assert "Predictions that cannot be read" in text and "MRPC, torch fp32, seed 2" in text
     assert "### Scores" in text
 
 
@@ -271,7 +271,7 @@ def test_runs_without_any_answers_are_reported(tmp_path):
     append_record(tmp_path, dataclasses.replace(sample_result("stsb"), train_lengths=[], epoch_seconds=[]))
     write_report(tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "Answers that cannot be read" in text and "### Every run (2)" in text
+    assert "Predictions that cannot be read" in text and "### Every run (2)" in text
 
 
 def test_what_a_result_names_outside_of_the_directory_is_not_read(tmp_path):

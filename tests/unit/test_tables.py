@@ -78,7 +78,7 @@ def test_the_published_pytorch_table_comes_out_of_its_figures() -> None:
 | RTE  | Accuracy                     | 65.70       | 00:57         | 65.34         | 00:29                |
 | WNLI | Accuracy                     | 56.34       | 00:24         | 56.34         | 00:12                |
 
-- Columns without a precision: FP32. FP16: of the matrix products; weights, optimizer and loss in FP32.
+- Columns without a precision: FP32. FP16: matrix products only; weights, optimizer and loss in FP32.
 - {CLOCK}
 - Settings: model demo; recipe classic; epochs 3 (WNLI 5); batch_size 32; learning_rate 2e-05; schedule linear; \
 max_length 128.
@@ -131,8 +131,8 @@ def test_each_precision_that_ran_has_columns_of_its_own() -> None:
         ("RTE", "Accuracy", "-", "-", "-", "-", "60.00", "01:00"),
     )
     assert table.notes[0] == (
-        "Columns without a precision: FP32. FP16, BF16: of the matrix products; weights, optimizer and loss in FP32. "
-        "Each precision has columns of its own."
+        "Columns without a precision: FP32. FP16, BF16: matrix products only; weights, optimizer and loss in FP32. "
+        "Each precision has its own columns."
     )
 
 
@@ -168,7 +168,7 @@ def test_collapsed_runs_and_first_weights_are_said() -> None:
     assert table.rows[2][2] == "60.90 ± 8.68 (3)†"
     assert "† Runs that gave every example of a split the same label: RTE, torch fp32: 1 of 3." in table.notes
     assert "MRPC, QNLI start from MNLI's weights." in table.notes
-    assert "±: sample standard deviation over the runs, their number in brackets; they differ in their seed." in table.notes
+    assert "±: sample standard deviation over runs with different seeds; the number of runs is in brackets." in table.notes
 
 
 def test_a_score_that_is_not_a_number_is_shown_as_nan() -> None:
@@ -244,10 +244,10 @@ def test_the_tensorflow_table_names_what_ran_in_each_mode() -> None:
 | CPU: a test, 2 threads | XLA + AMP (bf16) | 8.4s             | 0.8281/0.8568/0.8411 | 30.0s        |
 | CPU: a test, 2 threads | XLA              | 20s              | 0.8281/0.8568/0.8411 | 31.0s        |
 
-- Time: training steps with their input, mean over the runs; tracing and compiling fall in the first epoch. Compile time: \
-the first step of each shape, mean over the runs.
-- Val acc: one run after the other, by seed; all 408 validation examples are scored (the published script dropped \
-the last 24).
+- Time: training steps with their input, mean over the runs; tracing and compiling happen in the first epoch. Compile \
+time: the first step of each shape, mean over the runs.
+- Val acc: accuracy of each run, in the order of the seeds, on all 408 validation examples (the published script \
+dropped the last 24).
 - Settings: model demo; recipe classic; epochs 3; batch_size 32; learning_rate 2e-05; schedule linear; \
 max_length 128.
 - Device: CPU: a test, 2 threads.
@@ -324,7 +324,7 @@ def test_differences_are_of_settings_that_differ_in_one_respect(tmp_path: Path) 
     assert [row[:2] for row in table.rows] == [("MRPC", "F1"), ("MRPC", "Accuracy")] * 2
     assert column(table, "Runs") == ["2, 1", "2, 1", "1, 1", "1, 1"]
     assert column(table, "Verdict")[-1] == "difference" and column(table, "Difference")[-1].startswith("-")
-    single = "Where one side is a single run, the models were compared, not their settings"
+    single = "Where one side is a single run, two trained models are compared, not their configurations"
     assert table.notes[-1].startswith(single)
     several = [*results[:2], *[write_sample_run(tmp_path, "mrpc", seed=seed, precision="tf32") for seed in (3, 4)]]
     assert not any(note.startswith(single) for note in differences_table(groups_of(several), answers).notes)
@@ -360,8 +360,8 @@ Padding not computed  Peak memory (MiB)
 RTE   torch fp32            30.0        1,600          01:02          0.0 s    2.0 s       55%                   1,024
 RTE   torch bf16, compiled  260.0       12,346         1:00:05        12.2 s   2.0 s       55%                   3,072
 Note: {CLOCK} Means over the runs of a row.
-Note: Tokens are real ones, never padding. Padding not computed: of the tokens that padding every training example to the \
-longest allowed length would make.
+Note: Real tokens exclude padding. Padding not computed: share of the tokens that there would be if every training \
+example were padded to the maximum length.
 Note: Settings: model demo; recipe classic; epochs 3; batch_size 32; learning_rate 2e-05; schedule linear; max_length 128.
 Note: Device: CPU: a test, 2 threads.
 Note: Versions: isinglass 0.1.0, python 3.11.0, torch 2.13.0, commit 0000000000000000000000000000000000000000.

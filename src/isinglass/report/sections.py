@@ -125,9 +125,9 @@ def _overview(bench: Bench) -> Section:
     unread = [(run.name, run.unread) for run in bench.runs if run.unread]
     elsewhere = "intervals, differences, matrices and mistakes"
     holes = (  # title, columns, rows, note
-        ("Failed runs", ("task", "configuration", "seed", "error"), failed, "No figure below includes them."),
-        ("Damaged lines of results.jsonl", ("line", "what is wrong"), damaged, "No figure below includes what stood there."),
-        ("Answers that cannot be read", ("run", "why"), unread, f"These runs are not among the {elsewhere}."),
+        ("Failed runs", ("task", "configuration", "seed", "error"), failed, "They are not included in any figure below."),
+        ("Damaged lines of results.jsonl", ("line", "error"), damaged, "Their runs are not included in any figure below."),
+        ("Predictions that cannot be read", ("run", "reason"), unread, f"These runs are not included in {elsewhere}."),
     )
     tables = [
         Table(title=title, columns=columns, rows=tuple(rows), notes=(note,)) for title, columns, rows, note in holes if rows
@@ -135,7 +135,7 @@ def _overview(bench: Bench) -> Section:
     collapsed = [run.name for run in bench.runs if run.result.collapsed]
     notes = [f"Collapsed: every example of a scored set got the same label in {'; '.join(collapsed)}."] if collapsed else []
     if not tables and not collapsed:
-        notes.append("Nothing is missing: every line of results.jsonl could be read, no run failed, no model collapsed.")
+        notes.append("Nothing is missing: every line of results.jsonl could be read, no run failed and no model collapsed.")
     columns = ("task", *(series.label for series in configurations))
     seeds_table = Table(title="Seeds of the finished runs", columns=columns, rows=tuple(finished))
     return Section(key="runs", tables=[seeds_table, *tables], notes=notes)
@@ -153,7 +153,7 @@ def _tables(bench: Bench, *, with_published: bool) -> Section:
         groups = groups_of(known, bench.records.failed, bench.described)
         tables += [scores_table(groups, bench.answers), differences_table(groups, bench.answers)]
     unread = _names_of_groups(run for run in bench.runs if run.unread)
-    notes = [f"Not among the intervals and differences: {unread}."] if unread else []
+    notes = [f"Not included in intervals and differences: {unread}."] if unread else []
     return Section(key="tables", notes=notes, tables=tables, folded=[_every_run(bench)])
 
 

@@ -30,7 +30,7 @@ FAILED: Final = "failed"
 COLLAPSED: Final = "†"
 PRECISIONS: Final = ("tf32", "fp16", "bf16", "amp")  # `amp` of a failed run: what it would have been is not known
 PACKAGES: Final = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow_cpu", "keras"), "jax": ("jax", "keras")}
-SPREAD: Final = "±: sample standard deviation over the runs, their number in brackets; they differ in their seed."
+SPREAD: Final = "±: sample standard deviation over runs with different seeds; the number of runs is in brackets."
 
 
 def pytorch_table(groups: Sequence[Group], *, with_published: bool = False) -> Table:
@@ -86,10 +86,10 @@ def tensorflow_table(groups: Sequence[Group], *, with_published: bool = False) -
     scored = " or ".join(sorted({str(run.examples["dev"]) for group in groups for run in group.runs}))
     dropped = published.TENSORFLOW_EXAMPLES - published.TENSORFLOW_SCORED
     notes = [
-        "Time: training steps with their input, mean over the runs; tracing and compiling fall in the first epoch. "
+        "Time: training steps with their input, mean over the runs; tracing and compiling happen in the first epoch. "
         "Compile time: the first step of each shape, mean over the runs.",
-        f"Val acc: one run after the other, by seed; all {scored or published.TENSORFLOW_EXAMPLES} validation examples are "
-        f"scored (the published script dropped the last {dropped}).",
+        f"Val acc: accuracy of each run, in the order of the seeds, on all {scored or published.TENSORFLOW_EXAMPLES} "
+        f"validation examples (the published script dropped the last {dropped}).",
         *_notes(groups, without=(_spread_note,)),
     ]
     if with_published:
@@ -139,9 +139,9 @@ def scores_table(groups: Sequence[Group], answers: Reader) -> Table:
         for split, metric, title in _metrics(group.task):
             rows.append((group.task.title, title, *configuration, *_score_cells(group, split, metric, answers)))
     notes = [
-        "95 % interval: of the mean over the runs, were other examples scored; Wilson's for accuracy, else a bootstrap over "
-        "the examples. What other seeds would give is not in it.",
-        "Majority: the score of always answering the most frequent label. Collapsed: runs that gave every example of a "
+        "95 % interval: confidence interval of the mean over the runs, by Wilson's method for accuracy and a bootstrap over "
+        "the examples for other metrics. It reflects the choice of examples, not the variation between seeds.",
+        "Majority: the score of always predicting the most frequent label. Collapsed: runs that gave every example of a "
         "split the same label.",
         *_notes(groups, without=(_collapsed,)),
     ]
@@ -188,12 +188,14 @@ def differences_table(groups: Sequence[Group], answers: Reader) -> Table:
     notes = ["No two configurations of one task differ in one respect only."]
     if rows:
         notes = [
-            f"Difference: of the second less the first, in points, on the same examples; a difference is what has p < 0.05. "
-            f"Of twenty pairs of equals one has that by chance. Tests: {', '.join(dict.fromkeys(tests))}."
+            f"Difference: second minus first, in points, on the same examples. The verdict is a difference if p < 0.05; "
+            f"without a true difference, about 5 % of comparisons have that by chance; p is not corrected for several "
+            f"comparisons. Tests: {', '.join(dict.fromkeys(tests))}."
         ]
     if single:
         notes.append(
-            "Where one side is a single run, the models were compared, not their settings: that needs several seeds of each."
+            "Where one side is a single run, two trained models are compared, not their configurations, which would need "
+            "several seeds of each."
         )
     columns = ("Task", "Metric", "First", "Second", "Difference", "95 % interval", "p", "Runs", "Verdict")
     return Table(title="Differences", columns=columns, rows=tuple(rows), notes=tuple(notes))
@@ -216,8 +218,8 @@ def speed_table(groups: Sequence[Group], *, title: str = "Speed") -> Table:
     }
     notes = [
         f"{CLOCK} Means over the runs of a row.",
-        "Tokens are real ones, never padding. Padding not computed: of the tokens that padding every training example to "
-        "the longest allowed length would make.",
+        "Real tokens exclude padding. Padding not computed: share of the tokens that there would be if every training "
+        "example were padded to the maximum length.",
         *_notes(groups, without=(_spread_note, _first_weights, _collapsed, _failures)),
     ]
     rows = tuple(tuple(cell(group) for cell in cells.values()) for group in groups)
@@ -277,9 +279,9 @@ def _with(words: str, variant: str) -> str:
 def _precisions(others: Sequence[str]) -> str:
     named = ", ".join(precision.upper() for precision in others)
     if not named:
-        return "FP32 only was run."
-    mix = " Each precision has columns of its own." if len(others) > 1 else ""
-    return f"Columns without a precision: FP32. {named}: of the matrix products; weights, optimizer and loss in FP32.{mix}"
+        return "All runs are in FP32."
+    mix = " Each precision has its own columns." if len(others) > 1 else ""
+    return f"Columns without a precision: FP32. {named}: matrix products only; weights, optimizer and loss in FP32.{mix}"
 
 
 def _notes(groups: Sequence[Group], *, without: Sequence[Notes] = ()) -> list[str]:
