@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from isinglass.bench import worker
 from isinglass.bench.plan import PRESETS, PlannedRun, Selection, left_to_do, make_plan, select
-from isinglass.config import as_dict
-from isinglass.errors import ConfigError
+from isinglass.config import as_dict, resolve
+from isinglass.data import open_data
+from isinglass.errors import ConfigError, IsinglassError
 from isinglass.results import RunResult, read_records
 from isinglass.submission.check import check_submission
 from isinglass.submission.write import write_submission
 from isinglass.tasks import TASKS
+from isinglass.training.preparation import prepare_run
 from tests.sample_bench import sample_result
 from tests.tiny import save_tiny, write_glue
 
@@ -320,3 +323,15 @@ def test_a_directory_that_is_no_bench_is_refused(glue: Path, model: Path, tmp_pa
 def test_a_plan_names_what_it_cannot_start_from() -> None:
     with pytest.raises(ConfigError, match="add it to --tasks"):
         make_plan(Selection(tasks=("rte",), start_from="mnli"), None)
+
+
+def test_an_estimate_without_a_step_at_full_speed_is_refused(
+    model: Path, glue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a division by zero where every timed step warms up or compiles, as the first always does."""
+    config = resolve(task="rte", flags={"data_dir": str(glue), "model": str(model), "max_length": 40})
+    prepared = prepare_run(config, open_data(config), None)
+    assert worker.time_steps(config, prepared)[0] > 0
+    monkeypatch.setattr(worker, "MOST_STEPS", 1)
+    with pytest.raises(IsinglassError, match="All of the first 1 training steps warmed up or compiled"):
+        worker.time_steps(config, prepared)

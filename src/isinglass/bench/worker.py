@@ -12,7 +12,7 @@ from isinglass.bench.own_data import check_same, describe
 from isinglass.bench.plan import test_sets
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.errors import DataError
+from isinglass.errors import DataError, IsinglassError
 from isinglass.executors.messages import Calibration, CalibrationRequest, RunFinished, RunRequest
 from isinglass.executors.training import Send, train_requested
 from isinglass.packing import plan_epoch
@@ -99,6 +99,9 @@ def time_steps(config: TrainConfig, prepared: PreparedRun) -> tuple[float, float
     """Train at most MOST_STEPS steps, or MOST_SECONDS. Return real tokens per second, and seconds of compiling.
 
     Steps that warm up or compile are not counted.
+
+    Raises:
+        IsinglassError: no step was left to count.
     """
     tokens_of_train, labels = prepared.train.tokens, prepared.train.labels_of_rows()
     backend = create_backend(config, prepared.model, prepared.objective)
@@ -118,4 +121,8 @@ def time_steps(config: TrainConfig, prepared: PreparedRun) -> tuple[float, float
             tokens += sum(batch.num_tokens for batch in batches)
         if seconds > MOST_SECONDS:
             break
+    if not seconds:
+        raise IsinglassError(
+            f"All of the first {MOST_STEPS} training steps warmed up or compiled: their speed is not known."
+        )
     return tokens / seconds, backend.compile_seconds
