@@ -227,7 +227,7 @@ class Head:
     """What makes K outputs of the pooled vector: dense, activation, norm, output.
 
     Attributes:
-        activation: as in Block.
+        activation: as in Block, or `linear`: none.
         bias: of the dense product.
         norm: after the activation.
     """

@@ -36,6 +36,7 @@ def _gelu(x: Any) -> Any:
 _ACTIVATION: Final[Mapping[str, Callable[[Any], Any]]] = {
     "gelu": _gelu,
     "gelu_tanh": lambda x: keras.activations.gelu(x, approximate=True),
+    "linear": keras.activations.linear,
     "relu": keras.activations.relu,
     "silu": keras.activations.silu,
     "tanh": keras.activations.tanh,

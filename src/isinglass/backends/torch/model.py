@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ACTIVATION: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "linear": lambda x: x,
     "relu": F.relu,
     "silu": F.silu,
     "tanh": torch.tanh,
