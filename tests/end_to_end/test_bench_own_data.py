@@ -12,8 +12,8 @@ from isinglass.bench.own_data import check_same, describe, settle
 from isinglass.errors import ConfigError, DataError
 from isinglass.metrics import Metric, scores
 from isinglass.report.answers import tasks_of
-from isinglass.report.statistics import score_of_counts
 from isinglass.results import read_records
+from isinglass.statistics import score_of_counts
 from isinglass.tasks import TASKS
 from tests.end_to_end.test_cli import Finished, isinglass
 from tests.memory import memory_data

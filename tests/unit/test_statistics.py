@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from isinglass.errors import DataError
 from isinglass.metrics import Metric, scores
-from isinglass.report.answers import Answers
-from isinglass.report.statistics import (
+from isinglass.statistics import (
+    Answers,
     bootstrap_interval,
     paired_difference,
     score,

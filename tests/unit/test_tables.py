@@ -10,7 +10,6 @@ import pytest
 from isinglass.errors import ConfigError, DataError
 from isinglass.report.answers import Reader
 from isinglass.report.bench import check_same_version, groups_of
-from isinglass.report.statistics import score
 from isinglass.report.tables import (
     differences_table,
     pytorch_table,
@@ -19,6 +18,7 @@ from isinglass.report.tables import (
     tensorflow_table,
 )
 from isinglass.results import CLOCK, FailedRun, RunResult
+from isinglass.statistics import score
 from isinglass.tables import Table
 from isinglass.tasks import TASKS
 from tests.sample_bench import sample_result, write_sample_run

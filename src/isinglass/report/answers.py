@@ -4,18 +4,18 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from isinglass.data.examples import Examples, encode_labels
 from isinglass.errors import DataError
 from isinglass.models.files import read_json
 from isinglass.names import brief, printable, shortened
 from isinglass.results import RunResult, file_below, run_key
+from isinglass.statistics import Answers
 from isinglass.tasks import MULTILABEL, TASKS, Labels, Task, custom, get_task
 
 PROBABILITY: Final = "probability:"
@@ -41,33 +41,6 @@ def _task(directory: Path, name: str) -> Task:
                 raise DataError(f"{path}: name is {brief(task.name)}; {name!r} was expected.")
             return task
     return get_task(name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """N examples and what one run answered, in the order of their file.
-
-    Attributes:
-        labels: the task's C label names, in its own order whatever that of the model's outputs; None for regression.
-        truth, predicted: int64 (N,), positions in `labels`; float32 (N,) for regression; float32 (N, C) of 0 and 1 where
-            an example has any number of labels.
-        probabilities: float64 (N, C), columns in the order of `labels`; None for regression.
-        texts: one text, or two, of each example.
-        positive: the position of the label that F1 counts.
-    """
-
-    labels: tuple[str, ...] | None
-    truth: Labels
-    predicted: Labels
-    probabilities: Float64[np.ndarray, "N C"] | None
-    texts: list[tuple[str, ...]]
-    positive: int = 1
-
-    @property
-    def is_right(self) -> Bool[np.ndarray, " N"]:
-        """Whether each answer is that of the file, of several labels the whole set."""
-        same = np.asarray(self.predicted == self.truth)
-        return same if same.ndim == 1 else np.asarray(same.all(1))
 
 
 class Reader:

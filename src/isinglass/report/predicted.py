@@ -9,9 +9,9 @@ from jaxtyping import Int64
 
 from isinglass.names import printable
 from isinglass.report import plots
-from isinglass.report.answers import Answers
 from isinglass.report.bench import Bench, Run, grouped
 from isinglass.report.page import Plot, Section
+from isinglass.statistics import Answers
 from isinglass.tables import Table
 from isinglass.tasks import MULTILABEL, REGRESSION, Task
 

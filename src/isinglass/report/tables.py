@@ -17,8 +17,8 @@ from isinglass.names import duration, short_name
 from isinglass.report import published
 from isinglass.report.answers import Reader
 from isinglass.report.bench import Group, by_variant, differing_settings, grouped, scored_splits, setting_text, title_of
-from isinglass.report.statistics import paired_difference, score_interval
 from isinglass.results import CLOCK, RunResult
+from isinglass.statistics import paired_difference, score_interval
 from isinglass.tables import Table
 from isinglass.tasks import TASKS, Task
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
 from isinglass.errors import DataError
 from isinglass.metrics import Metric, scores
-from isinglass.report.answers import Answers
+from isinglass.tasks import Labels
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
@@ -34,6 +34,33 @@ Answered = Shaped[np.ndarray, " *K_C"]
 Counts = Float64[np.ndarray, "K B"]
 Resampled = Float64[np.ndarray, " B"]
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """N examples and what one run answered, in the order of their file.
+
+    Attributes:
+        labels: the task's C label names, in its own order whatever that of the model's outputs; None for regression.
+        truth, predicted: int64 (N,), positions in `labels`; float32 (N,) for regression; float32 (N, C) of 0 and 1 where
+            an example has any number of labels.
+        probabilities: float64 (N, C), columns in the order of `labels`; None for regression.
+        texts: one text, or two, of each example.
+        positive: the position of the label that F1 counts.
+    """
+
+    labels: tuple[str, ...] | None
+    truth: Labels
+    predicted: Labels
+    probabilities: Float64[np.ndarray, "N C"] | None
+    texts: list[tuple[str, ...]]
+    positive: int = 1
+
+    @property
+    def is_right(self) -> Bool[np.ndarray, " N"]:
+        """Whether each answer is that of the file, of several labels the whole set."""
+        same = np.asarray(self.predicted == self.truth)
+        return same if same.ndim == 1 else np.asarray(same.all(1))
 
 
 def score(metric: Metric, answers: Answers) -> float:
