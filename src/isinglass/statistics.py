@@ -6,7 +6,7 @@ seed is the standard deviation beside it. A difference of several runs on each s
 Resampling is done on counts. N examples drawn with replacement hold each example, or each kind of example, a number of
 times: a column of `counts`, drawn from the multinomial distribution. For a classifier there are few kinds, one for each
 (label, answer of run 1, answer of run 2, ...) that occurs, so a resample of 40,000 examples is a dozen numbers, and every
-run is scored on the same resample.
+run is scored on the same resample. Macro F1 is resampled within classes (`macro_f1.py`), so that no rare class is lost.
 
 B resamples, N examples, K kinds of examples, C labels, R runs.
 """
@@ -22,6 +22,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
 from isinglass.errors import DataError
+from isinglass.macro_f1 import f1_of_counts, resampled_macro_f1
 from isinglass.metrics import Metric, scores
 from isinglass.tasks import Labels
 
@@ -98,12 +99,13 @@ def bootstrap_interval(metric: Metric, runs: Sequence[Answers]) -> Interval:
     """Return the percentile interval of the mean over the runs, by resampling examples; NaN where a run's score is.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Resamples without a score (all
-    labels the same, say) are left out.
+    labels the same, say) are left out. Macro F1 is resampled within classes, and its interval stays within 0 and 1.
     """
     means = _resampled_scores(metric, runs, np.random.default_rng(0)).mean(0)
     if math.isnan(np.mean([score(metric, run) for run in runs])):
         return math.nan, math.nan
-    return _percentiles(means)
+    low, high = _percentiles(means)
+    return (max(low, 0.0), min(high, 1.0)) if metric == Metric.MACRO_F1 else (low, high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +224,9 @@ def _percentiles(values: Resampled) -> Interval:
 def _resampled_scores(metric: Metric, runs: Sequence[Answers], rng: np.random.Generator) -> Float64[np.ndarray, "R B"]:
     """Return the metric of each run on each of B resamples of the examples, which all runs share."""
     columns = np.stack([runs[0].truth, *(run.predicted for run in runs)])
+    if metric == Metric.MACRO_F1:
+        found = np.array([score(metric, run) for run in runs])
+        return resampled_macro_f1(columns, found, rng, resamples=RESAMPLES, chunk=CHUNK)
     kinds, multiplicity = np.unique(columns, axis=1, return_counts=True)  # (1 + R, K) or (1 + R, K, C), (K,)
     n, at_a_time = len(runs[0].truth), max(1, CHUNK // len(multiplicity))
     scores = []
@@ -246,38 +251,17 @@ def score_of_counts(metric: Metric, truth: Answered, answers: Answered, counts: 
             return np.asarray(np.sqrt((truth.astype(np.float64) - answers) ** 2 @ counts / counts.sum(0)))
         case Metric.F1:
             is_true, is_answer = truth == positive, answers == positive
-            return _f1(is_true & is_answer, 1 * is_true + is_answer, counts)
+            return f1_of_counts(is_true & is_answer, 1 * is_true + is_answer, counts)
         case Metric.MICRO_F1:
-            return _f1(((truth > 0) & (answers > 0)).sum(1), (truth + answers).sum(1), counts)
+            return f1_of_counts(((truth > 0) & (answers > 0)).sum(1), (truth + answers).sum(1), counts)
         case Metric.MACRO_F1:
-            return _macro_f1(truth, answers, counts)
+            raise ValueError("Counts of all examples leave rare labels out: macro F1 is made by resampled_macro_f1.")
         case Metric.MATTHEWS:
             return _matthews(truth, answers, counts)
         case Metric.PEARSON:
             return _pearson(truth.astype(np.float64), answers.astype(np.float64), counts)
         case Metric.SPEARMAN:
             return _spearman(truth, answers, counts)
-
-
-def _f1(hits: Answered, total: Answered, counts: Counts) -> Float64[np.ndarray, " *C_B"]:
-    """Return 2 TP / (2 TP + FP + FN), 0 where a label neither occurs nor is predicted.
-
-    Args:
-        hits: TP of each kind of example.
-        total: 2 TP + FP + FN of each.
-    """
-    both = total.T @ counts
-    return np.asarray(np.divide(2 * hits.T @ counts, both, out=0 * both, where=both > 0))
-
-
-def _macro_f1(truth: Answered, answers: Answered, counts: Counts) -> Resampled:
-    """Return the mean of the labels' F1: of all C for sets of labels, else of those that occur or are predicted."""
-    if truth.ndim == 2:
-        return np.asarray(_f1((truth > 0) & (answers > 0), truth + answers, counts).mean(0))
-    labels = np.union1d(truth, answers)
-    is_true, is_answer = truth[:, None] == labels, answers[:, None] == labels  # (K, C)
-    found = ((is_true | is_answer).T @ counts > 0).sum(0)
-    return np.asarray(_f1(is_true & is_answer, 1 * is_true + is_answer, counts).sum(0) / found)
 
 
 def _matthews(truth: Shaped[np.ndarray, " K"], answers: Shaped[np.ndarray, " K"], counts: Counts) -> Resampled:
