@@ -38,9 +38,10 @@ from tokenizers.processors import TemplateProcessing
 
 from isinglass.config import TrainConfig
 from isinglass.data.checks import inspect_data
-from isinglass.data.custom import read_custom, read_texts, read_user_texts
+from isinglass.data.custom import read_custom
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
+from isinglass.data.inputs import open_input
 from isinglass.errors import IsinglassError
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, load_checkpoint
 from isinglass.models.families import FAMILIES
@@ -504,8 +505,9 @@ def _read_task(directory: Path, *, task: Task, split: Split) -> bool:
 
 
 def _read_user_texts(directory: Path, *, is_pair: bool) -> bool:
-    examples = read_user_texts(directory / "mine.txt", is_pair=is_pair)
-    assert {len(column) for column in examples.texts} == {len(examples)}
+    inputs = open_input(directory / "mine.txt", TASKS["rte" if is_pair else "cola"])
+    total, _ = inputs.check()
+    assert total == sum(len(piece.examples) for piece in inputs.pieces())
     return True
 
 
@@ -653,10 +655,14 @@ _OWN_TASK: Final = custom_task(
 
 
 def _read_own_texts(directory: Path, *, name: str) -> bool:
-    examples = read_texts(directory / name, _OWN_TASK)
-    assert len(examples.line_numbers) == len([*examples.texts[0]]) == len(examples)
-    for note in examples.notes:
+    inputs = open_input(directory / name, _OWN_TASK, keep=["all"])
+    total, notes = inputs.check()
+    for note in notes:
         hold(note)
+    pieces = [*inputs.pieces()]
+    assert sum(len(piece.examples) for piece in pieces) == total and inputs.kept
+    for piece in pieces:
+        assert {len(column) for column in (*piece.kept.values(), piece.examples.line_numbers)} == {len(piece.examples)}
     return True
 
 

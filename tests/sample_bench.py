@@ -10,7 +10,7 @@ import numpy as np
 from isinglass.config import as_dict, resolve
 from isinglass.metrics import Metric, scores
 from isinglass.results import RunResult, Score, Scores, append_record
-from isinglass.runs.directory import prediction_rows
+from isinglass.runs.predictions import prediction_columns, write_predictions
 from isinglass.tasks import TASKS
 
 
@@ -113,8 +113,8 @@ def write_sample_run(
                 "".join(json.dumps(one) + "\n" for one in lines)
             )
         predictions[split.name] = f"runs/{name}/predictions-{split.name}.tsv"
-        answers = prediction_rows(outputs, described.labels, described)
-        (directory / predictions[split.name]).write_text("".join("\t".join(row) + "\n" for row in answers))
+        answers = prediction_columns(outputs, described.labels, described)
+        write_predictions(answers, directory / predictions[split.name])
     steps = [{"epoch": i // 10, "step": i, "learning_rate": 2e-5 * (1 - i / 30), "loss": 0.7 - 0.01 * i} for i in range(30)]
     (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     scored = [split.name for split in described.dev]

@@ -1,5 +1,7 @@
 """Make small random models of each family with `transformers`, and small data in GLUE's layout."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -7,7 +9,11 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from isinglass.data.inputs import open_input
 from isinglass.data.tokenization import TokenizedTexts
+from isinglass.runs.directory import FinishedModel
+from isinglass.runs.predict import predict_input
+from isinglass.runs.predictions import DelimitedWriter
 from isinglass.tasks import Split, Task
 
 WORDS = (
@@ -152,3 +158,12 @@ def _row(split: Split, index: int, texts: list[str], label: str) -> str:
     if split.label_column is not None:
         fields[int(split.label_column)] = label
     return "\t".join(fields)
+
+
+def input_rows(model: FinishedModel, path: Path) -> list[list[str]]:
+    """Return what `isinglass predict --input` prints: the header and a row for each example."""
+    printed = io.StringIO(newline="")
+    writer = DelimitedWriter(printed)
+    for predictions in predict_input(model, open_input(path, model.task)):
+        writer.write(predictions)
+    return [*csv.reader(io.StringIO(printed.getvalue(), newline=""), "excel-tab")]

@@ -1,5 +1,6 @@
 """The command as a user runs it: real processes, their output, exit status and files on disk."""
 
+import csv
 import fcntl
 import json
 import math
@@ -183,7 +184,14 @@ def test_a_table_sets_the_result_beside_the_majority_and_wnli_is_warned_of(glue:
     }
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [0, 1]
-    check_predictions((tmp_path / "run" / "predictions-dev.tsv").read_text(), rows=24)
+    with open(tmp_path / "run" / "predictions-dev.tsv", newline="") as file:
+        found = [*csv.DictReader(file, delimiter="\t")]
+    dev = [line.split("\t") for line in (glue / "WNLI" / "dev.tsv").read_text().splitlines()]
+    read = [(row["row"], row["text"], row["text2"], row["label"]) for row in found]
+    assert read == [(str(number), *row[1:]) for number, row in enumerate(dev[1:], 2)]
+    plain = [[row[name] for name in ("index", "prediction", "probability:0", "probability:1")] for row in found]
+    header = ["index", "prediction", "probability:0", "probability:1"]
+    check_predictions("".join("\t".join(row) + "\n" for row in [header, *plain]), rows=24)
 
 
 def check_predictions(output: str, rows: int) -> None:

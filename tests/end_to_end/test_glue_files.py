@@ -15,10 +15,11 @@ from isinglass.config import resolve
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import PublishedFiles
 from isinglass.metrics import scores
-from isinglass.runs.directory import load_run, predict_texts, write_run
+from isinglass.runs.directory import load_run, write_run
 from isinglass.tasks import TASKS
 from isinglass.training.trainer import TrainedRun, train
 from tests.backends.variants import KERAS
+from tests.tiny import input_rows
 
 REAL = ("cola", "mrpc", "rte", "stsb", "wnli")  # tasks that anyone can download without filling in a form
 
@@ -104,7 +105,7 @@ def test_the_quick_tour_goes_round(trained_on: str, asked_on: str, glue_dir: Pat
     for backend in (trained_on, asked_on):
         finished = load_run(tmp_path / "run")
         asked = dataclasses.replace(finished, config=dataclasses.replace(finished.config, backend=backend))
-        _, *rows = predict_texts(asked, tmp_path / "questions.tsv")
+        _, *rows = input_rows(asked, tmp_path / "questions.tsv")
         answers[backend] = np.array([[float(chance) for chance in row[2:]] for row in rows])
     np.testing.assert_allclose(answers[asked_on], answers[trained_on], atol=1e-5)
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "model"), top_k=None)

@@ -9,7 +9,8 @@ import pytest
 from isinglass.config import resolve
 from isinglass.errors import ConfigError, TrainingDivergedError
 from isinglass.models.checkpoint import load_checkpoint
-from isinglass.runs.directory import load_run, predict_split, write_run
+from isinglass.runs.directory import load_run, write_run
+from isinglass.runs.predict import predict_split
 from isinglass.tasks import TASKS
 from isinglass.training.evaluation import evaluate
 from isinglass.training.trainer import TrainedRun, train
@@ -57,11 +58,11 @@ def test_every_task_trains_evaluates_and_predicts(task: str, glue: Path, model: 
     again, _ = evaluate(finished.config, finished.checkpoint)
     assert again.metrics == trained.result.metrics, "the saved model scores what the trained one did"
     for split in TASKS[task].test:
-        rows = predict_split(finished, split.name)
-        assert len(rows) == 41
+        index, predicted, *chances = predict_split(finished, split.name).values()
+        assert [*index] == [*range(40)]
         if TASKS[task].labels is not None:
-            assert {row[1] for row in rows[1:]} <= set(TASKS[task].labels)
-            assert sum(map(float, rows[1][2:])) == pytest.approx(1, abs=1e-5)
+            assert {*predicted} <= set(TASKS[task].labels)
+            np.testing.assert_allclose(np.sum(chances, 0), 1)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(glue: Path, model: Path) -> None:
@@ -101,8 +102,8 @@ def assert_same_training(one: TrainedRun, other: TrainedRun) -> None:
 def test_mnli_trained_weights_predict_ax_and_start_rte(glue: Path, model: Path, tmp_path: Path) -> None:
     write_run(run("mnli", glue, model), tmp_path / "mnli", overwrite=False)
     ax = load_run(tmp_path / "mnli", task="ax")
-    rows = predict_split(ax)
-    assert rows[0][2:] == tuple(f"probability:{name}" for name in ("contradiction", "entailment", "neutral"))
+    names = [*predict_split(ax)]
+    assert names[2:] == [f"probability:{name}" for name in ("contradiction", "entailment", "neutral")]
     started = run("rte", glue, tmp_path / "mnli" / "model")
     assert any("a new one is trained" in note for note in started.result.notes)
 

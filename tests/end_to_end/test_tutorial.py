@@ -25,8 +25,8 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert len(blocks) >= 8
     for language, text in blocks:
         run(["bash", "-ec", text] if language == "bash" else [sys.executable, "-c", text], tmp_path)
-    answers = (tmp_path / "answers.tsv").read_text().splitlines()
-    assert answers[0] == "index\tprediction\tprobability:billing\tprobability:technical" and len(answers) == 41
+    answers = (tmp_path / "answers.csv").read_text().splitlines()
+    assert answers[0] == "index,prediction,id,top1,probability1,top2,probability2" and len(answers) == 41
     assert {path.name for path in (tmp_path / "runs" / "desk-onnx").iterdir()} >= {"model.onnx", "model-int8.onnx"}
     assert (tmp_path / "bench" / "desk" / "report.html").is_file()
     assert (tmp_path / "runs" / "tuned" / "model" / "README.md").is_file()

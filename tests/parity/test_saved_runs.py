@@ -8,10 +8,10 @@ import pytest
 
 from isinglass.config import resolve
 from isinglass.data.examples import Examples
-from isinglass.runs.directory import load_run, predict_texts, write_run
+from isinglass.runs.directory import load_run, write_run
 from isinglass.tasks import TASKS
 from isinglass.training.trainer import train
-from tests.tiny import FAMILIES, save_tiny, sentence, write_glue
+from tests.tiny import FAMILIES, input_rows, save_tiny, sentence, write_glue
 
 TASK_OF = {
     "bert": "mnli",
@@ -36,9 +36,9 @@ def some_texts(columns: int) -> Examples:
     return Examples(texts=texts, labels=None, origin="here", line_numbers=range(1, 21))
 
 
-def our_rows(run: Path, texts: Examples, tmp_path: Path) -> list[tuple[str, ...]]:
+def our_rows(run: Path, texts: Examples, tmp_path: Path) -> list[list[str]]:
     (tmp_path / "mine.txt").write_text("".join("\t".join(row) + "\n" for row in zip(*texts.texts)))
-    return predict_texts(load_run(run), tmp_path / "mine.txt")
+    return input_rows(load_run(run), tmp_path / "mine.txt")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
-from isinglass.data.custom import hold_out, read_custom, read_texts
+from isinglass.data.custom import hold_out, read_custom
 from isinglass.data.examples import encode_labels
 from isinglass.errors import ConfigError, DataError
-from isinglass.tasks import MULTILABEL, REGRESSION, TASKS
+from isinglass.tasks import MULTILABEL, REGRESSION
 from isinglass.tasks.custom import from_json, to_json
 from isinglass.tasks.kinds import parse_number
 from tests.memory import memory_data
@@ -490,48 +490,6 @@ def test_a_known_task_refuses_labels_that_it_does_not_know(tmp_path: Path) -> No
     several = labels_task([["a"], ["b"]] * 5).task
     data = read_custom(config(path), several)
     assert "row 2: one label; mine needs a list of labels" in refused(lambda: data.read(data.task.train))
-
-
-# ---- texts to predict --------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    return read_custom(config(write(tmp_path_factory.mktemp("own") / "mine.csv", ROWS))).task
-
-
-def test_texts_to_predict_are_read_from_a_table_or_from_lines(own, tmp_path: Path) -> None:
-    path = Path(write(tmp_path / "a.csv", [(1, "one"), (2, ""), (3, "three")], ("id", "text")))
-    examples = read_texts(path, own)
-    assert [*examples.texts[0]] == ["one", "", "three"] and examples.labels is None and examples.notes == ()
-    assert examples.where(2) == f"{path}, row 4"
-    path = Path(write_json(tmp_path / "a.jsonl", [{"text": "one"}, {"x": 1}, {"text": None}]))
-    examples = read_texts(path, own)
-    assert [*examples.texts[0]] == ["one", "", ""]
-    assert examples.notes == (f"{path}: 2 missing text(s) used as empty ones, the first in line 2.",)
-    path = tmp_path / "a.txt"
-    path.write_text('one, "two"\n')
-    assert [*read_texts(path, own).texts[0]] == ['one, "two"']
-    path = tmp_path / "plain"
-    path.write_text("one\n")
-    assert [*read_texts(path, own).texts[0]] == ["one"]
-
-
-def test_other_columns_are_taken_if_they_are_just_as_many(own, tmp_path: Path) -> None:
-    path = Path(write(tmp_path / "a.csv", [("one",)], ("said",)))
-    examples = read_texts(path, own)
-    assert [*examples.texts[0]] == ["one"] and examples.notes == (f"{path}: 'said' used as 'text'.",)
-    path = Path(write(tmp_path / "a.csv", [("one", "x")], ("said", "what")))
-    assert f"{path} has no column 'text'; found 'said', 'what'" in refused(lambda: read_texts(path, own))
-    path = Path(write(tmp_path / "a.csv", [("one", "two")], ("first", "second"), delimiter=";"))
-    examples = read_texts(path, TASKS["rte"])
-    assert [[*column] for column in examples.texts] == [["one"], ["two"]] and len(examples.notes) == 2
-
-
-def test_a_published_task_takes_tsv_as_lines_without_header_as_before(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text('one "\ttwo\n')
-    assert [*map(list, read_texts(path, TASKS["rte"]).texts)] == [['one "'], ["two"]]
 
 
 # ---- invalid texts -----------------------------------------------------

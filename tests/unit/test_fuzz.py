@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isinglass.config import RECIPES, TrainConfig, as_dict, resolve
-from isinglass.data.custom import read_custom, read_user_texts
+from isinglass.data.custom import read_custom
 from isinglass.data.examples import encode_labels
 from isinglass.data.files import LONGEST_LINE, DataFile
 from isinglass.data.glue import read_tsv
+from isinglass.data.inputs import open_input
 from isinglass.errors import DataError, IsinglassError
 from isinglass.report.answers import Reader
 from isinglass.report.bench import Bench, check_tasks
@@ -72,7 +73,7 @@ def test_bytes_of_hypothesis_are_refused_in_one_sentence(content: bytes, kind: s
         readers = {
             "results.jsonl": lambda: read_records(directory),
             "result.json": lambda: RunResult.read(path),
-            "mine.txt": lambda: read_user_texts(path, is_pair=False),
+            "mine.txt": lambda: open_input(path, TASKS["cola"]).check(),
             "glue.zip": lambda: check_submission(path, rows=FEW),
         }
         own = TrainConfig(task="mine", train_file=(str(path),))
@@ -189,7 +190,8 @@ def test_long_lines_that_end_in_time_are_whole(tmp_path: Path) -> None:
     """Blocks can end anywhere in a line."""
     lines = ["x" * n for n in (70_000, 65_535, 1, 65_536, 0, 500_000)]
     (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
-    assert [*read_user_texts(tmp_path / "mine.txt", is_pair=False).texts[0]] == lines
+    (piece,) = open_input(tmp_path / "mine.txt", TASKS["cola"]).pieces()
+    assert [*piece.examples.texts[0]] == lines
     numbered = [
         number
         for number, block in DataFile.at(tmp_path / "mine.txt").lines()

@@ -22,8 +22,10 @@ OPTIONS = {
     "--max-train-examples --class-weights --label-smoothing --layer-decay --freeze-embeddings --freeze-layers --keep-best "
     "--early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only --config "
     "--set --json",
-    "evaluate": "run_dir --data-dir --test-file --task --split --precision --json",
-    "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite",
+    "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --task --split "
+    "--precision --json",
+    "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite --text-column --text-column2 "
+    "--delimiter --keep-columns --top",
     "bench": f"--preset --tasks --data-dir {TABLES} --test-file --output --models --backends --precisions --xla --no-xla "
     f"--compile --no-compile --seeds --recipe --start-from --predict-test --keep-models --published --dry-run --set "
     f"{CLUSTER}",

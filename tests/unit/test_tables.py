@@ -1,5 +1,6 @@
 """The tables of a report as exact text, and the predictions from which their intervals are computed."""
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -421,6 +422,23 @@ def test_a_models_own_order_of_labels_does_not_matter(tmp_path: Path) -> None:
     path.write_text("".join("\t".join([*row[:2], row[3], row[2]]) + "\n" for row in rows))
     after = Reader(tmp_path)(result, "dev")
     assert np.array_equal(before.probabilities, after.probabilities) and np.array_equal(before.predicted, after.predicted)
+
+
+@pytest.mark.parametrize("task", ["mrpc", "stsb"])
+def test_predictions_with_texts_are_read_as_those_without(task: str, tmp_path: Path) -> None:
+    """A text may hold tabs, quotes and line ends. 0.1.0 wrote no texts, and quoted nothing."""
+    result = write_sample_run(tmp_path, task)
+    before = Reader(tmp_path)(result, "dev")
+    path = tmp_path / result.predictions["dev"]
+    header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, "excel-tab", lineterminator="\n")
+        writer.writerow([*header[:2], "label", "row", "text", *header[2:]])
+        writer.writerows([*row[:2], "0", i, '"a\tb"\r\n\nc', *row[2:]] for i, row in enumerate(rows))
+    after = Reader(tmp_path)(result, "dev")
+    np.testing.assert_array_equal(before.predicted, after.predicted)
+    if task == "mrpc":
+        np.testing.assert_array_equal(before.probabilities, after.probabilities)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from isinglass.errors import DataError, IsinglassError
 from isinglass.executors.messages import Calibration, CalibrationRequest, RunFinished, RunRequest
 from isinglass.executors.training import Send, train_requested
 from isinglass.packing import plan_epoch
-from isinglass.runs.directory import FinishedModel, Rows, predict_split, write_run
+from isinglass.runs.directory import FinishedModel, write_run
+from isinglass.runs.predict import predict_split
+from isinglass.runs.predictions import Predictions
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
 from isinglass.training.evaluation import Scored
@@ -45,8 +47,8 @@ def perform_run(request: RunRequest, directory: Path, send: Send) -> RunFinished
     return RunFinished(result=dataclasses.replace(result, predictions=files))
 
 
-def _predict_test_sets(config: TrainConfig, run: TrainedRun) -> dict[str, Rows]:
-    """Return name -> rows of each test set that was not scored."""
+def _predict_test_sets(config: TrainConfig, run: TrainedRun) -> dict[str, Predictions]:
+    """Return name -> predictions of each test set that was not scored."""
     scored = {each.split.name for each in run.scored}
     predictions = {}
     for name, (task_name, split) in test_sets(config).items():

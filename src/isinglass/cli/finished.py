@@ -1,20 +1,25 @@
 """The commands on what has been trained: a run (`evaluate`, `predict`, `export`, `push`) or a bench (`report`, `submit`)."""
 
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
 from isinglass.cli.options import command
-from isinglass.config import as_dict, resolve
+from isinglass.config import SETTINGS, as_dict, resolve
 from isinglass.config.setting import Settings, setting
+from isinglass.config.settings import AT_LEAST_1
 from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import printable
 
 if TYPE_CHECKING:
+    from isinglass.data.inputs import Inputs
     from isinglass.runs.directory import FinishedModel
+    from isinglass.runs.predictions import Writer
 
 _RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run directory, or checkpoint directory with --task.")]
 
@@ -48,13 +53,24 @@ class EvaluateOptions(FinishedRunOptions):
     """Print one JSON object, and nothing else, on standard output."""
 
 
-@command("data_dir", "test_file", "precision", of_a_run=True)
+_COLUMNS = ("text_column", "text_column2", "label_column", "delimiter")
+
+
+def _check_columns(settings: Collection[str], file: object, option: str) -> None:
+    """Refuse settings about the columns of a file where there is no such file."""
+    for name in _COLUMNS:
+        if name in settings and not file:
+            raise ConfigError(f"{SETTINGS[name].flag} is for a file of your own: name it with {option}.")
+
+
+@command("data_dir", "test_file", *_COLUMNS, "precision", of_a_run=True)
 def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any]) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
     from isinglass.cli.display import progress, show_result
     from isinglass.data import open_data
     from isinglass.training.evaluation import evaluate as run_evaluation
 
+    _check_columns(settings, settings.get("test_file"), "--test-file")
     finished = options.load(run_dir, settings)
     data = open_data(finished.config, finished.task)
     splits = options.split or (["test"] if "test_file" in settings else None)
@@ -68,38 +84,77 @@ class PredictOptions(FinishedRunOptions):
 
     input: str | None = setting(None, metavar="FILE")
     """Your texts: a CSV, TSV, JSON Lines or Parquet file, or one example a line, pairs separated by a tab. `-` is standard
-    input.
+    input, each line of which is answered at once.
     """
-    output: Path | None = setting(None, metavar="FILE", unset="standard output")
-    """File to write."""
+    output: Path | None = setting(None, metavar="FILE", unset="standard output, as TSV")
+    """File to write, in the format of its ending: .csv, .tsv, .jsonl or .parquet."""
+    keep_columns: tuple[str, ...] = setting((), metavar="NAME")
+    """Column of --input to write beside the predictions, such as an id; several separated by commas, or `all`."""
+    top: int | None = setting(None, AT_LEAST_1, unset="the probabilities of all labels")
+    """Write only the N likeliest labels, each with its probability."""
     split: str | None = setting(None, metavar="NAME", unset="the test set")
     """Split to predict."""
     overwrite: bool = setting(False)
     """Replace the file that --output names."""
 
+    def check(self, settings: Collection[str]) -> None:
+        """Refuse options that exclude each other, and an output that cannot be written, before any work is done."""
+        from isinglass.runs.predictions import check_predictions
 
-@command("data_dir", "precision", of_a_run=True)
+        if self.input is not None and self.split is not None:
+            raise ConfigError(f"--input {self.input} and --split {self.split} exclude each other: leave one of them out.")
+        _check_columns(settings, self.input, "--input")
+        if self.keep_columns and self.input is None:
+            raise ConfigError("--keep-columns is for a file of your own: name it with --input.")
+        if self.output is not None:
+            check_predictions(self.output, overwrite=self.overwrite)
+
+    @contextmanager
+    def writer(self, inputs: "Inputs | None", standard_output: TextIO) -> "Iterator[Writer]":
+        """Yield what writes the predictions; a file is complete after the block, or absent."""
+        from isinglass.runs.predictions import DelimitedWriter, predictions_file
+
+        if self.output is None:
+            yield DelimitedWriter(standard_output)
+            return
+        is_parquet = self.output.suffix.lower() == ".parquet"
+        types = inputs.arrow_types() if is_parquet and inputs is not None else {}
+        with predictions_file(self.output, overwrite=self.overwrite, types=types) as writer:
+            yield writer
+
+
+@command("data_dir", "text_column", "text_column2", "delimiter", "precision", of_a_run=True)
 def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any]) -> None:
-    """Predict the test set, or your own sentences: label by name and probabilities, tab-separated."""
+    """Predict the test set, or your own texts: labels by name and probabilities."""
     from isinglass.cli.display import progress
-    from isinglass.runs.directory import check_predictions, predict_split, predict_texts, write_predictions
+    from isinglass.data.inputs import open_input
+    from isinglass.runs.predict import predict_input, predict_split
 
-    source, output = options.input, options.output
-    if source is not None and options.split is not None:
-        raise ConfigError(f"--input {source} and --split {options.split} exclude each other: leave one of them out.")
-    if output is not None:
-        check_predictions(output, overwrite=options.overwrite)
+    options.check(settings)
+    named = [settings.pop(name, None) for name in ("text_column", "text_column2")]
     finished = options.load(run_dir, settings)
-    with progress() as observer:
-        if source is None:
-            rows = predict_split(finished, options.split, [observer])
+    if options.top is not None and finished.task.labels is None:
+        raise ConfigError(f"{finished.task.title} predicts a number: --top is for labels.")
+    inputs = None
+    if options.input is not None:
+        path = None if options.input == "-" else Path(options.input)
+        delimiter = finished.config.delimiter
+        inputs = open_input(path, finished.task, text_columns=named, delimiter=delimiter, keep=options.keep_columns)
+    standard_output = sys.stdout  # a progress bar puts a stream of its own in its place
+    shows_progress = options.output is not None or not standard_output.isatty()
+    count = 0
+    with ExitStack() as stack:
+        observers = [stack.enter_context(progress())] if shows_progress else []
+        writer = stack.enter_context(options.writer(inputs, standard_output))
+        if inputs is None:
+            pieces = iter([predict_split(finished, options.split, observers, top=options.top)])
         else:
-            rows = predict_texts(finished, None if source == "-" else Path(source), [observer])
-    if output is None:
-        print("\n".join("\t".join(row) for row in rows))
-        return
-    write_predictions(rows, output, overwrite=options.overwrite)
-    print(printable(f"{len(rows) - 1} predictions written to {output}"), file=sys.stderr)
+            pieces = predict_input(finished, inputs, observers, top=options.top)
+        for predictions in pieces:
+            writer.write(predictions)
+            count += len(predictions["index"])
+    if options.output is not None:
+        print(printable(f"{count} predictions written to {options.output}"), file=sys.stderr)
 
 
 class ExportOptions(FinishedRunOptions):

@@ -101,7 +101,7 @@ class _Rows:
 
     def _append(self, table: Table, chunk: Chunk) -> None:
         for name, stored, values in zip(self.columns.texts, self.texts, chunk.columns, strict=False):
-            texts = _convert(_as_encodable_text, name, values, table, chunk)
+            texts = texts_of(name, values, table, chunk)
             self.missing |= {len(stored) + i: name for i, text in enumerate(texts) if text is None}
             stored.extend(text or "" for text in texts)
         if self.columns.label is not None:
@@ -130,6 +130,15 @@ def _convert(convert: Callable[[Any], Any], name: str, values: Sequence[Any], ta
         place = f"{table.file.origin}, {table.unit} {chunk.numbers[len(converted)]}"
         raise DataError(f"{place}: {column} {brief(name)} holds {error}; {expected} was expected.") from None
     return converted
+
+
+def texts_of(name: str, values: Sequence[Any], table: Table, chunk: Chunk) -> Sequence[str | None]:
+    """Return the values of the column `name` as texts, None where one is missing.
+
+    Raises:
+        DataError: a value is neither text nor number; the message names the row.
+    """
+    return _convert(_as_encodable_text, name, values, table, chunk)
 
 
 def _as_encodable_text(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Turn a user's own files into a task and its examples, or into texts to predict.
+"""Turn a user's own files into a task and its examples.
 
     tables (columns as they are written) -> rows (complete examples) -> labels (kind and names) -> task -> holdout (dev set)
 
@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +18,13 @@ from jaxtyping import Bool, Int64
 from isinglass.config import TrainConfig
 from isinglass.data.columns import Columns, read_tables
 from isinglass.data.examples import Examples, LoadedSplits, Source, encode_labels
-from isinglass.data.files import STANDARD_INPUT, DataFile, expand
-from isinglass.data.formats import Table, UnquotedTable, is_table, open_table
+from isinglass.data.files import expand
+from isinglass.data.formats import Table, open_table
+from isinglass.data.inputs import require_texts
 from isinglass.data.labels import check_kind, resolve_task
 from isinglass.errors import ConfigError, DataError
-from isinglass.names import brief, listed, printable
-from isinglass.tasks import TASKS, Split, Task
+from isinglass.names import brief, listed
+from isinglass.tasks import Split, Task
 
 
 def read_custom(config: TrainConfig, task: Task | None = None) -> Source:
@@ -69,17 +69,21 @@ def resolve_source(
 
 
 class KnownTaskFiles(Source):
-    """The files of a task that an earlier run resolved: a split is read when it is requested, and once."""
+    """The files of a task that an earlier run resolved: a split is read when it is requested, and once.
+
+    A test set may have columns of its own: those that the config names.
+    """
 
     def __init__(self, config: TrainConfig, task: Task) -> None:
         first = task.splits[0]
         train, dev, test = (replace(first, name=name) for name in ("train", "dev", "test"))
         self._config = config
         self._columns = Columns(texts=task.column_names, label=str(first.label_column))
+        self._test_columns = _with_named(self._columns, config)
         self._read_file = functools.cache(self._read_rows)
         task = replace(task, train=train, dev=(dev,), test=(test,) if config.test_file else ())
         with suppress(DataError):  # raised again when the test set is read
-            if config.test_file and not _have_labels(_open_tables(config, "test"), self._columns):
+            if config.test_file and not _have_labels(_open_tables(config, "test"), self._test_columns):
                 task = _with_hidden_test_labels(task)
         super().__init__(task=task)
 
@@ -90,15 +94,41 @@ class KnownTaskFiles(Source):
         return self._divided[split.name]
 
     def _read_rows(self, split: str) -> Examples:
-        examples = read_rows(split, _open_tables(self._config, split), self._columns, self._config)
+        tables, columns = _open_tables(self._config, split), self._columns
+        if split == "test":
+            columns = self._test_columns
+            for table in tables:
+                require_texts(table, columns.texts, self._columns.texts)
+        examples = read_rows(split, tables, columns, self._config)
         check_kind(examples, self.task)
         return examples
+
+    def why_unlabelled(self, split: Split) -> str:  # noqa: ARG002
+        """Name the columns: the labels may stand in one of another name. See `Source.why_unlabelled`."""
+        table = _open_tables(self._config, "test")[0]
+        require_texts(table, self._test_columns.texts, self._columns.texts)
+        label = brief(self._test_columns.label)
+        found = f"{table.file.origin} has no column {label} with the labels; found {listed(table.columns)}"
+        return f"{found}: name yours with --label-column, or use `isinglass predict` if there are no labels."
 
     @functools.cached_property
     def _divided(self) -> dict[str, Examples]:
         config = self._config
         train, dev, note = divide(self._read_file("train"), self.task, config.validation_fraction, config.split_seed)
         return {"train": replace(train, notes=(*train.notes, note)), "dev": replace(dev, notes=(*dev.notes, note))}
+
+
+def _with_named(columns: Columns, config: TrainConfig) -> Columns:
+    """Return the columns with the names that the config has for them.
+
+    Raises:
+        ConfigError: the config names a second text where the task has one.
+    """
+    if config.text_column2 is not None and len(columns.texts) == 1:
+        raise ConfigError("The model is for single texts: leave --text-column2 out.")
+    named = (config.text_column, config.text_column2)
+    texts = tuple(name or known for name, known in zip(named, columns.texts, strict=False))
+    return Columns(texts=texts, label=config.label_column or columns.label)
 
 
 def _with_hidden_test_labels(task: Task) -> Task:
@@ -322,41 +352,3 @@ def hold_out(strata: Int64[np.ndarray, " N"], fraction: float, seed: int) -> Boo
         count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         is_held[rng.choice(rows, count, replace=False)] = True
     return is_held
-
-
-def read_texts(path: Path | None, task: Task, delimiter: str | None = None) -> Examples:
-    """Read texts to predict: a table if the file's ending is that of one, else lines; None: lines of standard input.
-
-    In a table the task's text columns are read; if it has just as many columns under other names, those. A missing text
-    is predicted as an empty one, so that there are as many predictions as rows. Rows that hold nothing are left out and
-    counted.
-
-    Raises:
-        DataError: the file is missing or damaged, or has other columns; the message names file, row and column.
-    """
-    if path is None or not is_table(path) or (task.name in TASKS and path.suffix.lower() == ".tsv"):  # GLUE quotes nothing
-        return read_user_texts(path, is_pair=task.is_pair)
-    table = open_table(path, delimiter)
-    columns = task.column_names
-    notes = []
-    if not {*columns} <= {*table.columns} and len(table.columns) == len(columns):
-        notes.append(f"{table.file.origin}: {listed(table.columns)} used as {listed(columns)}.")
-        columns = table.columns
-    examples, missing = read_tables([table], Columns(texts=columns))
-    if missing:
-        first = f"the first in {table.unit} {examples.line_numbers[min(missing)]}"
-        notes.append(f"{table.file.origin}: {len(missing):,} missing text(s) used as empty ones, {first}.")
-    return replace(examples, notes=(*notes, *examples.notes))
-
-
-def read_user_texts(path: Path | None, *, is_pair: bool) -> Examples:
-    """Read one example from each line; the two texts of a pair are separated by one tab.
-
-    Raises:
-        DataError: as `DataFile.lines`, or a line has another number of tabs.
-    """
-    columns = ("text", "text2") if is_pair else ("text",)
-    expected = "two texts separated by one tab expected" if is_pair else "one text without tabs expected"
-    file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
-    table = UnquotedTable(file=file, columns=columns, header_row=0, expected=expected)
-    return read_tables([table], Columns(texts=columns))[0]

@@ -134,6 +134,10 @@ class Source(ABC):
             DataError: the data are missing or damaged.
         """
 
+    def why_unlabelled(self, split: Split) -> str:
+        """Return why a split without a label column cannot be scored, and what to do."""
+        return f"{self.task.title}'s {split.name} set hides its labels: use `isinglass predict`."
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSplits(Source):

@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,11 @@ class DataFile:
         name = self.path.stem if self.compression else self.path.name
         return Path(name).suffix.lower()
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is standard input, a pipe or a device: read once, as its bytes arrive."""
+        return self is STANDARD_INPUT or not os.path.isfile(self.path)  # noqa: PTH113 - Path's raises errors
+
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """Yield a stream of the decompressed bytes.
@@ -112,7 +117,7 @@ class DataFile:
             raise DataError(f"{self.origin} is not a readable {self.compression} file: {short_reason(error)}.") from None
 
     def blocks(self, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
-        """Yield the text a few hundred lines at a time, without a byte order mark.
+        """Yield the text a few hundred lines at a time, without a byte order mark; of a stream the lines that have arrived.
 
         Args:
             longest: the most bytes that a line may have.
@@ -125,7 +130,8 @@ class DataFile:
         """
         first = 1
         with self.open() as stream:
-            while block := stream.read(BLOCK_BYTES):
+            read: Callable[[int], bytes] = stream.read1 if self.is_stream else stream.read  # type: ignore[attr-defined]
+            while block := read(BLOCK_BYTES):
                 rest = b"" if block.endswith(b"\n") else stream.readline(longest)
                 block += rest
                 text = self._decode(block.removeprefix(BYTE_ORDER_MARK) if first == 1 else block, first)

@@ -319,6 +319,14 @@ class ParquetTable(Table):
                 yield Chunk(columns=columns, numbers=range(first, first + len(batch)))
                 first += len(batch)
 
+    def arrow_types(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return Arrow's types of the columns, without their dictionaries."""
+        import pyarrow as pa
+
+        with _open_parquet(self.file) as opened:
+            types = {name: opened.schema_arrow.field(name).type for name in names}
+        return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types.items()}
+
 
 @contextmanager
 def _open_parquet(file: DataFile) -> Iterator[Any]:

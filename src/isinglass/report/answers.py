@@ -1,9 +1,10 @@
 """The files of a bench: its tasks, and the answers that a run gave to a labelled split, beside the texts and the labels."""
 
+import csv
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from isinglass.data.examples import Examples, encode_labels
+from isinglass.data.files import LONGEST_VALUE
 from isinglass.errors import DataError
 from isinglass.models.files import read_json
 from isinglass.names import brief, printable, shortened
@@ -19,6 +21,8 @@ from isinglass.statistics import Answers
 from isinglass.tasks import MULTILABEL, TASKS, Labels, Task, custom, get_task
 
 PROBABILITY: Final = "probability:"
+ABOUT_EXAMPLES: Final = ("label", "file", "row", "text", "text2")  # columns that are not read here
+_QUOTING: Final = (csv.QUOTE_NONE, csv.QUOTE_MINIMAL)
 NAME: Final = re.compile(r"[a-z0-9_-]{1,60}")
 
 
@@ -90,26 +94,39 @@ def _read_examples(directory: Path, task_name: str, split: str) -> tuple[Task, P
             labels.append(tuple(map(str, example["label"])) if task.kind is MULTILABEL else str(example["label"]))
         except (ValueError, TypeError, KeyError, RecursionError):
             raise DataError(f'{path}, line {number}: {{"texts": [...], "label": "..."}} was expected.') from None
-    return task, path, texts, _encoded(labels, path, 1, task)
+    return task, path, texts, _encoded(labels, path, range(1, len(labels) + 1), task)
 
 
 def _read_predictions(path: Path, task: Task) -> tuple[Labels, Float64[np.ndarray, "N C"] | None]:
     """Return the encoded predictions, and the probabilities in the order of the task's labels."""
     names = [PROBABILITY + name for name in task.labels or ()]
-    header, *rows = [line.split("\t") for line in _lines(path)]
-    if header[:2] != ["index", "prediction"] or sorted(header[2:]) != sorted(names):
+    (_, header), *rows = _read_rows(path)
+    probabilities = [name for name in header[2:] if name not in ABOUT_EXAMPLES]
+    if header[:2] != ["index", "prediction"] or sorted(probabilities) != sorted(names):
         expected = ", ".join(["index", "prediction", *names])
         found = shortened(printable(", ".join(header)), 200)
         raise DataError(f"{path}, line 1: the columns are {found}; {expected} were expected.")
     order = [header.index(name) for name in names] or [1]
     numbers = np.empty((len(rows), len(order)))
-    for i, row in enumerate(rows):
+    for i, (line, row) in enumerate(rows):
         if len(row) != len(header) or row[0] != str(i):
-            raise DataError(f"{path}, line {i + 2}: {len(header)} fields, the first of them {i}, were expected.")
-        numbers[i] = [_number(row[column], path, i + 2) for column in order]
+            raise DataError(f"{path}, line {line}: {len(header)} fields, the first of them {i}, were expected.")
+        numbers[i] = [_number(row[column], path, line) for column in order]
     if task.labels is None:
         return numbers[:, 0].astype(np.float32), None
-    return _encoded([task.kind.parse(row[1]) for row in rows], path, 2, task), numbers
+    return _encoded([task.kind.parse(row[1]) for _, row in rows], path, [line for line, _ in rows], task), numbers
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the fields of each row, and the line that it ends in. Files without texts, as of 0.1.0, quote nothing."""
+    lines = _lines(path)
+    has_texts = "text" in lines[0].split("\t")
+    rows = csv.reader((line + "\n" for line in lines), "excel-tab", quoting=_QUOTING[has_texts])
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_VALUE))
+    try:
+        return [(rows.line_num, fields) for fields in rows]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: it cannot be read as TSV ({error}).") from None
 
 
 def _lines(path: Path) -> list[str]:
@@ -124,8 +141,7 @@ def _lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def _encoded(names: list[Any], path: Path, first_line: int, task: Task) -> Labels:
-    lines = range(first_line, first_line + len(names))
+def _encoded(names: list[Any], path: Path, lines: Sequence[int], task: Task) -> Labels:
     return encode_labels(Examples(texts=([],), labels=names, origin=str(path), line_numbers=lines), task, task.labels)
 
 

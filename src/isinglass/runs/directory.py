@@ -5,17 +5,16 @@ While a run is trained, RUN_DIR holds `checkpoints/` and a lock. Then the finish
 RUN_DIR/
   result.json             the RunResult, settings included
   steps.jsonl             loss and learning rate of each step
-  predictions-dev.tsv     the prediction for each example of each scored split
+  predictions-dev.tsv     for each example of each scored split: prediction, label, row, texts, probabilities
   model/                  a Hugging Face model directory with its card; for the user's own task, also its labels and
                           columns: task.json (a bench keeps the model only on demand)
 """
 
 import json
-import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,30 +28,24 @@ from safetensors import SafetensorError
 
 from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
 from isinglass.config import TrainConfig, resolve
-from isinglass.data import open_data
-from isinglass.data.custom import read_texts
 from isinglass.data.examples import Examples
 from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
 from isinglass.models.files import read_json
 from isinglass.results import RunResult
-from isinglass.storage import LOCK, check_parent, held, names_to_replace, real_path, replacing, take_place
+from isinglass.runs.predictions import Predictions, described_by_source, prediction_columns, write_predictions
+from isinglass.storage import LOCK, held, names_to_replace, real_path, take_place
 from isinglass.tasks import TASKS, Task, custom, get_task
 from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
-from isinglass.training.evaluation import predict
+from isinglass.training.evaluation import Scored, predict
 from isinglass.training.observers import Observers
-from isinglass.training.preparation import Packer, label_order, prepare_texts
+from isinglass.training.preparation import Packer, prepare_texts
 from isinglass.training.trainer import TrainedRun
 
 MODEL: Final = "model"
 RESULT: Final = "result.json"
 TASK: Final = "task.json"  # the user's own task
-
-Rows = list[tuple[str, ...]]
-"""The rows of a predictions file, the header first."""
-
-logger = logging.getLogger(__name__)
 
 
 class RunNotWrittenError(StorageError):
@@ -144,12 +137,12 @@ def write_run(
     *,
     overwrite: bool,
     with_model: bool = True,
-    predictions: Mapping[str, Rows] | None = None,
+    predictions: Mapping[str, Predictions] | None = None,
 ) -> RunResult:
     """Write a run beside `directory`, then rename: readers see either the complete run directory or nothing.
 
     Args:
-        predictions: name of a split that was not scored -> its predictions, the header first.
+        predictions: name of a split that was not scored -> its predictions.
 
     Returns:
         The result, which now names its prediction files.
@@ -159,7 +152,7 @@ def write_run(
         RunNotWrittenError: the disk is full, say. Nothing is left of the run but its checkpoints.
     """
     check_output(directory, overwrite=overwrite)
-    scored = {one.split.name: list(prediction_rows(one.outputs, one.label_order, run.task)) for one in run.scored}
+    scored = {one.split.name: _predictions_of(one, run.task) for one in run.scored}
     place = real_path(directory)
     partial = _partial_directory(place)
     try:
@@ -184,6 +177,11 @@ def write_run(
     return result
 
 
+def _predictions_of(scored: Scored, task: Task) -> Predictions:
+    described = described_by_source(scored.split.examples)
+    return prediction_columns(scored.outputs, scored.label_order, task, described=described)
+
+
 def _write_model(run: TrainedRun, directory: Path) -> None:
     """Write the model, its card, and the user's own task."""
     directory.mkdir()
@@ -194,13 +192,13 @@ def _write_model(run: TrainedRun, directory: Path) -> None:
     (directory / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
 
 
-def _write_records(run: TrainedRun, directory: Path, predictions: Mapping[str, Rows]) -> RunResult:
+def _write_records(run: TrainedRun, directory: Path, predictions: Mapping[str, Predictions]) -> RunResult:
     """Write the steps, the predictions and the result, and return the result."""
     with open(directory / "steps.jsonl", "w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(vars(step)) + "\n" for step in run.steps)
     files = {name: f"predictions-{name}.tsv" for name in predictions}
-    for name, rows in predictions.items():
-        write_rows(rows, directory / files[name])
+    for name, columns in predictions.items():
+        write_predictions(columns, directory / files[name])
     result = replace(run.result, predictions=files)
     # a path in the settings need not be UTF-8: its bytes become JSON's \udcff
     (directory / RESULT).write_text(result.to_json() + "\n", encoding="utf-8", errors="backslashreplace")
@@ -210,58 +208,6 @@ def _write_records(run: TrainedRun, directory: Path, predictions: Mapping[str, R
 def _partial_directory(directory: Path) -> Path:
     """Return the name under which a run is written before it takes the place of `directory`."""
     return directory.with_name(f".{directory.name}.partial")
-
-
-def prediction_rows(
-    outputs: Float32[np.ndarray, "N outputs"], label_order: Sequence[str] | None, task: Task
-) -> Iterator[tuple[str, ...]]:
-    """Yield a header and one row for each example: its index from 0, the label's name (or the value), the probabilities.
-
-    The labels of a multi-label example are joined by `|`.
-
-    Args:
-        label_order: name of each output; None for regression.
-    """
-    order = label_order or ()
-    yield ("index", "prediction", *(f"probability:{name}" for name in order))
-    for i, shares in enumerate(task.kind.probabilities(outputs)):
-        yield (str(i), task.kind.names(shares, order), *(f"{share:.6g}" for share in shares[: len(order)]))
-
-
-def write_rows(rows: Sequence[tuple[str, ...]], path: Path) -> None:
-    """Write the rows to a file, their cells separated by tabs."""
-    with open(path, "w", encoding="utf-8") as lines:
-        lines.writelines("\t".join(row) + "\n" for row in rows)
-
-
-def check_predictions(path: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work is done, a path that the predictions cannot or must not be written to.
-
-    Raises:
-        OutputExistsError: `path` exists and `overwrite` is false, or is a directory or a device.
-        ConfigError: `path` cannot be made.
-    """
-    if path.exists() and not path.is_file():
-        raise OutputExistsError(f"{path} is a directory or a device; --output names a file.")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists: choose another --output, or replace it with --overwrite.")
-    check_parent(path, option="--output")
-
-
-def write_predictions(rows: Sequence[tuple[str, ...]], path: Path, *, overwrite: bool) -> None:
-    """Write the rows to a file: all of them, or nothing.
-
-    Raises:
-        OutputExistsError, ConfigError: as `check_predictions`.
-        StorageError: the disk is full, say. Nothing is left of the rows.
-    """
-    check_predictions(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            write_rows(rows, partial)
-    except OSError as error:
-        raise StorageError(f"{path} could not be written and nothing is left of it: {error.strerror}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,34 +282,3 @@ def _own_task(model: Path) -> Task | None:
     if not os.path.lexists(path):
         return None
     return custom.from_json(read_json(path, limit=custom.MOST_BYTES), str(path))
-
-
-def predict_split(model: FinishedModel, split_name: str | None = None, observers: Observers = ()) -> Rows:
-    """Predict a split of the model's task: its test set, or the named one. The first row is the header.
-
-    Raises:
-        ConfigError: no split is named, and there is not exactly one test set.
-    """
-    task = model.task
-    if split_name is None and not task.test:
-        raise ConfigError(f"{task.title} has no test set: name a file of your own with --input.")
-    if split_name is None and len(task.test) > 1:
-        names = " or ".join(split.name for split in task.test)
-        raise ConfigError(f"{task.title} has {len(task.test)} test sets: name one with --split {names}.")
-    split = task.test[0] if split_name is None else task.split(split_name)
-    examples = open_data(model.config, task).read(split)
-    return _predict(model, examples, split.name, observers)
-
-
-def predict_texts(model: FinishedModel, path: Path | None, observers: Observers = ()) -> Rows:
-    """Predict a table, or the lines of a text file or of standard input (`path` None). The first row is the header."""
-    examples = read_texts(path, model.task, model.config.delimiter)
-    for note in examples.notes:
-        logger.warning(note)
-    return _predict(model, examples, "input", observers)
-
-
-def _predict(model: FinishedModel, examples: Examples, name: str, observers: Observers) -> Rows:
-    order = label_order(model.checkpoint, model.task)
-    outputs = model.outputs(examples, name, observers)
-    return list(prediction_rows(outputs, order, model.task))

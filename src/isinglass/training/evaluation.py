@@ -68,7 +68,7 @@ def evaluate(
     check_installed(config.backend)
     data = data or open_data(config)
     model = replace(model, label_names=label_order(model, data.task))
-    splits = [prepare_split(data, split, config, model) for split in _labelled_splits(data.task, split_names)]
+    splits = [prepare_split(data, split, config, model) for split in _labelled_splits(data, split_names)]
     for split in splits:
         if split.labels is None:
             raise ConfigError(f"{split.examples.origin} has no labels to score by: use `isinglass predict`.")
@@ -78,11 +78,12 @@ def evaluate(
     return make_result(config, data.task, backend, scored, splits, state), scored
 
 
-def _labelled_splits(task: Task, names: Sequence[str] | None) -> Sequence[Split]:
+def _labelled_splits(data: Source, names: Sequence[str] | None) -> Sequence[Split]:
+    task = data.task
     splits = task.dev if names is None else [task.split(name) for name in names]
     for split in splits:
         if split.label_column is None:
-            raise ConfigError(f"{task.title}'s {split.name} set hides its labels: use `isinglass predict`.")
+            raise ConfigError(data.why_unlabelled(split))
     if not splits:
         raise ConfigError(f"{task.title} has no labelled set: use `isinglass predict`.")
     return splits
