@@ -122,6 +122,12 @@ def test_parquet_has_types(tmp_path: Path) -> None:
     assert table["probability:bad"].to_pylist()[:2] == [0.25, 1 / 3]
 
 
+def test_parquet_has_lists_of_labels_though_the_first_are_empty(tmp_path: Path) -> None:
+    written(tmp_path / "a.parquet", [{"prediction": [(), ()]}, {"prediction": [("bad", "good"), ()]}])
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table["prediction"].to_pylist() == [[], [], ["bad", "good"], []]
+
+
 def test_parquet_refuses_a_column_of_several_types(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     message = refused(lambda: written(path, [{"index": range(1), "id": [1]}, {"index": range(1), "id": ["x"]}]), DataError)

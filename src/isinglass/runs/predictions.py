@@ -188,8 +188,10 @@ class ParquetWriter:
         import pyarrow as pa
 
         given = [*values] if not isinstance(values, np.ndarray) else values
+        has_label_lists = isinstance(given[0], tuple)  # all of them may be empty
+        kind = pa.list_(pa.string()) if has_label_lists else self._types.get(name)
         try:
-            array = pa.array(given, self._types.get(name), from_pandas=True)
+            array = pa.array(given, kind, from_pandas=True)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             problem = f"the values of the column {brief(name)} are of several types ({short_reason(error)})"
             raise DataError(f"{self._origin}: {problem}: write .jsonl or .csv, or do not keep this column.") from None
@@ -248,7 +250,8 @@ def predictions_file(path: Path, *, overwrite: bool, types: Mapping[str, Any] | 
     except OSError as error:
         if isinstance(error, IsinglassError):  # of what is predicted
             raise
-        raise StorageError(f"{path} could not be written and nothing is left of it: {short_reason(error)}.") from error
+        reason = error.strerror or short_reason(error)
+        raise StorageError(f"{path} could not be written and nothing is left of it: {reason}.") from error
 
 
 @contextmanager
