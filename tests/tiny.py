@@ -1,8 +1,8 @@
 """Make small random models of each family with `transformers`, and small data in GLUE's layout."""
 
 import csv
-import io
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +162,9 @@ def _row(split: Split, index: int, texts: list[str], label: str) -> str:
 
 def input_rows(model: FinishedModel, path: Path) -> list[list[str]]:
     """Return what `isinglass predict --input` prints: the header and a row for each example."""
-    printed = io.StringIO(newline="")
-    writer = DelimitedWriter(printed)
-    for predictions in predict_input(model, open_input(path, model.task)):
-        writer.write(predictions)
-    return [*csv.reader(io.StringIO(printed.getvalue(), newline=""), "excel-tab")]
+    with tempfile.TemporaryFile("w+", newline="") as printed:
+        writer = DelimitedWriter(printed)
+        for predictions in predict_input(model, open_input(path, model.task)):
+            writer.write(predictions)
+        printed.seek(0)
+        return [*csv.reader(printed, "excel-tab")]

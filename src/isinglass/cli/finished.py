@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -110,7 +110,7 @@ class PredictOptions(FinishedRunOptions):
             check_predictions(self.output, overwrite=self.overwrite)
 
     @contextmanager
-    def writer(self, inputs: "Inputs | None", standard_output: TextIO) -> "Iterator[Writer]":
+    def writer(self, inputs: "Inputs | None", standard_output: IO[str]) -> "Iterator[Writer]":
         """Yield what writes the predictions; a file is complete after the block, or absent."""
         from isinglass.runs.predictions import DelimitedWriter, predictions_file
 

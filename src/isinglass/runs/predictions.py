@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol, TextIO
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -94,7 +94,7 @@ class DelimitedWriter:
     The labels of a multi-label example are joined by `|`.
     """
 
-    def __init__(self, file: TextIO, delimiter: str = "\t") -> None:
+    def __init__(self, file: IO[str], delimiter: str = "\t") -> None:
         self._file = file
         self._rows = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         self._has_header = False
@@ -129,7 +129,7 @@ def _cell(value: Any) -> str:
 class JsonLinesWriter:
     """Writes an object for each prediction, one a line."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def write(self, predictions: Predictions) -> None:
