@@ -9,7 +9,8 @@ from isinglass.names import printable, shortened
 
 # What begins markup anywhere in a line. GitHub makes links of `://` and `www.` too.
 _MARKUP: Final = re.compile(r"[\\`*~\[\]<>&|$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.", re.IGNORECASE)
-_BLOCK: Final = re.compile(r"^\s+|^[#+=-]|^\d(?=\d*[.)])")  # what begins a heading, a list, a rule or code at the beginning
+# What begins a heading, a list, a rule or code at the beginning of a line, or ends a heading at its end.
+_BLOCK: Final = re.compile(r"^\s+|^[#+=-]|^\d(?=\d*[.)])|(?<=\s)#+(?=\s*$)")
 # What stands in a column that is set to the right: numbers, and what stands in their place
 _NUMBER: Final = re.compile(r"-?|NaN|failed|[-+]?\d([\d.:/ ±()+%hms†-]|,(?=\d)|to|of)*")
 _LONG: Final = 48  # characters of a cell that is broken into lines

@@ -158,6 +158,8 @@ def test_a_table_keeps_its_cells(rows: list[tuple[str, str]]) -> None:
 
 @settings(deadline=None)
 @given(some_text)
+@example("1 #")
+@example("C# and F ## ")
 def test_any_text_is_shown_as_it_is_wherever_it_begins(text: str) -> None:
     for before in ("", "- ", "# ", "> "):
         assert visible(f"{before}{escaped(text)}").strip() == printable(text).strip()
