@@ -28,7 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
-from isinglass.config import as_dict, resolve, without_places
+from isinglass.config import as_dict, identifying, resolve
 from isinglass.errors import DataError
 from isinglass.metrics import Metric
 from isinglass.names import brief, printable, shortened
@@ -319,7 +319,7 @@ def append_record(directory: Path, record: RunResult | FailedRun) -> None:
 
 def run_key(config: Mapping[str, Any], start_from: str | None) -> str:
     """Return what identifies a run: all settings but the paths of the data, and the task of its first weights."""
-    return json.dumps([without_places(config), start_from], sort_keys=True)
+    return json.dumps([identifying(config), start_from], sort_keys=True)
 
 
 def _reason(error: Exception) -> str:

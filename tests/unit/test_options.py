@@ -19,9 +19,9 @@ CLUSTER = "--on --cpus-per-run --gpus-per-run --storage --checkpoint-every"
 OPTIONS = {
     "train": f"task --data-dir {TABLES} --test-file --validation-fraction --model --output-dir --overwrite --resume "
     "--checkpoint-every --keep-checkpoints --recipe --epochs --batch-size --learning-rate --max-length --long-texts "
-    "--max-train-examples --class-weights --label-smoothing --layer-decay --freeze-embeddings --freeze-layers --keep-best "
-    "--early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only --config "
-    "--set --json",
+    "--max-train-examples --head-start --class-weights --label-smoothing --layer-decay --freeze-embeddings --freeze-layers "
+    "--keep-best --early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only "
+    "--config --set --json",
     "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --task --split "
     "--precision --json",
     "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite --text-column --text-column2 "

@@ -10,7 +10,7 @@ from typing import Final
 from isinglass.backends.protocol import create_backend
 from isinglass.bench.own_data import check_same, describe
 from isinglass.bench.plan import test_sets
-from isinglass.config import TrainConfig
+from isinglass.config import PLACES, TrainConfig
 from isinglass.data import open_data
 from isinglass.errors import DataError, IsinglassError
 from isinglass.executors.messages import Calibration, CalibrationRequest, RunFinished, RunRequest
@@ -36,9 +36,11 @@ def perform_run(request: RunRequest, directory: Path, send: Send) -> RunFinished
     if config.train_file:
         check_same(describe(data), directory)
     run = train_requested(request, config, data, send)
-    result = dataclasses.replace(run.result, config=request.runs[0].config, start_from=request.start_from)
+    requested = request.runs[0].config
+    settings = run.result.config | {name: requested[name] for name in PLACES}  # the paths as the bench was given them
+    result = dataclasses.replace(run.result, config=settings, start_from=request.start_from)
     run = dataclasses.replace(run, result=result)
-    predictions = _predict_test_sets(config, run) if request.predict_test else {}
+    predictions = _predict_test_sets(run) if request.predict_test else {}
     for scored in run.scored:
         _write_examples(scored, directory / "examples" / f"{config.task}-{scored.split.name}.jsonl")
     run_dir = f"runs/{request.name}"
@@ -47,14 +49,14 @@ def perform_run(request: RunRequest, directory: Path, send: Send) -> RunFinished
     return RunFinished(result=dataclasses.replace(result, predictions=files))
 
 
-def _predict_test_sets(config: TrainConfig, run: TrainedRun) -> dict[str, Predictions]:
+def _predict_test_sets(run: TrainedRun) -> dict[str, Predictions]:
     """Return name -> predictions of each test set that was not scored."""
     scored = {each.split.name for each in run.scored}
     predictions = {}
-    for name, (task_name, split) in test_sets(config).items():
+    for name, (task_name, split) in test_sets(run.config).items():
         if name not in scored:
             task = run.task if task_name == run.task.name else get_task(task_name)
-            finished = FinishedModel(checkpoint=run.model, config=dataclasses.replace(config, task=task_name), task=task)
+            finished = FinishedModel(checkpoint=run.model, config=dataclasses.replace(run.config, task=task_name), task=task)
             predictions[name] = predict_split(finished, split)
     return predictions
 

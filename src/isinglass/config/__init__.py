@@ -6,7 +6,7 @@ Their order: default < recipe < environment < config file < flag < `--set`.
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,18 @@ from isinglass.config.settings import SETTINGS, KindChoice, Precision, TrainConf
 from isinglass.errors import ConfigError
 from isinglass.names import did_you_mean
 
-__all__ = ["PLACES", "RECIPES", "SETTINGS", "KindChoice", "Precision", "TrainConfig", "as_dict", "resolve", "without_places"]
+__all__ = [
+    "PLACES",
+    "RECIPES",
+    "SETTINGS",
+    "KindChoice",
+    "Precision",
+    "TrainConfig",
+    "as_dict",
+    "changed",
+    "identifying",
+    "resolve",
+]
 
 
 @dataclass(frozen=True)
@@ -25,11 +36,13 @@ class Recipe:
         source: where the values come from.
         values_of_tasks: task -> setting -> value, where a task needs others.
         values: setting -> value, for all tasks.
+        chooses: the settings whose values it chooses later, by the model and the data (`training/choice.py`).
     """
 
     source: str
-    values_of_tasks: Mapping[str, Mapping[str, Any]]
+    values_of_tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    chooses: tuple[str, ...] = ()
 
     def values_for(self, task: str) -> dict[str, Any]:
         """Return the values for a task: setting -> value."""
@@ -40,6 +53,10 @@ _MINILM: Final = (
     "for encoders of MiniLM's size: the best of four on held-out parts of RTE's and MRPC's train (benchmarks.md)"
 )
 RECIPES: Final[Mapping[str, Recipe]] = {
+    "auto": Recipe(
+        "chosen by the model and the training data (benchmarks.md)",
+        chooses=("max_length", "epochs", "learning_rate", "warmup_ratio", "head_start", "keep_best"),
+    ),
     "classic": Recipe("the PyTorch table of the classic GLUE example script of `transformers`", {"wnli": {"epochs": 5}}),
     "small": Recipe(_MINILM, {"wnli": {"epochs": 5}}, {"learning_rate": 2e-4}),
 }
@@ -62,7 +79,8 @@ def resolve(
 
     Args:
         task: the task's name.
-        recipe: the name of a recipe; None: the one that another source names, or `classic`.
+        recipe: the name of a recipe; None: the one that another source names, or `auto` for the user's own files and
+            `classic` for other tasks.
         config_file: a TOML or JSON file, an object of settings.
         flags: setting -> value from the command line; None means that the flag was not used.
         assignments: texts `setting=value`.
@@ -72,17 +90,24 @@ def resolve(
     Raises:
         ConfigError: an unknown setting or recipe, or a value of the wrong kind or out of range.
     """
-    chosen = {} if config_file is None else _read_config_file(config_file)
-    chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
-    chosen |= dict(map(_parse_assignment, assignments))
-    recipe = str(recipe or chosen.get("recipe") or SETTINGS["recipe"].default)
+    named = {} if config_file is None else _read_config_file(config_file)
+    named |= {name: value for name, value in (flags or {}).items() if value is not None}
+    named |= dict(map(_parse_assignment, assignments))
+    usual = "auto" if named.get("train_file") else "classic"
+    recipe = str(recipe or named.get("recipe") or usual)
     if recipe not in RECIPES:
         raise ConfigError(f"There is no recipe {recipe!r}{did_you_mean(recipe, RECIPES)}; there are {', '.join(RECIPES)}.")
-    merged = RECIPES[recipe].values_for(task) | chosen
+    merged = RECIPES[recipe].values_for(task) | named
     if merged.get("backend") == "tensorflow":
         merged = _read_switches(environment or {}) | merged
-    merged |= {"task": task, "recipe": recipe}
+    left_open = [name for name in RECIPES[recipe].chooses if name not in named]
+    merged = {"chosen": left_open} | merged | {"task": task, "recipe": recipe}
     return TrainConfig(**{name: _parse(name, value) for name, value in merged.items()})
+
+
+def changed(config: TrainConfig, **values: Any) -> TrainConfig:
+    """Return the settings with other values, which the recipe does not choose any more."""
+    return replace(config, **values, chosen=tuple(name for name in config.chosen if name not in values))
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
@@ -90,9 +115,10 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
-def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings but those that say where the data lie: two runs with these alike are the same run."""
-    return {name: value for name, value in settings.items() if name not in PLACES}
+def identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that make two runs the same: all but the data's places, and the values that the recipe chooses."""
+    derived = {*PLACES, *settings.get("chosen", ())}
+    return {name: value for name, value in settings.items() if name not in derived}
 
 
 def _parse(name: str, value: Any) -> Any:

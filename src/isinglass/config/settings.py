@@ -108,8 +108,16 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """The course of training: epochs, batches, loss, and which epoch is kept."""
 
-    recipe: str = setting("classic", panel="Most used", metavar="NAME")
-    """Values to start from: `classic` (of the GLUE example script) or `small` (for encoders of MiniLM's size)."""
+    recipe: str = setting("classic", unset="auto for your own data, else classic", panel="Most used", metavar="NAME")
+    """Values to start from: `auto` (chosen by model and data), `classic` (of the GLUE example script) or `small` (for models
+    of MiniLM's size).
+    """
+    chosen: tuple[str, ...] = setting(())
+    """Settings whose values the recipe `auto` chooses by the model and the data: those that you do not set."""
+    head_start: Literal["random", "solved"] = setting("random", panel="Training")
+    """Weights that a new head starts with: `random` ones, or those of a regression that is `solved` on the vectors of the
+    untouched encoder.
+    """
     epochs: int = setting(3, AT_LEAST_1, panel="Most used")
     """Number of passes over the training set."""
     batch_size: int = setting(32, AT_LEAST_1, panel="Most used")

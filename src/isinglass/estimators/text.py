@@ -41,7 +41,7 @@ class TextEstimator(BaseEstimator):
     _: KW_ONLY
     backend: str = "torch"
     precision: str = "fp32"
-    recipe: str = "classic"
+    recipe: str = "auto"
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -71,8 +71,8 @@ class TextEstimator(BaseEstimator):
             OutputExistsError: it exists, and `overwrite` is false.
         """
         check_is_fitted(self)
-        task, model = self._model.task, self._model.checkpoint
-        run = TrainedRun(task=task, result=self.result_, model=model, steps=self._steps, scored=[])
+        config, task, model = self._model.config, self._model.task, self._model.checkpoint
+        run = TrainedRun(config=config, task=task, result=self.result_, model=model, steps=self._steps, scored=[])
         return write_run(run, Path(directory), overwrite=overwrite)
 
     def __sklearn_tags__(self) -> Any:
@@ -110,7 +110,7 @@ class TextEstimator(BaseEstimator):
             data = LoadedSplits(task=task, splits={"train": rest, "dev": held_out}, notes=(note,))
         observers = [ProgressObserver(_log)] if self.verbose else []
         trained = train(config, observers, data=data)
-        self._model = FinishedModel(checkpoint=trained.model, config=config, task=task)
+        self._model = FinishedModel(checkpoint=trained.model, config=trained.config, task=task)
         self.result_, self._steps = trained.result, trained.steps
         return self
 

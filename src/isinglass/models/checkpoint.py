@@ -68,6 +68,11 @@ class Checkpoint:
         return get_family(self.config_json["model_type"], self.origin)
 
     @property
+    def encoder_weights(self) -> Weights:
+        """The weights below the head."""
+        return {name: array for name, array in self.weights.items() if not name.startswith("head.")}
+
+    @property
     def num_outputs(self) -> int | None:
         """Outputs of the trained head; None if there is none."""
         output = self.weights.get(f"{HEAD_OUTPUT}.weight")

@@ -64,6 +64,7 @@ class Group:
             for group in (self, other):
                 recipe = RECIPES.get(group.settings["recipe"])
                 differing -= {*recipe.values_for(group.task.name)} if recipe else set()
+                differing -= {"chosen", *group.settings["chosen"]}
         return differing
 
     def mean(self, name: str) -> float:
@@ -251,7 +252,7 @@ def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that differ from the recipe's, without task, seed and the paths of the data."""
     recipe = config["recipe"] if config["recipe"] in RECIPES else None
     usual = as_dict(resolve(task=config["task"], recipe=recipe))
-    aside = ("task", "seed", "recipe", *PLACES)
+    aside = ("task", "seed", "recipe", "chosen", *config["chosen"], *PLACES)
     return {name: value for name, value in config.items() if name not in aside and value != usual.get(name)}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isinglass.backends.process_group import ProcessGroup, joined
 from isinglass.backends.protocol import check_installed
-from isinglass.config import TrainConfig, as_dict, without_places
+from isinglass.config import TrainConfig, as_dict, identifying
 from isinglass.config.settings import SavingSettings
 from isinglass.data.examples import Source
 from isinglass.results import RunResult
@@ -139,7 +139,7 @@ def _finished_result(config: TrainConfig, directory: Path, group: ProcessGroup) 
     if not any(group.largest(int(is_finished and group.rank == 0))):
         return None
     result = RunResult.read(directory / RESULT)
-    compare_identity(without_places(result.config), without_places(as_dict(config)), directory / RESULT)
+    compare_identity(identifying(result.config), identifying(as_dict(config)), directory / RESULT)
     return result
 
 

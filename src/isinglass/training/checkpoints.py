@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from isinglass.config import TrainConfig, as_dict, without_places
+from isinglass.config import SETTINGS, TrainConfig, as_dict, identifying
 from isinglass.errors import ConfigError, DataError, StorageError, TrainingDivergedError
 from isinglass.models.vocabulary import Vocabulary
 from isinglass.storage import replacing
@@ -200,11 +200,13 @@ def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
 def compare_identity(
     saved: Mapping[str, Any], current: Mapping[str, Any], path: Path, *, remedy: str = "start again with --overwrite"
 ) -> None:
-    """Refuse to continue what `path` holds under another identity.
+    """Refuse to continue what `path` holds under another identity. A setting that an older version lacked has its default.
 
     Raises:
         ConfigError: it names what differs.
     """
+    defaults = {name: json.loads(json.dumps(setting.default)) for name, setting in SETTINGS.items() if name in current}
+    saved = defaults | {**saved}
     for name in dict.fromkeys((*current, *saved)):
         if saved.get(name) != current.get(name):
             was, found = (json.dumps(side.get(name)) for side in (saved, current))
@@ -221,7 +223,7 @@ def run_identity(config: TrainConfig, run: PreparedRun, vocabulary: Vocabulary) 
     tokens, labels = run.train.tokens, run.train.labels
     assert labels is not None
     model = np.frombuffer(json.dumps(run.model.config_json, sort_keys=True).encode(), np.uint8)
-    return without_places(as_dict(config)) | {
+    return identifying(as_dict(config)) | {
         "training data (digest)": arrays_digest((tokens.input_ids, tokens.token_type_ids, tokens.offsets, labels)),
         "words of the training and scored data (digest)": arrays_digest([vocabulary.ids]),
         "model config (digest)": arrays_digest([model]),

@@ -24,6 +24,7 @@ from isinglass.models.vocabulary import Vocabulary
 from isinglass.names import brief, did_you_mean, shortened
 from isinglass.packing import PackedBatch, pack_flat, pack_rows, plan_evaluation, row_counts, shard_step
 from isinglass.tasks import Labels, Split, Task
+from isinglass.training.choice import Facts, choose
 
 MAX_NAMED: Final = 64  # examples that a message names
 ROW_MULTIPLE: Final = 8  # in the rows layout L is `max_length` rounded up to a multiple of this
@@ -75,11 +76,13 @@ class PreparedRun:
     """All that a run begins with.
 
     Attributes:
+        config: the settings, those that the recipe chooses included.
         model: the model to begin with; its head may be missing.
         metric: what picks the best epoch.
         notes: what a reader of the result should know.
     """
 
+    config: TrainConfig
     task: Task
     model: Checkpoint
     train: PreparedSplit
@@ -111,8 +114,11 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
     task = data.task
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
+    model, notes = with_head_for(load_model(first_weights or config.model), task)
+    if config.chosen:
+        config, sentence = choose(config, _facts(config, data, model))
+        notes.append(sentence)
     metric = selection_metric(config, task)
-    model, head_notes = with_head_for(load_model(first_weights or config.model), task)
     train = prepare_split(data, task.train, config, model, most=config.max_train_examples)
     dev = tuple(prepare_split(data, split, config, model) for split in task.dev)
     test_splits = task.test if config.train_file else ()
@@ -126,11 +132,33 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         class_weights=class_weights(config.class_weights, task, train.labels, model.label_names),
         label_smoothing=config.label_smoothing,
     )
-    notes = [*data.notes, *train.examples.notes, *head_notes]
+    notes = [*data.notes, *train.examples.notes, *notes]
     if model.commit:
         notes.insert(0, f"The model {config.model} is the hub's at commit {model.commit}.")
     return PreparedRun(
-        task=task, model=model, train=train, dev=dev, test=test, objective=objective, metric=metric, notes=tuple(notes)
+        config=config,
+        task=task,
+        model=model,
+        train=train,
+        dev=dev,
+        test=test,
+        objective=objective,
+        metric=metric,
+        notes=tuple(notes),
+    )
+
+
+def _facts(config: TrainConfig, data: Source, model: Checkpoint) -> Facts:
+    """Return what the recipe `auto` chooses by. The training texts are tokenized without being cut for it."""
+    task = data.task
+    assert task.train is not None
+    limit = model.blueprint.max_length if "max_length" in config.chosen else config.max_length
+    uncut = prepare_split(data, task.train, replace(config, max_length=limit), model, most=config.max_train_examples)
+    return Facts(
+        blueprint=model.blueprint,
+        lengths=uncut.tokens.lengths,
+        dev_rows=sum(len(data.read(split)) for split in task.dev),
+        has_head=model.num_outputs is not None,
     )
 
 

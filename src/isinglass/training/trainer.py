@@ -27,6 +27,7 @@ from isinglass.results import RunResult
 from isinglass.tasks import Task
 from isinglass.training.checkpoints import Checkpoints, TrainingState, arrays_digest, run_identity
 from isinglass.training.evaluation import Scored, make_result, predict_splits, score
+from isinglass.training.head_start import with_solved_head
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
 from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
@@ -42,11 +43,13 @@ class TrainedRun:
     """A trained and scored run.
 
     Attributes:
+        config: the settings, those that the recipe chose included.
         model: the trained model, its labels named as the task names them.
         steps: the training steps.
         scored: the splits that the result has scores of.
     """
 
+    config: TrainConfig
     task: Task
     result: RunResult
     model: Checkpoint
@@ -83,7 +86,10 @@ def train(
     interruption = interruption or Interruption()
     with group.in_turn():
         prepared = prepare_run(config, data or open_data(config), first_weights)
-    trainer = Trainer(config, prepared, observers if group.rank == 0 else (), checkpoints, interruption, group)
+    observers = observers if group.rank == 0 else ()
+    if prepared.config.head_start == "solved":
+        prepared = with_solved_head(prepared, observers, group)
+    trainer = Trainer(prepared.config, prepared, observers, checkpoints, interruption, group)
     trainer.begin()
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
@@ -173,7 +179,7 @@ class Trainer:
             weights=restore_vocabulary(self._backend.weights(), prepared.model, self._vocabulary),
             config_json={**prepared.model.config_json, "problem_type": task.kind.problem_type},
         )
-        return TrainedRun(task=task, result=result, model=model, steps=loop.records(), scored=scored)
+        return TrainedRun(config=self.config, task=task, result=result, model=model, steps=loop.records(), scored=scored)
 
     @contextmanager
     def saves_when_interrupted(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from isinglass.config import TrainConfig, as_dict, without_places
+from isinglass.config import TrainConfig, as_dict, changed, identifying
 from isinglass.config.settings import ClusterSettings
 from isinglass.data import open_data
 from isinglass.data.custom import divide
@@ -101,7 +101,7 @@ def tune(
     if space.seed:
         notes += (SEED_NOTE,)
     metric = selection_metric(config, data.task)
-    identity = without_places(as_dict(config)) | {
+    identity = identifying(as_dict(config)) | {
         "search": json.loads(json.dumps(dataclasses.asdict(space))),  # as it is read back
         "data (digest)": digest_of(*(data.read(split) for split in data.task.splits)),
     }
@@ -202,7 +202,7 @@ def _train_on(executor: RayExecutor, search: Search, trials: int) -> None:
 
 def _request(trial: Trial) -> TrialRequest:
     """Return the request to train a trial, which is scored after each epoch."""
-    config = dataclasses.replace(trial.config, keep_best=True)
+    config = changed(trial.config, keep_best=True)
     return TrialRequest(runs=(RunInputs(config=as_dict(config)),))
 
 

@@ -11,7 +11,6 @@ counts too.
 """
 
 import csv
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from isinglass.config import PLACES, TrainConfig, as_dict, resolve
+from isinglass.config import PLACES, TrainConfig, as_dict, changed, resolve
 from isinglass.errors import ConfigError, StorageError
 from isinglass.metrics import Metric
 from isinglass.names import brief, did_you_mean, printable
@@ -122,7 +121,7 @@ class SearchSpace:
             chosen["batch_size"] = trial.suggest_categorical("batch_size", self.batch_size)
         if self.seed:
             chosen["seed"] = (config.seed + position) % 2**63
-        return dataclasses.replace(config, **chosen)
+        return changed(config, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
