@@ -224,6 +224,18 @@ def test_an_empty_text_is_answered(fitted: TextClassifier) -> None:
     assert fitted.predict(["", *SOME]).shape == (6,)
 
 
+def test_no_text_has_no_prediction(fitted: TextClassifier, fitted_pairs: TextClassifier, make) -> None:
+    for classifier in (fitted, fitted_pairs):
+        for nothing in ([], np.array([], object), np.empty((0, 2)), pa.array([], pa.string()), Frame([])):
+            assert (
+                classifier.predict(nothing).shape == (0,) and classifier.predict(nothing).dtype == classifier.classes_.dtype
+            )
+            assert classifier.predict_proba(nothing).shape == (0, 2)
+            assert classifier.decision_function(nothing).shape == (0,)
+    several = make(epochs=1).fit(X, [["a", "b"], ["c"]] * 12)
+    assert several.predict([]).shape == several.predict_proba([]).shape == (0, 3)
+
+
 # ---- mistakes ----------------------------------------------------------
 
 
@@ -336,10 +348,13 @@ def test_the_seed_decides(make) -> None:
     assert not np.array_equal(first, third) and not np.array_equal(first, default)
 
 
-def test_verbose_logs(make, caplog) -> None:
+def test_verbose_shows_and_logs(make, caplog, capsys) -> None:
     with caplog.at_level(logging.INFO):
         make(epochs=1, verbose=True).fit(X, Y)
     assert "train: 6 of 6, loss" in caplog.text
+    assert "train: 6 of 6, loss" in capsys.readouterr().err
+    make(epochs=1).fit(X, Y)
+    assert capsys.readouterr().err == ""
 
 
 # ---- scikit-learn's tools ----------------------------------------------
@@ -475,6 +490,31 @@ def test_a_run_of_a_published_task_is_loaded(task: str, tiny, tmp_path) -> None:
     assert loaded.classes_.tolist() == {"mrpc": [0, 1], "mnli": ["contradiction", "entailment", "neutral"]}[task]
     expected = [scored.label_order[i] for i in scored.outputs.argmax(1)]
     assert [str(label) for label in loaded.predict(pairs)] == expected
+
+
+def test_a_loaded_model_predicts_in_fp32_what_transformers_does(make, tmp_path) -> None:
+    """In bf16 the probabilities differ in the third digit from those of `transformers`."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    make(precision="bf16").fit(X, Y).save(tmp_path / "run")
+    directory = tmp_path / "run" / "model"
+    encoded = AutoTokenizer.from_pretrained(directory)(X, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = AutoModelForSequenceClassification.from_pretrained(directory).eval()(**encoded).logits
+    theirs, loaded = torch.softmax(logits, 1).numpy(), load(tmp_path / "run")
+    np.testing.assert_allclose(loaded.predict_proba(X), theirs, atol=1e-5)
+    assert loaded.get_params()["precision"] == "bf16", "fit trains again as the run did"
+    in_bf16 = load(tmp_path / "run", precision="bf16").predict_proba(X)
+    assert 1e-5 < np.abs(in_bf16 - theirs).max() < 0.1
+    with pytest.raises(ConfigError, match="precision"):
+        load(tmp_path / "run", precision="fp31")
+
+
+def test_fit_and_load_leave_the_model_on_its_device(fitted: TextClassifier, tmp_path) -> None:
+    """The first prediction took 2.5 seconds, later ones 36 ms."""
+    fitted.save(tmp_path / "run")
+    assert all("_backend" in vars(model._model) for model in (fitted, load(tmp_path / "run")))
 
 
 def test_what_is_no_run_is_told(tmp_path) -> None:

@@ -22,15 +22,17 @@ _SETS: Final = (list, tuple, set, frozenset, np.ndarray)
 
 
 def text_columns(X: Any, *, to_train: bool = False) -> Texts:
-    """Return X as one column of texts, or two.
+    """Return X as one column of texts, or two. Without a row it is one empty column.
 
     Args:
-        to_train: whether to refuse texts of nothing but spaces, from which there is nothing to learn.
+        to_train: whether to refuse what there is nothing to learn from: no rows, and texts of nothing but spaces.
 
     Raises:
         DataError: X is something else; the message names the row, counted from 0.
     """
     rows = [row if isinstance(row, list | tuple | np.ndarray) else [row] for row in _rows(X)]
+    if not rows and not to_train:
+        return ([],)
     if not rows:
         raise DataError("X holds no text (0 samples, while a minimum of 1 is required).")
     width = len(rows[0])

@@ -1,9 +1,9 @@
 """The estimators: a classifier and a regressor of texts."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from contextlib import nullcontext
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -18,18 +18,17 @@ from isinglass.data.custom import divide
 from isinglass.data.examples import Examples, LoadedSplits
 from isinglass.errors import ConfigError, DataError
 from isinglass.estimators.inputs import Texts, classes_and_labels, indicator, numbers, text_columns
+from isinglass.estimators.progress import fit_progress
 from isinglass.names import brief, did_you_mean, listed
 from isinglass.results import RunResult
 from isinglass.runs.directory import RESULT, FinishedModel, load_run, write_run
 from isinglass.tasks import MULTILABEL, KindName
 from isinglass.tasks.custom import custom_task
-from isinglass.training.observers import Progress, ProgressObserver, StepRecord
+from isinglass.training.observers import ProgressObserver, StepRecord
 from isinglass.training.preparation import label_order
 from isinglass.training.trainer import TrainedRun, train
 
 Estimator = TypeVar("Estimator", bound="TextEstimator")
-logger = logging.getLogger(__name__)
-
 RENAMED: Final = {"class_weight": "class_weights", "random_state": "seed"}  # scikit-learn's name -> that of the setting
 
 
@@ -108,9 +107,10 @@ class TextEstimator(BaseEstimator):
         if config.picks_best:
             rest, held_out, note = divide(examples, task, config.validation_fraction, config.split_seed)
             data = LoadedSplits(task=task, splits={"train": rest, "dev": held_out}, notes=(note,))
-        observers = [ProgressObserver(_log)] if self.verbose else []
-        trained = train(config, observers, data=data)
+        with fit_progress() if self.verbose else nullcontext() as show:
+            trained = train(config, [ProgressObserver(show)] if show else [], data=data)
         self._model = FinishedModel(checkpoint=trained.model, config=trained.config, task=task)
+        self._model.warm_up()
         self.result_, self._steps = trained.result, trained.steps
         return self
 
@@ -118,6 +118,8 @@ class TextEstimator(BaseEstimator):
         """Return the model's outputs, in the order of its head."""
         check_is_fitted(self)
         texts = text_columns(X)
+        if not texts[0]:
+            return np.zeros((0, self._model.task.num_outputs), np.float32)
         if (len(texts) == 2) != self._model.task.is_pair:
             needed, found = ("pairs", "single texts") if self._model.task.is_pair else ("single texts", "pairs")
             raise DataError(f"X holds {found}; the {type(self).__name__} was trained on {needed}.")
@@ -136,11 +138,6 @@ def _explained(estimator: type[Estimator]) -> type[Estimator]:
     return estimator
 
 
-def _log(progress: Progress) -> None:
-    loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
-    logger.info(f"{progress.stage}: {progress.done} of {progress.total}{loss}")
-
-
 @_explained
 @dataclass(eq=False, repr=False, kw_only=True)
 class TextClassifier(ClassifierMixin, TextEstimator):
@@ -157,7 +154,8 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         validation_fraction: share of the examples that is held out to find the best epoch. Without keep_best and
             early_stopping all examples are trained on.
         random_state: the seed of batches, dropout and a new head; None: always 42.
-        verbose: whether to log losses and progress, by Python's `logging` at the level INFO.
+        verbose: whether to show progress and losses on the standard error stream: a bar on a terminal, else lines. They are
+            logged too, by Python's `logging` at the level INFO.
 
     Attributes:
         classes_: the labels, sorted; for an array of 0 and 1, the numbers of its columns.
@@ -277,14 +275,21 @@ class TextRegressor(RegressorMixin, TextEstimator):
         return self._outputs(X)[:, 0].astype(np.float64)
 
 
-def load(directory: str | Path) -> TextClassifier | TextRegressor:
-    """Return the fitted estimator of a run directory, which `isinglass train` or `save` wrote.
+def load(directory: str | Path, *, precision: str = "fp32") -> TextClassifier | TextRegressor:
+    """Return the fitted estimator of a run directory, which `isinglass train` or `save` wrote, ready to predict.
+
+    It predicts in fp32, also where the run was trained in another precision: its probabilities are those of `transformers`
+    and of the exported ONNX model.
 
     Its parameters are the run's settings, so that `clone` and `fit` train as the run did. If all labels are whole numbers,
     `classes_` holds numbers; otherwise it holds names.
 
+    Args:
+        precision: what to predict in, such as `bf16`, which is faster on devices that have it.
+
     Raises:
         DataError: it is no run directory, or is damaged.
+        ConfigError: there is no such precision, or the device does not have it.
     """
     directory = Path(directory)
     model = load_run(directory)
@@ -294,5 +299,8 @@ def load(directory: str | Path) -> TextClassifier | TextRegressor:
     if isinstance(estimator, TextClassifier):
         estimator._take_labels(model.task.labels or (), settings["class_weights"])
         label_order(model.checkpoint, model.task)  # refuses a head for other labels
+    changes: dict[str, Any] = {"precision": precision}
+    model = replace(model, config=replace(model.config, **changes))
+    model.warm_up()
     estimator._model, estimator.result_, estimator._steps = model, result, []
     return estimator

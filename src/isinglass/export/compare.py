@@ -19,14 +19,17 @@ from isinglass.training.observers import Observers
 def compare(model: FinishedModel, exported: Exported, observers: Observers = ()) -> Table:
     """Score the model and each exported file on the dev sets of the model's task, a row for each file and dev set.
 
+    The model is scored in fp32, the precision of the file, whatever precision it was trained in.
+
     The largest difference is that between a file's probabilities (in regression: values) and the model's; the same answers
     are the share of predictions that are the model's (in regression: none).
 
     Raises:
         IsinglassError: the data cannot be read any more, or as `evaluate`.
     """
-    data = open_data(model.config, model.task)
-    _, dev_sets = evaluate(model.config, model.checkpoint, None, observers, data=data)
+    config = replace(model.config, precision="fp32")
+    data = open_data(config, model.task)
+    _, dev_sets = evaluate(config, model.checkpoint, None, observers, data=data)
     files = [path for path in exported.files if path.suffix == ".onnx"]
     kind, pad_token_id = model.task.kind, model.checkpoint.blueprint.embeddings.pad_token_id
     rows = []
