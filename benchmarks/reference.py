@@ -39,7 +39,7 @@ def values_of(setting):
 
 
 def default_of(setting):
-    if setting.default in (None, ()):
+    if setting.unset or setting.default in (None, ()):
         return setting.unset or ""
     return f"`{str(setting.default).lower() if setting.type is bool else setting.default}`"
 

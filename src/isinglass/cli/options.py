@@ -72,14 +72,16 @@ def _option(setting: Setting, *, panel: bool = True, default: str | None = None)
 
 def _default_text(setting: Setting) -> str | None:
     """Return a setting's default as `--help` shows it, with those of recipes: `2e-05; small: 0.0002`."""
-    if setting.default in (None, (), False):
+    if setting.unset or setting.default in (None, ()):
         return setting.unset
-    texts = {str(setting.default): None}  # a dict keeps the order and drops duplicates
+    texts = {} if setting.default is False else {str(setting.default): None}  # a dict keeps the order and drops duplicates
     for name, recipe in RECIPES.items():
+        if setting.name in recipe.chooses:
+            texts[f"{name}: by the data"] = None
         for label, values in {name: recipe.values, **recipe.values_of_tasks}.items():
             if setting.name in values:
                 texts[f"{label}: {values[setting.name]:g}"] = None
-    return "; ".join(texts)
+    return "; ".join(texts) or None
 
 
 class Panels:
