@@ -28,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
+from isinglass.baselines import Baseline, Gain
 from isinglass.config import as_dict, identifying, resolve
 from isinglass.errors import DataError
 from isinglass.metrics import Metric
@@ -107,6 +108,7 @@ class RunResult:
         processes: number of processes that shared each step.
         parts: number of micro-batches into which steps were cut in the end, because memory was short; else 1.
         resumed_at: the steps after which the run was resumed.
+        baselines: name -> a simple model on the same rows, and how far the run is above it; empty where none was trained.
         config: all settings.
         start_from: the task on which the run's first weights had been fine-tuned before (MNLI for RTE, say), else None.
         predictions: split -> file of the model's predictions (`ax`: the diagnostic set's), relative to the file that holds
@@ -148,6 +150,7 @@ class RunResult:
     processes: int = 1
     parts: int = 1
     resumed_at: list[int] = field(default_factory=list)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -379,6 +382,9 @@ def _validated(record: type[Record], values: Any) -> Record:
         raise TypeError(_sentence(error.errors()[0])) from None
     for split, scores in fields.get("scores", {}).items():
         fields["scores"][split] = {Metric(name): Score(**score) for name, score in scores.items()}
+    for name, baseline in fields.get("baselines", {}).items():
+        differences = {split: Gain(**gain) for split, gain in baseline["differences"].items()}
+        fields["baselines"][name] = Baseline(**baseline | {"differences": differences})
     return record(**fields)
 
 
@@ -388,9 +394,17 @@ def _model_of(record: type[Any]) -> "type[BaseModel]":
     from pydantic import ConfigDict, create_model
 
     types = typing.get_type_hints(record)
-    types["config"] = dict[str, str | int | float | bool | list[str] | None]
+    names: Any = Literal[tuple(map(str, Metric))]
+    if "config" in types:
+        types["config"] = dict[str, str | int | float | bool | list[str] | None]
     if record is RunResult:
         types["scores"] = dict[str, dict[str, dict[Literal["value", "majority"], float | None]]]
+        types["baselines"] = dict[str, _model_of(Baseline)]  # type: ignore[misc]  # made at run time
+    if record is Baseline:
+        types["differences"] = dict[str, _model_of(Gain)]  # type: ignore[misc]
+        types["metrics"] = dict[str, dict[names, float | None]]
+    if record is Gain:
+        types["metric"] = names
     fields: dict[str, Any] = {}
     for one in dataclasses.fields(record):
         is_required = one.default is one.default_factory is dataclasses.MISSING

@@ -173,6 +173,7 @@ SAVED = {
     "keep_best": False,
     "early_stopping": None,
     "best_metric": None,
+    "baselines": None,
     "eval_tokens": 4096,
     "seed": 42,
     "chosen": [],

@@ -21,7 +21,7 @@ OPTIONS = {
     "--checkpoint-every --keep-checkpoints --recipe --epochs --batch-size --learning-rate --max-length --long-texts "
     "--max-train-examples --head-start --class-weights --label-smoothing --layer-decay --freeze-embeddings --freeze-layers "
     "--keep-best --early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only "
-    "--config --set --json",
+    "--config --set --json --baselines --no-baselines",
     "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --task --split "
     "--precision --json",
     "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite --text-column --text-column2 "
@@ -37,7 +37,8 @@ OPTIONS = {
     "tasks": "",
 }
 FLAGS_WITHOUT_VALUE = (
-    "--drop-incomplete --overwrite --resume --freeze-embeddings --keep-best --compile --xla --check-only --json"
+    "--drop-incomplete --overwrite --resume --freeze-embeddings --keep-best --compile --xla --check-only --json "
+    "--baselines --no-baselines"
 )
 MOST_USED = (
     "--train-file --validation-file --max-length --model --recipe --epochs --batch-size --learning-rate --precision "

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from isinglass.baselines import title_of, verdicts
 from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.checks import DataFacts, cut_shares, inspect_data
@@ -133,14 +134,17 @@ def show_result(result: RunResult, directory: Path | None, *, as_json: bool) -> 
         print(result.to_json().encode("utf-8", "backslashreplace").decode())  # a path need not be UTF-8; \udcff is JSON
         return
     task = TASKS[result.task].title if result.task in TASKS else result.task
-    rows = [
-        (split, str(result.examples[split]), metric, metric.text(score.value), metric.text(score.majority))
-        for split, metric, score in result.each_score()
-    ]
+    rows = []
+    for split, metric, score in result.each_score():
+        beside = (baseline.score(split, metric) for baseline in result.baselines.values())
+        values = map(metric.text, (score.value, score.majority, *beside))
+        rows.append((split, str(result.examples[split]), metric, *values))
     constant = "mean" if any(Metric.RMSE in row for row in rows) else "majority"
     title = f"{task}: {result.model}, {result.precision}, seed {result.seed}"
-    columns = ("split", "examples", "metric", "result", constant)
+    columns = ("split", "examples", "metric", "result", constant, *map(title_of, result.baselines))
     print(Table(title=title, columns=columns, rows=tuple(rows), notes=tuple(result.notes)).to_text(), end="")
+    for sentence in verdicts(result.baselines):
+        print(sentence)
     if result.collapsed:
         print("Collapsed: the model gives every example the same label.")
     if result.epoch_seconds:

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -78,6 +79,8 @@ def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOption
     from isinglass.runs.perform import Saving
 
     config = options.resolve(task, settings)
+    if config.baselines is None:
+        config = replace(config, baselines=bool(config.train_file))
     how = Saving(**vars(saving))
     if saving.resume and options.output_dir is None:
         raise ConfigError("--resume needs --output-dir, the directory of the run to continue.")

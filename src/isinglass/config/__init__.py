@@ -116,8 +116,11 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that make two runs the same: all but the data's places, and the values that the recipe chooses."""
-    derived = {*PLACES, *settings.get("chosen", ())}
+    """Return the settings that make two runs the same: all but the data's places, and the values that the recipe chooses.
+
+    `baselines` is left out too, since the model does not depend on it.
+    """
+    derived = {*PLACES, *settings.get("chosen", ()), "baselines"}
     return {name: value for name, value in settings.items() if name not in derived}
 
 

@@ -134,6 +134,10 @@ class TrainingSettings(Settings):
     """Keep the best epoch and stop after N epochs without improvement."""
     best_metric: str | None = setting(None, unset="the task's first", panel="Training", metavar="NAME")
     """Metric that decides which epoch is the best, averaged over the dev sets."""
+    baselines: bool | None = setting(None, unset="with your own data", panel="Training")
+    """Train simple models on the same rows and show their scores beside the result: linear models on TF-IDF weights, and on
+    the encoder without fine-tuning.
+    """
     seed: int = setting(42, SEED, panel="Training")
     """Seed of batches, dropout and a new head."""
 

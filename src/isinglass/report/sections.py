@@ -12,9 +12,12 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float64
 
+from isinglass.baselines import MEANINGS
+from isinglass.baselines import title_of as title_of_baseline
 from isinglass.config import PLACES, SETTINGS, TrainConfig
 from isinglass.config.settings import TableSettings
 from isinglass.errors import DataError, MissingDependencyError
+from isinglass.metrics import Metric
 from isinglass.names import duration, printable, short_name, shortened
 from isinglass.report import plots
 from isinglass.report.bench import Bench, Run, changed_settings, grouped, groups_of, setting_text, title_of
@@ -152,9 +155,29 @@ def _tables(bench: Bench, *, with_published: bool) -> Section:
     if known := [run.result for run in bench.runs if not run.unread]:
         groups = groups_of(known, bench.records.failed, bench.described)
         tables += [scores_table(groups, bench.answers), differences_table(groups, bench.answers)]
+    if any(run.result.baselines for run in bench.runs):
+        tables.append(_baselines(bench.runs))
     unread = _names_of_groups(run for run in bench.runs if run.unread)
     notes = [f"Not included in intervals and differences: {unread}."] if unread else []
     return Section(key="tables", notes=notes, tables=tables, folded=[_every_run(bench)])
+
+
+def _baselines(runs: Sequence[Run]) -> Table:
+    """Return the simple models beside each run that was compared with them, and how far the run is above each."""
+    rows = []
+    for run in runs:
+        for name, baseline in run.result.baselines.items():
+            for split, gain in baseline.differences.items():
+                metric = Metric(gain.metric)
+                own = run.result.scores.get(split, {}).get(metric)
+                scores = None if own is None else own.value, baseline.score(split, metric)
+                figures = (*map(metric.text, scores), gain.text(), f"{baseline.seconds:.1f}")
+                identity = (run.task.title, run.series.label, str(run.result.seed), split, metric)
+                rows.append((*identity, title_of_baseline(name), *figures))
+    what = ("task", "configuration", "seed", "set", "metric", "baseline")
+    columns = (*what, "score", "score of the baseline", "difference", "seconds of the baseline")
+    notes = tuple(f"{title_of_baseline(name)}: {meaning}, trained on the same rows." for name, meaning in MEANINGS.items())
+    return Table(title="Simple models on the same rows", columns=columns, rows=tuple(rows), notes=notes)
 
 
 def _every_run(bench: Bench) -> Table:

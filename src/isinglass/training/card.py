@@ -14,6 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from isinglass.baselines import MEANINGS, sentences, title_of
 from isinglass.config import PLACES, TrainConfig
 from isinglass.errors import ConfigError
 from isinglass.metrics import Metric
@@ -97,6 +98,10 @@ def model_card(
         folder=short_name(repo),
         duration=duration(result.train_seconds),
         metadata=_metadata(result, task, base, license_id, repo),
+        beside=tuple(map(title_of, result.baselines)),
+        baseline_scores=partial(_baseline_scores, result),
+        meanings_of_baselines={name: MEANINGS.get(name) for name in result.baselines},
+        verdicts=[*sentences(result.baselines)],
         columns=task.column_names,
         target=task.kind.target(label_names or (), task.score_range),
         tasks=TASKS,
@@ -171,6 +176,10 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
         tags=tags,
     )
     return data.to_yaml()
+
+
+def _baseline_scores(result: RunResult, split: str, metric: Metric) -> tuple[str, ...]:
+    return tuple(metric.text(each.score(split, metric)) for each in result.baselines.values())
 
 
 def _title(metric: Metric) -> str:

@@ -25,6 +25,7 @@ from isinglass.models.checkpoint import Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Task
+from isinglass.training.baselines import train_baselines
 from isinglass.training.checkpoints import Checkpoints, TrainingState, arrays_digest, run_identity
 from isinglass.training.evaluation import Scored, make_result, predict_splits, score
 from isinglass.training.head_start import with_solved_head
@@ -94,7 +95,8 @@ def train(
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
         scored = trainer.predict(prepared.scored)
-    return trainer.finish(scored)
+        result = trainer.result(scored)
+    return trainer.finish(scored, result)
 
 
 @dataclass(eq=False)
@@ -159,19 +161,32 @@ class Trainer:
 
     def predict(self, splits: Sequence[PreparedSplit]) -> list[Scored]:
         """Return the splits with the model's outputs for them."""
-        observers = self.observers
-        if self.group.size == 1:  # several processes stop together, between two steps
-            observers = (*observers, ProgressObserver(lambda _: self.interruption.check()))
+        observers = (*self.observers, ProgressObserver(lambda _: self._check_interruption()))
         return predict_splits(self._backend, self._packer, splits, observers, self.group)
 
-    def finish(self, scored: list[Scored]) -> TrainedRun:
-        """Return the run, its result included."""
+    def _check_interruption(self) -> None:
+        """End a run by itself if that is requested; several processes stop together, between two steps."""
+        if self.group.size == 1:
+            self.interruption.check()
+
+    def result(self, scored: list[Scored]) -> RunResult:
+        """Return the figures of the run, and of the simple models that it is compared with."""
         loop, prepared, task = self._loop, self.prepared, self.prepared.task
         notes = [*prepared.notes, *self._best.notes(self.config.epochs), *loop.closing_notes()]
         state = replace(loop.state, notes=notes)
         result = make_result(self.config, task, self._backend, scored, prepared.splits, state)
         (peak,) = self.group.largest(result.peak_memory_bytes)
         result = replace(result, peak_memory_bytes=peak, model_commit=prepared.model.commit)
+        if not self.config.baselines or not scored:
+            return result
+        observers = (*self.observers, ProgressObserver(lambda _: self._check_interruption()))
+        check = self._check_interruption
+        baselines, notes = train_baselines(self.config, prepared, scored, observers, self.group, check)
+        return replace(result, baselines=baselines, notes=[*result.notes, *notes])
+
+    def finish(self, scored: list[Scored], result: RunResult) -> TrainedRun:
+        """Tell the observers that the run is finished, and return it."""
+        loop, prepared, task = self._loop, self.prepared, self.prepared.task
         for observer in self.observers:
             observer.on_train_end(result)
         model = replace(
