@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONVERTED = "c" * 40
 USER = "someone"
 TOKEN = "hf_that_may_write"
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
@@ -37,6 +38,7 @@ class Hub:
 
     Attributes:
         files: `REPO/FILE` -> content; the REPO of a data set begins with `datasets/`.
+        converted: the same for the branch into which the hub converts data sets, whose commit is `CONVERTED`.
         refusals: REPO -> status and X-Error-Code for everything in it; None closes the connection without an answer.
         commit: the newest commit, which is that of files of `main`.
         revisions: the revision of each requested file, in the order of `requests`.
@@ -50,6 +52,7 @@ class Hub:
 
     endpoint: str
     files: dict[str, bytes] = field(default_factory=dict)
+    converted: dict[str, bytes] = field(default_factory=dict)
     refusals: dict[str, tuple[int, str] | None] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     commit: str = COMMIT
@@ -76,16 +79,17 @@ class Answers(BaseHTTPRequestHandler):
         revision, _, file = place.partition("/")
         hub.requests.append(f"{self.command} {repo}/{file}")
         hub.revisions.append(revision)
-        status, code, content = 200, "", hub.files.get(f"{repo}/{file}", b"")
+        files = hub.converted if revision == CONVERTED else hub.files
+        status, code, content = 200, "", files.get(f"{repo}/{file}", b"")
         if repo in hub.refusals:
             refusal = hub.refusals[repo]
             if refusal is None:
                 self.close_connection = True
                 return
             status, code = refusal
-        elif not any(name.startswith(f"{repo}/") for name in hub.files):
+        elif not any(name.startswith(f"{repo}/") for name in files):
             status, code = 401, "RepoNotFound"  # the hub does not tell which private repositories exist
-        elif f"{repo}/{file}" not in hub.files:
+        elif f"{repo}/{file}" not in files:
             status, code = 404, "EntryNotFound"
         self.send_response(status)
         if code:
@@ -102,10 +106,39 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def do_GET(self) -> None:
-        if self.path.startswith("/api/"):
+        if self.path.startswith("/api/datasets/"):
+            self.list_files()
+        elif self.path.startswith("/api/"):
             self.do_POST()
         else:
             self.do_HEAD()
+
+    def list_files(self) -> None:
+        """Answer `/api/datasets/REPO/revision/REVISION`. What is gated shows the names of its files all the same."""
+        hub: Hub = self.server.hub
+        path = unquote(self.path)
+        hub.requests.append(f"{self.command} {path}")
+        repo, revision = re.fullmatch(f"/api/(datasets/{REPO})/revision/(.+)", path).group(1, 3)
+        found = {"main": (hub.commit, hub.files), "refs/convert/parquet": (CONVERTED, hub.converted)}
+        found |= {CONVERTED: (CONVERTED, hub.converted)}
+        commit, files = found.get(revision, (revision, hub.files))
+        names = [{"rfilename": name.removeprefix(f"{repo}/")} for name in files if name.startswith(f"{repo}/")]
+        if repo in hub.refusals and hub.refusals[repo] is None:
+            self.close_connection = True
+        elif revision == "gone" or (files is hub.converted and not names):
+            self.refuse(404, "RevisionNotFound")
+        elif not names:
+            self.refuse(401, "RepoNotFound")
+        elif hub.refusals.get(repo, (0, ""))[0] >= 500:
+            self.refuse(*hub.refusals[repo])
+        else:
+            self.answer(200, {"id": repo.removeprefix("datasets/"), "sha": commit, "siblings": names})
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def do_POST(self) -> None:
         hub: Hub = self.server.hub

@@ -75,6 +75,20 @@ class Score:
         return Score(*(None if math.isnan(number) else number for number in (value, majority)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubData:
+    """A data set of the hub that a run was trained on: its repository, its subset and the commit of its files."""
+
+    repo: str
+    subset: str
+    commit: str
+
+    @property
+    def pinned(self) -> str:
+        """The name that stands for these files for ever, `USER/NAME@COMMIT`."""
+        return f"{self.repo}@{self.commit}"
+
+
 Scores = dict[str, dict[Metric, Score]]
 """Split -> metric -> score."""
 
@@ -105,6 +119,7 @@ class RunResult:
         versions: of Python and of each package that a result depends on.
         git_commit: of the source tree that isinglass ran from; None when installed from a package.
         model_commit: of the model's repository on the hub; None if it did not come from there.
+        dataset: of the hub, from which the data came; None for files and published tasks.
         processes: number of processes that shared each step.
         parts: number of micro-batches into which steps were cut in the end, because memory was short; else 1.
         resumed_at: the steps after which the run was resumed.
@@ -147,6 +162,7 @@ class RunResult:
     notes: list[str]
     epoch_scores: list[float | None] = field(default_factory=list)
     model_commit: str | None = None
+    dataset: HubData | None = None
     processes: int = 1
     parts: int = 1
     resumed_at: list[int] = field(default_factory=list)
@@ -385,6 +401,8 @@ def _validated(record: type[Record], values: Any) -> Record:
     for name, baseline in fields.get("baselines", {}).items():
         differences = {split: Gain(**gain) for split, gain in baseline["differences"].items()}
         fields["baselines"][name] = Baseline(**baseline | {"differences": differences})
+    if fields.get("dataset") is not None:
+        fields["dataset"] = HubData(**fields["dataset"])
     return record(**fields)
 
 
@@ -399,6 +417,7 @@ def _model_of(record: type[Any]) -> "type[BaseModel]":
         types["config"] = dict[str, str | int | float | bool | list[str] | None]
     if record is RunResult:
         types["scores"] = dict[str, dict[str, dict[Literal["value", "majority"], float | None]]]
+        types["dataset"] = dict[Literal["repo", "subset", "commit"], str] | None
         types["baselines"] = dict[str, _model_of(Baseline)]  # type: ignore[misc]  # made at run time
     if record is Baseline:
         types["differences"] = dict[str, _model_of(Gain)]  # type: ignore[misc]

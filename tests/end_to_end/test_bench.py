@@ -298,7 +298,7 @@ def test_a_run_without_what_is_asked_for_now_is_made_again(glue: Path, tmp_path:
     ("command", "message"),
     [
         (["--preset", "seed-pytorhc"], "There is no preset 'seed-pytorhc' (did you mean 'seed-pytorch'?)"),
-        ([], "Name a --preset (seed-pytorch, seed-tensorflow, glue), --tasks, or a --train-file of your own."),
+        ([], "Name a --preset (seed-pytorch, seed-tensorflow, glue), --tasks, a --train-file of your own, or a --dataset."),
         (["--tasks", "rte,mrpd"], "There is no task 'mrpd' (did you mean 'mrpc'?)"),
         (["--tasks", "rte", "--data-dir", "/nowhere"], "RTE: /nowhere/RTE/train.tsv is not there"),
         (["--tasks", "rte", "--start-from", "mnli"], "start-from is mnli, but mnli is not among the tasks"),

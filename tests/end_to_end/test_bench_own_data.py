@@ -182,8 +182,11 @@ def test_resampled_errors_are_those_of_repeated_examples() -> None:
         (["--train-file", "reviews.csv", "--predict-test"], "name it with --test-file"),
         (["--train-file", "reviews.csv", "--label-column", "lable"], "did you mean 'label'"),
         (["--train-file", "nowhere.csv"], "nowhere.csv"),
-        (["--tasks", "rte", "--text-column", "text"], "--text-column is for your own files: name them with --train-file"),
-        (["--test-file", "reviews.csv"], "--test-file is for your own files"),
+        (
+            ["--tasks", "rte", "--text-column", "text"],
+            "--text-column is for your own data: name them with --train-file or --dataset",
+        ),
+        (["--test-file", "reviews.csv"], "--test-file is for your own data"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -310,7 +310,9 @@ def test_other_answers_of_the_hub_are_errors_of_ours_too(hub: Hub, tmp_path: Pat
             " has no column 'sentence2' (did you mean 'sentence1'?); found 'sentence1', 'label', 'idx'.",
             id="no column",
         ),
-        pytest.param(mrpc(label=[0, 1, 2, 0]), ", row 3: the label is 2; 0 to 1 expected for MRPC.", id="label"),
+        pytest.param(
+            mrpc(label=[0, 1, 2, 0]), ", row 3: 'label' is 2; 0 to 1 were expected, the numbers of its classes.", id="label"
+        ),
         pytest.param(
             mrpc(sentence2=["a", "b", None, "d"]),
             ", row 3: the column 'sentence2' is null; a text was expected.",
@@ -339,9 +341,9 @@ def test_missing_labels_rows_and_files_are_said(hub: Hub, tmp_path: Path) -> Non
         "DataError: nyu-mll/glue/mrpc/train-00000-of-00001.parquet has no column 'label'; "
         "found 'sentence1', 'sentence2', 'idx'.",
         "DataError: nyu-mll/glue/mrpc/validation-00000-of-00001.parquet, row 2: "
-        "the label is None; 0 to 1 expected for MRPC.",
+        "the label is missing (null or -1); MRPC needs one.",
         "DataError: nyu-mll/glue/mrpc/test-00000-of-00001.parquet has no rows; at least one was expected.",
-        "DataError: nyu-mll/glue/rte/train-00000-of-00001.parquet, row 2: the label is -1; 0 to 1 expected for RTE.",
+        "DataError: nyu-mll/glue/rte/train-00000-of-00001.parquet, row 2: the label is missing (null or -1); RTE needs one.",
         "HubError: nyu-mll/glue on the hub has no file rte/validation-00000-of-00001.parquet: "
         "give GLUE's files with --data-dir.",
     ]

@@ -134,6 +134,8 @@ SAVED = {
     "train_file": [],
     "validation_file": [],
     "test_file": [],
+    "dataset": None,
+    "subset": None,
     "validation_fraction": 0.1,
     "split_seed": 42,
     "text_column": None,

@@ -13,7 +13,7 @@ from isinglass.config.setting import PANELS
 # as `isinglass COMMAND --help` listed them before the settings were declared in one place
 TABLES = (
     "--train-file --validation-file --text-column --text-column2 --label-column --delimiter --kind --label-delimiter "
-    "--positive-label --drop-incomplete"
+    "--positive-label --drop-incomplete --dataset --subset"
 )
 CLUSTER = "--on --cpus-per-run --gpus-per-run --storage --checkpoint-every"
 OPTIONS = {
@@ -41,8 +41,8 @@ FLAGS_WITHOUT_VALUE = (
     "--baselines --no-baselines"
 )
 MOST_USED = (
-    "--train-file --validation-file --max-length --model --recipe --epochs --batch-size --learning-rate --precision "
-    "--output-dir"
+    "--train-file --validation-file --dataset --max-length --model --recipe --epochs --batch-size --learning-rate "
+    "--precision --output-dir"
 )
 
 

@@ -17,6 +17,7 @@ from isinglass.bench.own_data import OwnData, read_own_data, settle
 from isinglass.bench.plan import Plan, PlannedRun, Selection, left_to_do, make_plan
 from isinglass.config import TrainConfig, as_dict
 from isinglass.config.settings import ClusterSettings
+from isinglass.errors import ConfigError
 from isinglass.executors.messages import (
     Answer,
     Calibration,
@@ -104,6 +105,8 @@ def run(
     plan = make_plan(selection, data_dir)
     # mistakes in the files are found before anything is started
     own_data = read_own_data(plan.runs[0].config) if selection.has_own_files else None
+    if selection.predict_test and own_data is not None and "test" not in own_data.facts.rows:
+        raise ConfigError("--predict-test predicts a test set, and the data set has none: name one with --test-file.")
     with ExitStack() as stack:
         executor: LocalExecutor | RayExecutor | None = None
         if cluster is not None:

@@ -55,8 +55,8 @@ class Selection:
 
     @property
     def has_own_files(self) -> bool:
-        """Return whether the runs are on your own files instead of published tasks."""
-        return "train_file" in self.settings
+        """Return whether the runs are on your own files, or a data set of the hub, instead of published tasks."""
+        return "train_file" in self.settings or "dataset" in self.settings
 
 
 # settings come from that README and its scripts. `amp` is fp16 on a GPU and bf16 on a CPU; tables say which of them ran
@@ -109,13 +109,15 @@ def select(
         for name in ("preset", "tasks", "start_from", "published"):
             if for_glue.get(name):
                 option = name.replace("_", "-")
-                raise ConfigError(f"--{option} is for GLUE's tasks and --train-file for your own: leave one of them out.")
-        if changes.get("predict_test") and "test_file" not in own_files:
+                raise ConfigError(
+                    f"--{option} is for GLUE's tasks, --train-file and --dataset are for others: leave one of them out."
+                )
+        if changes.get("predict_test") and not {"test_file", "dataset"} & own_files.keys():
             raise ConfigError("--predict-test predicts a test set: name it with --test-file.")
         settings = dict(own_files)
         changes |= {"tasks": (settings.pop("task"),), "settings": settings}
     if preset is None and "tasks" not in changes:
-        raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), --tasks, or a --train-file of your own.")
+        raise ConfigError(f"Name a --preset ({', '.join(PRESETS)}), --tasks, a --train-file of your own, or a --dataset.")
     if preset is not None and preset not in PRESETS:
         hint = did_you_mean(preset, PRESETS)
         raise ConfigError(f"There is no preset {preset!r}{hint}; there are {', '.join(PRESETS)}.")
@@ -273,8 +275,8 @@ def test_sets(config: TrainConfig) -> dict[str, tuple[str, str]]:
 
     Those of other tasks that the model predicts have the task's name: `ax`.
     """
-    if config.train_file:
-        return {"test": (config.task, "test")} if config.test_file else {}
+    if config.has_own_data:
+        return {"test": (config.task, "test")} if config.test_file or config.dataset else {}
     return {
         task.name if task.predicted_by else split.name: (task.name, split.name)
         for task in predicted_with(config.task)

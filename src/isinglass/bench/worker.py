@@ -33,7 +33,7 @@ def perform_run(request: RunRequest, directory: Path, send: Send) -> RunFinished
     """Train, predict and write one run. Its prediction files are named relative to the bench's directory."""
     config = request.runs[0].resolve()
     data = open_data(config)
-    if config.train_file:
+    if config.has_own_data:
         check_same(describe(data), directory)
     run = train_requested(request, config, data, send)
     requested = request.runs[0].config

@@ -48,9 +48,9 @@ class SourceOptions(Settings):
             task: the argument of the command.
             settings: the settings whose options are used: name -> value.
         """
-        task = _name_of_task(task, settings.get("train_file", ()))
+        task = _name_of_task(task, settings)
         config = resolve(task=task, config_file=self.config, flags=settings, assignments=self.set, environment=os.environ)
-        _check_own_files({*settings} - {*PLACES}, config.train_file)
+        _check_own_files({*settings} - {*PLACES}, has_own_data=config.has_own_data)
         return config
 
 
@@ -179,11 +179,11 @@ class BenchOptions(Settings):
         chosen |= {name: getattr(self, name) or None for name in ("predict_test", "keep_models")}
         chosen |= {name: _split(getattr(self, name)) for name in ("tasks", "models", "backends", "precisions")}
         chosen |= {"assignments": self.set, "recipe": settings.get("recipe")}
-        train_file = settings.get("train_file", ())
-        _check_own_files(settings, train_file)
-        if not train_file:
+        has_own_data = "train_file" in settings or "dataset" in settings
+        _check_own_files(settings, has_own_data=has_own_data)
+        if not has_own_data:
             return self.preset or "results", select(self.preset, **chosen)
-        task = _name_of_task(None, train_file)
+        task = _name_of_task(None, settings)
         own_files = {"task": task} | {name: value for name, value in settings.items() if name in _TABLE_SETTINGS}
         return task, select(self.preset, own_files=own_files, published=self.published, **chosen)
 
@@ -251,14 +251,22 @@ def _split(names: str | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def _name_of_task(task: str | None, train_file: Collection[str]) -> str:
-    """Return the name of a known task or, with files of the user's own, its name: by default that of the first file."""
+def _name_of_task(task: str | None, settings: Mapping[str, Any]) -> str:
+    """Return the name of a known task or, with the user's own data, its name: by default that of file or data set.
+
+    Args:
+        task: the name that the user gave.
+        settings: the settings whose options are used: name -> value.
+    """
     from isinglass.tasks import TASKS, get_task
 
-    if not train_file:
+    if "train_file" in settings:
+        stem = Path(settings["train_file"][0]).name.split(".")[0]
+    elif "dataset" in settings:
+        stem = _name_of_dataset(settings["dataset"], settings.get("subset"))
+    else:
         return get_task(task or "demo").name
-    stem = Path(next(iter(train_file))).name.split(".")[0].lower()
-    name = task or re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-") or "texts"
+    name = task or re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "texts"
     if not re.fullmatch(r"[a-z0-9_-]{1,60}", name):
         raise ConfigError(f"{name!r} is no name for a task: letters a to z, digits, - and _ were expected.")
     if name in TASKS and task is not None:
@@ -266,11 +274,17 @@ def _name_of_task(task: str | None, train_file: Collection[str]) -> str:
     return f"{name}-own" if name in TASKS else name
 
 
-def _check_own_files(used: Collection[str], train_file: Collection[str]) -> None:
-    """Raise a ConfigError where settings about the user's own files are used without such files."""
+def _name_of_dataset(dataset: str, subset: str | None) -> str:
+    """Return the name of a data set without its user and its commit, followed by that of the subset that is named."""
+    name = dataset.partition("@")[0].rpartition("/")[2]
+    return name if subset is None else f"{name}-{subset}"
+
+
+def _check_own_files(used: Collection[str], *, has_own_data: bool) -> None:
+    """Raise a ConfigError where settings about the user's own data are used without such data."""
     for name in _TABLE_SETTINGS:
-        if name in used and not train_file:
-            raise ConfigError(f"{SETTINGS[name].flag} is for your own files: name them with --train-file.")
+        if name in used and not has_own_data:
+            raise ConfigError(f"{SETTINGS[name].flag} is for your own data: name them with --train-file or --dataset.")
 
 
 @command()

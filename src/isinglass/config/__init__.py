@@ -93,7 +93,7 @@ def resolve(
     named = {} if config_file is None else _read_config_file(config_file)
     named |= {name: value for name, value in (flags or {}).items() if value is not None}
     named |= dict(map(_parse_assignment, assignments))
-    usual = "auto" if named.get("train_file") else "classic"
+    usual = "auto" if named.get("train_file") or named.get("dataset") else "classic"
     recipe = str(recipe or named.get("recipe") or usual)
     if recipe not in RECIPES:
         raise ConfigError(f"There is no recipe {recipe!r}{did_you_mean(recipe, RECIPES)}; there are {', '.join(RECIPES)}.")

@@ -19,7 +19,7 @@ SEED: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
 
 class TableSettings(Settings):
-    """Your own files: where they are, and what their columns mean."""
+    """Your own files, or a data set of the Hugging Face hub: where they are, and what their columns mean."""
 
     train_file: tuple[str, ...] = setting((), panel="Most used", metavar="FILE", is_path_of_data=True)
     """Your own training data: a CSV, TSV, JSON Lines or Parquet file, compressed or not, or a pattern (`*.csv`). Repeat the
@@ -31,6 +31,12 @@ class TableSettings(Settings):
     """Your own data that score the model while you choose settings."""
     test_file: tuple[str, ...] = setting((), panel="Data", metavar="FILE", is_path_of_data=True)
     """Your own data that score the model in the end or, without labels, are predicted."""
+    dataset: str | None = setting(None, panel="Most used", metavar="NAME")
+    """Data set on the Hugging Face hub (USER/NAME or USER/NAME@COMMIT), in the place of files. A file that is named too
+    replaces its split.
+    """
+    subset: str | None = setting(None, unset="the only one or its default", panel="Data", metavar="NAME")
+    """Subset of the data set that `dataset` names."""
     validation_fraction: float = setting(0.1, BETWEEN_0_AND_1, panel="Data")
     """Share of the training rows that is held out for validation without a validation file. Each label keeps its share."""
     text_column: str | None = setting(None, unset="guessed, if only one column fits", panel="Data", metavar="NAME")
@@ -52,8 +58,15 @@ class TableSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.train_file and (self.validation_file or self.test_file):
-            raise ConfigError("validation_file and test_file belong to a train_file of your own: name that too.")
+        if not self.has_own_data and (self.validation_file or self.test_file):
+            raise ConfigError("validation_file and test_file belong to a train_file or a dataset: name that too.")
+        if self.subset is not None and self.dataset is None:
+            raise ConfigError("subset is a part of a data set on the hub: name that with --dataset.")
+
+    @property
+    def has_own_data(self) -> bool:
+        """Return whether the data are files or a data set of the user's choice, not a task that `isinglass tasks` lists."""
+        return bool(self.train_file or self.dataset)
 
 
 class DataSettings(TableSettings):
@@ -81,8 +94,9 @@ class DataSettings(TableSettings):
         overlap = self.window_overlap
         if overlap is not None and not 0 <= overlap < self.max_length:
             raise ConfigError(f"window_overlap is {overlap}; it must be from 0 to below max_length.")
-        if self.train_file and self.data_dir is not None:
-            raise ConfigError("data_dir is for GLUE's layout and train_file for your own tables: leave one of them out.")
+        if self.has_own_data and self.data_dir is not None:
+            name = "train_file for your own tables" if self.train_file else "dataset for a data set of the hub"
+            raise ConfigError(f"data_dir is for GLUE's layout and {name}: leave one of them out.")
 
     @property
     def overlap(self) -> int | None:

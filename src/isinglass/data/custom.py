@@ -20,30 +20,34 @@ from isinglass.data.columns import Columns, read_tables
 from isinglass.data.examples import Examples, LoadedSplits, Source, encode_labels
 from isinglass.data.files import expand
 from isinglass.data.formats import Table, open_table
+from isinglass.data.hub_dataset import open_dataset
 from isinglass.data.inputs import require_texts
 from isinglass.data.labels import check_kind, resolve_task
-from isinglass.errors import ConfigError, DataError
+from isinglass.errors import ConfigError, DataError, HubError
 from isinglass.names import brief, listed
 from isinglass.tasks import Split, Task
 
 
-def read_custom(config: TrainConfig, task: Task | None = None) -> Source:
-    """Return the user's own files as a source; columns, kind and labels follow from the files where the config is silent.
+def read_custom(config: TrainConfig, task: Task | None = None, *, with_test: bool = True) -> Source:
+    """Return the user's own files, or a data set of the hub, as a source. Columns, kind and labels follow from the files.
 
     Args:
         task: as an earlier run resolved it: its columns, kind and labels are used again, and a split is read when requested.
+        with_test: whether there is a test set, if there are data for one.
 
     Raises:
         DataError: a file is missing or damaged, or does not tell what the task is; the message names file, row and column.
         ConfigError: the settings do not fit the files.
+        HubError: the data set cannot be had, or has no training split.
     """
     if task is not None:
         return KnownTaskFiles(config, task)
-    tables = {split: _open_tables(config, split) for split in _patterns(config)}
+    own = OwnTables(config, with_test=with_test)
+    tables = {split: own.open(split) for split in dict.fromkeys(("train", *own.splits))}  # without train an error says so
     _check_apart(tables)
     columns, notes = choose_columns(tables["train"][0], config)
     splits = {split: read_rows(split, some, columns, config) for split, some in tables.items()}
-    return resolve_source(splits, columns, config, notes)
+    return replace(resolve_source(splits, columns, config, (*own.notes, *notes)), dataset=own.dataset)
 
 
 def resolve_source(
@@ -68,6 +72,38 @@ def resolve_source(
     return LoadedSplits(task=task, splits=splits, notes=tuple(all_notes))
 
 
+class OwnTables:
+    """The tables of each split: the user's files or, for a split without any, those of a data set of the hub.
+
+    Attributes:
+        splits: those that there are.
+        dataset: the data set of the hub, if there is one.
+        notes: sentences about it.
+    """
+
+    def __init__(self, config: TrainConfig, *, with_test: bool = True) -> None:
+        patterns = {"train": config.train_file, "dev": config.validation_file, "test": config.test_file}
+        self._patterns = {split: names for split, names in patterns.items() if names}
+        self._delimiter = config.delimiter
+        self._hub = None if config.dataset is None else open_dataset(config.dataset, config.subset)
+        self.dataset = None if self._hub is None else self._hub.origin
+        self.notes = () if self._hub is None else self._hub.notes
+        on_hub = () if self._hub is None else self._hub.splits
+        self.splits = [split for split in patterns if split in self._patterns or split in on_hub]
+        if not with_test:
+            self.splits = [split for split in self.splits if split != "test"]
+
+    def open(self, split: str) -> Sequence[Table]:
+        """Open the tables of a split; those of the hub are downloaded.
+
+        Raises:
+            DataError, HubError: there are none, or one is damaged.
+        """
+        if self._hub is not None and split not in self._patterns:
+            return self._hub.open(split)
+        return [open_table(path, self._delimiter) for path in expand(self._patterns[split])]
+
+
 class KnownTaskFiles(Source):
     """The files of a task that an earlier run resolved: a split is read when it is requested, and once.
 
@@ -81,20 +117,22 @@ class KnownTaskFiles(Source):
         self._columns = Columns(texts=task.column_names, label=str(first.label_column))
         self._test_columns = _with_named(self._columns, config)
         self._read_file = functools.cache(self._read_rows)
-        task = replace(task, train=train, dev=(dev,), test=(test,) if config.test_file else ())
-        with suppress(DataError):  # raised again when the test set is read
-            if config.test_file and not _have_labels(_open_tables(config, "test"), self._test_columns):
+        self._tables = OwnTables(config)
+        has_test = "test" in self._tables.splits
+        task = replace(task, train=train, dev=(dev,), test=(test,) if has_test else ())
+        with suppress(DataError, HubError):  # raised again when the test set is read
+            if has_test and not _have_labels(self._tables.open("test"), self._test_columns):
                 task = _with_hidden_test_labels(task)
-        super().__init__(task=task)
+        super().__init__(task=task, notes=self._tables.notes, dataset=self._tables.dataset)
 
     def read(self, split: Split) -> Examples:
         """Return the examples of a split."""
-        if split.name == "test" or self._config.validation_file:
+        if split.name == "test" or "dev" in self._tables.splits:
             return self._read_file(split.name)
         return self._divided[split.name]
 
     def _read_rows(self, split: str) -> Examples:
-        tables, columns = _open_tables(self._config, split), self._columns
+        tables, columns = self._tables.open(split), self._columns
         if split == "test":
             columns = self._test_columns
             for table in tables:
@@ -105,7 +143,7 @@ class KnownTaskFiles(Source):
 
     def why_unlabelled(self, split: Split) -> str:  # noqa: ARG002
         """Name the columns: the labels may stand in one of another name. See `Source.why_unlabelled`."""
-        table = _open_tables(self._config, "test")[0]
+        table = self._tables.open("test")[0]
         require_texts(table, self._test_columns.texts, self._columns.texts)
         label = brief(self._test_columns.label)
         found = f"{table.file.origin} has no column {label} with the labels; found {listed(table.columns)}"
@@ -133,16 +171,6 @@ def _with_named(columns: Columns, config: TrainConfig) -> Columns:
 
 def _with_hidden_test_labels(task: Task) -> Task:
     return replace(task, test=tuple(replace(split, label_column=None) for split in task.test))
-
-
-def _patterns(config: TrainConfig) -> dict[str, tuple[str, ...]]:
-    """Return the names and patterns of the files of each split that the config names."""
-    patterns = {"train": config.train_file, "dev": config.validation_file, "test": config.test_file}
-    return {split: names for split, names in patterns.items() if names}
-
-
-def _open_tables(config: TrainConfig, split: str) -> list[Table]:
-    return [open_table(path, config.delimiter) for path in expand(_patterns(config)[split])]
 
 
 def _check_apart(tables: Mapping[str, Sequence[Table]]) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from isinglass.data.texts import take_texts
 from isinglass.errors import DataError
 from isinglass.names import brief, did_you_mean, listed
+from isinglass.results import HubData
 from isinglass.tasks import Labels, Split, Task
 from isinglass.tasks.kinds import InvalidLabelError
 
@@ -121,10 +122,12 @@ class Source(ABC):
     Attributes:
         task: published or the user's own.
         notes: sentences for the result about what was guessed or looks wrong.
+        dataset: the data set of the hub that they come from; None for files and published tasks.
     """
 
     task: Task
     notes: tuple[str, ...] = ()
+    dataset: HubData | None = None
 
     @abstractmethod
     def read(self, split: Split) -> Examples:

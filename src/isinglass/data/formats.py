@@ -297,8 +297,17 @@ def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
     raise DataError(f"{file.origin}, line {number}: {description}; a JSON object in each line was expected.")
 
 
+@dataclass(frozen=True, kw_only=True)
 class ParquetTable(Table):
-    """A Parquet file, read by Arrow, which is imported here only: it takes 50 MiB of memory."""
+    """A Parquet file, read by Arrow, which is imported here only: it takes 50 MiB of memory.
+
+    Attributes:
+        metadata: what the writer noted beside the schema.
+        class_names: column -> the names of its classes, where its values are their numbers. The number -1 is no class.
+    """
+
+    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, file: DataFile) -> "ParquetTable":
@@ -308,14 +317,15 @@ class ParquetTable(Table):
             DataError: the file is not Parquet.
         """
         with _open_parquet(file) as opened:
-            return cls(file=file, columns=tuple(opened.schema_arrow.names))
+            schema = opened.schema_arrow
+            return cls(file=file, columns=tuple(schema.names), metadata=schema.metadata or {})
 
     def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
-        """Yield the rows, `CHUNK` at a time; see `Table.chunks`."""
+        """Yield the rows, `CHUNK` at a time, with the names of classes in the place of their numbers; see `Table.chunks`."""
         first = 1
         with _open_parquet(self.file) as opened:
             for batch in opened.iter_batches(batch_size=CHUNK, columns=[*names]):
-                columns = [_read_values(batch.column(name)) for name in names]
+                columns = [self._with_class_names(name, _read_values(batch.column(name)), first) for name in names]
                 yield Chunk(columns=columns, numbers=range(first, first + len(batch)))
                 first += len(batch)
 
@@ -327,6 +337,35 @@ class ParquetTable(Table):
             types = {name: opened.schema_arrow.field(name).type for name in names}
         return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types.items()}
 
+    def _with_class_names(self, column: str, values: list[Any], first: int) -> list[Any]:
+        """Return the values of a column, whose first one is in the row `first`, with the names of its classes."""
+        names = self.class_names.get(column)
+        if names is None:
+            return values
+        named = []
+        for row, value in enumerate(values, first):
+            try:
+                named.append(_class_name(value, names))
+            except LookupError:
+                expected = f"0 to {len(names) - 1} were expected, the numbers of its classes"
+                raise DataError(f"{self.file.origin}, row {row}: {brief(column)} is {brief(value)}; {expected}.") from None
+        return named
+
+
+def _class_name(value: Any, names: Sequence[str]) -> Any:
+    """Return the name of a class, or a list of names for a list; None for -1 and null.
+
+    Raises:
+        LookupError: the value is neither the number nor the name of a class.
+    """
+    if type(value) is int and -1 <= value < len(names):
+        return None if value == -1 else names[value]
+    if isinstance(value, list):
+        return [_class_name(member, names) for member in value]
+    if value is None or value in names:
+        return value
+    raise LookupError
+
 
 @contextmanager
 def _open_parquet(file: DataFile) -> Iterator[Any]:
@@ -336,6 +375,8 @@ def _open_parquet(file: DataFile) -> Iterator[Any]:
     try:
         with open(file.path, "rb") as raw, pq.ParquetFile(raw) as opened:
             yield opened
+    except DataError:  # about a value
+        raise
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
         raise DataError(f"{file.location} is not a readable Parquet file: {short_reason(error)}.") from None
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from isinglass.data.columns import Columns, read_tables
 from isinglass.data.examples import Examples, Source
@@ -12,6 +13,8 @@ from isinglass.errors import DataError, HubError
 from isinglass.hub import commit_of, fetch
 from isinglass.tasks import Split, Task
 from isinglass.tasks.glue import DEMO, HUB_REPO, demo_data_dir
+
+LABEL: Final = "label"  # name of the column on the hub
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +105,13 @@ def read_hub(task: Task, split: Split) -> Examples:
     origin = f"{HUB_REPO}/{name}"
     note = f"{origin} is the hub's at commit {commit_of(name, path)}."
     logger.info(note)
-    table = ParquetTable.open(DataFile(path=path, origin=origin))
-    label_column = None if split.label_column is None else "label"
+    class_names = {} if task.labels is None else {LABEL: task.hub_labels or task.labels}
+    table = replace(ParquetTable.open(DataFile(path=path, origin=origin)), class_names=class_names)
+    label_column = None if split.label_column is None else LABEL
     examples, missing = read_tables([table], Columns(texts=task.column_names, label=label_column))
-    examples = replace(examples, notes=(note,))
     for index, column in missing.items():
         raise DataError(f"{examples.where(index)}: the column {column!r} is null; a text was expected.")
-    if examples.labels is None or task.labels is None:
-        return examples
-    names = {str(integer): name for integer, name in enumerate(task.hub_labels or task.labels)}
-    for index, label in enumerate(examples.labels):
-        if label not in names:
-            expected = f"0 to {len(names) - 1} expected for {task.title}"
-            raise DataError(f"{examples.where(index)}: the label is {label}; {expected}.")
-    return replace(examples, labels=[names[label] for label in examples.labels])
+    if examples.labels is not None and None in examples.labels:
+        index = [*examples.labels].index(None)
+        raise DataError(f"{examples.where(index)}: the label is missing (null or -1); {task.title} needs one.")
+    return replace(examples, notes=(note,))

@@ -3,13 +3,12 @@
 import hashlib
 import importlib.util
 import logging
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from isinglass.errors import CheckpointError, HubError, MissingDependencyError
-from isinglass.hub import commit_of, fetch
+from isinglass.hub import commit_of, fetch, split_revision
 from isinglass.models.checkpoint import CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Checkpoint, load_checkpoint
 from isinglass.names import brief
 
@@ -37,10 +36,7 @@ def load_model(name: str) -> Checkpoint:
     directory = _directory(name)
     if directory is not None:
         return load_checkpoint(directory)
-    repository, _, revision = name.partition("@")
-    if not re.fullmatch(r"[\w.-]{0,100}", revision) or name.endswith("@"):
-        raise HubError(f"{brief(name)}: a commit, a tag or a branch was expected after the @.")
-    path = _download(repository, revision or None)
+    path = _download(*split_revision(name))
     return replace(load_checkpoint(path), commit=commit_of(CONFIG, path / CONFIG))
 
 

@@ -333,7 +333,7 @@ def _placeholders(runs: Sequence[Run]) -> list[str]:
         sentences.append(
             "In the commands, GLUE_DIR stands for the directory of the data: it holds MRPC/train.tsv and so on."
         )
-    if any(run.result.config["train_file"] for run in runs):
+    if any(run.result.config[name] for run in runs for name in FILES):
         sentences.append("TRAIN_FILE, VALIDATION_FILE and TEST_FILE stand for the user's own files.")
     for origin in sorted({run.result.start_from for run in runs if run.result.start_from}):
         left = f"what the same settings and seed left on {title_of(origin)}"

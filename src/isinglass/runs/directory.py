@@ -261,14 +261,17 @@ def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:
 
 
 def _load_run_directory(directory: Path, task: str | None) -> FinishedModel:
-    saved = RunResult.read(directory / RESULT).config
+    result = RunResult.read(directory / RESULT)
+    saved = result.config
     if "task" not in saved:
         raise DataError(f"{directory / RESULT} does not name its task under 'config': it is not what a run writes.")
     name = task or str(saved["task"])
     config = resolve(task=name, flags={key: value for key, value in saved.items() if key != "task"})
     own_task = _own_task(directory / MODEL) if task is None else None
     if own_task is None:
-        config = replace(config, train_file=(), validation_file=(), test_file=())
+        config = replace(config, train_file=(), validation_file=(), test_file=(), dataset=None, subset=None)
+    elif result.dataset is not None:  # the rows that the model was trained on, whatever is the newest
+        config = replace(config, dataset=result.dataset.pinned, subset=result.dataset.subset)
     return FinishedModel(checkpoint=load_checkpoint(directory / MODEL), config=config, task=own_task or get_task(name))
 
 

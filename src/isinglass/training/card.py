@@ -146,13 +146,12 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
     from huggingface_hub import EvalResult, ModelCardData
 
     published = _is_published(result, task)
-    datasets, tags = ([HUB_REPO], ["isinglass", "glue"]) if published else (None, ["isinglass"])
+    tags = ["isinglass", "glue"] if published else ["isinglass"]
+    datasets = [HUB_REPO] if published else [result.dataset.repo] if result.dataset else None
     scores = [
         EvalResult(
             task_type="text-classification",
-            dataset_type=HUB_REPO if published else printable(task.name),
-            dataset_name=f"GLUE {task.title}" if published else printable(task.title),
-            dataset_config=task.name if published else None,
+            **_scored_on(result, task),
             dataset_split=task.split(split).hub_split if published else printable(split),
             metric_type=metric.hub_type,
             metric_name=_title(metric),
@@ -180,6 +179,17 @@ def _metadata(result: RunResult, task: Task, base: _Base, license_id: str | None
 
 def _baseline_scores(result: RunResult, split: str, metric: Metric) -> tuple[str, ...]:
     return tuple(metric.text(each.score(split, metric)) for each in result.baselines.values())
+
+
+def _scored_on(result: RunResult, task: Task) -> dict[str, Any]:
+    """Return what the hub's metadata say of the data that a score is of."""
+    if _is_published(result, task):
+        return {"dataset_type": HUB_REPO, "dataset_name": f"GLUE {task.title}", "dataset_config": task.name}
+    title, data = printable(task.title), result.dataset
+    if data is None or any(result.config.get(name) for name in PLACES):  # files of the user's own
+        return {"dataset_type": printable(task.name), "dataset_name": title}
+    values = {"type": data.repo, "config": data.subset, "revision": data.commit}
+    return {"dataset_name": title} | {f"dataset_{name}": printable(value) for name, value in values.items()}
 
 
 def _title(metric: Metric) -> str:

@@ -75,7 +75,8 @@ def evaluate(
     backend = create_backend(config, model, Objective.of(data.task))
     scored = predict_splits(backend, Packer(config, model), splits, observers)
     state = TrainingState(notes=[*data.notes, *(note for split in splits for note in split.examples.notes)])
-    return make_result(config, data.task, backend, scored, splits, state), scored
+    result = make_result(config, data.task, backend, scored, splits, state)
+    return replace(result, dataset=data.dataset), scored
 
 
 def _labelled_splits(data: Source, names: Sequence[str] | None) -> Sequence[Split]:

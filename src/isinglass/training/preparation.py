@@ -23,6 +23,7 @@ from isinglass.models.source import load_model
 from isinglass.models.vocabulary import Vocabulary
 from isinglass.names import brief, did_you_mean, shortened
 from isinglass.packing import PackedBatch, pack_flat, pack_rows, plan_evaluation, row_counts, shard_step
+from isinglass.results import HubData
 from isinglass.tasks import Labels, Split, Task
 from isinglass.training.choice import Facts, choose
 
@@ -80,6 +81,7 @@ class PreparedRun:
         model: the model to begin with; its head may be missing.
         metric: what picks the best epoch.
         notes: what a reader of the result should know.
+        dataset: the data set of the hub that the examples come from, if they do.
     """
 
     config: TrainConfig
@@ -91,6 +93,7 @@ class PreparedRun:
     objective: Objective
     metric: Metric
     notes: tuple[str, ...]
+    dataset: HubData | None = None
 
     @property
     def splits(self) -> tuple[PreparedSplit, ...]:
@@ -121,7 +124,7 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
     metric = selection_metric(config, task)
     train = prepare_split(data, task.train, config, model, most=config.max_train_examples)
     dev = tuple(prepare_split(data, split, config, model) for split in task.dev)
-    test_splits = task.test if config.train_file else ()
+    test_splits = task.test if config.has_own_data else ()
     test = tuple(prepare_split(data, split, config, model) for split in test_splits)
     assert train.labels is not None
     if config.label_smoothing and model.label_names is None:
@@ -145,6 +148,7 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         objective=objective,
         metric=metric,
         notes=tuple(notes),
+        dataset=data.dataset,
     )
 
 

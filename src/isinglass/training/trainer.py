@@ -176,7 +176,7 @@ class Trainer:
         state = replace(loop.state, notes=notes)
         result = make_result(self.config, task, self._backend, scored, prepared.splits, state)
         (peak,) = self.group.largest(result.peak_memory_bytes)
-        result = replace(result, peak_memory_bytes=peak, model_commit=prepared.model.commit)
+        result = replace(result, peak_memory_bytes=peak, model_commit=prepared.model.commit, dataset=prepared.dataset)
         if not self.config.baselines or not scored:
             return result
         observers = (*self.observers, ProgressObserver(lambda _: self._check_interruption()))

@@ -147,11 +147,11 @@ def tuning_data(config: TrainConfig) -> tuple[Source, tuple[str, ...]]:
         ConfigError: the task has no training set.
         DataError: the data are missing or damaged.
     """
-    data = open_data(config)
+    data = open_data(config, with_test=False)
     task = data.task
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set to tune on.")
-    if config.train_file:
+    if config.has_own_data:
         note = "Scored on the validation split, which chose the settings: its scores are optimistic. No test set was read."
         return data, (*data.notes, note)
     train_part, dev_part, note = divide(data.read(task.train), task, HELD_OUT, config.split_seed)

@@ -285,7 +285,7 @@ class Search:
         """Write the settings that were searched, and those of the search that are not the task's defaults."""
         config = self.config
         defaults = as_dict(resolve(task=config.task))
-        left_out = {"task", *PLACES, *SETTINGS}
+        left_out = {"task", "dataset", "subset", *PLACES, *SETTINGS}
         settings = as_dict(config).items()
         changed = {name: value for name, value in settings if name not in left_out and value != defaults[name]}
         result = f"trial {best.number} is the best of {trials} by {self.metric}, {best.score:.4f}."
