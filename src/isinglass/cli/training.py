@@ -80,7 +80,7 @@ def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOption
 
     config = options.resolve(task, settings)
     if config.baselines is None:
-        config = replace(config, baselines=bool(config.train_file))
+        config = replace(config, baselines=config.has_own_data)
     how = Saving(**vars(saving))
     if saving.resume and options.output_dir is None:
         raise ConfigError("--resume needs --output-dir, the directory of the run to continue.")
