@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isinglass.data.custom import read_user_texts
 from isinglass.data.examples import encode_labels
 from isinglass.data.glue import read_tsv
+from isinglass.data.inputs import open_input
 from isinglass.errors import DataError, IsinglassError
 from isinglass.tasks import TASKS, get_task
 from tests.tiny import write_glue
@@ -141,9 +141,10 @@ def test_no_bytes_make_the_reader_fail_in_another_way(content: bytes, header: bo
 def test_the_users_own_lines(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("one\ttwo\nthree\tfour\n", encoding="utf-8")
-    assert [*map(list, read_user_texts(path, is_pair=True).texts)] == [["one", "three"], ["two", "four"]]
+    (piece,) = open_input(path, TASKS["rte"]).pieces()
+    assert [*map(list, piece.examples.texts)] == [["one", "three"], ["two", "four"]]
     with pytest.raises(DataError, match="line 1: 2 tab-separated fields; one text without tabs"):
-        read_user_texts(path, is_pair=False)
+        list(open_input(path, TASKS["cola"]).pieces())
 
 
 def test_task_names_are_found_in_any_spelling() -> None:
