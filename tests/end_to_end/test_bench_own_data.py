@@ -174,9 +174,18 @@ def test_resampled_errors_are_those_of_repeated_examples() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--train-file", "reviews.csv", "--preset", "glue"], "--preset is for GLUE's tasks and --train-file for your own"),
-        (["--train-file", "reviews.csv", "--tasks", "rte"], "--tasks is for GLUE's tasks and --train-file for your own"),
-        (["--train-file", "reviews.csv", "--published"], "--published is for GLUE's tasks and --train-file for your own"),
+        (
+            ["--train-file", "reviews.csv", "--preset", "glue"],
+            "--preset is for GLUE's tasks, --train-file and --dataset are for others",
+        ),
+        (
+            ["--train-file", "reviews.csv", "--tasks", "rte"],
+            "--tasks is for GLUE's tasks, --train-file and --dataset are for others",
+        ),
+        (
+            ["--train-file", "reviews.csv", "--published"],
+            "--published is for GLUE's tasks, --train-file and --dataset are for others",
+        ),
         (["--train-file", "reviews.csv", "--start-from", "mnli"], "--start-from is for GLUE's tasks"),
         (["--train-file", "reviews.csv", "--data-dir", "x"], "leave one of them out"),
         (["--train-file", "reviews.csv", "--predict-test"], "name it with --test-file"),
