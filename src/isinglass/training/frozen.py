@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, create_backend
 from isinglass.config import TrainConfig
-from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Head, HeadModules
+from isinglass.models.blueprint import HEAD_DENSE, HEAD_OUTPUT, Head
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.models.vocabulary import trim_vocabulary, used_vocabulary
 from isinglass.training.evaluation import predict
@@ -54,9 +54,8 @@ def with_identity_head(model: Checkpoint) -> Checkpoint:
     """Return the encoder with a head that hands on what it reads: both products are the identity, H outputs."""
     H = model.blueprint.hidden_size
     blueprint = replace(model.blueprint, head=IDENTITY)
-    old, identity = HeadModules(model.blueprint, H), np.eye(H, dtype=np.float32)
-    head = {parameter.name for module in (old.dense, old.norm, old.output) if module for parameter in module.parameters}
-    weights = {name: array for name, array in model.weights.items() if name not in head}
+    identity = np.eye(H, dtype=np.float32)
+    weights = model.encoder_weights
     for name in (HEAD_DENSE, HEAD_OUTPUT):
         weights |= {f"{name}.weight": identity, f"{name}.bias": np.zeros(H, np.float32)}
     return replace(model, blueprint=blueprint, weights=weights, label_names=None)
