@@ -66,7 +66,8 @@ def with_solved_head(run: PreparedRun, observers: Observers, group: ProcessGroup
     head = solve_head(model.blueprint.head, vectors, run.train.labels, run.task.kind, run.task.num_outputs)
     seconds = time.perf_counter() - began
     weights = {name: group.gather(array)[0] for name, array in head.weights.items()}
-    note = f"The head starts as a regression solved on the untouched encoder's vectors, in {seconds:.1f} s."
+    strength = f"{'alpha' if run.task.kind is REGRESSION else 'C'} {head.strength:g}"
+    note = f"The head starts as a regression ({strength}) solved on the untouched encoder's vectors, in {seconds:.1f} s."
     return replace(run, model=replace(model, weights=model.encoder_weights | weights), notes=(*run.notes, note))
 
 
