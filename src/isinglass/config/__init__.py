@@ -54,7 +54,7 @@ _MINILM: Final = (
 )
 RECIPES: Final[Mapping[str, Recipe]] = {
     "auto": Recipe(
-        "chosen by the model and the training data (benchmarks.md)",
+        "chosen by the model and the training data (experiments.md)",
         chooses=("max_length", "epochs", "learning_rate", "warmup_ratio", "head_start", "keep_best"),
     ),
     "classic": Recipe("the PyTorch table of the classic GLUE example script of `transformers`", {"wnli": {"epochs": 5}}),

@@ -1,7 +1,8 @@
 """The recipe `auto`: settings that follow from the model and the training data.
 
 A run takes at most twice the time of `classic` on the same rows, counted in tokens: three epochs of texts cut at 128 tokens.
-How the values were found: docs/benchmarks.md.
+What the values rest on so far: "Good by default" in docs/experiments.md. The learning rates of larger models are those
+that others publish.
 """
 
 from collections.abc import Callable, Mapping
@@ -75,7 +76,7 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, str]:
 
 
 def _max_length(config: TrainConfig, facts: Facts) -> tuple[int, str]:
-    """Return the length of the longest text, or the greatest length that leaves time for a few epochs."""
+    """Return the length of the longest text, or the greatest length that leaves time for a few epochs; in tokens."""
     limit = facts.blueprint.max_length
     longest = max(int(facts.lengths.max()), SHORTEST)
     lengths = range(LENGTH_MULTIPLE, min(limit, longest + LENGTH_MULTIPLE - 1) + 1, LENGTH_MULTIPLE)
