@@ -142,6 +142,7 @@ SAVED = {
     "text_column2": None,
     "label_column": None,
     "delimiter": None,
+    "encoding": "utf-8",
     "kind": "auto",
     "label_delimiter": None,
     "positive_label": None,

@@ -12,8 +12,8 @@ from isinglass.config.setting import PANELS
 
 # as `isinglass COMMAND --help` listed them before the settings were declared in one place
 TABLES = (
-    "--train-file --validation-file --text-column --text-column2 --label-column --delimiter --kind --label-delimiter "
-    "--positive-label --drop-incomplete --dataset --subset"
+    "--train-file --validation-file --text-column --text-column2 --label-column --delimiter --encoding --kind "
+    "--label-delimiter --positive-label --drop-incomplete --dataset --subset"
 )
 CLUSTER = "--on --cpus-per-run --gpus-per-run --storage --checkpoint-every"
 OPTIONS = {
@@ -22,10 +22,11 @@ OPTIONS = {
     "--max-train-examples --head-start --class-weights --label-smoothing --layer-decay --freeze-embeddings --freeze-layers "
     "--keep-best --early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only "
     "--config --set --json --baselines --no-baselines",
-    "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --task --split "
+    "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --encoding --task "
+    "--split "
     "--precision --json",
     "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite --text-column --text-column2 "
-    "--delimiter --keep-columns --top",
+    "--delimiter --encoding --keep-columns --top",
     "bench": f"--preset --tasks --data-dir {TABLES} --test-file --output --models --backends --precisions --xla --no-xla "
     f"--compile --no-compile --seeds --recipe --start-from --predict-test --keep-models --published --dry-run --set "
     f"{CLUSTER}",

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isinglass.config.settings import TableSettings
 from isinglass.data.columns import Columns, as_text, read_tables
 from isinglass.data.files import expand
 from isinglass.data.formats import open_table, parse_delimiter
@@ -39,13 +41,13 @@ def write(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def read(path: Path, texts=("text",), label="label", delimiter=None):
-    return read_tables([open_table(path, delimiter)], Columns(texts=tuple(texts), label=label))[0]
+def read(path: Path, texts=("text",), label="label", delimiter=None, encoding="utf-8"):
+    return read_tables([open_table(path, delimiter, encoding)], Columns(texts=tuple(texts), label=label))[0]
 
 
-def refusal(path, texts=("text",), label="label", delimiter=None):
+def refusal(path, texts=("text",), label="label", delimiter=None, encoding="utf-8"):
     with pytest.raises(DataError) as error:
-        read(path, texts, label, delimiter)
+        read(path, texts, label, delimiter, encoding)
     message = str(error.value)
     assert message.startswith(str(path)) and message.isprintable() and message.endswith(".")
     return message.removeprefix(str(path))
@@ -237,7 +239,8 @@ def test_a_line_or_field_without_end_is_refused(tmp_path: Path, monkeypatch) -> 
         (b"text,label\na,b\nna\xefve,d\n", ", line 3, byte 3: 0xef is not UTF-8; save the file as UTF-8"),
         (
             "text,label\na,b\n".encode("utf-16"),
-            ", line 1: a NUL byte; the file is damaged or perhaps UTF-16: save it as UTF-8",
+            ", line 1: a NUL byte; the file is damaged or perhaps UTF-16: save the file as UTF-8, or name its encoding: "
+            "--encoding utf-16.",
         ),
         ("text,label\na,b\n".encode("utf-16-le"), ", line 1: a NUL byte"),
         (gzip.compress(b"text,label\na,b\n", mtime=0), ", line 1: a NUL byte"),
@@ -255,11 +258,9 @@ def test_a_damaged_csv_file_is_one_sentence_with_its_place(content, found: str, 
         ('{"text": "a", "label": 1}\n{"text": "b"\n', ", line 2: not JSON (Expecting ',' delimiter, column 13)"),
         ('{"text": "a", "label": 1}\n["b", 2]\n', ", line 2: a list; a JSON object in each line was expected"),
         ('{"text": "a", "label": 1}\n7\n', ", line 2: a number; a JSON object in each line"),
-        ('[{"text": "a", "label": 1}]\n', " holds one JSON array; JSON Lines were expected"),
-        ('[\n{"text": "a", "label": 1}\n]\n', " holds one JSON array; JSON Lines were expected"),
         ('{\n"text": "a"\n}\n', ", line 1: not JSON"),
         ("", " is empty"),
-        ("\n\n", " is empty; a JSON object in each line"),
+        ("\n\n", " is empty; JSON objects, in an array or one in each line, were expected"),
         ('{"txt": "a", "label": 1}\n', " has no column 'text' (did you mean 'txt'?); found 'txt', 'label'"),
         ('{"text": ["a"], "label": 1}\n', ", line 1: the column 'text' holds a list; a text was expected"),
         ('{"text": "a", "label": 1}\n\n{"text": {"x": 1}}\n', ", line 3: the column 'text' holds an object; a text"),
@@ -402,3 +403,135 @@ def test_numbers_are_spelled_as_their_width_has_them() -> None:
     for value in ({}, b"x", object(), 1j):
         with pytest.raises(TypeError):
             as_text(value)
+
+
+# ---- JSON arrays -------------------------------------------------------
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["mine.json", "mine.jsonl", "mine.json.gz"])
+def test_a_json_array_gives_the_rows_of_json_lines(name: str, indent: int | None, tmp_path: Path) -> None:
+    rows = [{"text": text, "label": number, "x": [{"y": "]"}]} for number, text in enumerate(STRANGE)]
+    content = json.dumps(rows, indent=indent, ensure_ascii=False).encode()
+    table = read(write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content))
+    assert [*table.texts[0]] == STRANGE and table.labels == [*map(str, range(len(STRANGE)))]
+    assert table.where(1) == f"{tmp_path / name}, object 2"
+
+
+@settings(deadline=None, max_examples=100)
+@given(rows=st.lists(st.dictionaries(st.sampled_from(["text", "label", "x"]), TEXT), min_size=1, max_size=8))
+def test_an_array_that_pythons_json_module_writes_is_read_back(rows, tmp_path_factory) -> None:
+    path = tmp_path_factory.mktemp("json") / "mine.json"
+    write(path, json.dumps([{"text": "", "label": ""}, *rows]))
+    assert [*read(path).texts[0]][1:] == [row.get("text", "") for row in rows]
+
+
+def test_objects_longer_than_what_is_read_at_once_are_read_whole(tmp_path: Path) -> None:
+    rows = [{"text": character * size, "label": size} for character, size in zip("aé\\😀", (1, 65_537, 300_000, 70_000))]
+    for ensure_ascii in (True, False):
+        table = read(write(tmp_path / "mine.json", json.dumps(rows, ensure_ascii=ensure_ascii)))
+        assert [*table.texts[0]] == [row["text"] for row in rows]
+
+
+def test_an_array_takes_the_memory_of_its_longest_object(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    row = json.dumps({"text": "x" * 1000, "label": 1})
+    path.write_text("[" + ",".join([row] * 20_000) + "]")
+    tracemalloc.start()
+    try:
+        count = sum(len(chunk.numbers) for chunk in open_table(path).chunks(("text",)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 20_000 and peak < 2_000_000 < path.stat().st_size / 10
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("[]", " is empty; JSON objects, in an array or one in each line, were expected"),
+        ("[", ", object 1: not JSON (Expecting value, at the end of the file); a JSON object was expected"),
+        ('[{"text": "a", "label": 1}', ": the end of the file after object 1; a comma or the array's ] was expected"),
+        ('[{"text": "a", "label": 1},]', ", object 2: not JSON (Expecting value, at ']')"),
+        ('[{"text": "a", "label": 1}\n{"text": "b"}]', ": '{' after object 1; a comma or the array's ]"),
+        ('[{"text": "a", "label": 1}]\n{}', ": text after the array, which ends with object 1"),
+        ('[{"text": "a", "label": 1}, ["b", 2]]', ", object 2: a list; an array of JSON objects was expected"),
+        ('["a", "b"]', ", object 1: a text; an array of JSON objects"),
+        ('[{"text": "a "b", "label": 1}, {"text": "c"}]', ", object 1: not JSON (Expecting ',' delimiter, at 'b\", "),
+        ('[{"text": "a", "label": 1}, {"text": "b', ", object 2: not JSON (Unterminated string starting at, at '\"b')"),
+        ('[{"text": "a", "label": ' + "9" * 5000 + "}]", ", object 1: a number of too many digits"),
+        ("[" * 100_000, ", object 1: JSON nested too deeply"),
+        ('[{"text": "a", "label": 1}, {"text": 1, "label": {}}]', ", object 2: the label column 'label' holds an object"),
+        (b'[{"text": "a"},\n {"text": "\xe4"}]', ", line 2, byte 12: 0xe4 is not UTF-8; save the file as UTF-8"),
+        (
+            b"[" + b'{"text": "a", "label": 1},\n' * 9000 + b'{"text": "\xe4"}]',
+            ", line 9001, character 11: 0xe4 is not UTF-8; save the file as UTF-8",
+        ),
+    ],
+)
+def test_a_damaged_json_array_is_one_sentence_with_its_place(content, found: str, tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "mine.json", content))
+    assert message.startswith(found), message
+
+
+# ---- encodings ---------------------------------------------------------
+
+WESTERN = [{"text": "naïve € “café”", "label": "ß"}, {"text": "two\nlines", "label": "é"}]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".json", ".csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252", "gb18030", "utf-7"])
+def test_a_text_in_any_encoding_gives_the_same_rows(encoding: str, ending: str, tmp_path: Path) -> None:
+    rows = WESTERN * 3_000  # more than is read at once
+    text = {".jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}.get(ending)
+    if ending == ".json":
+        text = json.dumps(rows, ensure_ascii=False)
+    if text is None:
+        text = as_csv([row.values() for row in rows], "\t" if ending == ".tsv" else ",").decode()
+    content = text.encode(encoding)
+    path = write(tmp_path / f"mine{ending}", gzip.compress(content) if ending.endswith(".gz") else content)
+    table = read(path, encoding=encoding)
+    assert [*table.texts[0]] == [row["text"] for row in rows] and {*table.labels} == {"ß", "é"}
+
+
+@pytest.mark.parametrize(
+    ("content", "likely"),
+    [
+        ("text,label\nun café,a\n".encode("cp1252"), "line 2, byte 7: 0xe9 is not UTF-8; {}: perhaps --encoding cp1252."),
+        (b"text,label\ncaf\xe9\x81,a\n", "line 2, byte 4: 0xe9 is not UTF-8; {}: perhaps --encoding latin-1."),
+        (
+            "text,label\n素敵な日,a\n".encode("shift_jis"),
+            "line 2, byte 1: 0x91 is not UTF-8; {}: --encoding cp1251, gb18030 or shift_jis, say.",
+        ),
+        (
+            "text,label\na,b\n".encode("utf-16-be"),
+            "line 1: a NUL byte; the file is damaged or perhaps UTF-16: {}: --encoding utf-16-be.",
+        ),
+    ],
+)
+def test_what_is_not_utf_8_is_told_by_line_with_a_likely_encoding(content: bytes, likely: str, tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "mine.csv", content))
+    assert message == ", " + likely.format("save the file as UTF-8, or name its encoding")
+
+
+def test_what_is_not_of_the_named_encoding_is_told_by_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.csv", b"text,label\n" + b"a,b\n" * 50_000 + b"caf\xe9 \x81,b\n")
+    assert refusal(path, encoding="CP1252").startswith(", line 50002, character 6: 0x81 is not CP1252; save the file as")
+    path = write(tmp_path / "mine.csv", "text,label\na,b\n".encode("utf-16") + b"\x00\xd8\x00")
+    assert refusal(path, encoding="utf-16").startswith(", line 3, character 1: 0x00 is not UTF-16")
+    path = write(tmp_path / "mine.csv", "text,label\na,b\n".encode("utf-16"))
+    assert "NUL byte" in refusal(path, encoding="cp1252") and "--encoding utf-16" in refusal(path, encoding="cp1252")
+
+
+def test_utf_8_that_is_read_in_another_encoding_is_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.csv", "text,label\ncafé,a\n")
+    note = f"{path} is valid UTF-8, but is read as cp1252, as --encoding says: look at the texts."
+    assert read(path, encoding="cp1252").notes == (note,)
+    assert read(path, encoding="utf-8-sig").notes == ()
+    assert read(write(path, "text,label\ncafe,a\n"), encoding="cp1252").notes == ()
+
+
+@pytest.mark.parametrize("name", ["", "nope", "base64", "rot13", "undefined", "utf\0"])
+def test_what_is_no_encoding_of_texts_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="it must be an encoding that Python knows, such as utf-8, utf-16, cp1252"):
+        TableSettings(encoding=name)

@@ -63,7 +63,7 @@ def _check_columns(settings: Collection[str], file: object, option: str) -> None
             raise ConfigError(f"{SETTINGS[name].flag} is for a file of your own: name it with {option}.")
 
 
-@command("data_dir", "test_file", *_COLUMNS, "precision", of_a_run=True)
+@command("data_dir", "test_file", *_COLUMNS, "encoding", "precision", of_a_run=True)
 def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any]) -> None:
     """Score a finished model on a task's dev set(s), labels matched by name."""
     from isinglass.cli.display import progress, show_result
@@ -71,6 +71,8 @@ def evaluate(run_dir: _RunDir, options: EvaluateOptions, settings: dict[str, Any
     from isinglass.training.evaluation import evaluate as run_evaluation
 
     _check_columns(settings, settings.get("test_file"), "--test-file")
+    if "test_file" in settings:
+        settings.setdefault("encoding", "utf-8")  # that of the training files is not that of this one
     finished = options.load(run_dir, settings)
     data = open_data(finished.config, finished.task)
     splits = options.split or (["test"] if "test_file" in settings else None)
@@ -83,8 +85,8 @@ class PredictOptions(FinishedRunOptions):
     """What to predict, and where to write it."""
 
     input: str | None = setting(None, metavar="FILE")
-    """Your texts: a CSV, TSV, JSON Lines or Parquet file, or one example a line, pairs separated by a tab. `-` is standard
-    input, each line of which is answered at once.
+    """Your texts: a CSV, TSV, JSON, JSON Lines or Parquet file, or one example a line, pairs separated by a tab. `-` is
+    standard input, each line of which is answered at once.
     """
     output: Path | None = setting(None, metavar="FILE", unset="standard output, as TSV")
     """File to write, in the format of its ending: .csv, .tsv, .jsonl or .parquet."""
@@ -123,7 +125,7 @@ class PredictOptions(FinishedRunOptions):
             yield writer
 
 
-@command("data_dir", "text_column", "text_column2", "delimiter", "precision", of_a_run=True)
+@command("data_dir", "text_column", "text_column2", "delimiter", "encoding", "precision", of_a_run=True)
 def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any]) -> None:
     """Predict the test set, or your own texts: labels by name and probabilities."""
     from isinglass.cli.display import progress
@@ -138,8 +140,8 @@ def predict(run_dir: _RunDir, options: PredictOptions, settings: dict[str, Any])
     inputs = None
     if options.input is not None:
         path = None if options.input == "-" else Path(options.input)
-        delimiter = finished.config.delimiter
-        inputs = open_input(path, finished.task, text_columns=named, delimiter=delimiter, keep=options.keep_columns)
+        spelling = {"delimiter": finished.config.delimiter, "encoding": settings.get("encoding", "utf-8")}
+        inputs = open_input(path, finished.task, text_columns=named, keep=options.keep_columns, **spelling)
     standard_output = sys.stdout  # a progress bar puts a stream of its own in its place
     shows_progress = options.output is not None or not standard_output.isatty()
     count = 0

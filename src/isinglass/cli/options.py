@@ -15,6 +15,7 @@ from isinglass.config.setting import PANELS, Setting, Settings
 Command = Callable[..., None]
 WIDEST: Final = 120  # characters of a line of help; longer lines are hard to read
 _PANELS: Final = ("Arguments", *PANELS, "Options", "Cluster", "Commands")
+_DEFAULTS_OF_A_RUN: Final = {"encoding": "utf-8, and the run's for its own files"}
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -36,8 +37,9 @@ def command(*settings: str, trains: bool = False, of_a_run: bool = False) -> Cal
         for name, parameter in inspect.signature(function).parameters.items():
             group = parameter.annotation
             if name == "settings":
-                default = "the run's" if of_a_run else None
-                groups[name] = dict, [_option(SETTINGS[setting], panel=trains, default=default) for setting in settings]
+                defaults = {setting: _DEFAULTS_OF_A_RUN.get(setting, "the run's") for setting in settings if of_a_run}
+                options = [_option(SETTINGS[one], panel=trains, default=defaults.get(one)) for one in settings]
+                groups[name] = dict, options
             elif isinstance(group, type) and issubclass(group, Settings):
                 groups[name] = group, [_option(setting) for setting in group.declared().values()]
             else:

@@ -31,10 +31,10 @@ PANELS: Final = ("Most used", "Data", "Model", "Training", "Speed", "Output")
 
 
 class Limits(NamedTuple):
-    """The numbers that a setting may take, and how a message says so: "it must be <text>"."""
+    """The values that a setting may take, and how a message says so: "it must be <text>"."""
 
     text: str
-    contain: Callable[[float], bool]
+    contain: Callable[[Any], bool]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Setting:
         default: the value without a recipe.
         meaning: one or two sentences, shown by `--help` and in the reference.
         unset: what the value None, or no name, means.
-        limits: the range of a number.
+        limits: the range of a number, or what texts are allowed.
         panel: where `isinglass train --help` shows the option; None: only config files and `--set` reach the setting.
         metavar: what `--help` writes for the value; None: it is a flag without value.
         is_path_of_data: whether it says where the data lie, which does not make two runs different.
@@ -96,7 +96,8 @@ class Setting:
             hint = did_you_mean(str(value), self.choices)
             raise ConfigError(f"{self.name} is {brief(value)}{hint}; it must be one of {', '.join(self.choices)}.")
         if self.limits and not self.limits.contain(value):
-            raise ConfigError(f"{self.name} is {value}; it must be {self.limits.text}.")
+            found = brief(value) if isinstance(value, str) else value
+            raise ConfigError(f"{self.name} is {found}; it must be {self.limits.text}.")
 
 
 def setting(default: Default, limits: Limits | None = None, **declaration: Any) -> Default:

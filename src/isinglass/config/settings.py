@@ -1,5 +1,6 @@
 """Every setting of a run, in groups; each is declared here and nowhere else."""
 
+import codecs
 import math
 from typing import Final, Literal
 
@@ -18,12 +19,24 @@ ABOVE_0_TO_1: Final = Limits("above 0, and at most 1", lambda value: 0 < value <
 SEED: Final = Limits("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
 
+def _is_text_codec(name: str) -> bool:
+    try:
+        codec = codecs.lookup(name)
+        is_text = codec._is_text_encoding  # Python's own mark: `base64` and `rot13` are codecs too
+        return is_text and codecs.getincrementaldecoder(name)().decode(b"") == ""
+    except (LookupError, ValueError):
+        return False
+
+
+ENCODING: Final = Limits("an encoding that Python knows, such as utf-8, utf-16, cp1252, latin-1 or gb18030", _is_text_codec)
+
+
 class TableSettings(Settings):
     """Your own files, or a data set of the Hugging Face hub: where they are, and what their columns mean."""
 
     train_file: tuple[str, ...] = setting((), panel="Most used", metavar="FILE", is_path_of_data=True)
-    """Your own training data: a CSV, TSV, JSON Lines or Parquet file, compressed or not, or a pattern (`*.csv`). Repeat the
-    option for several files.
+    """Your own training data: a CSV, TSV, JSON, JSON Lines or Parquet file, compressed or not, or a pattern (`*.csv`).
+    Repeat the option for several files.
     """
     validation_file: tuple[str, ...] = setting(
         (), unset="a share of the training rows", panel="Most used", metavar="FILE", is_path_of_data=True
@@ -47,8 +60,12 @@ class TableSettings(Settings):
     """Column of the label."""
     delimiter: str | None = setting(None, unset="found in the header", panel="Data")
     """Character between the columns of CSV and TSV files."""
+    encoding: str = setting("utf-8", ENCODING, panel="Data", metavar="NAME")
+    """Encoding of your own files but Parquet, such as utf-16, cp1252 or latin-1; a byte order mark is skipped."""
     kind: KindChoice = setting("auto", panel="Data")
-    """Kind of task; `auto` decides by the labels."""
+    """Kind of task; `auto` decides by the labels: names and whole numbers are classes, numbers with a fraction are scores,
+    and where whole numbers may be either it asks for the kind.
+    """
     label_delimiter: str | None = setting(None, panel="Data")
     """Character between several labels of one example; it makes the task multi-label."""
     positive_label: str | None = setting(None, panel="Data")

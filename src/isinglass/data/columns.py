@@ -86,6 +86,8 @@ class _Rows:
 
     def read(self, table: Table) -> None:
         """Append all rows of a table; see `read_tables` for the errors."""
+        if doubt := table.file.doubt():
+            self.notes.append(doubt)
         left_out: list[int] = []
         start = len(self.texts[0])
         for chunk in table.chunks(self.columns.names):

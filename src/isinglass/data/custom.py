@@ -84,7 +84,7 @@ class OwnTables:
     def __init__(self, config: TrainConfig, *, with_test: bool = True) -> None:
         patterns = {"train": config.train_file, "dev": config.validation_file, "test": config.test_file}
         self._patterns = {split: names for split, names in patterns.items() if names}
-        self._delimiter = config.delimiter
+        self._open_file = functools.partial(open_table, delimiter=config.delimiter, encoding=config.encoding)
         self._hub = None if config.dataset is None else open_dataset(config.dataset, config.subset)
         self.dataset = None if self._hub is None else self._hub.origin
         self.notes = () if self._hub is None else self._hub.notes
@@ -101,7 +101,7 @@ class OwnTables:
         """
         if self._hub is not None and split not in self._patterns:
             return self._hub.open(split)
-        return [open_table(path, self._delimiter) for path in expand(self._patterns[split])]
+        return [self._open_file(path) for path in expand(self._patterns[split])]
 
 
 class KnownTaskFiles(Source):

@@ -1,4 +1,4 @@
-"""Read the formats of tables: CSV, TSV, JSON Lines and Parquet, compressed or not, and lines of unquoted fields.
+"""Read the formats of tables: CSV, TSV, JSON and Parquet, compressed or not, and lines of unquoted fields.
 
 `open_table` reads a file's header and returns a `Table`, which yields the values of the requested columns as the file has
 them; `isinglass.data.columns` makes texts and labels of them.
@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from isinglass.data.files import COMPRESSIONS, LONGEST_VALUE, DataFile, short_reason
+from isinglass.data.files import BLOCK_BYTES, COMPRESSIONS, LONGEST_VALUE, DataFile, short_reason
+from isinglass.data.json_array import is_array, read_array
 from isinglass.data.texts import CHUNK
 from isinglass.errors import ConfigError, DataError
 from isinglass.names import brief, did_you_mean, listed
@@ -249,34 +250,34 @@ def _lines(file: DataFile) -> Iterator[str]:
 
 
 class JsonTable(Table):
-    """A file of JSON Lines; its columns are the keys of the first block of lines."""
+    """A file of JSON Lines; its columns are the keys of the first few hundred objects."""
 
     unit: ClassVar[str] = "line"
 
     @classmethod
     def open(cls, file: DataFile) -> "JsonTable":
-        """Read the keys of the first few hundred lines.
+        """Read the keys of the first few hundred objects.
 
         Raises:
             DataError: the file is empty or damaged.
         """
-        for objects in _read_objects(file):
+        for objects in cls.read_objects(file):
             if objects:
                 keys = dict.fromkeys(key for values in objects.values() for key in values)
                 return cls(file=file, columns=tuple(keys))
-        raise DataError(f"{file.origin} is empty; a JSON object in each line was expected.")
+        raise DataError(f"{file.origin} is empty; JSON objects, in an array or one in each line, were expected.")
 
     def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
         """Yield the values of the named keys, None where an object lacks one; see `Table.chunks`."""
-        for objects in _read_objects(self.file):
+        for objects in self.read_objects(self.file):
             columns = [[values.get(name) for values in objects.values()] for name in names]
             yield Chunk(columns=columns, numbers=[*objects])
 
-
-def _read_objects(file: DataFile) -> Iterator[dict[int, dict[str, Any]]]:
-    """Yield a few hundred objects at a time by their line numbers; blank lines are left out."""
-    for first, lines in file.lines(LONGEST_VALUE):
-        yield {number: _parse_object(file, number, line) for number, line in enumerate(lines, first) if line.strip()}
+    @staticmethod
+    def read_objects(file: DataFile) -> Iterator[dict[int, dict[str, Any]]]:
+        """Yield a few hundred objects at a time by their line numbers; blank lines are left out."""
+        for first, lines in file.lines(LONGEST_VALUE):
+            yield {number: _parse_object(file, number, line) for number, line in enumerate(lines, first) if line.strip()}
 
 
 def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
@@ -292,9 +293,29 @@ def _parse_object(file: DataFile, number: int, line: str) -> dict[str, Any]:
         if isinstance(values, dict):
             return values
         description = describe_type(values)
-    if number == 1 and line.lstrip().startswith("["):
-        raise DataError(f"{file.origin} holds one JSON array; JSON Lines were expected: each object in a line of its own.")
     raise DataError(f"{file.origin}, line {number}: {description}; a JSON object in each line was expected.")
+
+
+class JsonArrayTable(JsonTable):
+    """A file that holds one JSON array of objects, which may span lines."""
+
+    unit: ClassVar[str] = "object"
+
+    @staticmethod
+    def read_objects(file: DataFile) -> Iterator[dict[int, dict[str, Any]]]:
+        """Yield the objects of about 64 KiB at a time by their numbers, counted from 1."""
+        objects: dict[int, dict[str, Any]] = {}
+        characters = 0
+        for number, (values, size) in enumerate(read_array(file), 1):
+            if not isinstance(values, dict):
+                place = f"{file.origin}, object {number}"
+                raise DataError(f"{place}: {describe_type(values)}; an array of JSON objects was expected.")
+            objects[number] = values
+            characters += size
+            if characters >= BLOCK_BYTES:
+                yield objects
+                objects, characters = {}, 0
+        yield objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,23 +421,24 @@ def is_table(path: Path) -> bool:
     return DataFile(path=path, origin=str(path)).ending in ENDINGS
 
 
-def open_table(path: Path, delimiter: str | None = None) -> Table:
+def open_table(path: Path, delimiter: str | None = None, encoding: str = "utf-8") -> Table:
     """Read the header of a table whose format its ending names.
 
     Args:
         delimiter: separates the columns of CSV and TSV; None: the header decides.
+        encoding: a codec of Python; Parquet has its own.
 
     Raises:
         DataError: the file is missing, empty, damaged, not a regular file, or of a format that is not read.
         ConfigError: the delimiter is not one character.
     """
-    file = DataFile.at(path)
+    file = DataFile.at(path, encoding)
     if file.ending == ".parquet" and not file.compression:
         return ParquetTable.open(file)
     if file.ending in CSV_ENDINGS:
         return CsvTable.open(file, delimiter)
     if file.ending in JSON_ENDINGS:
-        return JsonTable.open(file)
+        return (JsonArrayTable if is_array(file) else JsonTable).open(file)
     raise DataError(
         f"{file.origin} has the ending {brief(path.suffix)}; supported endings are {', '.join(ENDINGS)}, and those of text "
         f"followed by {', '.join(COMPRESSIONS)}."

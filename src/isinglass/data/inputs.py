@@ -6,7 +6,7 @@ arrived, so that a line is answered before the next one is sent.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -185,6 +185,7 @@ def open_input(
     *,
     text_columns: Sequence[str | None] = (None, None),
     delimiter: str | None = None,
+    encoding: str = "utf-8",
     keep: Sequence[str] = (),
 ) -> Inputs:
     """Open texts to predict: a table if the file's ending is that of one, else lines; None: lines of standard input.
@@ -192,6 +193,7 @@ def open_input(
     Args:
         text_columns: where the texts of the task stand; None: in the column of the name that the task has for it.
         delimiter: of CSV and TSV; None: the header decides.
+        encoding: a codec of Python; Parquet has its own.
         keep: names of other columns whose values come with the predictions, perhaps separated by commas, or `all`.
 
     Raises:
@@ -203,23 +205,24 @@ def open_input(
     is_named = any(name is not None for name in text_columns)
     is_glue_tsv = path is not None and task.name in TASKS and path.suffix.lower() == ".tsv"  # GLUE quotes nothing
     if path is None or not is_table(path) or (is_glue_tsv and not is_named):
-        table: Table = _open_lines(path, task)
+        table: Table = _open_lines(path, task, encoding)
         if is_named:
             raise ConfigError(f"{table.file.origin} has no columns but one example in each line: leave --text-column out.")
         columns, notes = table.columns, tuple[str, ...]()
     else:
-        table = open_table(path, delimiter)
+        table = open_table(path, delimiter, encoding)
         columns, notes = _choose_columns(table, task, text_columns)
     kept = _kept_columns(table, keep)
-    return Inputs(table=table, columns=columns, kept=kept, notes=(*notes, *table.guesses.values()))
+    doubts = filter(None, [table.file.doubt()])
+    return Inputs(table=table, columns=columns, kept=kept, notes=(*notes, *table.guesses.values(), *doubts))
 
 
-def _open_lines(path: Path | None, task: Task) -> UnquotedTable:
+def _open_lines(path: Path | None, task: Task, encoding: str) -> UnquotedTable:
     """Return lines of one text, or of two that are separated by one tab."""
     columns = ("text", "text2") if task.is_pair else ("text",)
     expected = "two texts separated by one tab expected" if task.is_pair else "one text without tabs expected"
     file = STANDARD_INPUT if path is None else DataFile(path=path, origin=printable(str(path)))  # a pipe will do
-    return UnquotedTable(file=file, columns=columns, header_row=0, expected=expected)
+    return UnquotedTable(file=replace(file, encoding=encoding), columns=columns, header_row=0, expected=expected)
 
 
 def _choose_columns(table: Table, task: Task, named: Sequence[str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
