@@ -18,6 +18,7 @@ from isinglass.config import TrainConfig
 from isinglass.data import open_data
 from isinglass.data.custom import hold_out, read_custom
 from isinglass.data.examples import encode_labels
+from isinglass.data.inputs import open_input
 from isinglass.errors import ConfigError, DataError
 from isinglass.tasks import MULTILABEL, REGRESSION
 from isinglass.tasks.custom import from_json, to_json
@@ -249,7 +250,15 @@ def test_the_same_file_in_two_splits_is_refused(tmp_path: Path) -> None:
         ([1.0, 2.0, 3.0] * 5, "classification", ("1", "2", "3")),
         (["1.0", "0.0"] * 5, "classification", ("0.0", "1.0")),
         ([*range(20)] * 2, "classification", tuple(map(str, range(20)))),
-        ([*range(21)] * 2, "regression", None),
+        ([*range(21)] * 2, "classification", tuple(map(str, range(21)))),
+        ([*range(1, 6)] * 5, "classification", ("1", "2", "3", "4", "5")),
+        ([*range(11)] * 5, "classification", tuple(map(str, range(11)))),
+        ([-1, 0, 1] * 5, "classification", ("-1", "0", "1")),
+        ([101, 205, 3170] * 5, "classification", ("101", "205", "3170")),
+        ([float(number) for number in range(77)] * 2, "classification", tuple(map(str, range(77)))),
+        ([f"{number}.0" for number in range(77)] * 2, "classification", tuple(f"{number}.0" for number in range(77))),
+        ([*range(500)] * 3, "classification", tuple(map(str, range(500)))),
+        ([number / 2 for number in range(500)] * 3, "regression", None),
         ([1.0, 2.5] * 5, "regression", None),
         (["1", "2.5e0", "-3"] * 5, "regression", None),
         (["1", "1_0"] * 5, "classification", ("1", "1_0")),
@@ -262,6 +271,60 @@ def test_the_kind_of_task_is_told_by_the_labels_and_said(labels, kind, names) ->
     data = labels_task(labels)
     assert (data.task.kind.name, data.task.labels) == (kind, names)
     assert any(note.startswith(f"Kind: {kind}, ") for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ([*range(1, 101)] * 5, "100 different whole numbers from 1 to 100 in 500 rows"),
+        ([*range(1990, 2021)] * 9, "31 different whole numbers from 1990 to 2020 in 279 rows"),
+        ([*range(30), 31] * 9, "31 different whole numbers from 0 to 31 in 279 rows with gaps"),
+        ([*range(0, 101, 4)] * 9, "26 different whole numbers from 0 to 100 in 234 rows with gaps"),
+        ([*range(77), *range(76)], "77 different whole numbers from 0 to 76 in 153 rows, but only 1 with 76"),
+        ([*range(1, 13), 5], "12 different whole numbers from 1 to 12 in 13 rows, few rows for each"),
+        ([*range(100)], "100 different whole numbers from 0 to 99 in 100 rows, but only 1 with 0"),
+        ([-(10**30), *range(30)] * 3, "31 different whole numbers from -1"),
+    ],
+)
+def test_whole_numbers_that_may_be_classes_or_scores_are_asked_for(labels, found: str) -> None:
+    message = refused(lambda: labels_task(labels))
+    assert message.startswith(f"training data: the label column 'label' holds {found}")
+    assert message.endswith(": classes or scores? Name the kind: --kind classification or --kind regression.")
+    assert labels_task(labels, kind="regression").task.kind is REGRESSION
+
+
+def test_whole_numbers_that_are_taken_as_classes_are_noted() -> None:
+    note = "The labels are whole numbers and taken as classes: for scores choose --kind regression."
+    assert note in labels_task([*range(77)] * 3).notes and note in labels_task([1, 2, 3, 4, 5] * 3).notes
+    for labels, options in (([0, 1] * 5, {}), (["a", "b", "c"] * 5, {}), ([1, 2, 3] * 5, {"kind": "classification"})):
+        assert note not in labels_task(labels, **options).notes
+    assert "Kind: regression, to 2 different numbers, because some have a fraction." in labels_task([1.0, 2.5] * 5).notes
+
+
+@pytest.mark.parametrize("values", [pa.array([*range(77)] * 3, pa.int16()), pa.array([*map(float, range(77)), None] * 3)])
+def test_whole_numbers_of_parquet_are_classes_in_whichever_type(values, tmp_path: Path) -> None:
+    """pandas makes floats of integers where some are missing."""
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"text": [f"text {number}" for number in range(len(values))], "label": values}), path)
+    data = read_custom(config(str(path), drop_incomplete=True))
+    assert data.task.labels == tuple(map(str, range(77)))
+
+
+def test_a_file_in_another_encoding_is_read_for_training_and_for_prediction(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("text,label\n" + "".join(f"café {text},{label}é\n" for text, label in ROWS), encoding="cp1252")
+    data = read_custom(config(str(path), encoding="cp1252"))
+    assert data.task.labels == ("noé", "yesé") and data.read(data.task.splits[0]).texts[0][0].startswith("café")
+    assert "--encoding cp1252" in refused(lambda: read_custom(config(str(path))))
+    again = read_custom(config(str(path), encoding="cp1252"), data.task)
+    assert again.read(data.task.splits[0]).labels == data.read(data.task.splits[0]).labels
+    (piece,) = open_input(path, data.task, encoding="cp1252").pieces()
+    assert piece.examples.texts[0][0] == "café text 0"
+    lines = tmp_path / "mine.txt"
+    lines.write_text("café\nthé\n", encoding="utf-16")
+    (piece,) = open_input(lines, data.task, encoding="utf-16").pieces()
+    assert [*piece.examples.texts[0]] == ["café", "thé"]
+    assert "line 1: a NUL byte" in refused(lambda: [*open_input(lines, data.task).pieces()])
 
 
 def test_the_kind_may_be_chosen_where_the_labels_allow_it() -> None:

@@ -271,6 +271,7 @@ def test_what_are_no_texts_is_refused_by_row(make, x, message: str) -> None:
     [
         (None, "requires y to be passed"),
         (["a"] * 24, "y has one class, 'a'"),
+        ([*range(24)], "y has 24 different whole numbers in 24 rows"),
         ([], "y has no class"),
         (["a"] * 23 + [None], "y, row 23 is None"),
         ([0, 1] * 11 + [0, float("nan")], "y, row 23 is nan"),

@@ -23,8 +23,7 @@ OPTIONS = {
     "--keep-best --early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only "
     "--config --set --json --baselines --no-baselines",
     "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --encoding --task "
-    "--split "
-    "--precision --json",
+    "--split --precision --json",
     "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite --text-column --text-column2 "
     "--delimiter --encoding --keep-columns --top",
     "bench": f"--preset --tasks --data-dir {TABLES} --test-file --output --models --backends --precisions --xla --no-xla "

@@ -14,7 +14,8 @@ from isinglass.tasks import MULTILABEL, KindName, Task
 from isinglass.tasks.custom import MOST_LABELS, check_label, custom_task
 from isinglass.tasks.kinds import parse_number
 
-FEW: Final = 20  # up to this many different integers are classes, more are scores
+FEW: Final = 20  # up to this many different whole numbers are classes wherever they begin, and with gaps between them
+SEVERAL: Final = 2  # rows that whole numbers must have to be classes
 MOSTLY: Final = 0.9  # from this share of numbers on, labels that are not numbers are mistakes
 POSITIVE: Final = "true yes y t pos positive good spam toxic hate offensive relevant match duplicate paraphrase entailment"
 _MOST_CASE_NOTES: Final = 3
@@ -51,8 +52,11 @@ def resolve_task(splits: Mapping[str, Examples], columns: Columns, config: Train
     )
     as_given = ", as given" if config.kind != "auto" else ""
     if names is None:
-        return task, (f"Kind: regression{as_given}, to {len(column.names):,} different numbers.",)
+        fraction = "" if as_given else ", because some have a fraction"
+        return task, (f"Kind: regression{as_given}, to {len(column.names):,} different numbers{fraction}.",)
     notes = [f"Kind: {kind}{as_given}, with {len(names):,} labels: {listed(names, 120)}.", *_doubts(column)]
+    if kind == "classification" and not as_given and len(column.integers) > 2:
+        notes.insert(1, "The labels are whole numbers and taken as classes: for scores choose --kind regression.")
     if positive is not None:
         guessed = "" if config.positive_label else " (guessed)"
         notes.append(f"Positive label, which F1 counts: {brief(positive)}{guessed}.")
@@ -72,6 +76,11 @@ def check_kind(examples: Examples, task: Task) -> None:
         raise DataError(f"{examples.where(0)}: {found}; {task.title} needs {needed}.")
 
 
+def most_labels(rows: int) -> int:
+    """Return how many different labels rows with one label each may have: two rows for each where there are many."""
+    return min(MOST_LABELS, int(max(FEW, rows / 2)))
+
+
 class _LabelColumn:
     """The labels of all splits that have any, counted.
 
@@ -80,6 +89,7 @@ class _LabelColumn:
         names: label -> how many rows of all splits have it.
         numbers: label -> its value, for the labels that are numbers.
         words: the other labels.
+        integers: the different values, if all labels are whole numbers, in whichever spelling; otherwise empty.
     """
 
     def __init__(self, title: str, splits: Mapping[str, Examples]) -> None:
@@ -90,6 +100,8 @@ class _LabelColumn:
         self.names = sum(self.counts.values(), Counter[str]())
         self.numbers = {name: value for name in self.names if math.isfinite(value := parse_number(name))}
         self.words = [name for name in self.names if name not in self.numbers]
+        are_integers = not self.words and all(map(float.is_integer, self.numbers.values()))
+        self.integers = {*map(int, self.numbers.values())} if are_integers else set[int]()
 
     def label_at(self, name: str) -> str:
         """Return the first row that has the label, and the label, for a message."""
@@ -117,8 +129,49 @@ def _resolve_kind(column: _LabelColumn, requested: KindChoice) -> KindName:
         return "multilabel"
     if requested != "auto":
         return requested
-    are_few_integers = len(column.names) <= FEW and all(map(float.is_integer, column.numbers.values()))
-    return "classification" if column.words or are_few_integers else "regression"
+    return _guess_kind(column)
+
+
+def _guess_kind(column: _LabelColumn) -> KindName:
+    """Return what one label of each example looks like: names are classes, numbers with a fraction are scores.
+
+    `3.0` is a whole number, as in scikit-learn: pandas writes integers so where some are missing.
+
+    Raises:
+        DataError: they are whole numbers that may be classes or scores.
+    """
+    if column.words:
+        return "classification"
+    if not column.integers:
+        return "regression"
+    doubt = _doubt_of_classes(column)
+    if doubt is None:
+        return "classification"
+    lowest, highest = min(column.integers), max(column.integers)
+    counted = f"{len(column.integers):,} different whole numbers from {lowest} to {highest} in {column.names.total():,} rows"
+    raise DataError(
+        f"{column.train.origin}: the label column {brief(column.title)} holds {counted}{doubt}: classes or scores? Name the "
+        f"kind: --kind classification or --kind regression."
+    )
+
+
+def _doubt_of_classes(column: _LabelColumn) -> str | None:
+    """Return what speaks against whole numbers being classes; None if nothing does.
+
+    Two are classes, and so are up to `FEW` wherever they begin, or any number of them from 0 on without gaps, all of these
+    if they have several rows.
+    """
+    integers = column.integers
+    if len(integers) <= 2:
+        return None
+    if len(integers) <= FEW:
+        return ", few rows for each" if column.names.total() < SEVERAL * len(integers) else None
+    if min(integers) != 0:
+        return ""
+    if max(integers) >= len(integers):
+        return " with gaps"
+    rarest, count = min(column.names.items(), key=lambda item: item[1])
+    return f", but only {count} with {rarest}" if count < SEVERAL else None
 
 
 def _resolve_positive(column: str, names: Sequence[str] | None, kind: KindName, requested: str | None) -> str | None:
@@ -147,7 +200,7 @@ def _faults(column: _LabelColumn, kind: KindName) -> Iterator[str]:
         yield f"The label column {brief(column.title)} tells nothing apart: {content}; two labels are the least."
     if kind == "regression":
         return
-    most = MOST_LABELS if kind == "multilabel" else min(MOST_LABELS, int(max(FEW, len(column.train) / 2)))
+    most = MOST_LABELS if kind == "multilabel" else most_labels(len(column.train))
     if len(column.names) > most:
         yield _too_many(column)
     yield from _faults_in_spelling(column)

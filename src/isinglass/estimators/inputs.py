@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.validation import column_or_1d
 
+from isinglass.data.labels import most_labels
 from isinglass.errors import DataError
 from isinglass.names import brief, listed
 
@@ -104,6 +105,11 @@ def classes_and_labels(y: Any) -> tuple[NDArray[Any], tuple[str, ...], list[Any]
     y = _given(y)
     rows, is_multilabel, columns = _read_labels(y)
     distinct = _distinct(range(columns) or chain.from_iterable(rows))
+    if not is_multilabel and not isinstance(distinct[0], str) and len(distinct) > most_labels(len(rows)):
+        found = f"y has {len(distinct):,} different whole numbers in {len(rows):,} rows"
+        raise DataError(
+            f"{found}: they do not look like classes; TextRegressor learns numbers, and names are always classes."
+        )
     are_objects = isinstance(y, np.ndarray) and y.dtype == object and isinstance(distinct[0], str)
     classes = np.array(distinct, dtype=object if are_objects else None)
     names = {label: _name(label) for label in classes.tolist()}
