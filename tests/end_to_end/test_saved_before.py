@@ -40,7 +40,14 @@ def isinglass(*arguments: str) -> Result:
     return done
 
 
-ADDED = {"dataset": None, "subset": None, "chosen": [], "head_start": "random", "baselines": None}
+ADDED = {
+    "dataset": None,
+    "subset": None,
+    "encoding": "utf-8",
+    "chosen": [],
+    "head_start": "random",
+    "baselines": None,
+}
 """Settings that did not exist when the runs were saved."""
 
 
