@@ -30,7 +30,7 @@ from isinglass.training.frozen import encode
 from isinglass.training.observers import Observers
 from isinglass.training.preparation import PreparedRun
 
-STRENGTHS: Final = {TFIDF: (1.0, 10.0, 100.0), FROZEN: (0.01, 0.1, 1.0)}  # scikit-learn's C
+STRENGTHS: Final = {TFIDF: (1.0, 10.0, 100.0, 1000.0), FROZEN: (0.01, 0.1, 1.0)}  # scikit-learn's C
 RIDGES: Final = {TFIDF: (0.3, 1.0, 3.0), FROZEN: (10.0, 100.0, 1000.0)}  # scikit-learn's alpha
 HELD_OUT: Final = 0.2  # share of the rows that choose the setting
 MOST_ROWS: Final = 5000  # that choose the setting
