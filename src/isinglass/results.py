@@ -124,6 +124,7 @@ class RunResult:
         parts: number of micro-batches into which steps were cut in the end, because memory was short; else 1.
         resumed_at: the steps after which the run was resumed.
         baselines: name -> a simple model on the same rows, and how far the run is above it; empty where none was trained.
+        threshold: probability above which an example of a multi-label task has a label; None for other tasks.
         config: all settings.
         start_from: the task on which the run's first weights had been fine-tuned before (MNLI for RTE, say), else None.
         predictions: split -> file of the model's predictions (`ax`: the diagnostic set's), relative to the file that holds
@@ -167,6 +168,7 @@ class RunResult:
     parts: int = 1
     resumed_at: list[int] = field(default_factory=list)
     baselines: dict[str, Baseline] = field(default_factory=dict)
+    threshold: float | None = None
 
     @property
     def split(self) -> str:

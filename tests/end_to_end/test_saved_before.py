@@ -46,6 +46,7 @@ ADDED = {
     "encoding": "utf-8",
     "chosen": [],
     "head_start": "random",
+    "tune_threshold": False,
     "baselines": None,
 }
 """Settings that did not exist when the runs were saved."""

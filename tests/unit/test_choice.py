@@ -20,8 +20,9 @@ def _blueprint():
     return load_model("demo").blueprint
 
 
-def _facts(lengths, *, dev_rows: int = 0, has_head: bool = False) -> Facts:
-    return Facts(blueprint=_blueprint(), lengths=np.asarray(lengths, np.int64), dev_rows=dev_rows, has_head=has_head)
+def _facts(lengths, *, dev_rows: int = 0, has_head: bool = False, is_multilabel: bool = False) -> Facts:
+    lengths = np.asarray(lengths, np.int64)
+    return Facts(blueprint=_blueprint(), lengths=lengths, dev_rows=dev_rows, has_head=has_head, is_multilabel=is_multilabel)
 
 
 def test_own_files_have_the_recipe_auto_and_published_tasks_classic():
@@ -87,6 +88,14 @@ def test_a_run_takes_at_most_twice_the_tokens_of_classic(lengths, dev_rows):
     classic = 3 * int(np.minimum(lengths, 128).sum())
     assert tokens <= MOST_TIME * classic * 1.001 or chosen.epochs == 3
     assert 1 <= chosen.max_length <= facts.blueprint.max_length
+
+
+def test_several_labels_have_a_threshold_that_the_dev_set_chooses():
+    config = resolve(task="mine", flags=OWN)
+    chosen, sentence = choose(config, _facts([10] * 100, dev_rows=10, is_multilabel=True))
+    assert chosen.tune_threshold and "tune_threshold" in sentence
+    assert not choose(config, _facts([10] * 100, is_multilabel=True))[0].tune_threshold
+    assert not choose(config, _facts([10] * 100, dev_rows=10))[0].tune_threshold
 
 
 def test_an_unknown_recipe_is_refused():

@@ -146,7 +146,10 @@ def show_result(result: RunResult, directory: Path | None, *, as_json: bool) -> 
     for sentence in verdicts(result.baselines):
         print(sentence)
     if result.collapsed:
-        print("Collapsed: the model gives every example the same label.")
+        print(
+            "Collapsed: the model gives every example the same label. With your own data the recipe auto seldom does: leave "
+            "--recipe, --head-start and --learning-rate out, or train on more rows."
+        )
     if result.epoch_seconds:
         print(
             f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "

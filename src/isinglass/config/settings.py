@@ -165,6 +165,10 @@ class TrainingSettings(Settings):
     """Keep the best epoch and stop after N epochs without improvement."""
     best_metric: str | None = setting(None, unset="the task's first", panel="Training", metavar="NAME")
     """Metric that decides which epoch is the best, averaged over the dev sets."""
+    tune_threshold: bool = setting(False, panel="Training")
+    """Choose on the dev sets, by `best_metric`, the probability above which a text of a multi-label task has a label, and
+    save it with the model; otherwise it is 0.5.
+    """
     baselines: bool | None = setting(None, unset="with your own data", panel="Training")
     """Train simple models on the same rows and show their scores beside the result: linear models on TF-IDF weights, and on
     the encoder without fine-tuning.

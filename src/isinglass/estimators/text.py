@@ -195,10 +195,14 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         return self._model.task.kind.probabilities(logits)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable label of each text, of the type that y had; multi-label: int64 (N, K) of 0 and 1."""
+        """Return the most probable label of each text, of the type that y had; multi-label: int64 (N, K) of 0 and 1.
+
+        A text has the labels whose probability is above `result_.threshold`.
+        """
         logits = self._logits(X)
-        if self._model.task.kind is MULTILABEL:
-            return (logits > 0).astype(np.int64)
+        kind = self._model.task.kind
+        if kind is MULTILABEL:
+            return kind.decide(logits, self._model.checkpoint.threshold).astype(np.int64)
         return np.asarray(self.classes_[logits.argmax(1)])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

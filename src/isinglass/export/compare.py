@@ -39,7 +39,7 @@ def compare(model: FinishedModel, exported: Exported, observers: Observers = ())
         outputs_of |= {path.name: tokens.per_text(onnx_outputs(path, tokens, pad_token_id)) for path in files}
         for file, outputs in outputs_of.items():
             distances = np.abs(kind.probabilities(outputs) - kind.probabilities(scored.outputs))
-            share = kind.agreement(scored.outputs, outputs)
+            share = kind.agreement(scored.outputs, outputs, scored.threshold)
             agreement = "-" if math.isnan(share) else f"{share:.1%}"
             scores = score(model.task, replace(scored, outputs=outputs))
             texts = (metric.text(each.value) for metric, each in scores.items())

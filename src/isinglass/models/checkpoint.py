@@ -30,6 +30,8 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"  # carried along: `transformer
 CONFIG_BYTES: Final = 10_000_000  # the names of 100,000 labels take 5 MB; without such, a config has 2 kB
 TOKENIZER_BYTES: Final = 64_000_000  # four times the largest that served models have (multilingual, 250,000 pieces)
 
+THRESHOLD: Final = "threshold"  # in a config: probability above which a text of a multi-label task has a label
+
 # Where a config names Python files beside it for `transformers` to run. None is run here, nor handed on.
 CODE: Final = ("auto_map", "custom_code", "custom_pipelines", "trust_remote_code")
 # Where older versions of `transformers` noted the user's directory that they had read from.
@@ -73,6 +75,11 @@ class Checkpoint:
         return {name: array for name, array in self.weights.items() if not name.startswith("head.")}
 
     @property
+    def threshold(self) -> float:
+        """The probability above which a text of a multi-label task has a label."""
+        return float(self.config_json.get(THRESHOLD, 0.5))
+
+    @property
     def num_outputs(self) -> int | None:
         """Outputs of the trained head; None if there is none."""
         output = self.weights.get(f"{HEAD_OUTPUT}.weight")
@@ -94,6 +101,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     config_json = read_json(directory / CONFIG, limit=CONFIG_BYTES)
     family = get_family(config_json.get("model_type"), str(directory / CONFIG))
     blueprint = family.blueprint(config_json, str(directory / CONFIG))
+    _check_threshold(config_json.get(THRESHOLD, 0.5), directory / CONFIG)
     tokenizer_json = read_text(directory / TOKENIZER, limit=TOKENIZER_BYTES)
     check_tokenizer(tokenizer_json, directory / TOKENIZER)
     tokenizer_config = None
@@ -259,6 +267,11 @@ def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_threshold(value: Any, path: Path) -> None:
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise CheckpointError(f"{path}: {THRESHOLD} is {brief(value)}; a number between 0 and 1 was expected.")
 
 
 def _label_names(config_json: Mapping[str, Any], weights: Weights, path: Path) -> tuple[str, ...] | None:

@@ -179,7 +179,8 @@ def write_run(
 
 def _predictions_of(scored: Scored, task: Task) -> Predictions:
     described = described_by_source(scored.split.examples)
-    return prediction_columns(scored.outputs, scored.label_order, task, described=described)
+    threshold = scored.threshold
+    return prediction_columns(scored.outputs, scored.label_order, task, described=described, threshold=threshold)
 
 
 def _write_model(run: TrainedRun, directory: Path) -> None:

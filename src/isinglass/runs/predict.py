@@ -41,7 +41,8 @@ def predict_split(
     order = label_order(model.checkpoint, task)
     outputs = model.outputs(examples, split.name, observers)
     described = {} if task.name in TASKS else described_by_source(examples)  # GLUE's server takes the first two columns
-    return prediction_columns(outputs, order, task, described=described, top=top)
+    threshold = model.checkpoint.threshold
+    return prediction_columns(outputs, order, task, described=described, top=top, threshold=threshold)
 
 
 def predict_input(
@@ -72,10 +73,10 @@ def predict_input(
 def _predict_pieces(
     model: FinishedModel, inputs: Inputs, observers: Sequence["_Whole"], order: Sequence[str] | None, top: int | None
 ) -> Iterator[Predictions]:
-    done = 0
+    done, threshold = 0, model.checkpoint.threshold
     for piece in inputs.pieces():
         outputs = model.outputs(piece.examples, "input", observers, keep=False)
-        yield prediction_columns(outputs, order, model.task, first=done, described=piece.kept, top=top)
+        yield prediction_columns(outputs, order, model.task, first=done, described=piece.kept, top=top, threshold=threshold)
         done += len(piece.examples)
         for observer in observers:
             observer.done = done

@@ -23,6 +23,7 @@ from isinglass.errors import ConfigError, DataError, IsinglassError, OutputExist
 from isinglass.names import brief
 from isinglass.storage import check_parent, replacing
 from isinglass.tasks import Task
+from isinglass.tasks.kinds import EVEN
 
 Column = Sequence[Any] | NDArray[np.float64]
 """n values. Probabilities and other numbers of the model are an array, float64 (n,)."""
@@ -42,6 +43,7 @@ def prediction_columns(
     first: int = 0,
     described: Mapping[str, Sequence[Any]] | None = None,
     top: int | None = None,
+    threshold: float = EVEN,
 ) -> Predictions:
     """Return predictions as columns: a label, a tuple of labels or a number, what describes the examples, probabilities.
 
@@ -50,12 +52,13 @@ def prediction_columns(
         first: index of the first example.
         described: columns about the examples.
         top: with the likeliest labels and their probabilities only, this many; None: the probabilities of all labels.
+        threshold: probability above which an example of a multi-label task has a label.
     """
     shares = task.kind.probabilities(outputs)
     index = range(first, first + len(shares))
     if label_order is None:
         return {"index": index, "prediction": shares[:, 0], **(described or {})}
-    predicted = [task.kind.parse(task.kind.names(row, label_order)) for row in shares]
+    predicted = [task.kind.parse(task.kind.names(row, label_order, threshold)) for row in shares]
     columns: dict[str, Column] = {"index": index, "prediction": predicted, **(described or {})}
     if top is None:
         return columns | {PROBABILITY + name: shares[:, i] for i, name in enumerate(label_order)}

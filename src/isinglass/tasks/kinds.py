@@ -22,6 +22,7 @@ KindName = Literal["classification", "regression", "multilabel"]
 # example of a multi-label task has the label of that output, else 0
 Labels = NDArray[np.int64] | NDArray[np.float32]
 Outputs = Float32[np.ndarray, "N K"]
+EVEN: Final = 0.5  # the threshold of a multi-label task where none was chosen
 LARGEST_SCORE: Final = float(np.finfo(np.float32).max)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -40,7 +41,7 @@ class Kind:
         name: in settings and files.
         problem_type: the name that `transformers` has for it, in `config.json`.
         baseline: the prediction without a look at the text, in words.
-        usage: what the model prints for a text, in words.
+        usage: what the model prints for a text, in words, which may have the threshold to fill in.
         score_notes: sentences below the scores on a model's card.
     """
 
@@ -77,8 +78,12 @@ class Kind:
         """Return encoded labels as the metrics take them."""
         return labels.astype(np.int64)
 
-    def decide(self, outputs: Outputs) -> Values:
-        """Return the predictions, as the metrics take them."""
+    def decide(self, outputs: Outputs, threshold: float = EVEN) -> Values:
+        """Return the predictions, as the metrics take them.
+
+        Args:
+            threshold: probability above which an example of a multi-label task has a label.
+        """
         return np.asarray(outputs.argmax(1))
 
     def constant(self, truth: Values) -> Values:
@@ -94,8 +99,12 @@ class Kind:
         exponentials = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
 
-    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
-        """Return the prediction for one example as a file of predictions has it."""
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str], threshold: float = EVEN) -> str:
+        """Return the prediction for one example as a file of predictions has it.
+
+        Args:
+            threshold: as in `decide`.
+        """
         return order[int(probabilities.argmax())]
 
     def parse(self, text: str) -> str | tuple[str, ...]:
@@ -122,16 +131,20 @@ class Kind:
         """
         return labels.astype(np.int64), "of each label"
 
-    def agreement(self, outputs: Outputs, others: Outputs) -> float:
-        """Return the share of equal predictions of two models; NaN for numbers."""
-        return float(np.mean(self.decide(outputs) == self.decide(others)))
+    def agreement(self, outputs: Outputs, others: Outputs, threshold: float = EVEN) -> float:
+        """Return the share of equal predictions of two models; NaN for numbers.
+
+        Args:
+            threshold: as in `decide`.
+        """
+        return float(np.mean(self.decide(outputs, threshold) == self.decide(others, threshold)))
 
 
 class _Multilabel(Kind):
     name = "multilabel"
     problem_type = "multi_label_classification"
     baseline = "always answering the most frequent labels"
-    usage = "It prints each label with its probability: a text has those above 0.5."
+    usage = "It prints each label with its probability: a text has those above {threshold:g}."
     score_notes = ("Accuracy asks for exactly the labels of an example.",)
 
     def metrics(self, labels: Sequence[str]) -> tuple[Metric, ...]:
@@ -151,8 +164,8 @@ class _Multilabel(Kind):
     def truth(self, labels: Labels) -> Values:
         return labels > 0
 
-    def decide(self, outputs: Outputs) -> Values:
-        return outputs > 0
+    def decide(self, outputs: Outputs, threshold: float = EVEN) -> Values:
+        return outputs > math.log(threshold / (1 - threshold))
 
     def constant(self, truth: Values) -> Values:
         """Return the labels that at least half of the examples have, or else the most frequent one."""
@@ -162,8 +175,8 @@ class _Multilabel(Kind):
     def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
         return 0.5 + 0.5 * np.tanh(0.5 * outputs.astype(np.float64))
 
-    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
-        return "|".join(name for name, share in zip(order, probabilities, strict=True) if share > 0.5)
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str], threshold: float = EVEN) -> str:
+        return "|".join(name for name, share in zip(order, probabilities, strict=True) if share > threshold)
 
     def parse(self, text: str) -> tuple[str, ...]:
         return tuple(filter(None, text.split("|")))
@@ -206,7 +219,7 @@ class _Regression(Kind):
     def truth(self, labels: Labels) -> Values:
         return labels.astype(np.float32)
 
-    def decide(self, outputs: Outputs) -> Values:
+    def decide(self, outputs: Outputs, threshold: float = EVEN) -> Values:
         return outputs[:, 0]
 
     def constant(self, truth: Values) -> Values:
@@ -218,7 +231,7 @@ class _Regression(Kind):
     def probabilities(self, outputs: Outputs) -> Float64[np.ndarray, "N K"]:
         return outputs.astype(np.float64)
 
-    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str]) -> str:
+    def names(self, probabilities: Float64[np.ndarray, " K"], order: Sequence[str], threshold: float = EVEN) -> str:
         return f"{probabilities[0]:.6g}"
 
     def balanced_weights(self, labels: Labels, outputs: int) -> Float64[np.ndarray, " K"]:
@@ -229,7 +242,7 @@ class _Regression(Kind):
         ranks = np.argsort(np.argsort(labels, kind="stable"), kind="stable")
         return ranks * parts // len(labels), "of each part of the range"
 
-    def agreement(self, outputs: Outputs, others: Outputs) -> float:
+    def agreement(self, outputs: Outputs, others: Outputs, threshold: float = EVEN) -> float:
         return math.nan
 
 

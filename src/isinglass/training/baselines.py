@@ -2,7 +2,8 @@
 
 Both are linear models of scikit-learn: a logistic regression (of several labels, one for each), or a ridge regression. One
 reads the TF-IDF weights of words and pairs of words, the other the vectors of the encoder before fine-tuning. Their one
-setting is chosen on a held-out fifth of the training rows, by the metric that picks the best epoch.
+setting, and the threshold of several labels, is chosen on a held-out fifth of the training rows, by the metric that picks
+the best epoch.
 
 Shapes: N examples, F features, K outputs.
 """
@@ -25,10 +26,12 @@ from isinglass.errors import DeviceMemoryError
 from isinglass.metrics import Values, scores
 from isinglass.statistics import Answers, paired_difference
 from isinglass.tasks import MULTILABEL, REGRESSION, Labels
+from isinglass.tasks.kinds import EVEN
 from isinglass.training.evaluation import Scored
 from isinglass.training.frozen import encode
 from isinglass.training.observers import Observers
 from isinglass.training.preparation import PreparedRun
+from isinglass.training.threshold import CANDIDATES
 
 STRENGTHS: Final = {TFIDF: (1.0, 10.0, 100.0, 1000.0), FROZEN: (0.01, 0.1, 1.0)}  # scikit-learn's C
 RIDGES: Final = {TFIDF: (0.3, 1.0, 3.0), FROZEN: (10.0, 100.0, 1000.0)}  # scikit-learn's alpha
@@ -128,9 +131,9 @@ def _train(
     assert labels is not None
     check()
     with _quiet():
-        strength = _choose(name, run, inputs.train, labels, check)
+        strength, threshold = _choose(name, run, inputs.train, labels, check)
         model = _fitted(name, run, inputs.train, labels, strength)
-        predicted = [_predicted(model, features, run) for features in inputs.scored]
+        predicted = [_predicted(model, features, run, threshold) for features in inputs.scored]
     seconds = time.perf_counter() - began
     check()
     positive = _positive(run)
@@ -142,6 +145,8 @@ def _train(
         differences[one.split.name] = _gain(run, one, answers)
     setting = "alpha" if kind is REGRESSION else "C"
     settings: dict[str, str | int | float] = {"features": int(inputs.train.shape[1]), setting: strength}
+    if run.config.tune_threshold:
+        settings["threshold"] = threshold
     return Baseline(metrics=metrics, seconds=seconds, settings=settings, differences=differences)
 
 
@@ -152,22 +157,26 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _choose(name: str, run: PreparedRun, features: Features, labels: Labels, check: Callable[[], None]) -> float:
-    """Return the strength with the best score on held-out rows, the first of equal ones."""
+def _choose(
+    name: str, run: PreparedRun, features: Features, labels: Labels, check: Callable[[], None]
+) -> tuple[float, float]:
+    """Return the strength with the best score on held-out rows, the first of equal ones, and the best threshold there."""
     candidates = (RIDGES if run.task.kind is REGRESSION else STRENGTHS)[name]
     if len(labels) < LEAST_ROWS:
-        return candidates[len(candidates) // 2]
+        return candidates[len(candidates) // 2], EVEN
     rows = np.random.default_rng(0).permutation(len(labels))[:MOST_ROWS]
     held_out, fitted = np.split(rows, [round(HELD_OUT * len(rows))])
     truth, positive, metric = run.task.kind.truth(labels[held_out]), _positive(run), run.metric
 
-    def rank(strength: float) -> float:
+    thresholds = CANDIDATES if run.config.tune_threshold else [EVEN]
+    ranks: dict[tuple[float, float], float] = {}
+    for strength in candidates:
         check()
         model = _fitted(name, run, features[fitted], labels[fitted], strength)
-        value = scores([metric], truth, _predicted(model, features[held_out], run), positive)[metric]
-        return metric.rank(value)
-
-    return max(candidates, key=rank)
+        for threshold in thresholds:
+            answers = _predicted(model, features[held_out], run, threshold)
+            ranks[strength, threshold] = metric.rank(scores([metric], truth, answers, positive)[metric])
+    return max(ranks, key=ranks.__getitem__)
 
 
 def _fitted(name: str, run: PreparedRun, features: Features, labels: Labels, strength: float) -> Any:
@@ -190,11 +199,12 @@ def _fitted(name: str, run: PreparedRun, features: Features, labels: Labels, str
     return regression.fit(features, truth)
 
 
-def _predicted(model: Any, features: Features, run: PreparedRun) -> Values:
-    """Return the predictions as the metrics take them; a multi-label task has the labels whose probability is above 0.5."""
-    predicted = np.asarray(model.predict(features))
+def _predicted(model: Any, features: Features, run: PreparedRun, threshold: float) -> Values:
+    """Return the predictions as the metrics take them; a multi-label example has the labels above the threshold."""
     if run.task.kind is MULTILABEL:
-        return predicted.reshape(len(predicted), -1) > 0
+        has_label: Values = np.asarray(model.predict_proba(features)) > threshold
+        return has_label
+    predicted = np.asarray(model.predict(features))
     return predicted.astype(np.float32 if run.task.kind is REGRESSION else np.int64)
 
 
@@ -207,7 +217,7 @@ def _gain(run: PreparedRun, scored: Scored, answers: Values) -> Gain:
     """Compare the run with the answers of a baseline on one split."""
     truth, kind = scored.split.labels, run.task.kind
     assert truth is not None
-    columns = [answers, kind.decide(scored.outputs)]
+    columns = [answers, scored.decide(kind)]
     if kind is MULTILABEL:
         columns = [column.astype(np.float32) for column in columns]
     baseline, model = (

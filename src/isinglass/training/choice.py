@@ -5,7 +5,7 @@ What the values rest on so far: "Good by default" in docs/experiments.md. The le
 that others publish.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -38,12 +38,14 @@ class Facts:
         lengths: tokens of each training example, uncut; int64 (N,).
         dev_rows: number of examples that are scored after each epoch.
         has_head: whether the model has a trained head for the task's labels.
+        is_multilabel: whether an example may have several labels.
     """
 
     blueprint: Blueprint
     lengths: Int64[np.ndarray, " N"]
     dev_rows: int
     has_head: bool
+    is_multilabel: bool
 
     def tokens(self, max_length: int) -> int:
         """Return the tokens of an epoch."""
@@ -58,7 +60,7 @@ class Facts:
 
 def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, str]:
     """Return the settings with the values that the recipe chooses, and a sentence that names them and why."""
-    rules: Mapping[str, Rule] = {
+    rules: dict[str, Rule] = {
         "max_length": _max_length,
         "epochs": _epochs,
         "learning_rate": _learning_rate,
@@ -66,6 +68,8 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, str]:
         "head_start": _head_start,
         "keep_best": lambda *_: (facts.dev_rows > 0, "by the dev set" if facts.dev_rows else "there is no dev set"),
     }
+    if facts.is_multilabel and facts.dev_rows:
+        rules |= {"tune_threshold": lambda *_: (True, "on the dev set")}
     chosen = []
     for name, rule in rules.items():
         if name in config.chosen:

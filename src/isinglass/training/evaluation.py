@@ -16,11 +16,12 @@ from isinglass.data import open_data
 from isinglass.data.examples import Source
 from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import ConfigError, DeviceMemoryError
-from isinglass.metrics import Metric, scores
+from isinglass.metrics import Metric, Values, scores
 from isinglass.models.checkpoint import Checkpoint
 from isinglass.packing import PackedBatch
 from isinglass.results import REPEATED_SETTINGS, RunResult, Score, installed_versions, source_commit
-from isinglass.tasks import Split, Task
+from isinglass.tasks import MULTILABEL, Split, Task
+from isinglass.tasks.kinds import EVEN, Kind
 from isinglass.training.checkpoints import TrainingState
 from isinglass.training.observers import REPORT_SECONDS, Observers, Progress
 from isinglass.training.preparation import Packer, PreparedSplit, label_order, prepare_split
@@ -39,12 +40,18 @@ class Scored:
         outputs: float32 (N, num_outputs), logits or the value, in the order of the file.
         label_order: name of each output; None for regression.
         seconds: that the prediction took.
+        threshold: probability above which an example of a multi-label task has a label.
     """
 
     split: PreparedSplit
     outputs: Outputs
     label_order: tuple[str, ...] | None
     seconds: float
+    threshold: float = EVEN
+
+    def decide(self, kind: Kind) -> Values:
+        """Return the predictions, as the metrics take them."""
+        return kind.decide(self.outputs, self.threshold)
 
 
 def evaluate(
@@ -189,7 +196,16 @@ def predict_splits(
         started = time.perf_counter()
         outputs = predict(backend, packer, split.tokens, split.name, observers, group)
         seconds = time.perf_counter() - started
-        scored.append(Scored(split=split, outputs=outputs, label_order=packer.model.label_names, seconds=seconds))
+        model = packer.model
+        scored.append(
+            Scored(
+                split=split,
+                outputs=outputs,
+                label_order=model.label_names,
+                seconds=seconds,
+                threshold=model.threshold,
+            )
+        )
     return scored
 
 
@@ -199,7 +215,7 @@ def score(task: Task, scored: Scored) -> dict[Metric, Score]:
     order = scored.label_order or ()
     positive = order.index(task.positive_label) if task.positive_label in order else 0
     truth = task.kind.truth(scored.split.labels)
-    found = scores(task.metrics, truth, task.kind.decide(scored.outputs), positive)
+    found = scores(task.metrics, truth, scored.decide(task.kind), positive)
     baseline = scores(task.metrics, truth, task.kind.constant(truth), positive)
     return {metric: Score.of(found[metric], baseline[metric]) for metric in task.metrics}
 
@@ -226,7 +242,7 @@ def make_result(
         precision=backend.precision,
         xla=config.xla or config.backend == "jax",
         scores={each.split.name: score(task, each) for each in scored},
-        collapsed=any(task.kind.is_collapsed(task.kind.decide(each.outputs)) for each in scored),
+        collapsed=any(task.kind.is_collapsed(each.decide(task.kind)) for each in scored),
         examples={split.name: len(split) for split in splits},
         train_seconds=train_seconds,
         epoch_seconds=state.epoch_seconds,
@@ -251,4 +267,5 @@ def make_result(
         processes=state.processes,
         parts=state.parts,
         resumed_at=state.resumed_at,
+        threshold=scored[0].threshold if scored and task.kind is MULTILABEL else None,
     )

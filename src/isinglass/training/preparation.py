@@ -24,7 +24,7 @@ from isinglass.models.vocabulary import Vocabulary
 from isinglass.names import brief, did_you_mean, shortened
 from isinglass.packing import PackedBatch, pack_flat, pack_rows, plan_evaluation, row_counts, shard_step
 from isinglass.results import HubData
-from isinglass.tasks import Labels, Split, Task
+from isinglass.tasks import MULTILABEL, Labels, Split, Task
 from isinglass.training.choice import Facts, choose
 
 MAX_NAMED: Final = 64  # examples that a message names
@@ -163,6 +163,7 @@ def _facts(config: TrainConfig, data: Source, model: Checkpoint) -> Facts:
         lengths=uncut.tokens.lengths,
         dev_rows=sum(len(data.read(split)) for split in task.dev),
         has_head=model.num_outputs is not None,
+        is_multilabel=task.kind is MULTILABEL,
     )
 
 

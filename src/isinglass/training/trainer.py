@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,11 @@ from isinglass.data import open_data
 from isinglass.data.examples import Source
 from isinglass.errors import ConfigError, StorageError
 from isinglass.metrics import Metric
-from isinglass.models.checkpoint import Checkpoint, Weights
+from isinglass.models.checkpoint import THRESHOLD, Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
 from isinglass.tasks import Task
+from isinglass.tasks.kinds import EVEN
 from isinglass.training.baselines import train_baselines
 from isinglass.training.checkpoints import Checkpoints, TrainingState, arrays_digest, run_identity
 from isinglass.training.evaluation import Scored, make_result, predict_splits, score
@@ -33,6 +34,7 @@ from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
 from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
 from isinglass.training.preparation import Packer, PreparedRun, PreparedSplit, prepare_run
+from isinglass.training.threshold import with_best_threshold
 
 _PREFIX: Final = "best."  # of the names of the best epoch's weights in a checkpoint
 
@@ -94,7 +96,7 @@ def train(
     trainer.begin()
     with trainer.saves_when_interrupted(), interruption.deferred():
         trainer.run_steps()
-        scored = trainer.predict(prepared.scored)
+        scored = trainer.with_threshold(trainer.predict(prepared.scored))
         result = trainer.result(scored)
     return trainer.finish(scored, result)
 
@@ -164,6 +166,14 @@ class Trainer:
         observers = (*self.observers, ProgressObserver(lambda _: self._check_interruption()))
         return predict_splits(self._backend, self._packer, splits, observers, self.group)
 
+    def with_threshold(self, scored: Sequence[Scored]) -> list[Scored]:
+        """Return scored splits with the threshold that the dev sets among them choose; 0.5 if that is not requested."""
+        threshold = EVEN
+        dev = [one for one in scored if any(one.split is split for split in self.prepared.dev)]
+        if self.config.tune_threshold and dev:
+            threshold = with_best_threshold(self.prepared.task, dev, self.prepared.metric)[0].threshold
+        return [replace(one, threshold=threshold) for one in scored]
+
     def _check_interruption(self) -> None:
         """End a run by itself if that is requested; several processes stop together, between two steps."""
         if self.group.size == 1:
@@ -192,7 +202,7 @@ class Trainer:
         model = replace(
             prepared.model,
             weights=restore_vocabulary(self._backend.weights(), prepared.model, self._vocabulary),
-            config_json={**prepared.model.config_json, "problem_type": task.kind.problem_type},
+            config_json=_config_json(prepared.model.config_json, task, result),
         )
         return TrainedRun(config=self.config, task=task, result=result, model=model, steps=loop.records(), scored=scored)
 
@@ -226,7 +236,8 @@ class Trainer:
         if not self.config.picks_best or self._loop.state.step != next_epoch_end:
             return
         metric = self.prepared.metric
-        values = [score(self.prepared.task, scored)[metric].value for scored in self.predict(self.prepared.dev)]
+        dev = self.with_threshold(self.predict(self.prepared.dev))
+        values = [score(self.prepared.task, scored)[metric].value for scored in dev]
         numbers = [value for value in values if value is not None]
         mean = sum(numbers) / len(numbers) if len(numbers) == len(values) else None
         self._best.add(mean, self._backend.weights())
@@ -260,6 +271,13 @@ class Trainer:
         self._newest_checkpoint = checkpoints.save(state, self._identity)
         for observer in self.observers:
             observer.on_save(self._state())
+
+
+def _config_json(before: Mapping[str, Any], task: Task, result: RunResult) -> dict[str, Any]:
+    """Return what the trained model's `config.json` has beside the labels."""
+    kept = {name: value for name, value in before.items() if name != THRESHOLD}
+    threshold = {} if result.threshold is None else {THRESHOLD: result.threshold}
+    return {**kept, **threshold, "problem_type": task.kind.problem_type}
 
 
 def _check_alike(group: ProcessGroup, value: Any, what: str) -> None:
