@@ -26,7 +26,9 @@ from tests.tiny import FAMILIES, save_tiny, write_glue
 
 ROWS = {"train": 24, "dev": 24, "test": 24, "dev_matched": 24, "dev_mismatched": 24, "test_matched": 7, "test_mismatched": 9}
 QUICK = ("--max-length", "40", "--batch-size", "16", "--epochs", "1")
-PROGRESS = re.compile(r"(train \d+/\d+, epoch \d+/\d+, loss \d+\.\d{3}, |evaluate \w+ \d+/\d+, )[\d,]+ tokens/s")
+PROGRESS = re.compile(
+    r"(train \d+/\d+, epoch \d+/\d+, loss \d+\.\d{3}, |evaluate \w+ \d+/\d+, )[\d,]+ tokens/s(, [\d a-z]+ left)?"
+)
 # variables that a user's shell may set and that would change the output
 SWITCHES = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "PYTHONIOENCODING")
 HEAVY = "torch tensorflow keras numpy sklearn scipy transformers pyarrow tokenizers safetensors rich huggingface_hub".split()

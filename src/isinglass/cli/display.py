@@ -25,19 +25,21 @@ from isinglass.training.observers import Observer, Progress, ProgressObserver, R
 from isinglass.training.preparation import PreparedRun, prepare_texts
 
 LOG_SECONDS: Final = 60.0  # the longest time between two lines of progress
+LONG_SECONDS: Final = 10.0  # a training that takes longer is announced
 
 
 class RunBars(ExitStack):
     """The progress of one run after another, or of several at the same time.
 
-    On a terminal each stage of a run has a bar, until the run ends. Elsewhere lines are printed: the first report of a
-    stage, every ten percent, and each minute.
+    A line says how long the training will take as soon as its speed is known. On a terminal each stage of a run has a bar,
+    until the run ends. Elsewhere lines are printed: the first report of a stage, every ten percent, and each minute.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._is_shared = False
         self._bars: dict[tuple[str, str], Any] = {}  # label of a run and its stage -> bar
+        self._announced: set[str] = set()  # labels of runs whose time was said
         self._printed: dict[tuple[str, str], tuple[int, float]] = {}  # the same -> tenths done and time, when printed
 
     def on_connect(self, summary: str) -> None:
@@ -55,6 +57,8 @@ class RunBars(ExitStack):
         if progress.loss is not None:
             epoch = f"epoch {progress.epoch + 1}/{progress.epochs}"
             figures = f"loss {progress.loss:.3f}, {figures}"
+        if progress.seconds_left is not None:
+            self._announce(label, progress)
         key = (label, progress.stage)
         if sys.stderr and sys.stderr.isatty():
             if key not in self._bars:
@@ -66,11 +70,22 @@ class RunBars(ExitStack):
         printed_tenths, printed_at = self._printed.get(key, (-1, now))
         if tenths > printed_tenths or now - printed_at >= LOG_SECONDS:
             self._printed[key] = (tenths, now)
-            parts = [f"{label}{progress.stage} {progress.done}/{progress.total}", epoch, figures]
+            left = f"{spoken(progress.seconds_left)} left" if progress.seconds_left else ""
+            parts = [f"{label}{progress.stage} {progress.done}/{progress.total}", epoch, figures, left]
             print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+    def _announce(self, label: str, progress: Progress) -> None:
+        """Say once how long a training will take."""
+        assert progress.seconds_left is not None
+        if label not in self._announced and progress.seconds_left > LONG_SECONDS:
+            steps = progress.total - progress.done
+            line = f"{label}The training takes about {spoken(progress.seconds_left)} from here on ({steps:,} steps)."
+            print(line, file=sys.stderr, flush=True)
+        self._announced.add(label)
 
     def end(self, label: str) -> None:
         """Remove the bars of a run."""
+        self._announced.discard(label)
         self._printed = {key: printed for key, printed in self._printed.items() if key[0] != label}
         for key in [key for key in self._bars if key[0] == label]:
             self._display.remove_task(self._bars.pop(key))
@@ -85,6 +100,21 @@ class RunBars(ExitStack):
         figures = TextColumn("{task.fields[figures]}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
         return self.enter_context(Progress(*columns, console=console))
+
+
+def spoken(seconds: float) -> str:
+    """Return a time as people say it, rounded as an estimate deserves.
+
+    >>> spoken(8), spoken(52), spoken(128), spoken(3_780)
+    ('8 s', '50 s', '2 min 10 s', '1 h 3 min')
+    """
+    if seconds < 30:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(10 * round(seconds / 10), 60)
+    hours, minutes_of_hour = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes_of_hour} min"
+    return " ".join(part for part in (f"{minutes} min" if minutes else "", f"{rest} s" if rest else "") if part)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from isinglass.training.observers import REPORT_SECONDS, Observers, Progress, St
 from isinglass.training.preparation import Index, Packer, PreparedSplit
 
 FP16_OVERFLOWS: Final = 20  # losses in a row: the loss scale begins at 2^16 and is halved at each
+SECONDS_TO_ESTIMATE: Final = 2.0  # of training, before its end is foretold
 SMOOTHED_LOSSES: Final = 20  # finite ones, whose mean is reported
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Loop:
         self._lengths = self.split.tokens.lengths
         self._imbalances: list[float] = []  # of each step of this process: tokens of the largest shard over the mean
         self._began = self._reported = 0.0  # readings of the clock
-        self._first_tokens = 0
+        self._first_tokens = self._first_step = 0
         self._reported_steps = self.state.step
         if self.state.arrays:
             self._resume()
@@ -64,7 +65,7 @@ class Loop:
     def run(self) -> Iterator[None]:
         """Do the remaining steps. Yield after each: outside of the clock after the last step of an epoch."""
         self._began = self._reported = time.perf_counter()
-        self._first_tokens = self.state.tokens
+        self._first_tokens, self._first_step = self.state.tokens, self.state.step
         for epoch in range(self.state.step // self.steps_per_epoch, self.config.epochs):
             done = self.state.step - epoch * self.steps_per_epoch
             with self.clock.running(epoch):
@@ -91,6 +92,7 @@ class Loop:
             total=self.total_steps,
             loss=float(np.mean(recent)) if recent else float("nan"),
             tokens_per_second=(self.state.tokens - self._first_tokens) / (self._reported - self._began),
+            seconds_left=self._seconds_left(),
         )
         steps = self.records(self._reported_steps)
         self._reported_steps = self.state.step
@@ -197,6 +199,13 @@ class Loop:
         if len(own) == 0:
             return index[:1], 0.0
         return own, len(own) / len(index)
+
+    def _seconds_left(self) -> float | None:
+        """Return the time that the remaining steps will take, at the speed so far."""
+        seconds = self._reported - self._began
+        if seconds < SECONDS_TO_ESTIMATE:
+            return None
+        return seconds / (self.state.step - self._first_step) * (self.total_steps - self.state.step)
 
     def _take_losses(self) -> None:
         """Read the losses of the newest steps from the device.

@@ -46,6 +46,8 @@ class Progress:
         done, total: training steps, or examples of the split.
         loss: mean of the newest 20 finite losses, NaN if there are none; None in a prediction.
         tokens_per_second: real tokens, since this process began the stage.
+        seconds_left: of training, with the scoring between epochs, at the speed so far; None at its very beginning and in a
+            prediction.
     """
 
     stage: str
@@ -55,6 +57,7 @@ class Progress:
     total: int
     loss: float | None = None
     tokens_per_second: float
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
