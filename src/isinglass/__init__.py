@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from isinglass.tasks import TASKS as TASKS, Task as Task, get_task as get_task
     from isinglass.training.observers import Observer as Observer
     from isinglass.training.evaluation import evaluate as evaluate
+    from isinglass.training.preparation import FirstWeights as FirstWeights
     from isinglass.training.trainer import train as train
 
 _NAMES = {
@@ -25,6 +26,7 @@ _NAMES = {
     "tasks": ("TASKS", "Task", "get_task"),
     "training.observers": ("Observer",),
     "training.evaluation": ("evaluate",),
+    "training.preparation": ("FirstWeights",),
     "training.trainer": ("train",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

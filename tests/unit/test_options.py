@@ -21,7 +21,7 @@ OPTIONS = {
     "--checkpoint-every --keep-checkpoints --recipe --epochs --batch-size --learning-rate --max-length --long-texts "
     "--max-train-examples --head-start --class-weights --label-smoothing --layer-decay --freeze-embeddings --freeze-layers "
     "--keep-best --early-stopping --best-metric --seed --precision --backend --compile --xla --runs --log-to --check-only "
-    "--config --set --json --baselines --no-baselines --tune-threshold",
+    "--config --set --json --baselines --no-baselines --start-from --tune-threshold",
     "evaluate": "run_dir --data-dir --test-file --text-column --text-column2 --label-column --delimiter --encoding --task "
     "--split --precision --json",
     "predict": "run_dir --input --output --data-dir --task --split --precision --overwrite --text-column --text-column2 "

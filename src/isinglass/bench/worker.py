@@ -22,7 +22,7 @@ from isinglass.runs.predictions import Predictions
 from isinglass.storage import replacing
 from isinglass.tasks import get_task
 from isinglass.training.evaluation import Scored
-from isinglass.training.preparation import Packer, PreparedRun, prepare_run
+from isinglass.training.preparation import FirstWeights, Packer, PreparedRun, prepare_run
 from isinglass.training.trainer import TrainedRun
 
 MOST_SECONDS: Final = 5.0  # of timed steps
@@ -86,8 +86,8 @@ def calibrate(request: CalibrationRequest, _directory: Path, _send: Send) -> Cal
     """Time a few training steps of the first run, and count the tokens of all runs' tasks."""
     train_tokens, dev_tokens = {}, {}
     for inputs in reversed(request.runs):  # the first run comes last, and is the one that stays in memory
-        config = inputs.resolve()
-        prepared = prepare_run(config, open_data(config), inputs.first_weights)
+        config, directory = inputs.resolve(), inputs.first_weights
+        prepared = prepare_run(config, open_data(config), FirstWeights(directory) if directory else None)
         train_tokens[config.task] = int(prepared.train.tokens.lengths.sum())
         dev_tokens[config.task] = sum(int(split.tokens.lengths.sum()) for split in prepared.scored)
     tokens_per_second, compile_seconds = time_steps(config, prepared)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from isinglass.results import RunResult
     from isinglass.runs.perform import Saving
     from isinglass.tasks import Task
+    from isinglass.training.preparation import FirstWeights
 
 _TABLE_SETTINGS: Final = (*TableSettings.declared(),)
 _TaskArgument = Annotated[
@@ -59,6 +60,8 @@ class TrainOptions(SourceOptions):
 
     output_dir: Path | None = setting(None, panel="Most used", unset="a new directory in runs/", metavar="DIR")
     """Directory of the run."""
+    start_from: Path | None = setting(None, panel="Model", metavar="RUN_DIR")
+    """Start from the weights of a finished run, fine-tuned on another task (NLI for RTE, say), with a new head."""
     runs: int = setting(1, AT_LEAST_1, panel="Output")
     """Number of runs; each uses the next seed."""
     log_to: Literal["tensorboard"] | None = setting(None, panel="Output")
@@ -67,6 +70,12 @@ class TrainOptions(SourceOptions):
     """Read, tokenize and check the data, report what was found, and stop."""
     json: bool = setting(False)
     """Print one JSON object, and nothing else, on standard output."""
+
+    def first_weights(self, config: TrainConfig) -> "tuple[TrainConfig, FirstWeights | None]":
+        """Return the settings with the model of the run to start from, and its weights."""
+        from isinglass.runs.directory import first_weights_of
+
+        return (config, None) if self.start_from is None else first_weights_of(self.start_from, config)
 
 
 @command(*(name for name, setting in SETTINGS.items() if setting.panel), trains=True)
@@ -81,6 +90,7 @@ def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOption
     config = options.resolve(task, settings)
     if config.baselines is None:
         config = replace(config, baselines=config.has_own_data)
+    config, first_weights = options.first_weights(config)
     how = Saving(**vars(saving))
     if saving.resume and options.output_dir is None:
         raise ConfigError("--resume needs --output-dir, the directory of the run to continue.")
@@ -92,13 +102,17 @@ def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOption
     check_installed(config.backend)
     planned = repetitions(config, options.output_dir or Path("runs") / new_run_name(config), options.runs)
     with processes(config.backend) as group:
-        results = _perform_all(planned, options, how, group)
+        results = _perform_all(planned, first_weights, options, how, group)
         if options.runs > 1 and group.rank == 0 and not options.json:
             show_repetitions(results)
 
 
 def _perform_all(
-    planned: Collection[tuple[TrainConfig, Path]], options: TrainOptions, saving: "Saving", group: "ProcessGroup"
+    planned: Collection[tuple[TrainConfig, Path]],
+    first_weights: "FirstWeights | None",
+    options: TrainOptions,
+    saving: "Saving",
+    group: "ProcessGroup",
 ) -> "list[RunResult]":
     """Perform one run after another, and show the result of each as soon as it is known."""
     from isinglass.cli.display import OwnDataFacts, progress, show_result
@@ -121,7 +135,15 @@ def _perform_all(
                         log = TensorBoardLog(directory.parent / "tensorboard" / directory.name)
                         observers.append(stack.enter_context(closing(log)))
                     stack.enter_context(how_to_resume(directory))
-                    run = perform(config, directory, observers, saving=saving, interruption=interruption, group=group)
+                    run = perform(
+                        config,
+                        directory,
+                        observers,
+                        saving=saving,
+                        first_weights=first_weights,
+                        interruption=interruption,
+                        group=group,
+                    )
             except RunNotWrittenError as error:
                 show_result(error.result, None, as_json=options.json)  # the scores at least are not lost
                 raise

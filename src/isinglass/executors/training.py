@@ -19,6 +19,7 @@ from isinglass.runs.perform import Saving, perform
 from isinglass.training.checkpoints import Checkpoints, Interval, TrainingState
 from isinglass.training.interruption import Interruption
 from isinglass.training.observers import Observer, ProgressObserver
+from isinglass.training.preparation import FirstWeights
 from isinglass.training.trainer import TrainedRun
 
 Send = Callable[[Message], None]
@@ -44,7 +45,7 @@ def train_requested(
         observers=[ProgressObserver(lambda progress: send(Progressed(progress=progress))), *observers],
         saving=Saving(checkpoints=_open_checkpoints(request)),
         data=data,
-        first_weights=request.runs[0].first_weights,
+        first_weights=FirstWeights(directory) if (directory := request.runs[0].first_weights) else None,
         interruption=interruption,
         group=ProcessGroup(),
     )

@@ -27,7 +27,7 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 
 from isinglass.backends.protocol import Backend, Objective, check_installed, create_backend
-from isinglass.config import TrainConfig, resolve
+from isinglass.config import TrainConfig, changed, resolve
 from isinglass.data.examples import Examples
 from isinglass.errors import ConfigError, DataError, OutputExistsError, StorageError
 from isinglass.models.checkpoint import CONFIG, Checkpoint, load_checkpoint, save_checkpoint
@@ -40,7 +40,7 @@ from isinglass.training.card import CARD, model_card
 from isinglass.training.checkpoints import CHECKPOINTS
 from isinglass.training.evaluation import Scored, predict
 from isinglass.training.observers import Observers
-from isinglass.training.preparation import Packer, prepare_texts
+from isinglass.training.preparation import FirstWeights, Packer, prepare_texts
 from isinglass.training.trainer import TrainedRun
 
 MODEL: Final = "model"
@@ -245,6 +245,27 @@ class FinishedModel:
     def __getstate__(self) -> dict[str, object]:
         """Leave the device's copy out of a pickle."""
         return {name: value for name, value in vars(self).items() if name != "_backend"}
+
+
+def first_weights_of(directory: Path, config: TrainConfig) -> tuple[TrainConfig, FirstWeights]:
+    """Return the settings of a run that starts from a finished one, with the model that this began with, and its weights.
+
+    Raises:
+        DataError: it is no run directory, or one without its model.
+        ConfigError: the settings name another model.
+    """
+    if not (directory / RESULT).is_file() or not (directory / MODEL / CONFIG).is_file():
+        raise DataError(
+            f"{directory} is not a run directory with a model ({RESULT} and {MODEL}/), as --start-from needs: name the "
+            f"directory of a model with --model."
+        )
+    result = RunResult.read(directory / RESULT)
+    if config.model not in (TrainConfig.model, result.model):
+        raise ConfigError(
+            f"--start-from {directory} starts from {result.model}, fine-tuned on {result.task}, and --model is "
+            f"{config.model}: leave one of them out."
+        )
+    return changed(config, model=result.model), FirstWeights(str(directory / MODEL), result.task)
 
 
 def load_run(directory: Path, *, task: str | None = None) -> FinishedModel:

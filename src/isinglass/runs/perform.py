@@ -14,6 +14,7 @@ from isinglass.runs.directory import RESULT, check_output, locked_run, write_run
 from isinglass.training.checkpoints import CHECKPOINTS, Checkpoints, Interval, compare_identity
 from isinglass.training.interruption import Interruption
 from isinglass.training.observers import Observers
+from isinglass.training.preparation import FirstWeights
 from isinglass.training.trainer import TrainedRun, train
 
 
@@ -73,7 +74,7 @@ def perform(
     *,
     saving: Saving = Saving(),
     data: Source | None = None,
-    first_weights: str | None = None,
+    first_weights: FirstWeights | None = None,
     interruption: Interruption | None = None,
     group: ProcessGroup | None = None,
 ) -> Run:
@@ -109,7 +110,7 @@ def perform(
         checkpoints = saving.checkpoints
         if directory is not None:
             directory = Path(directory)
-            finished = _finished_result(config, directory, group) if saving.resume else None
+            finished = _finished_result(config, first_weights, directory, group) if saving.resume else None
             if finished is not None:
                 return Run(result=finished, directory=directory)
             checkpoints = _open_checkpoints(stack, directory, saving, group)
@@ -129,7 +130,9 @@ def perform(
     return Run(result=result, directory=directory, trained=trained)
 
 
-def _finished_result(config: TrainConfig, directory: Path, group: ProcessGroup) -> RunResult | None:
+def _finished_result(
+    config: TrainConfig, first_weights: FirstWeights | None, directory: Path, group: ProcessGroup
+) -> RunResult | None:
     """Return the result in `directory`, or None if there is no finished run. Process 0 alone looks whether there is one.
 
     Raises:
@@ -139,7 +142,9 @@ def _finished_result(config: TrainConfig, directory: Path, group: ProcessGroup) 
     if not any(group.largest(int(is_finished and group.rank == 0))):
         return None
     result = RunResult.read(directory / RESULT)
-    compare_identity(identifying(result.config), identifying(as_dict(config)), directory / RESULT)
+    saved = identifying(result.config) | {"start_from": result.start_from}
+    current = identifying(as_dict(config)) | {"start_from": first_weights.task if first_weights else None}
+    compare_identity(saved, current, directory / RESULT)
     return result
 
 

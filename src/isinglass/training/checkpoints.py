@@ -223,10 +223,13 @@ def run_identity(config: TrainConfig, run: PreparedRun, vocabulary: Vocabulary) 
     tokens, labels = run.train.tokens, run.train.labels
     assert labels is not None
     model = np.frombuffer(json.dumps(run.model.config_json, sort_keys=True).encode(), np.uint8)
+    encoder = run.model.encoder_weights
+    first_weights = arrays_digest(encoder[name] for name in sorted(encoder)) if run.start_from else None
     return identifying(as_dict(config)) | {
         "training data (digest)": arrays_digest((tokens.input_ids, tokens.token_type_ids, tokens.offsets, labels)),
         "words of the training and scored data (digest)": arrays_digest([vocabulary.ids]),
         "model config (digest)": arrays_digest([model]),
+        "weights of --start-from (digest)": first_weights,
     }
 
 

@@ -82,6 +82,7 @@ class PreparedRun:
         metric: what picks the best epoch.
         notes: what a reader of the result should know.
         dataset: the data set of the hub that the examples come from, if they do.
+        start_from: name of the task on which the model had been fine-tuned before; None: it is `config.model` itself.
     """
 
     config: TrainConfig
@@ -94,6 +95,7 @@ class PreparedRun:
     metric: Metric
     notes: tuple[str, ...]
     dataset: HubData | None = None
+    start_from: str | None = None
 
     @property
     def splits(self) -> tuple[PreparedSplit, ...]:
@@ -106,7 +108,20 @@ class PreparedRun:
         return tuple(split for split in (*self.dev, *self.test) if split.labels is not None)
 
 
-def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) -> PreparedRun:
+@dataclass(frozen=True)
+class FirstWeights:
+    """A model that was fine-tuned from the one that the settings name.
+
+    Attributes:
+        directory: of the model.
+        task: name of the task on which it was fine-tuned; None: the result does not say it.
+    """
+
+    directory: str
+    task: str | None = None
+
+
+def prepare_run(config: TrainConfig, data: Source, first_weights: FirstWeights | None = None) -> PreparedRun:
     """Read, check and tokenize the data of a run, and load the model that it begins with.
 
     A test set is prepared only if it is the user's own.
@@ -117,7 +132,7 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
     task = data.task
     if task.train is None:
         raise ConfigError(f"{task.title} has no training set: train mnli, then `isinglass predict RUN_DIR --task ax`.")
-    model, notes = with_head_for(load_model(first_weights or config.model), task)
+    model, notes = with_head_for(load_model(first_weights.directory if first_weights else config.model), task)
     if config.chosen:
         config, sentence = choose(config, _facts(config, data, model))
         notes.append(sentence)
@@ -149,6 +164,7 @@ def prepare_run(config: TrainConfig, data: Source, first_weights: str | None) ->
         metric=metric,
         notes=tuple(notes),
         dataset=data.dataset,
+        start_from=first_weights.task if first_weights else None,
     )
 
 

@@ -33,7 +33,7 @@ from isinglass.training.head_start import with_solved_head
 from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
 from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
-from isinglass.training.preparation import Packer, PreparedRun, PreparedSplit, prepare_run
+from isinglass.training.preparation import FirstWeights, Packer, PreparedRun, PreparedSplit, prepare_run
 from isinglass.training.threshold import with_best_threshold
 
 _PREFIX: Final = "best."  # of the names of the best epoch's weights in a checkpoint
@@ -65,7 +65,7 @@ def train(
     observers: Observers = (),
     *,
     data: Source | None = None,
-    first_weights: str | None = None,
+    first_weights: FirstWeights | None = None,
     checkpoints: Checkpoints | None = None,
     interruption: Interruption | None = None,
     group: ProcessGroup = ProcessGroup(),
@@ -187,6 +187,7 @@ class Trainer:
         result = make_result(self.config, task, self._backend, scored, prepared.splits, state)
         (peak,) = self.group.largest(result.peak_memory_bytes)
         result = replace(result, peak_memory_bytes=peak, model_commit=prepared.model.commit, dataset=prepared.dataset)
+        result = replace(result, start_from=prepared.start_from)
         if not self.config.baselines or not scored:
             return result
         observers = (*self.observers, ProgressObserver(lambda _: self._check_interruption()))
