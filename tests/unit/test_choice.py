@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isinglass.config import RECIPES, as_dict, changed, identifying, resolve
 from isinglass.errors import ConfigError
 from isinglass.models.source import load_model
-from isinglass.training.choice import FORWARD, MOST_TIME, Facts, choose
+from isinglass.training.choice import FORWARD, MOST_TIME, SMALL_BATCH_TIME, Facts, choose
 
 OWN = {"train_file": ["mine.csv"]}
 
@@ -72,19 +72,28 @@ def test_a_head_that_fits_is_kept():
     assert chosen.head_start == "random" and "kept" in reason
 
 
-def test_without_a_dev_set_the_last_epoch_is_kept():
+def test_few_rows_are_trained_on_in_small_batches():
     config = resolve(task="mine", flags=OWN)
-    assert not choose(config, _facts([10] * 100))[0].keep_best
-    assert choose(config, _facts([10] * 100, dev_rows=10))[0].keep_best
+    assert choose(config, _facts([10] * 100))[0].batch_size == 16
+    assert choose(config, _facts([10] * 20_000))[0].batch_size == 32
+    assert choose(changed(config, batch_size=64), _facts([10] * 100))[0].batch_size == 64
+
+
+def test_the_last_epoch_is_kept_since_few_dev_rows_mistake_the_best():
+    config = resolve(task="mine", flags=OWN)
+    assert not choose(config, _facts([10] * 100, dev_rows=10))[0].keep_best
+    kept = changed(config, keep_best=True)
+    large = _facts([10] * 100, dev_rows=100)
+    assert choose(kept, large)[0].epochs < choose(config, large)[0].epochs  # each epoch is scored
 
 
 @given(st.lists(st.integers(3, 2000), min_size=1, max_size=200), st.integers(0, 100))
-def test_a_run_takes_at_most_twice_the_tokens_of_classic(lengths, dev_rows):
+def test_a_run_takes_at_most_twice_the_time_of_classic(lengths, dev_rows):
     facts = _facts(lengths, dev_rows=dev_rows)
     chosen, _ = choose(resolve(task="mine", flags=OWN), facts)
     epoch = facts.tokens(chosen.max_length)
-    scoring = FORWARD * chosen.epochs * epoch * dev_rows / len(lengths)
-    tokens = chosen.epochs * epoch + FORWARD * epoch + scoring
+    scoring = FORWARD * epoch * dev_rows / len(lengths)
+    tokens = chosen.epochs * epoch * SMALL_BATCH_TIME + FORWARD * epoch + scoring
     classic = 3 * int(np.minimum(lengths, 128).sum())
     assert tokens <= MOST_TIME * classic * 1.001 or chosen.epochs == 3
     assert 1 <= chosen.max_length <= facts.blueprint.max_length

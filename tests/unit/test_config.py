@@ -176,6 +176,7 @@ SAVED = {
     "keep_best": False,
     "early_stopping": None,
     "best_metric": None,
+    "tune_threshold": False,
     "baselines": None,
     "eval_tokens": 4096,
     "seed": 42,

@@ -55,7 +55,7 @@ _MINILM: Final = (
 RECIPES: Final[Mapping[str, Recipe]] = {
     "auto": Recipe(
         "chosen by the model and the training data (experiments.md)",
-        chooses=("max_length", "epochs", "learning_rate", "warmup_ratio", "head_start", "keep_best", "tune_threshold"),
+        chooses=("batch_size", "max_length", "epochs", "learning_rate", "warmup_ratio", "head_start", "tune_threshold"),
     ),
     "classic": Recipe("the PyTorch table of the classic GLUE example script of `transformers`", {"wnli": {"epochs": 5}}),
     "small": Recipe(_MINILM, {"wnli": {"epochs": 5}}, {"learning_rate": 2e-4}),

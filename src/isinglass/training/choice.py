@@ -19,6 +19,9 @@ CLASSIC_LENGTH: Final = 128  # tokens
 CLASSIC_EPOCHS: Final = 3
 MOST_TIME: Final = 2.0  # times that of `classic`
 FORWARD: Final = 1 / 3  # time of a prediction, where a training step on the same tokens takes 1
+FEW_ROWS: Final = 20_000  # fewer are trained on in small batches
+SMALL_BATCH: Final = 16
+SMALL_BATCH_TIME: Final = 1.1  # of an epoch, as a multiple of that in batches of 32
 LEAST_EPOCHS: Final = 3
 MOST_EPOCHS: Final = 10
 LENGTH_MULTIPLE: Final = 8
@@ -51,22 +54,24 @@ class Facts:
         """Return the tokens of an epoch."""
         return int(np.minimum(self.lengths, max_length).sum())
 
-    def epochs_within(self, max_length: int) -> float:
-        """Return how many epochs, each with its scoring of the dev set, fit into the time beside solving the head."""
+    def epochs_within(self, config: TrainConfig, max_length: int) -> float:
+        """Return how many epochs fit into the time, beside solving the head and scoring the dev set."""
         classic = CLASSIC_EPOCHS * self.tokens(CLASSIC_LENGTH)
         scoring = FORWARD * self.dev_rows / len(self.lengths)
-        return (MOST_TIME * classic / self.tokens(max_length) - FORWARD) / (1 + scoring)
+        training = 1.0 if config.batch_size > SMALL_BATCH else SMALL_BATCH_TIME
+        once, each_epoch = (FORWARD, training + scoring) if config.picks_best else (FORWARD + scoring, training)
+        return (MOST_TIME * classic / self.tokens(max_length) - once) / each_epoch
 
 
 def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, str]:
     """Return the settings with the values that the recipe chooses, and a sentence that names them and why."""
     rules: dict[str, Rule] = {
+        "batch_size": _batch_size,
         "max_length": _max_length,
         "epochs": _epochs,
         "learning_rate": _learning_rate,
         "warmup_ratio": lambda *_: (0.1, "of the steps"),
         "head_start": _head_start,
-        "keep_best": lambda *_: (facts.dev_rows > 0, "by the dev set" if facts.dev_rows else "there is no dev set"),
     }
     if facts.is_multilabel and facts.dev_rows:
         rules |= {"tune_threshold": lambda *_: (True, "on the dev set")}
@@ -79,13 +84,19 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, str]:
     return config, f"Chosen by the recipe auto: {', '.join(chosen)}. Each can be set instead."
 
 
+def _batch_size(config: TrainConfig, facts: Facts) -> tuple[int, str]:
+    if len(facts.lengths) < FEW_ROWS:
+        return SMALL_BATCH, "few rows need more steps"
+    return config.batch_size, "many rows"
+
+
 def _max_length(config: TrainConfig, facts: Facts) -> tuple[int, str]:
     """Return the length of the longest text, or the greatest length that leaves time for a few epochs; in tokens."""
     limit = facts.blueprint.max_length
     longest = max(int(facts.lengths.max()), SHORTEST)
     lengths = range(LENGTH_MULTIPLE, min(limit, longest + LENGTH_MULTIPLE - 1) + 1, LENGTH_MULTIPLE)
     epochs = LEAST_EPOCHS if "epochs" in config.chosen else config.epochs
-    in_time = [length for length in lengths if facts.epochs_within(length) >= epochs]
+    in_time = [length for length in lengths if facts.epochs_within(config, length) >= epochs]
     if not in_time or in_time[-1] < lengths[-1]:
         best = max([*in_time, min(CLASSIC_LENGTH, limit)])
         return best, f"cuts {np.mean(facts.lengths > best):.0%} of the texts, to save time"
@@ -93,7 +104,7 @@ def _max_length(config: TrainConfig, facts: Facts) -> tuple[int, str]:
 
 
 def _epochs(config: TrainConfig, facts: Facts) -> tuple[int, str]:
-    epochs = int(np.clip(facts.epochs_within(config.max_length), LEAST_EPOCHS, MOST_EPOCHS))
+    epochs = int(np.clip(facts.epochs_within(config, config.max_length), LEAST_EPOCHS, MOST_EPOCHS))
     return epochs, "in twice the time of classic"
 
 
