@@ -339,6 +339,16 @@ def test_early_stopping_holds_examples_back(make) -> None:
     assert any("The dev set is 6 of 24 training rows" in note for note in classifier.result_.notes)
 
 
+def test_the_threshold_of_several_labels_is_chosen_on_examples_held_back(make) -> None:
+    lists = [[place, "big"] if "big" in text else [place] for text, place in zip(X, Y, strict=True)]
+    tuned = make(validation_fraction=0.25).fit(X, lists)
+    assert tuned.result_.examples == {"train": 18, "dev": 6}
+    assert (tuned.predict(X) == (tuned.predict_proba(X) > tuned.result_.threshold)).all()
+    plain = make(tune_threshold=False).fit(X, lists)
+    assert plain.result_.examples == {"train": 24} and plain._model.checkpoint.threshold == 0.5
+    assert make(epochs=1, tune_threshold=True).fit(X, Y).result_.threshold is None  # classes have none
+
+
 def test_the_seed_decides(make) -> None:
     first, second, third, default, chosen = (
         make(epochs=1, random_state=seed).fit(X, Y).predict_proba(SOME)

@@ -100,11 +100,13 @@ class TextEstimator(BaseEstimator):
         name = "text-regressor" if kind == "regression" else "text-classifier"
         config = resolve(task=name, flags=flags | {"model": str(self.model)})
         columns = ("text", "text2")[: len(texts)]
-        splits = ["train", "dev"] if config.picks_best else ["train"]
+        tunes_threshold = kind == "multilabel" and (config.tune_threshold or "tune_threshold" in config.chosen)
+        needs_dev = config.picks_best or tunes_threshold
+        splits = ["train", "dev"] if needs_dev else ["train"]
         task = custom_task(name=name, kind=kind, labels=names, text_columns=columns, label_column="label", splits=splits)
         examples = _examples(texts, labels)
         data = LoadedSplits(task=task, splits={"train": examples})
-        if config.picks_best:
+        if needs_dev:
             rest, held_out, note = divide(examples, task, config.validation_fraction, config.split_seed)
             data = LoadedSplits(task=task, splits={"train": rest, "dev": held_out}, notes=(note,))
         with fit_progress() if self.verbose else nullcontext() as show:
@@ -151,8 +153,9 @@ class TextClassifier(ClassifierMixin, TextEstimator):
         {settings}
         class_weight: of the classes' losses. None: all are 1; `balanced`; or a dictionary of label -> weight, 1 for labels
             that it lacks. Weights are scaled to a mean of 1 over the training examples.
-        validation_fraction: share of the examples that is held out to find the best epoch. Without keep_best and
-            early_stopping all examples are trained on.
+        validation_fraction: share of the examples that is held out to find the best epoch, or the threshold of several
+            labels. Without keep_best, early_stopping and tune_threshold all examples are trained on; the recipe `auto` tunes
+            the threshold.
         random_state: the seed of batches, dropout and a new head; None: always 42.
         verbose: whether to show progress and losses on the standard error stream: a bar on a terminal, else lines. They are
             logged too, by Python's `logging` at the level INFO.
@@ -164,6 +167,7 @@ class TextClassifier(ClassifierMixin, TextEstimator):
 
     class_weight: str | Mapping[Any, float] | None = None
     label_smoothing: float | None = None
+    tune_threshold: bool | None = None
     classes_: NDArray[Any] = field(init=False)
     _names: tuple[str, ...] = field(init=False)  # what the task calls `classes_`
 
