@@ -62,7 +62,8 @@ class Baseline:
 
     Attributes:
         metrics: split -> metric -> value; None for NaN.
-        seconds: of training and predicting, the choice of its settings included.
+        seconds: of training and predicting, the choice of its settings included. Vectors of the frozen encoder that a solved
+            head had needed already are not in it.
         settings: name -> value.
         differences: split -> how far the run is above it.
     """

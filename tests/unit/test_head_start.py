@@ -1,5 +1,7 @@
 """A solved head: it is the regression it claims to be, in every family, for every kind of task."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,15 @@ from sklearn.linear_model import LogisticRegression
 
 from isinglass.backends.process_group import ProcessGroup
 from isinglass.backends.protocol import Objective, create_backend
+from isinglass.baselines import FROZEN
 from isinglass.config import resolve
 from isinglass.data import open_data
 from isinglass.models.blueprint import Head
 from isinglass.models.source import load_model
 from isinglass.tasks.kinds import CLASSIFICATION, MULTILABEL, REGRESSION
-from isinglass.training.evaluation import predict
+from isinglass.training.baselines import train_baselines
+from isinglass.training.evaluation import predict, predict_splits
+from isinglass.training.frozen import encode
 from isinglass.training.head_start import solve_head, with_solved_head
 from isinglass.training.preparation import Packer, prepare_run
 from tests.tiny import ARCHITECTURES, WORDS, save_tiny
@@ -117,3 +122,15 @@ def test_a_head_that_fits_the_task_is_kept(tmp_path):
     assert with_solved_head(run, (), ProcessGroup()) is run
     assert load_model(str(model)).num_outputs == 2
     assert run.config.head_start == "random"
+
+
+def test_the_vectors_of_a_solved_head_serve_the_frozen_baseline(tmp_path):
+    _, run = _own_run(tmp_path, "bert")
+    solved = with_solved_head(run, (), ProcessGroup())
+    (vectors,) = encode(run.model, run.config, [run.train])
+    np.testing.assert_array_equal(solved.train_vectors, vectors)
+    backend = create_backend(run.config, solved.model, Objective.of(run.task))
+    scored = predict_splits(backend, Packer(run.config, solved.model), run.dev)
+    shared, _ = train_baselines(run.config, solved, scored)
+    anew, _ = train_baselines(run.config, replace(solved, train_vectors=None), scored)
+    assert shared[FROZEN].metrics == anew[FROZEN].metrics

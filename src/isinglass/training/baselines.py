@@ -116,9 +116,12 @@ def _encode(
     config: TrainConfig, run: PreparedRun, scored: Sequence[Scored], observers: Observers, group: ProcessGroup
 ) -> Inputs:
     """Return the vectors of the encoder before fine-tuning, each column standardised by the training rows."""
-    splits = [run.train, *(one.split for one in scored)]
+    splits = [one.split for one in scored]
+    if run.train_vectors is None:
+        splits.insert(0, run.train)
     named = [replace(split, name=f"{split.name} by the frozen encoder") for split in splits]
-    train, *others = encode(run.model, config, named, observers, group)
+    encoded = encode(run.model, config, named, observers, group)
+    train, *others = encoded if run.train_vectors is None else (run.train_vectors, *encoded)
     mean, deviation = train.mean(0), np.maximum(train.std(0), 1e-6)
     return Inputs(train=(train - mean) / deviation, scored=[(vectors - mean) / deviation for vectors in others])
 

@@ -68,7 +68,8 @@ def with_solved_head(run: PreparedRun, observers: Observers, group: ProcessGroup
     weights = {name: group.gather(array)[0] for name, array in head.weights.items()}
     strength = f"{'alpha' if run.task.kind is REGRESSION else 'C'} {head.strength:g}"
     note = f"The head starts as a regression ({strength}) solved on the untouched encoder's vectors, in {seconds:.1f} s."
-    return replace(run, model=replace(model, weights=model.encoder_weights | weights), notes=(*run.notes, note))
+    with_head = replace(model, weights=model.encoder_weights | weights)
+    return replace(run, model=with_head, notes=(*run.notes, note), train_vectors=vectors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from isinglass.backends.protocol import Objective
 from isinglass.config import TrainConfig
@@ -83,6 +83,7 @@ class PreparedRun:
         notes: what a reader of the result should know.
         dataset: the data set of the hub that the examples come from, if they do.
         start_from: name of the task on which the model had been fine-tuned before; None: it is `config.model` itself.
+        train_vectors: float32 (N, H), what the head reads of the training examples before fine-tuning; None: not computed.
     """
 
     config: TrainConfig
@@ -96,6 +97,7 @@ class PreparedRun:
     notes: tuple[str, ...]
     dataset: HubData | None = None
     start_from: str | None = None
+    train_vectors: Float32[np.ndarray, "N H"] | None = None
 
     @property
     def splits(self) -> tuple[PreparedSplit, ...]:
