@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from isinglass.cli.display import RunBars, spoken
+from isinglass.cli.display import RunBars, show_result, spoken
 from isinglass.training.observers import Progress
+from tests.sample_bench import sample_result
 
 BEGINNING = Progress(stage="train", epochs=2, done=10, total=100, loss=0.5, tokens_per_second=2000.0)
 
@@ -37,3 +38,11 @@ def test_a_short_training_is_not_announced(capsys) -> None:
     with RunBars() as bars:
         bars.show("", replace(BEGINNING, seconds_left=4.0))
     assert capsys.readouterr().err.splitlines() == ["train 10/100, epoch 1/2, loss 0.500, 2,000 tokens/s, 4 s left"]
+
+
+def test_a_result_of_several_labels_names_its_threshold(capsys) -> None:
+    result = sample_result("rte")
+    show_result(replace(result, threshold=0.3), None, as_json=False)
+    assert "An example has the labels whose probability is above 0.3." in capsys.readouterr().out
+    show_result(result, None, as_json=False)
+    assert "probability is above" not in capsys.readouterr().out

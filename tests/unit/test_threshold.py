@@ -10,67 +10,42 @@ from transformers import AutoConfig
 
 from isinglass import perform
 from isinglass.config import changed, resolve
-from isinglass.data.examples import Examples
-from isinglass.data.tokenization import TokenizedTexts
 from isinglass.errors import CheckpointError
 from isinglass.estimators.text import load
 from isinglass.metrics import Metric
 from isinglass.models.checkpoint import load_checkpoint
 from isinglass.runs.directory import load_run
 from isinglass.runs.predict import predict_split
-from isinglass.tasks import KindName
-from isinglass.tasks.custom import custom_task
-from isinglass.training.evaluation import Scored, evaluate
-from isinglass.training.preparation import PreparedSplit
-from isinglass.training.threshold import with_best_threshold
+from isinglass.tasks import MULTILABEL
+from isinglass.training.evaluation import evaluate
+from isinglass.training.threshold import LabelledSet, best_threshold
 from tests.tiny import save_tiny
 
 WORDS = {"red": "apple cherry", "round": "apple ball moon", "far": "moon star", "rare": "comet"}
 
 
-def own_task(kind: KindName):
-    names = {"name": "mine", "text_columns": ["text"], "label_column": "label", "splits": ["train", "dev"]}
-    return custom_task(kind=kind, labels=("a", "b"), **names)
-
-
-def scored(probabilities: list[list[float]], labels: list[list[int]]) -> Scored:
-    """Return a dev set with these probabilities and labels."""
-    rows = len(labels)
-    examples = Examples(texts=(["x"] * rows,), labels=None, origin="x", line_numbers=range(rows))
-    tokens = TokenizedTexts(
-        input_ids=np.ones(rows, np.int32),
-        token_type_ids=np.zeros(rows, np.uint8),
-        offsets=np.arange(rows + 1),
-        truncated=0,
-    )
-    split = PreparedSplit(name="dev", examples=examples, tokens=tokens, labels=np.array(labels, np.float32))
-    odds = np.array(probabilities) / (1 - np.array(probabilities))
-    return Scored(split=split, outputs=np.log(odds).astype(np.float32), label_order=("a", "b"), seconds=0.0)
+def labelled(probabilities: list[list[float]], labels: list[list[int]]) -> LabelledSet:
+    return np.array(probabilities), np.array(labels, bool)
 
 
 def test_the_threshold_separates_right_labels_from_wrong_ones() -> None:
-    dev = scored([[0.32, 0.1], [0.4, 0.28], [0.33, 0.34], [0.02, 0.1]], [[1, 0], [1, 0], [1, 1], [0, 0]])
-    (best,) = with_best_threshold(own_task("multilabel"), [dev], Metric.MICRO_F1)
-    assert best.threshold == 0.3
-    assert best.decide(own_task("multilabel").kind).tolist() == [[True, False], [True, False], [True, True], [False, False]]
+    dev = labelled([[0.32, 0.1], [0.4, 0.28], [0.33, 0.34], [0.02, 0.1]], [[1, 0], [1, 0], [1, 1], [0, 0]])
+    threshold = best_threshold([dev], Metric.MICRO_F1)
+    assert threshold == 0.3
+    logits = np.log(dev[0] / (1 - dev[0])).astype(np.float32)
+    assert MULTILABEL.decide(logits, threshold).tolist() == [[True, False], [True, False], [True, True], [False, False]]
 
 
 def test_the_threshold_stays_in_the_middle_where_others_are_no_better() -> None:
-    dev = scored([[0.9, 0.1], [0.2, 0.8]], [[1, 0], [0, 1]])
-    (best,) = with_best_threshold(own_task("multilabel"), [dev], Metric.MICRO_F1)
-    assert best.threshold == 0.5
+    dev = labelled([[0.9, 0.1], [0.2, 0.8]], [[1, 0], [0, 1]])
+    assert best_threshold([dev], Metric.MICRO_F1) == 0.5
 
 
 def test_two_dev_sets_choose_together() -> None:
-    low = scored([[0.2, 0.05], [0.2, 0.05]], [[1, 0], [1, 0]])
-    high = scored([[0.6, 0.3], [0.6, 0.3], [0.6, 0.3]], [[1, 0], [1, 0], [1, 0]])
-    both = with_best_threshold(own_task("multilabel"), [low, high], Metric.MICRO_F1)
-    assert {one.threshold for one in both} == {0.15}  # finds all of both: 1 and 2/3; from 0.2 on none of the first
-
-
-def test_a_class_needs_no_threshold() -> None:
-    dev = scored([[0.2, 0.1]], [[1, 0]])
-    assert with_best_threshold(own_task("classification"), [dev], Metric.ACCURACY) == [dev]
+    low = labelled([[0.2, 0.05], [0.2, 0.05]], [[1, 0], [1, 0]])
+    high = labelled([[0.6, 0.3], [0.6, 0.3], [0.6, 0.3]], [[1, 0], [1, 0], [1, 0]])
+    # finds all of both: 1 and 2/3; from 0.2 on none of the first
+    assert best_threshold([low, high], Metric.MICRO_F1) == 0.15
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +95,23 @@ def test_simple_models_choose_their_threshold_too(run) -> None:
     settings = [baseline.settings for baseline in run.result.baselines.values()]
     assert len(settings) == 2
     assert all(0 < one["threshold"] < 1 for one in settings)
+
+
+def test_classes_have_no_threshold(run, tmp_path: Path) -> None:
+    rows = [("moon ball", "far"), ("star moon", "far"), ("red apple", "near"), ("cherry", "near")] * 5
+    with open(tmp_path / "classes.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    model = run.trained.config.model
+    flags = {
+        "train_file": [str(tmp_path / "classes.csv")],
+        "model": model,
+        "epochs": 1,
+        "tune_threshold": True,
+        "baselines": True,
+    }
+    result = perform(resolve(task="mine", flags=flags)).result
+    assert result.threshold is None
+    assert not any("threshold" in baseline.settings for baseline in result.baselines.values())
 
 
 def test_a_model_that_is_trained_on_has_the_threshold_of_its_new_task(run, tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ from isinglass.training.observers import Observer, Progress, ProgressObserver, R
 from isinglass.training.preparation import PreparedRun, prepare_texts
 
 LOG_SECONDS: Final = 60.0  # the longest time between two lines of progress
+COLLAPSE_ADVICE: Final = (
+    "Collapsed: the model gives every example the same label. Train with --recipe auto, without --head-start and "
+    "--learning-rate, or on more rows."
+)
 LONG_SECONDS: Final = 10.0  # a training that takes longer is announced
 
 
@@ -173,13 +177,12 @@ def show_result(result: RunResult, directory: Path | None, *, as_json: bool) -> 
     title = f"{task}: {result.model}, {result.precision}, seed {result.seed}"
     columns = ("split", "examples", "metric", "result", constant, *map(title_of, result.baselines))
     print(Table(title=title, columns=columns, rows=tuple(rows), notes=tuple(result.notes)).to_text(), end="")
+    if result.threshold is not None:
+        print(f"An example has the labels whose probability is above {result.threshold:g}.")
     for sentence in verdicts(result.baselines):
         print(sentence)
     if result.collapsed:
-        print(
-            "Collapsed: the model gives every example the same label. With your own data the recipe auto seldom does: leave "
-            "--recipe, --head-start and --learning-rate out, or train on more rows."
-        )
+        print(COLLAPSE_ADVICE)
     if result.epoch_seconds:
         print(
             f"Trained {result.train_seconds:.1f} s ({result.examples_per_second:.1f} examples/s, "

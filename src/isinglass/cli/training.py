@@ -95,7 +95,7 @@ def train(settings: dict[str, Any], saving: SavingSettings, options: TrainOption
     if saving.resume and options.output_dir is None:
         raise ConfigError("--resume needs --output-dir, the directory of the run to continue.")
     if options.check_only:
-        show_data_facts(config)
+        show_data_facts(replace(config, model=first_weights.directory) if first_weights else config)
         return
     if options.output_dir is None and number_of_processes(config.backend) > 1:
         raise ConfigError("Processes that share a run need --output-dir, so that all know where its checkpoints lie.")

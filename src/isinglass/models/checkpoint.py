@@ -19,6 +19,7 @@ from isinglass.models.files import Stored, read_header, read_json, read_safetens
 from isinglass.models.files import Weights as Weights  # what a checkpoint is made of, for those who import both from here
 from isinglass.models.tokenizer import check_tokenizer
 from isinglass.names import brief, printable
+from isinglass.tasks.kinds import EVEN
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Checkpoint:
     @property
     def threshold(self) -> float:
         """The probability above which a text of a multi-label task has a label."""
-        return float(self.config_json.get(THRESHOLD, 0.5))
+        return float(self.config_json.get(THRESHOLD, EVEN))
 
     @property
     def num_outputs(self) -> int | None:
@@ -101,7 +102,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     config_json = read_json(directory / CONFIG, limit=CONFIG_BYTES)
     family = get_family(config_json.get("model_type"), str(directory / CONFIG))
     blueprint = family.blueprint(config_json, str(directory / CONFIG))
-    _check_threshold(config_json.get(THRESHOLD, 0.5), directory / CONFIG)
+    _check_threshold(config_json.get(THRESHOLD, EVEN), directory / CONFIG)
     tokenizer_json = read_text(directory / TOKENIZER, limit=TOKENIZER_BYTES)
     check_tokenizer(tokenizer_json, directory / TOKENIZER)
     tokenizer_config = None

@@ -165,7 +165,7 @@ class _Multilabel(Kind):
         return labels > 0
 
     def decide(self, outputs: Outputs, threshold: float = EVEN) -> Values:
-        return outputs > math.log(threshold / (1 - threshold))
+        return self.probabilities(outputs) > threshold
 
     def constant(self, truth: Values) -> Values:
         """Return the labels that at least half of the examples have, or else the most frequent one."""

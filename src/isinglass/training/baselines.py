@@ -31,7 +31,7 @@ from isinglass.training.evaluation import Scored
 from isinglass.training.frozen import encode
 from isinglass.training.observers import Observers
 from isinglass.training.preparation import PreparedRun
-from isinglass.training.threshold import CANDIDATES
+from isinglass.training.threshold import best_threshold
 
 STRENGTHS: Final = {TFIDF: (1.0, 10.0, 100.0, 1000.0), FROZEN: (0.01, 0.1, 1.0)}  # scikit-learn's C
 RIDGES: Final = {TFIDF: (0.3, 1.0, 3.0), FROZEN: (10.0, 100.0, 1000.0)}  # scikit-learn's alpha
@@ -148,7 +148,7 @@ def _train(
         differences[one.split.name] = _gain(run, one, answers)
     setting = "alpha" if kind is REGRESSION else "C"
     settings: dict[str, str | int | float] = {"features": int(inputs.train.shape[1]), setting: strength}
-    if run.config.tune_threshold:
+    if _tunes_threshold(run):
         settings["threshold"] = threshold
     return Baseline(metrics=metrics, seconds=seconds, settings=settings, differences=differences)
 
@@ -171,15 +171,21 @@ def _choose(
     held_out, fitted = np.split(rows, [round(HELD_OUT * len(rows))])
     truth, positive, metric = run.task.kind.truth(labels[held_out]), _positive(run), run.metric
 
-    thresholds = CANDIDATES if run.config.tune_threshold else [EVEN]
     ranks: dict[tuple[float, float], float] = {}
     for strength in candidates:
         check()
         model = _fitted(name, run, features[fitted], labels[fitted], strength)
-        for threshold in thresholds:
-            answers = _predicted(model, features[held_out], run, threshold)
-            ranks[strength, threshold] = metric.rank(scores([metric], truth, answers, positive)[metric])
+        threshold = EVEN
+        if _tunes_threshold(run):
+            probabilities = np.asarray(model.predict_proba(features[held_out]))
+            threshold = best_threshold([(probabilities, truth)], metric)
+        answers = _predicted(model, features[held_out], run, threshold)
+        ranks[strength, threshold] = metric.rank(scores([metric], truth, answers, positive)[metric])
     return max(ranks, key=ranks.__getitem__)
+
+
+def _tunes_threshold(run: PreparedRun) -> bool:
+    return run.config.tune_threshold and run.task.kind is MULTILABEL
 
 
 def _fitted(name: str, run: PreparedRun, features: Features, labels: Labels, strength: float) -> Any:

@@ -24,6 +24,7 @@ from isinglass.results import CLOCK, RunResult
 from isinglass.tables import Table, escaped
 from isinglass.tasks import TASKS, Task
 from isinglass.tasks.glue import GLUE, HUB_REPO
+from isinglass.tasks.kinds import EVEN
 
 CARD: Final = "README.md"
 DEMO_SOURCE: Final = "sentence-transformers/all-MiniLM-L6-v2"  # what `demo` is, and its license there
@@ -116,6 +117,7 @@ def model_card(
         lengths=_lengths(result.train_lengths),
         notes=[_without_directories(note, result) for note in dict.fromkeys(result.notes) if note != task.warning],
         settings=_settings(result),
+        threshold=result.threshold or EVEN,
         table=_table,
         clock=CLOCK,
     )

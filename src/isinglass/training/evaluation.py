@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
 from isinglass.backends.process_group import ProcessGroup
@@ -52,6 +52,11 @@ class Scored:
     def decide(self, kind: Kind) -> Values:
         """Return the predictions, as the metrics take them."""
         return kind.decide(self.outputs, self.threshold)
+
+    def probabilities_and_truth(self, kind: Kind) -> tuple[Float64[np.ndarray, "N K"], Values]:
+        """Return the probability of each label, and the labels of a split that has them as the metrics take them."""
+        assert self.split.labels is not None
+        return kind.probabilities(self.outputs), kind.truth(self.split.labels)
 
 
 def evaluate(

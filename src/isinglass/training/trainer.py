@@ -24,7 +24,7 @@ from isinglass.metrics import Metric
 from isinglass.models.checkpoint import THRESHOLD, Checkpoint, Weights
 from isinglass.models.vocabulary import restore_vocabulary, trim_vocabulary, used_vocabulary
 from isinglass.results import RunResult
-from isinglass.tasks import Task
+from isinglass.tasks import MULTILABEL, Task
 from isinglass.tasks.kinds import EVEN
 from isinglass.training.baselines import train_baselines
 from isinglass.training.checkpoints import Checkpoints, TrainingState, arrays_digest, run_identity
@@ -34,7 +34,7 @@ from isinglass.training.interruption import Interrupted, Interruption
 from isinglass.training.loop import Loop
 from isinglass.training.observers import Observers, ProgressObserver, RunState, StepRecord
 from isinglass.training.preparation import FirstWeights, Packer, PreparedRun, PreparedSplit, prepare_run
-from isinglass.training.threshold import with_best_threshold
+from isinglass.training.threshold import best_threshold
 
 _PREFIX: Final = "best."  # of the names of the best epoch's weights in a checkpoint
 
@@ -168,10 +168,11 @@ class Trainer:
 
     def with_threshold(self, scored: Sequence[Scored]) -> list[Scored]:
         """Return scored splits with the threshold that the dev sets among them choose; 0.5 if that is not requested."""
+        kind, names = self.prepared.task.kind, [split.name for split in self.prepared.dev]
         threshold = EVEN
-        dev = [one for one in scored if any(one.split is split for split in self.prepared.dev)]
-        if self.config.tune_threshold and dev:
-            threshold = with_best_threshold(self.prepared.task, dev, self.prepared.metric)[0].threshold
+        if self.config.tune_threshold and kind is MULTILABEL and names:
+            dev = [one for one in scored if one.split.name in names]
+            threshold = best_threshold([one.probabilities_and_truth(kind) for one in dev], self.prepared.metric)
         return [replace(one, threshold=threshold) for one in scored]
 
     def _check_interruption(self) -> None:
