@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from isinglass.cli import app
 from isinglass.config import as_dict, resolve
 from isinglass.errors import DataError
-from isinglass.report.sections import write_report
+from isinglass.report.sections import _command, write_report
 from isinglass.results import FailedRun, append_record
 from tests.sample_bench import sample_result, write_sample_run
 
@@ -367,3 +367,10 @@ def test_a_run_that_starts_from_another_says_so_and_names_its_weights(tmp_path):
     for seed in (3, 4):
         command = f"isinglass train rte --backend torch --precision fp32 --model MNLI_RUN/model --seed {seed}\n"
         assert f"    # torch fp32, from MNLI, seed {seed}\n    {command}" in text
+
+
+@pytest.mark.parametrize(("recipe", "is_named"), [("auto", False), ("classic", True)])
+def test_the_command_for_own_files_names_a_recipe_that_is_not_their_default(recipe: str, is_named: bool) -> None:
+    config = resolve(task="mine", recipe=recipe, flags={"train_file": ["a.csv"]})
+    result = dataclasses.replace(sample_result("wnli"), recipe=recipe, config=as_dict(config))
+    assert ("--recipe" in shlex.split(_command([result]))) is is_named

@@ -242,7 +242,8 @@ def estimates(runs: Sequence[PlannedRun], calibrations: Mapping[str, Calibration
             seconds[run.key] = math.nan
             continue
         task = run.config.task
-        tokens = calibration.train_tokens[task] * run.config.epochs + calibration.dev_tokens[task] * EVALUATION_SHARE
+        epochs = calibration.epochs.get(task, run.config.epochs)
+        tokens = calibration.train_tokens[task] * epochs + calibration.dev_tokens[task] * EVALUATION_SHARE
         seconds[run.key] = tokens / calibration.tokens_per_second + calibration.compile_seconds + OVERHEAD_SECONDS
     return seconds
 

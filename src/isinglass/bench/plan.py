@@ -29,7 +29,8 @@ class Selection:
         tasks, models, backends, precisions: names.
         xla, compile: with the compiler too, for the backends that know it.
         seeds: number of seeds, counted up from the setting `seed`.
-        recipe: the settings to start from. `settings` and then `assignments` (`setting=value`) take precedence over it.
+        recipe: the settings to start from; None: `auto` for your own data, else `classic`. `settings` and then `assignments`
+            (`setting=value`) take precedence over it.
         start_from: RTE, MRPC and STS-B start from the weights of this task's run with the same seed.
         predict_test: predict the test sets too, and AX after MNLI, as a submission needs.
         keep_models: write every model, not only those that other runs start from.
@@ -44,7 +45,7 @@ class Selection:
     xla: bool = False
     compile: bool = False
     seeds: int = 1
-    recipe: str = "classic"
+    recipe: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     assignments: tuple[str, ...] = ()
     start_from: str | None = None

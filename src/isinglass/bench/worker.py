@@ -84,18 +84,21 @@ def _write_examples(scored: Scored, path: Path) -> None:
 
 def calibrate(request: CalibrationRequest, _directory: Path, _send: Send) -> Calibration:
     """Time a few training steps of the first run, and count the tokens of all runs' tasks."""
-    train_tokens, dev_tokens = {}, {}
+    train_tokens, dev_tokens, epochs = {}, {}, {}
     for inputs in reversed(request.runs):  # the first run comes last, and is the one that stays in memory
         config, directory = inputs.resolve(), inputs.first_weights
         prepared = prepare_run(config, open_data(config), FirstWeights(directory) if directory else None)
+        if "epochs" in config.chosen:
+            epochs[config.task] = prepared.config.epochs
         train_tokens[config.task] = int(prepared.train.tokens.lengths.sum())
         dev_tokens[config.task] = sum(int(split.tokens.lengths.sum()) for split in prepared.scored)
-    tokens_per_second, compile_seconds = time_steps(config, prepared)
+    tokens_per_second, compile_seconds = time_steps(prepared.config, prepared)
     return Calibration(
         tokens_per_second=tokens_per_second,
         compile_seconds=compile_seconds,
         train_tokens=train_tokens,
         dev_tokens=dev_tokens,
+        epochs=epochs,
     )
 
 

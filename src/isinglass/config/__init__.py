@@ -23,6 +23,7 @@ __all__ = [
     "TrainConfig",
     "as_dict",
     "changed",
+    "default_recipe",
     "identifying",
     "resolve",
 ]
@@ -93,8 +94,7 @@ def resolve(
     named = {} if config_file is None else _read_config_file(config_file)
     named |= {name: value for name, value in (flags or {}).items() if value is not None}
     named |= dict(map(_parse_assignment, assignments))
-    usual = "auto" if named.get("train_file") or named.get("dataset") else "classic"
-    recipe = str(recipe or named.get("recipe") or usual)
+    recipe = str(recipe or named.get("recipe") or default_recipe(named))
     if recipe not in RECIPES:
         raise ConfigError(f"There is no recipe {recipe!r}{did_you_mean(recipe, RECIPES)}; there are {', '.join(RECIPES)}.")
     merged = RECIPES[recipe].values_for(task) | named
@@ -103,6 +103,11 @@ def resolve(
     left_open = [name for name in RECIPES[recipe].chooses if name not in named]
     merged = {"chosen": left_open} | merged | {"task": task, "recipe": recipe}
     return TrainConfig(**{name: _parse(name, value) for name, value in merged.items()})
+
+
+def default_recipe(settings: Mapping[str, Any]) -> str:
+    """Return the recipe that settings have where they name none: `auto` for the user's own data, else `classic`."""
+    return "auto" if settings.get("train_file") or settings.get("dataset") else "classic"
 
 
 def changed(config: TrainConfig, **values: Any) -> TrainConfig:

@@ -139,12 +139,14 @@ class Calibration(Answer):
         tokens_per_second: real tokens, in training.
         compile_seconds: the time of tracing and compiling.
         train_tokens, dev_tokens: name of a task -> number of tokens of its train set, and of its dev sets.
+        epochs: name of a task -> number of epochs, where the recipe chooses it by the data.
     """
 
     tokens_per_second: float
     compile_seconds: float
     train_tokens: dict[str, int]
     dev_tokens: dict[str, int]
+    epochs: dict[str, int] = {}
 
 
 class Failed(Answer):

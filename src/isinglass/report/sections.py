@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from isinglass.baselines import MEANINGS
 from isinglass.baselines import title_of as title_of_baseline
-from isinglass.config import PLACES, SETTINGS, TrainConfig
+from isinglass.config import PLACES, SETTINGS, default_recipe
 from isinglass.config.settings import TableSettings
 from isinglass.errors import DataError, MissingDependencyError
 from isinglass.metrics import Metric
@@ -359,7 +359,7 @@ def _command(results: Sequence[RunResult]) -> str:
     for name in FILES:
         words += [SETTINGS[name].flag, name.upper()] if config[name] else []
     words += ["--backend", str(config["backend"]), "--precision", str(config["precision"])]
-    words += [] if config["recipe"] == TrainConfig.recipe else ["--recipe", str(config["recipe"])]
+    words += [] if config["recipe"] == default_recipe(config) else ["--recipe", str(config["recipe"])]
     for name, value in changed.items():
         if name not in ("backend", "precision"):
             words += _option(name, value)
