@@ -17,8 +17,8 @@ from isinglass.tasks.kinds import EVEN
 CANDIDATES: Final = sorted((percent / 100 for percent in range(5, 100, 5)), key=lambda threshold: abs(threshold - EVEN))
 """The nearest to 0.5 first. They are coarse, since a few hundred examples do not tell finer ones apart."""
 
-LabelledSet = tuple[Float[np.ndarray, "N K"], Bool[np.ndarray, "N K"]]
-"""The probability of each label, and whether an example has it."""
+LabelledSet = tuple[Float[np.ndarray, "_ K"], Bool[np.ndarray, "_ K"]]
+"""The probability of each label, and whether an example has it: (N, K) both, with an N of each set's own."""
 
 
 def best_threshold(sets: Sequence[LabelledSet], metric: Metric) -> float:
