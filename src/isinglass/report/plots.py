@@ -120,7 +120,7 @@ def speed_bars(key: str, title: str, panels: Sequence[Panel]) -> str:
 
 
 @_style()
-def learning_curves(key: str, title: str, losses: Mapping[Series, Sequence[Float64[np.ndarray, " steps"]]]) -> str:
+def learning_curves(key: str, title: str, losses: Mapping[Series, Sequence[Float64[np.ndarray, " _"]]]) -> str:
     """Draw a panel for each series, all to one scale: the smoothed loss of each seed, and the first seed's own behind it."""
     columns = min(2, len(losses))
     width = (WIDTH - 58 - 14 * (columns - 1)) / columns
